@@ -1,0 +1,1 @@
+"""Moving the attention factor from the config into the weights."""

@@ -1,0 +1,1 @@
+"""Linting configs and checkpoints."""

@@ -1,0 +1,349 @@
+"""Output that appears whole or not at all: directories, single files, and what may be replaced."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from yarncli.errors import CheckpointError, OutputError, UsageError
+
+_CAUSES = {
+    errno.ENOSPC: "the disk is full. Free some space, or choose another disk",
+    errno.EDQUOT: "your disk quota is used up. Free some space, or choose another disk",
+    errno.EFBIG: "the file would be larger than the system allows here",
+    errno.EACCES: "permission denied. Choose a place that you may write to",
+    errno.EPERM: "the operation is not permitted. Choose a place that you may write to",
+    errno.EROFS: "the file system is read-only. Choose another place",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+@contextmanager
+def output_errors(what: str) -> Iterator[None]:
+    """Turn the operating system's refusals to write into `OutputError`.
+
+    Args:
+        what: what was being written, as shown in the message.
+
+    Raises:
+        OutputError: one sentence per cause. Errors without an `errno` (huggingface_hub's are
+            `OSError` too) pass through.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        cause = _CAUSES.get(error.errno, (error.strerror or "unknown error").lower())
+        raise OutputError(f"Cannot write {what}: {cause}.") from error
+
+
+def require_space(directory: Path, nbytes: int) -> None:
+    """Check that the file system of `directory` (existing) has `nbytes` free bytes.
+
+    Raises:
+        OutputError: it has not; the message states both sizes.
+    """
+    with output_errors(str(directory)):
+        free = shutil.disk_usage(directory).free
+    if nbytes > free:
+        raise OutputError(
+            f"{directory} has {free / 1e9:.2f} GB free but {nbytes / 1e9:.2f} GB are needed. "
+            "Free some space, or choose another disk."
+        )
+
+
+def check_destination(destination: Path, *, source: Path | None, overwrite: bool) -> None:
+    """Refuse a destination that must not be written, before any work is done.
+
+    Raises:
+        UsageError: it exists and `overwrite` is not set or may not replace it, it lies inside
+            `source`, or its parent directory is missing.
+    """
+    parent = _parent(destination)
+    real = parent / destination.name
+    if source is not None and real.is_relative_to(source.resolve()) and real != source.resolve():
+        raise UsageError(f"{destination} lies inside the source {source}. Choose another place.")
+    if not os.path.lexists(real):
+        return
+    if not overwrite:
+        raise UsageError(
+            f"{destination} already exists. Choose another name, or replace it with --overwrite."
+        )
+    if real.is_symlink() or not real.is_dir() or not (real / "config.json").is_file():
+        raise UsageError(
+            f"{destination} is not a checkpoint directory (no config.json), so --overwrite leaves "
+            "it alone. Choose another name."
+        )
+    kept = {"the home directory": Path.home(), "the current directory": Path.cwd()}
+    if source is not None:
+        kept["the source"] = source
+    for name, path in kept.items():
+        if path.resolve().is_relative_to(real):
+            raise UsageError(f"{destination} is or holds {name}, so it cannot be overwritten.")
+
+
+@contextmanager
+def output_directory(
+    destination: Path, *, source: Path | None = None, overwrite: bool = False, fsync: bool = False
+) -> Iterator[Path]:
+    """Build a directory beside `destination` and rename it into place when the block succeeds.
+
+    On any exception, Ctrl-C included, it is removed; after a SIGKILL the next run for the same
+    destination removes it, and puts back a directory that was being replaced.
+
+    Args:
+        destination: the directory to be; see `check_destination` for what is refused.
+        source: directory the data comes from, which must not be touched.
+        overwrite: replace an existing checkpoint directory.
+        fsync: flush every file and directory to the disk before the rename, and the rename itself.
+
+    Yields:
+        The staging directory, existing and empty.
+
+    Raises:
+        UsageError: `check_destination` refuses.
+        OutputError: something cannot be written.
+    """
+    parent = _parent(destination)
+    final = parent / destination.name
+    with output_errors(str(destination)):
+        _clean_up_after_killed_runs(final)
+    check_destination(destination, source=source, overwrite=overwrite)
+    staging = _sibling(final, "new")
+    with output_errors(str(destination)):
+        staging.mkdir()
+        lock = _lock(staging)
+    try:
+        with output_errors(str(destination)):
+            yield staging
+            if fsync:
+                _sync_tree(staging)
+            _put_in_place(staging, final)
+            if fsync:
+                sync_directory(parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def atomic_write(path: Path, data: bytes, *, fsync: bool = True) -> None:
+    """Write a file so that `path` is the old file or the whole new one, never a part.
+
+    Raises:
+        CheckpointError: `path` is a link, has several hard links, or lies in a Hub cache.
+        OutputError: it cannot be written.
+    """
+    refuse_shared_file(path)
+    with output_errors(str(path)):
+        temporary = _write_sibling(path, data, fsync=fsync)
+        try:
+            if path.exists():
+                temporary.chmod(path.stat().st_mode & 0o777)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if fsync:
+            sync_directory(path.parent)
+
+
+def replace_keeping_original(path: Path, data: bytes) -> Path:
+    """Replace an existing file atomically and keep what it held as `<name>.orig`.
+
+    An existing backup is never overwritten: later ones are numbered (`.orig.1`, …), and none is
+    made where the newest already holds the same bytes.
+
+    Returns:
+        The backup.
+
+    Raises:
+        CheckpointError: `path` is missing, a link, has several hard links, or is in a Hub cache.
+        OutputError: it cannot be written.
+    """
+    refuse_shared_file(path)
+    with output_errors(str(path)):
+        old = path.read_bytes()
+        newest = max(originals(path), key=_number, default=None)
+        if newest is None or newest.read_bytes() != old:
+            temporary = _write_sibling(path, old, fsync=True)
+            try:
+                newest = move_to_original(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    atomic_write(path, data)
+    return newest
+
+
+def originals(path: Path) -> list[Path]:
+    """The backups of `path`, oldest first."""
+    found = [
+        entry
+        for entry in path.parent.iterdir()
+        if entry.name.startswith(path.name + ".orig") and _number(entry) >= 0
+    ]
+    return sorted(found, key=_number)
+
+
+def move_to_original(file: Path, path: Path) -> Path:
+    """Rename `file` to the first unused `<name of path>.orig[.N]`, which it returns."""
+    number = max(map(_number, originals(path)), default=-1) + 1
+    backup = path.with_name(f"{path.name}.orig" + (f".{number}" if number else ""))
+    try:
+        backup.hardlink_to(file)  # unlike rename, refuses to overwrite what appears meanwhile
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+        file.rename(backup)  # a file system without hard links
+        return backup
+    file.unlink()
+    return backup
+
+
+def refuse_shared_file(path: Path) -> None:
+    """Refuse to change a file in place that others may share: a link, hard links, a Hub cache.
+
+    Raises:
+        CheckpointError: it is one of them. A missing file passes.
+    """
+    if path.is_symlink():
+        problem = "is a symbolic link"
+    elif path.exists() and not path.is_file():
+        problem = "is not a regular file"
+    elif path.exists() and path.stat().st_nlink > 1:
+        problem = "has several hard links"
+    elif is_in_hub_cache(path):
+        problem = "lies in the Hub cache"
+    else:
+        return
+    raise CheckpointError(
+        f"{path} {problem}, so it is not changed in place. Write to a new directory instead."
+    )
+
+
+def is_in_hub_cache(path: Path) -> bool:
+    """Whether the real path lies inside `models--org--name/{blobs,snapshots}` of a Hub cache."""
+    parts = path.resolve().parts
+    return any(
+        name.startswith("models--") and inside in {"blobs", "snapshots"}
+        for name, inside in zip(parts, parts[1:], strict=False)
+    )
+
+
+def sync_directory(directory: Path) -> None:
+    """Flush a directory's entries (renames, new names) to the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _parent(destination: Path) -> Path:
+    # Not resolve() on the whole path: a link at the destination itself must be seen as one.
+    absolute = Path(os.path.abspath(destination))  # noqa: PTH100 resolve() would follow that link
+    if not absolute.parent.is_dir():
+        raise UsageError(f"The directory {absolute.parent} does not exist. Create it first.")
+    return absolute.parent.resolve()
+
+
+def _sibling(path: Path, role: str) -> Path:
+    """A hidden unused name beside `path`; long names are cut so that the result stays legal."""
+    return path.with_name(f"{_prefix(path)}{role}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:50]}.yarncli-"
+
+
+def _write_sibling(path: Path, data: bytes, *, fsync: bool) -> Path:
+    temporary = _sibling(path, "new")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            if fsync:
+                os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _number(backup: Path) -> int:
+    """N of `name.orig.N`, 0 of `name.orig`, -1 of any other name."""
+    match = re.search(r"\.orig(?:\.([1-9][0-9]{0,8}))?$", backup.name)
+    return int(match[1] or 0) if match else -1
+
+
+def _put_in_place(staging: Path, final: Path) -> None:
+    if not final.exists():
+        staging.rename(final)
+        return
+    aside = _sibling(final, "old")
+    lock = _lock(final)
+    try:
+        final.rename(aside)
+        try:
+            staging.rename(final)
+        except BaseException:
+            aside.rename(final)
+            raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clean_up_after_killed_runs(final: Path) -> None:
+    """Remove staging directories that no process holds; put back a directory set aside."""
+    pattern = re.compile(re.escape(_prefix(final)) + r"(new|old)-\d+-[0-9a-f]{8}")
+    for entry in list(final.parent.iterdir()):
+        match = pattern.fullmatch(entry.name)
+        if not match or entry.is_symlink() or not entry.is_dir():
+            continue
+        lock = _lock(entry)
+        if lock is None:
+            continue
+        try:
+            if match[1] == "old" and not os.path.lexists(final):
+                entry.rename(final)
+            else:
+                shutil.rmtree(entry)
+        finally:
+            os.close(lock)
+
+
+def _lock(directory: Path) -> int | None:
+    """Hold a directory for this process; None where another holds it or locks do not exist."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sync_tree(directory: Path) -> None:
+    for root, _, names in os.walk(directory):
+        for name in names:
+            path = Path(root, name)
+            if not path.is_symlink():
+                with suppress(FileNotFoundError):
+                    sync_directory(path)
+        sync_directory(Path(root))

@@ -1,0 +1,298 @@
+"""Copy files with the kernel's copy while some byte ranges pass through a function."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from yarncli.checkpoint.output import output_errors
+from yarncli.errors import CheckpointError, OutputError
+
+CHUNK = 8 << 20  # bytes of a range that are in memory at once
+_COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
+_FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+Progress = Callable[[int], None] | None
+"""Called with the number of bytes done since the last call; from worker threads, one at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One byte range of a file and the function that rewrites it.
+
+    Attributes:
+        offset: of the range, from the start of the file (header included).
+        length: in bytes.
+        transform: given consecutive pieces of the range, returns as many bytes each. It sees the
+            source's bytes, never its own result, and must give the same answer when asked again
+            (verification does).
+        step: every piece is a multiple of this many bytes (but the last, where `length` is not).
+    """
+
+    offset: int
+    length: int
+    transform: Callable[[bytes], bytes]
+    step: int = 1
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """`(offset, length)` of the pieces: at most `CHUNK` bytes, or one `step` if that is more."""
+        size = max(CHUNK // self.step, 1) * self.step
+        end = self.offset + self.length
+        for offset in range(self.offset, end, size):
+            yield offset, min(size, end - offset)
+
+    def apply(self, piece: bytes) -> bytes:
+        """Transform one piece; a result of another length is a bug and ends the run."""
+        made = self.transform(piece)
+        if len(made) != len(piece):
+            raise AssertionError(f"a patch made {len(made)} bytes out of {len(piece)}")
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class FileCopy:
+    """One file to be written: `destination` (new) is `source` with `patches` applied."""
+
+    source: Path
+    destination: Path
+    patches: tuple[Patch, ...] = ()
+
+
+def copy_file(source: Path, destination: Path, *, progress: Progress = None) -> None:
+    """Copy one file; `destination` must not exist.
+
+    Raises:
+        CheckpointError: the source cannot be read, or changes while it is read.
+        OutputError: the destination cannot be written.
+    """
+    copy_files([FileCopy(source, destination)], workers=1, progress=progress)
+
+
+def copy_files(
+    copies: Iterable[FileCopy], *, workers: int | None = None, progress: Progress = None
+) -> None:
+    """Write every copy, largest first, by several threads; an error or Ctrl-C stops all of them.
+
+    Destinations must not exist; their directories must. What was written of a failed run is left to
+    the caller (`output.output_directory` removes it).
+
+    Raises:
+        CheckpointError: a source cannot be read, or changes while it is read.
+        OutputError: a destination cannot be written.
+    """
+    jobs = sorted(copies, key=lambda job: _size(job.source), reverse=True)
+    stop = threading.Event()
+    lock = threading.Lock()
+
+    def count(done: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        if progress:
+            with lock:
+                progress(done)
+
+    with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(_copy, job, count) for job in jobs]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(futures)
+            raise
+
+
+def link_file(source: Path, destination: Path, mode: Literal["hardlink", "symlink"]) -> None:
+    """Make `destination` a hard or symbolic link to the real file behind `source`.
+
+    Raises:
+        OutputError: the file system cannot do it; the message names the copy as the way out.
+    """
+    target = source.resolve(strict=True)
+    if mode == "symlink":
+        with output_errors(f"the link {destination}"):
+            destination.symlink_to(target)
+        return
+    try:
+        destination.hardlink_to(target)
+    except OSError as error:
+        if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+            raise OutputError(
+                f"{target} cannot be hard-linked into {destination.parent}: {error.strerror}. "
+                "Copy the weights instead."
+            ) from error
+        with output_errors(f"the link {destination}"):
+            raise
+
+
+def first_wrong_patch(
+    source: Path, destination: Path, patches: Sequence[Patch], *, progress: Progress = None
+) -> int | None:
+    """Offset of the first patched piece of `destination` that does not read back as written.
+
+    Every patch is computed again from `source`; None means that all of them are as they should be.
+    """
+    with _reading(source) as old, _reading(destination) as new:
+        for patch in sorted(patches, key=lambda patch: patch.offset):
+            for offset, length in patch.pieces():
+                if patch.apply(read_exactly(old, offset, length)) != _read(new, offset, length):
+                    return offset
+                if progress:
+                    progress(length)
+    return None
+
+
+def compare_outside(
+    source: Path, destination: Path, patches: Sequence[Patch], *, progress: Progress = None
+) -> int | None:
+    """Offset near the first byte outside `patches` that differs between two files; None if none.
+
+    Sizes are compared as well: a missing or extra tail counts as a difference where it starts.
+    """
+    with _reading(source) as old, _reading(destination) as new:
+        size, new_size = os.fstat(old).st_size, os.fstat(new).st_size
+        for begin, end in _gaps(patches, size):
+            for offset in range(begin, end, CHUNK):
+                length = min(CHUNK, end - offset)
+                if _read(old, offset, length) != _read(new, offset, length):
+                    return offset
+                if progress:
+                    progress(length)
+    return None if size == new_size else min(size, new_size)
+
+
+def read_exactly(descriptor: int, offset: int, length: int) -> bytes:
+    """Read `length` bytes at `offset`, in as many calls as it takes.
+
+    Raises:
+        CheckpointError: the file ends earlier; it has changed since its size was taken.
+    """
+    data = _read(descriptor, offset, length)
+    if len(data) != length:
+        raise CheckpointError("A source file became shorter while it was read. Run again.")
+    return data
+
+
+def write_exactly(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`, in as many calls as it takes."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(descriptor, view, offset)
+        view, offset = view[done:], offset + done
+
+
+class _StoppedError(Exception):
+    """Another thread failed; this one gives up quietly."""
+
+
+def _copy(job: FileCopy, count: Callable[[int], None]) -> None:
+    with _reading(job.source) as source:
+        info = os.fstat(source)
+        mode = info.st_mode & 0o777 | 0o200
+        with output_errors(str(job.destination)):
+            destination = os.open(job.destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            cloned = _clone(source, destination)
+            for begin, end in _gaps(job.patches, info.st_size):
+                if cloned:
+                    count(end - begin)
+                else:
+                    with output_errors(str(job.destination)):
+                        _copy_range(source, destination, begin, end, count)
+            for patch in job.patches:
+                for offset, length in patch.pieces():
+                    made = patch.apply(read_exactly(source, offset, length))
+                    with output_errors(str(job.destination)):
+                        write_exactly(destination, made, offset)
+                    count(length)
+        finally:
+            with output_errors(str(job.destination)):
+                os.close(destination)  # some file systems report a full disk only here
+
+
+def _gaps(patches: Sequence[Patch], size: int) -> Iterator[tuple[int, int]]:
+    """The `(begin, end)` ranges of a file of `size` bytes that no patch covers."""
+    position = 0
+    for patch in sorted(patches, key=lambda patch: patch.offset):
+        if patch.offset < position or patch.offset + patch.length > size:
+            raise AssertionError("patches overlap or reach beyond the file")
+        if patch.offset > position:
+            yield position, patch.offset
+        position = patch.offset + patch.length
+    if size > position:
+        yield position, size
+
+
+def _clone(source: int, destination: int) -> bool:
+    """Share the source's blocks with the destination (reflink) where the file system can."""
+    try:
+        import fcntl
+
+        fcntl.ioctl(destination, _FICLONE, source)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _copy_range(
+    source: int, destination: int, begin: int, end: int, count: Callable[[int], None]
+) -> None:
+    in_kernel = hasattr(os, "copy_file_range")
+    while begin < end:
+        done = 0
+        if in_kernel:
+            try:
+                step = min(_COPY_STEP, end - begin)
+                done = os.copy_file_range(source, destination, step, begin, begin)
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+        if not done:  # not supported between these two files, or the source became shorter
+            in_kernel = False
+            data = read_exactly(source, begin, min(CHUNK, end - begin))
+            write_exactly(destination, data, begin)
+            done = len(data)
+        begin += done
+        count(done)
+
+
+def _read(descriptor: int, offset: int, length: int) -> bytes:
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length:
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _size(path: Path) -> int:
+    with _source_errors(path):
+        return path.stat().st_size
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[int]:
+    with _source_errors(path):
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _source_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,1 @@
+"""Writing a context extension into a checkpoint."""

@@ -1,0 +1,1 @@
+"""The trained demo checkpoint that ships with the package."""

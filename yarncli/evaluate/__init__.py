@@ -1,0 +1,1 @@
+"""Measuring passkey retrieval over lengths and depths."""

@@ -1,0 +1,1 @@
+"""Evaluation on this machine: the only part, with bake.twin, that imports torch."""

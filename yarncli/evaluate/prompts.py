@@ -1,0 +1,272 @@
+"""Passkey prompts of an exact token length, in the wording of the YaRN and Landmark papers.
+
+Builds text and token ids only: needs a tokenizer's two functions, no model and no torch.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from yarncli.errors import UsageError
+
+KeyKind = Literal["digits", "words"]
+
+# One prompt costs a few encodes; this many means that the tokenizer cannot hit the length.
+_MAX_ENCODES = 96
+
+# Two of these make a key of `--keys words`: short and common, so that every tokenizer has them.
+_WORDS = (
+    "amber apple arrow autumn bamboo basket bridge bronze butter candle canyon castle cherry "
+    "circle cloud copper coral cotton desert dragon eagle ember falcon feather forest garden "
+    "ginger glacier golden harbor hazel honey island ivory jasmine jungle ladder lemon lily "
+    "marble meadow mirror monkey morning mountain ocean olive orange palace pepper planet "
+    "purple rabbit ribbon river saddle silver spring summer temple thunder tiger valley velvet "
+    "violet window winter"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The five pieces of a prompt; `needle` holds the key as `{key}`.
+
+    The default is the reference's text, word for word.
+    Reference: arXiv:2309.00071 §4.3.2; jquesnelle/yarn eval/passkey.py, itself from
+    epfml/landmark-attention llama/run_test.py.
+    """
+
+    task: str = (
+        "There is an important info hidden inside a lot of irrelevant text. Find it and "
+        "memorize them. I will quiz you about the important information there."
+    )
+    filler: str = (
+        "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+    )
+    needle: str = "The pass key is {key}. Remember it. {key} is the pass key."
+    question: str = "What is the pass key?"
+    answer_prefix: str = "The pass key is"
+
+    def __post_init__(self) -> None:
+        """Refuse a needle without its key and a filler without text."""
+        if "{key}" not in self.needle:
+            raise UsageError("The needle text has no {key} where the passkey goes. Add it once.")
+        if not self.filler.strip():
+            raise UsageError("The filler text is empty. Give a file with at least one sentence.")
+
+
+@dataclass(frozen=True, slots=True)
+class PasskeyPrompt:
+    """One question to a model; `len(token_ids) + len(answer_ids) == length`.
+
+    `answer_ids` is the tokenizer's own continuation of the prompt by the key.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    key: str
+    length: int
+    depth: float
+    trial: int
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How many tokens greedy decoding may take: the reference's ten, or more for long keys."""
+        return max(10, len(self.answer_ids) + 3)
+
+
+def depths(count: int) -> tuple[float, ...]:
+    """`count` needle positions from 0 (right after the task) to 1 (right before the question)."""
+    if count < 1:
+        raise UsageError(f"--depths must be at least 1, not {count}.")
+    if count == 1:
+        return (0.5,)
+    return tuple(i / (count - 1) for i in range(count))
+
+
+def is_correct(response: str, key: str) -> bool:
+    """The reference's rule: the first run of digits in `response` is the key's number.
+
+    For a key of words: the first words of the response are the key's, whatever the case.
+    Reference: jquesnelle/yarn eval/passkey.py, `test_model`.
+    """
+    if key.isdecimal():
+        match = re.search(r"\d+", response)
+        return match is not None and int(match.group()) == int(key)
+    wanted = key.lower().split()
+    return re.findall(r"[^\W\d_]+", response.lower())[: len(wanted)] == wanted
+
+
+def is_decided(response: str, key: str) -> bool:
+    """Whether more text after `response` could no longer change `is_correct`.
+
+    Lets a decoder stop early: a first run of digits that has ended, or is not the beginning of
+    the key, settles the verdict.
+    """
+    if key.isdecimal():
+        match = re.search(r"\d+", response)
+        if match is None:
+            return False
+        digits = match.group().lstrip("0")
+        return match.end() < len(response) or not key.lstrip("0").startswith(digits)
+    wanted = " ".join(key.lower().split())
+    found = re.findall(r"[^\W\d_]+", response.lower())
+    said = " ".join(found[: len(wanted.split())])
+    ended = not response[-1:].isalpha()
+    if len(found) > len(wanted.split()) or (len(found) == len(wanted.split()) and ended):
+        return True
+    return not wanted.startswith(said) or (ended and bool(said) and not _is_whole(said, wanted))
+
+
+def _is_whole(said: str, wanted: str) -> bool:
+    return wanted == said or wanted.startswith(said + " ")
+
+
+@dataclass
+class PromptBuilder:
+    """Builds prompts for one tokenizer.
+
+    Args:
+        encode: text → token ids of the whole prompt, special tokens included.
+        decode: token ids → text.
+        wording: the pieces of the prompt.
+        keys: five digits, or two words.
+        seed: with length, depth and trial it alone decides a prompt's key.
+        render: `(user text, answer prefix) → prompt text`, for a chat template; by default the
+            two are joined by a space, as in the reference.
+    """
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    wording: Wording = field(default_factory=Wording)
+    keys: KeyKind = "digits"
+    seed: int = 0
+    render: Callable[[str, str], str] | None = None
+    _fill: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+
+    def build(self, length: int, depth: float, trial: int) -> PasskeyPrompt:
+        """The prompt of one trial; the same arguments and seed always give the same prompt.
+
+        Args:
+            length: tokens the model reads: prompt and answer together.
+            depth: where the needle stands in the filler, 0 to 1.
+            trial: number of the repetition; it changes only the key.
+
+        Raises:
+            UsageError: the length is too short, or cannot be reached with this tokenizer, or the
+                tokenizer has no tokens for the key.
+        """
+        # A string seed is hashed by content, so a cell's key does not depend on the other cells.
+        drawn = random.Random(f"{self.seed}/{length}/{depth:.6f}/{trial}")
+        key = (
+            str(drawn.randint(10_000, 99_999))
+            if self.keys == "digits"
+            else " ".join(drawn.sample(_WORDS, 2))
+        )
+        return self.compose(key, length, depth, trial)
+
+    def grid(
+        self, lengths: Sequence[int], depths: Sequence[float], trials: int
+    ) -> list[PasskeyPrompt]:
+        """All prompts, length by length, depths ascending: the order that shares most prefixes."""
+        return [
+            self.build(length, depth, trial)
+            for length in lengths
+            for depth in depths
+            for trial in range(trials)
+        ]
+
+    def compose(self, key: str, length: int, depth: float, trial: int = 0) -> PasskeyPrompt:
+        """As `build`, for a given key."""
+        if length not in self._fill:
+            # One count of filler characters per length keeps the text before the needle equal for
+            # all keys and nested for growing depths; each prompt then fits its own last bit.
+            self._fill[length] = sum(self._fit(key, length, 0.5, None)[:2])
+        before, after, text, whole = self._fit(key, length, depth, self._fill[length])
+        prompt_ids = self.encode(text)
+        if whole[: len(prompt_ids)] != prompt_ids:
+            raise UsageError(
+                "This tokenizer joins the end of the prompt and the start of the key into one "
+                "token, so the answer cannot be told apart. Change the answer prefix or the keys."
+            )
+        answer_ids = whole[len(prompt_ids) :]
+        if self.decode(answer_ids).strip().lower() != key.lower():
+            raise UsageError(
+                f"The tokenizer cannot write the key {key!r}: it reads it as "
+                f"{self.decode(answer_ids)!r}. Try the other kind of --keys."
+            )
+        return PasskeyPrompt(
+            text, tuple(prompt_ids), tuple(answer_ids), key, length, depth, trial
+        )
+
+    def _text(self, key: str, before: int, after: int) -> str:
+        wording = self.wording
+        filler = " ".join([wording.filler] * (max(before, after) // len(wording.filler) + 1))
+        needle = wording.needle.replace("{key}", key)
+        user = "\n".join(
+            (wording.task, filler[:before], needle, filler[:after], wording.question)
+        )
+        if self.render is None:
+            return f"{user} {wording.answer_prefix}"
+        return self.render(user, wording.answer_prefix)
+
+    def _fit(
+        self, key: str, length: int, depth: float, fill: int | None
+    ) -> tuple[int, int, str, list[int]]:
+        """Find how many filler characters stand before and after the needle.
+
+        A secant search on characters per token over whole tokenised prompts, then single
+        characters; without `fill` both sides grow together, with it the side before the needle
+        stays where `depth` puts it.
+        """
+        filler_tokens = len(self.encode(" ".join([self.wording.filler] * 4)))
+        per_token = max(1.0, 4 * (len(self.wording.filler) + 1) / max(1, filler_tokens))
+        shortest: int | None = None
+        tried: dict[int, int] = {}
+        total = fill
+        while len(tried) < _MAX_ENCODES:
+            if total is None:
+                total = 0  # the first try measures the overhead of everything but the filler
+            before = min(round(depth * (total if fill is None else fill)), total)
+            text = self._text(key, before, total - before)
+            whole = self.encode(f"{text} {key}")
+            missing = length - len(whole)
+            if missing == 0:
+                return before, total - before, text, whole
+            tried[total] = missing
+            if total == 0 and missing < 0:
+                shortest = len(whole)
+                break
+            total = _next_try(tried, total, per_token)
+        if shortest is not None:
+            raise UsageError(
+                f"A passkey prompt needs at least {shortest} tokens with this tokenizer; "
+                f"{length} is too short. Give longer --lengths."
+            )
+        raise UsageError(
+            f"No filler text gives a prompt of exactly {length} tokens with this tokenizer. "
+            "Try a length a few tokens away, or another filler text."
+        )
+
+
+def _next_try(tried: dict[int, int], total: int, per_token: float) -> int:
+    """The next count of filler characters: a secant step, or the nearest one not tried yet."""
+    missing = tried[total]
+    if len(tried) > 1:
+        low, high = sorted(tried, key=lambda count: abs(tried[count]))[:2]
+        if tried[low] != tried[high]:
+            slope = (high - low) / (tried[low] - tried[high])
+            # Far apart points know the true rate; near ones only the noise of single tokens.
+            if abs(tried[low] - tried[high]) > 16 and slope > 0:
+                per_token = slope
+        total, missing = low, tried[low]
+    guess = max(0, total + round(missing * per_token))
+    step = 0
+    while guess in tried:
+        step = -step if step > 0 else -step + 1
+        if total + step >= 0:
+            guess = total + step
+    return guess

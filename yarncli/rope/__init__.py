@@ -1,0 +1,1 @@
+"""Deciding: RoPE settings as plain data and pure functions, standard library only."""

@@ -1,0 +1,214 @@
+"""One RoPE setting as a frozen value, and the numbers that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from yarncli.errors import ConfigError
+from yarncli.rope import formulas
+
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "proportional")
+
+# Names that older checkpoints and other runtimes use for the types above.
+TYPE_ALIASES = {"su": "longrope", "mrope": "default", "deepseek_yarn": "yarn"}
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def canonical_rope_type(name: str) -> str:
+    """The name transformers uses for `name` (`su` → `longrope`, `mrope` → `default`)."""
+    return TYPE_ALIASES.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class RopeParameters:
+    """One RoPE setting: the fields of transformers' `RopeParameters`, plus the sizes they act on.
+
+    `head_dim` is the width one head is split into for rotation (`qk_rope_head_dim` for MLA) and
+    `rotary_dim` the part of it that rotates. `None` means "not given": the defaults of the
+    formulas apply. `extra` holds every key that is carried but not interpreted
+    (`mrope_section`, `llama_4_scaling_beta`, …).
+    """
+
+    rope_type: str
+    rope_theta: float
+    head_dim: int
+    max_position_embeddings: int
+    partial_rotary_factor: float = 1.0
+    factor: float | None = None
+    original_max_position_embeddings: int | None = None
+    attention_factor: float | None = None
+    beta_fast: float | None = None
+    beta_slow: float | None = None
+    truncate: bool | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    short_factor: tuple[float, ...] | None = None
+    long_factor: tuple[float, ...] | None = None
+    extra: Mapping[str, Any] = field(default=_NOTHING)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def rotary_dim(self) -> int:
+        """Number of dimensions of a head that rotate; `inv_freq` has half as many entries.
+
+        Proportional RoPE (Gemma 4) keeps the whole head and lets the tail stand still.
+        """
+        if self.rope_type == "proportional":
+            return self.head_dim
+        return int(self.head_dim * self.partial_rotary_factor)
+
+    @property
+    def original_length(self) -> int:
+        """The window the frequencies refer to: the original one where given, else the window."""
+        return self.original_max_position_embeddings or self.max_position_embeddings
+
+    def resolved_factor(self) -> float:
+        """`factor`, or the ratio of the two lengths where it is not given.
+
+        Reference: transformers `modeling_rope_utils.py`, `_compute_yarn_parameters`.
+        """
+        if self.factor is not None:
+            return self.factor
+        if self.rope_type in ("yarn", "longrope"):
+            return self.max_position_embeddings / self.original_length
+        return 1.0
+
+    def inv_freq(self, length: int | None = None) -> list[float]:
+        """Inverse frequencies, radians per token, `rotary_dim // 2` values in double precision.
+
+        Args:
+            length: tokens in the sequence; matters for `dynamic` (the base follows it) and
+                `longrope` (long factors beyond the original window). `None`: the frequencies
+                before any text is seen.
+        """
+        theta, dim = self.rope_theta, self.rotary_dim
+        match self.rope_type:
+            case "default":
+                return formulas.default_inv_freq(theta, dim)
+            case "linear":
+                return formulas.linear_inv_freq(theta, dim, self.resolved_factor())
+            case "dynamic":
+                theta = formulas.dynamic_theta(
+                    theta, dim, self.resolved_factor(), length or 0, self.max_position_embeddings
+                )
+                return formulas.default_inv_freq(theta, dim)
+            case "yarn":
+                return formulas.yarn_inv_freq(
+                    theta,
+                    dim,
+                    self.resolved_factor(),
+                    self.original_length,
+                    beta_fast=self.beta_fast or 32.0,
+                    beta_slow=self.beta_slow or 1.0,
+                    truncate=self.truncate is not False,
+                )
+            case "llama3":
+                return formulas.llama3_inv_freq(
+                    theta,
+                    dim,
+                    self.resolved_factor(),
+                    self.original_length,
+                    low_freq_factor=_given(self.low_freq_factor),
+                    high_freq_factor=_given(self.high_freq_factor),
+                )
+            case "longrope":
+                long = length is not None and length > self.original_length
+                factors = self.long_factor if long else self.short_factor
+                return formulas.longrope_inv_freq(theta, dim, factors or ())
+            case "proportional":
+                return formulas.proportional_inv_freq(
+                    theta, self.head_dim, self.partial_rotary_factor, self.resolved_factor()
+                )
+        raise ConfigError(f"rope_type {self.rope_type!r} is not one that yarncli computes.")
+
+    def effective_attention_factor(self) -> float:
+        """The multiplier on cos and sin that transformers applies; 1 for most types."""
+        match self.rope_type:
+            case "yarn":
+                if self.attention_factor is not None:
+                    return self.attention_factor
+                return formulas.yarn_attention_factor(
+                    self.resolved_factor(), self.mscale, self.mscale_all_dim
+                )
+            case "longrope":
+                if self.attention_factor is not None:
+                    return self.attention_factor
+                return formulas.longrope_attention_factor(
+                    self.resolved_factor(), self.original_length
+                )
+        return 1.0
+
+
+def _given(value: float | None) -> float:
+    assert value is not None  # _validate saw to it
+    return value
+
+
+def _validate(p: RopeParameters) -> None:
+    """Refuse values no formula can take.
+
+    Raises:
+        ConfigError: names the field and its value.
+    """
+    if p.rope_type not in ROPE_TYPES:
+        known = ", ".join(ROPE_TYPES)
+        raise ConfigError(f"rope_type is {p.rope_type!r}; known types are {known}.")
+    if not (math.isfinite(p.rope_theta) and p.rope_theta > 0):
+        raise ConfigError(f"rope_theta is {p.rope_theta}; it must be a positive number.")
+    if p.head_dim <= 0 or p.rotary_dim <= 0 or p.rotary_dim % 2:
+        raise ConfigError(
+            f"The rotary dimension is {p.rotary_dim} (head_dim {p.head_dim} × "
+            f"partial_rotary_factor {p.partial_rotary_factor}); it must be even and positive."
+        )
+    if p.max_position_embeddings <= 0:
+        raise ConfigError(
+            f"max_position_embeddings is {p.max_position_embeddings}; it must be positive."
+        )
+    if p.factor is not None and not (math.isfinite(p.factor) and p.factor >= 1):
+        raise ConfigError(f"factor is {p.factor}; it must be a number of at least 1.")
+    if p.original_max_position_embeddings is not None and p.original_max_position_embeddings <= 0:
+        raise ConfigError(
+            "original_max_position_embeddings is "
+            f"{p.original_max_position_embeddings}; it must be positive."
+        )
+    needs: dict[str, tuple[str, ...]] = {
+        "linear": ("factor",),
+        "dynamic": ("factor",),
+        "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+        "longrope": ("short_factor", "long_factor"),
+    }
+    for name in needs.get(p.rope_type, ()):
+        if getattr(p, name) is None:
+            raise ConfigError(f"rope_type {p.rope_type!r} needs {name}, which is missing.")
+    for name in ("short_factor", "long_factor"):
+        factors = getattr(p, name)
+        if p.rope_type == "longrope" and len(factors) != p.rotary_dim // 2:
+            raise ConfigError(
+                f"{name} has {len(factors)} entries; the model rotates {p.rotary_dim} dimensions, "
+                f"so it needs {p.rotary_dim // 2}."
+            )
+        if p.rope_type == "longrope" and not all(math.isfinite(f) and f > 0 for f in factors):
+            raise ConfigError(f"{name} must hold positive numbers only.")
+    if p.rope_type == "llama3" and _given(p.high_freq_factor) <= _given(p.low_freq_factor):
+        raise ConfigError(
+            f"high_freq_factor ({p.high_freq_factor}) must be greater than "
+            f"low_freq_factor ({p.low_freq_factor})."
+        )
+    if p.rope_type == "yarn" and (p.beta_fast or 32.0) < (p.beta_slow or 1.0):
+        raise ConfigError(
+            f"beta_fast ({p.beta_fast or 32.0}) must not be smaller than "
+            f"beta_slow ({p.beta_slow or 1.0})."
+        )
+    if p.attention_factor is not None and not (
+        math.isfinite(p.attention_factor) and p.attention_factor > 0
+    ):
+        raise ConfigError(f"attention_factor is {p.attention_factor}; it must be positive.")
