@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from yarncli.errors import ConfigError
@@ -15,8 +14,6 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "pro
 
 # Names that older checkpoints and other runtimes use for the types above.
 TYPE_ALIASES = {"su": "longrope", "mrope": "default", "deepseek_yarn": "yarn"}
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def canonical_rope_type(name: str) -> str:
@@ -51,7 +48,7 @@ class RopeParameters:
     high_freq_factor: float | None = None
     short_factor: tuple[float, ...] | None = None
     long_factor: tuple[float, ...] | None = None
-    extra: Mapping[str, Any] = field(default=_NOTHING)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _validate(self)

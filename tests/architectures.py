@@ -1,0 +1,202 @@
+"""Tiny checkpoints of every RoPE architecture of transformers: configs first, models on demand.
+
+One list of small sizes serves nearly every config class; `OVERRIDES` holds what single ones need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any
+
+# Only the names that a config class has are passed to it.
+SIZES: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "d_model": 64,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "moe_shared_expert_intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "n_layers": 4,
+    "num_layers": 4,
+    "num_attention_heads": 4,
+    "n_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "max_seq_len": 64,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+    "sliding_window": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+_MLA = {"num_key_value_heads": 4}
+_WIDE = {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 2}
+_WIDE_HEAD = {**_WIDE, "head_dim": 128}
+_HALF_WIDE = {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 2}
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+_AUDIO = {
+    "model_type": "phi4_multimodal_audio",
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_blocks": 1,
+    "num_attention_heads": 2,
+    "ext_pw_out_channel": 32,
+    "nemo_conv_channels": 32,
+}
+_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "image_size": 28,
+           "patch_size": 14, "num_attention_heads": 2}
+
+OVERRIDES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        (
+            "axk1",
+            "axk2",
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "dots3_note_text",
+            "esmc",
+            "glm4_moe_lite",
+            "glm_moe_dsa",
+            "hy_v4",
+            "mistral4",
+            "mistral_large4_text",
+            "youtu",
+        ),
+        _MLA,
+    ),
+    **dict.fromkeys(
+        (
+            "cosmos3_edge_text",
+            "glm4v_moe_text",
+            "paddleocr_vl_text",
+            "qwen2_5_omni_text",
+            "qwen2_5_vl_text",
+            "qwen2_vl_text",
+            "qwen3_omni_moe_text",
+            "qwen3_vl_moe_text",
+            "qwen3_vl_text",
+        ),
+        _WIDE_HEAD,
+    ),
+    **dict.fromkeys(("glm4v_text", "glm_image_text", "glm_ocr_text"), _HALF_WIDE),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _LINEAR),
+    "bailing_hybrid": {**_MLA, "layer_group_size": 2},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "beam": {},
+    "chameleon": {"vocabulary_map": {"<image>": 5}},
+    "cohere_compass_text": {"num_key_value_heads": 4},
+    "csm": {
+        "num_codebooks": 2,
+        "text_vocab_size": 128,
+        "codec_config": {"model_type": "mimi", "hidden_size": 32, "num_hidden_layers": 1},
+        "depth_decoder_config": {"hidden_size": 32, "num_hidden_layers": 1, "num_codebooks": 2,
+                                 "backbone_hidden_size": 64, "vocab_size": 64,
+                                 "intermediate_size": 32},
+    },
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+             "ffn_config": {"ffn_hidden_size": 32, "hidden_size": 64}},
+    "ernie4_5_vl_moe_text": {**_WIDE_HEAD, "moe_intermediate_size": [32, 32], "moe_num_experts": 4},
+    "gemma3n_text": {"num_kv_shared_layers": 1, "hidden_size_per_layer_input": 16,
+                     "vocab_size_per_layer_input": 128, "laurel_rank": 8,
+                     "layer_types": ["full_attention", "sliding_attention"] * 2,
+                     "activation_sparsity_pattern": [0.0] * 4},
+    "gemma4_text": {"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 128,
+                    "global_head_dim": 32},
+    "gemma4_unified_text": {"global_head_dim": 32},
+    "embedding_gemma2_text": {"global_head_dim": 32},
+    "diffusion_gemma_text": {"global_head_dim": 32},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2,
+                         "position_embedding_type": "rope", "mamba_n_heads": 8},
+    "higgs_audio_v2": {"codebook_size": 32, "num_codebooks": 2, "audio_token_id": 100,
+                       "audio_bos_token_id": 101, "audio_delay_token_id": 102,
+                       "audio_stream_bos_id": 30, "audio_stream_eos_id": 31},
+    "kyutai_speech_to_text": {"codebook_vocab_size": 32, "num_codebooks": 2, "ffn_dim": 64,
+                              "audio_bos_token_id": 31, "audio_pad_token_id": 120,
+                              "pad_token_id": 3},
+    "lfm2_moe": {"layer_types": ["full_attention", "conv"] * 2},
+    "longcat_flash": {"ffn_hidden_size": 64, "expert_ffn_hidden_size": 32, "moe_topk": 2,
+                      "zero_expert_num": 2, "num_layers": 2},
+    "minicpm3": _MLA,
+    "mllama_text_model": {"cross_attention_layers": [1]},
+    "moshi": {"ffn_dim": 64},
+    "muse_spark_text": {"moe_hidden_size": 32},
+    "phi4_multimodal": {"audio_config": _AUDIO, "vision_config": _VISION},
+    "qwen4_exp_text": {**_LINEAR, "hc_count": 2, "hc_lowrank": 8, "indexer_n_heads": 2,
+                       "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 16,
+                       "indexer_compress_ratio": 4},
+    "zamba2": {"use_mem_rope": True, "layers_block_type": ["linear_attention", "hybrid"] * 2,
+               "n_mamba_heads": 8, "num_key_value_heads": 4},
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
+}
+
+
+def config_class(model_type: str) -> Any:
+    """The config class transformers has for `model_type`."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type]
+
+
+def tiny_fields(model_type: str, **changes: Any) -> dict[str, Any]:
+    """The fields of a tiny `config.json` of one architecture, without any RoPE setting."""
+    names = {field.name for field in dataclasses.fields(config_class(model_type))}
+    fields = {name: value for name, value in SIZES.items() if name in names}
+    return {**fields, **OVERRIDES.get(model_type, {}), **changes, "model_type": model_type}
+
+
+def build_config(fields: dict[str, Any]) -> Any:
+    """What transformers makes of a `config.json` with these fields."""
+    return config_class(fields["model_type"]).from_dict(dict(fields))
+
+
+def build_model(config: Any) -> Any:
+    """The text backbone with random weights, in eval mode, eager attention."""
+    import torch
+
+    torch.manual_seed(0)
+    config._attn_implementation = "eager"
+    return backbone_class(type(config))(config).eval()
+
+
+def backbone_class(config_type: Any) -> Any:
+    """The model class that holds the layers: found by the config class it names."""
+    from transformers import PreTrainedModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    if config_type in MODEL_MAPPING:
+        return MODEL_MAPPING[config_type]
+    module = importlib.import_module(config_type.__module__.replace("configuration_", "modeling_"))
+    found = [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type)
+        and issubclass(item, PreTrainedModel)
+        and item.__module__ == module.__name__
+        and item.config_class is config_type
+        and "forward" in vars(item)
+        and not item.__name__.endswith("ForCausalLM")
+    ]
+    return min(found, key=lambda item: len(item.__name__))

@@ -1,0 +1,179 @@
+"""Typed reading of one JSON object: a wrong type is an error that names its path and value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from yarncli.errors import ConfigError
+
+
+def json_path(path: tuple[str, ...]) -> str:
+    """`a.b.c`, as messages show a place in `config.json`."""
+    return ".".join(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A JSON object, where it lies in the file, and the file's own names for some keys.
+
+    A key that is absent and one that is `null` read the same: the default.
+    """
+
+    values: Mapping[str, Any]
+    path: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, key: str) -> bool:
+        """Whether `key` is there with a value other than `null`."""
+        return self._raw(key) is not None
+
+    def integer(self, key: str, default: int | None = None) -> int | None:
+        """An integer.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._raw(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(key, "an integer")
+        return value
+
+    def positive(self, key: str, default: int) -> int:
+        """An integer of at least 1.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self.integer(key, default)
+        if value is None or value < 1:
+            raise self._wrong(key, "a positive integer")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float | None:
+        """A finite number as a float; integers are fine.
+
+        Raises:
+            ConfigError: it is something else, not finite, or too large for a float.
+        """
+        value = self._raw(key)
+        return default if value is None else self._float(key, value)
+
+    def boolean(self, key: str, default: bool = False) -> bool:
+        """`true` or `false`.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._raw(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
+    def text(self, key: str) -> str | None:
+        """A string, or `None` where there is none.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._raw(key)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(key, "a string")
+        return value
+
+    def numbers(self, key: str) -> tuple[float, ...] | None:
+        """A list of finite numbers.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._list(key)
+        return None if value is None else tuple(self._float(key, item) for item in value)
+
+    def integers(self, key: str) -> tuple[int, ...] | None:
+        """A list of integers; `true` and `false` count as 1 and 0.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._list(key)
+        if value is None:
+            return None
+        if not all(isinstance(item, int) for item in value):
+            raise self._wrong(key, "a list of integers")
+        return tuple(int(item) for item in value)
+
+    def strings(self, key: str) -> tuple[str, ...] | None:
+        """A list of strings.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._list(key)
+        if value is None:
+            return None
+        if not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, "a list of strings")
+        return tuple(value)
+
+    def mapping(self, key: str) -> Fields | None:
+        """A JSON object, or `None` where there is none.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._wrong(key, "a JSON object")
+        return Fields(value, (*self.path, self._name(key)))
+
+    def is_list(self, key: str) -> bool:
+        """Whether the value is a list (some old files list one θ per layer)."""
+        return isinstance(self._raw(key), list)
+
+    def where(self, key: str) -> str:
+        """The JSON path of `key`, as shown to people."""
+        return json_path((*self.path, self._name(key)))
+
+    def _name(self, key: str) -> str:
+        name = self.names.get(key)
+        return name if name is not None and name in self.values else key
+
+    def _raw(self, key: str) -> Any:
+        return self.values.get(self._name(key))
+
+    def _list(self, key: str) -> list[Any] | None:
+        value = self._raw(key)
+        if value is not None and not isinstance(value, list):
+            raise self._wrong(key, "a list")
+        return value
+
+    def _float(self, key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self._wrong(key, "a number")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise self._wrong(key, "a finite number")
+        return number
+
+    def _wrong(self, key: str, expected: str) -> ConfigError:
+        shown = repr(self._raw(key)) if not _is_huge(self._raw(key)) else "a very large integer"
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        return ConfigError(f"{self.where(key)} is {shown}; it must be {expected}.")
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether Python would refuse to print the integer."""
+    return isinstance(value, int) and value.bit_length() > 4096
