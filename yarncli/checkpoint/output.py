@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
 from yarncli.errors import CheckpointError, OutputError, UsageError
 
@@ -22,6 +23,11 @@ _CAUSES = {
     errno.EROFS: "the file system is read-only. Choose another place",
     errno.ENAMETOOLONG: "the name is too long",
 }
+# Left by an interrupted change of weights in place (`journal`), together or alone.
+JOURNAL_NAME = "yarncli-journal.bin"
+PENDING_NAME = "config.json.yarncli-pending"
+_TEMPORARY = re.compile(r"\..+\.yarncli-(?:new|old)-\d+-[0-9a-f]{8}")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextmanager
@@ -50,6 +56,8 @@ def require_space(directory: Path, nbytes: int) -> None:
     Raises:
         OutputError: it has not; the message states both sizes.
     """
+    import shutil
+
     with output_errors(str(directory)):
         free = shutil.disk_usage(directory).free
     if nbytes > free:
@@ -119,21 +127,24 @@ def output_directory(
     staging = _sibling(final, "new")
     with output_errors(str(destination)):
         staging.mkdir()
-        lock = _lock(staging)
     try:
-        with output_errors(str(destination)):
-            yield staging
-            if fsync:
-                _sync_tree(staging)
-            _put_in_place(staging, final)
-            if fsync:
-                sync_directory(parent)
+        with locked_directory(staging):
+            try:
+                yield staging
+            except OSError as error:
+                if error.errno not in _FULL:  # anything else in the block may be about other files
+                    raise
+                with output_errors(str(destination)):
+                    raise
+            with output_errors(str(destination)):
+                if fsync:
+                    _sync_tree(staging)
+                _put_in_place(staging, final)
+                if fsync:
+                    sync_directory(parent)
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove_tree(staging)
         raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def atomic_write(path: Path, data: bytes, *, fsync: bool = True) -> None:
@@ -167,22 +178,23 @@ def replace_keeping_original(path: Path, data: bytes) -> Path:
         The backup.
 
     Raises:
-        CheckpointError: `path` is missing, a link, has several hard links, or is in a Hub cache.
-        OutputError: it cannot be written.
+        CheckpointError: `path` is a link, has several hard links, or is in a Hub cache.
+        OutputError: it is missing or cannot be written.
     """
     refuse_shared_file(path)
     with output_errors(str(path)):
         old = path.read_bytes()
-        newest = max(originals(path), key=_number, default=None)
-        if newest is None or newest.read_bytes() != old:
+        backups = originals(path)
+        backup = backups[-1] if backups else None
+        if backup is None or backup.read_bytes() != old:
             temporary = _write_sibling(path, old, fsync=True)
             try:
-                newest = move_to_original(temporary, path)
+                backup = move_to_original(temporary, path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
     atomic_write(path, data)
-    return newest
+    return backup
 
 
 def originals(path: Path) -> list[Path]:
@@ -197,7 +209,11 @@ def originals(path: Path) -> list[Path]:
 
 def move_to_original(file: Path, path: Path) -> Path:
     """Rename `file` to the first unused `<name of path>.orig[.N]`, which it returns."""
-    number = max(map(_number, originals(path)), default=-1) + 1
+    backups = originals(path)
+    if backups and backups[-1].samefile(file):  # a run was killed between the two steps below
+        file.unlink()
+        return backups[-1]
+    number = _number(backups[-1]) + 1 if backups else 0
     backup = path.with_name(f"{path.name}.orig" + (f".{number}" if number else ""))
     try:
         backup.hardlink_to(file)  # unlike rename, refuses to overwrite what appears meanwhile
@@ -236,8 +252,38 @@ def is_in_hub_cache(path: Path) -> bool:
     parts = path.resolve().parts
     return any(
         name.startswith("models--") and inside in {"blobs", "snapshots"}
-        for name, inside in zip(parts, parts[1:], strict=False)
+        for name, inside in pairwise(parts)
     )
+
+
+def pending(directory: Path) -> bool:
+    """Whether an in-place change of `directory` was interrupted and needs `recover`."""
+    return any(os.path.lexists(directory / name) for name in (JOURNAL_NAME, PENDING_NAME))
+
+
+def require_not_pending(directory: Path) -> None:
+    """Refuse a directory in the middle of an in-place change.
+
+    Raises:
+        CheckpointError: with the command that restores it.
+    """
+    if pending(directory):
+        raise CheckpointError(
+            f"An in-place change of {directory} was interrupted. "
+            f"Restore its old state with: yarncli bake --recover {directory}"
+        )
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or directory name is that of output in the making (or of a killed run)."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove the files that killed runs of `atomic_write` left; no run may be active there."""
+    for entry in list(directory.iterdir()):
+        if is_temporary(entry.name) and not entry.is_dir():
+            entry.unlink()
 
 
 def sync_directory(directory: Path) -> None:
@@ -245,6 +291,30 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked_directory(directory: Path) -> Iterator[bool]:
+    """Hold a directory for this process; the kernel lets go of it when the process ends.
+
+    Yields:
+        False where the file system has no locks.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(descriptor)
 
@@ -259,11 +329,16 @@ def _parent(destination: Path) -> Path:
 
 def _sibling(path: Path, role: str) -> Path:
     """A hidden unused name beside `path`; long names are cut so that the result stays legal."""
-    return path.with_name(f"{_prefix(path)}{role}-{os.getpid()}-{secrets.token_hex(4)}")
+    return path.with_name(f"{_prefix(path)}{role}-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def _prefix(path: Path) -> str:
-    return f".{path.name[:50]}.yarncli-"
+    name = (
+        path.name
+        if len(path.name) <= 50
+        else f"{path.name[:40]}-{crc32(os.fsencode(path.name)):08x}"
+    )
+    return f".{name}.yarncli-"
 
 
 def _write_sibling(path: Path, data: bytes, *, fsync: bool) -> Path:
@@ -291,18 +366,15 @@ def _put_in_place(staging: Path, final: Path) -> None:
         staging.rename(final)
         return
     aside = _sibling(final, "old")
-    lock = _lock(final)
-    try:
-        final.rename(aside)
+    with locked_directory(final):
         try:
+            final.rename(aside)
             staging.rename(final)
         except BaseException:
-            aside.rename(final)
+            if aside.exists() and not final.exists():
+                aside.rename(final)
             raise
-    finally:
-        if lock is not None:
-            os.close(lock)
-    shutil.rmtree(aside, ignore_errors=True)
+        _remove_tree(aside)
 
 
 def _clean_up_after_killed_runs(final: Path) -> None:
@@ -312,31 +384,19 @@ def _clean_up_after_killed_runs(final: Path) -> None:
         match = pattern.fullmatch(entry.name)
         if not match or entry.is_symlink() or not entry.is_dir():
             continue
-        lock = _lock(entry)
-        if lock is None:
-            continue
-        try:
+        with suppress(BlockingIOError), locked_directory(entry) as locked:
+            if not locked:
+                continue
             if match[1] == "old" and not os.path.lexists(final):
                 entry.rename(final)
             else:
-                shutil.rmtree(entry)
-        finally:
-            os.close(lock)
+                _remove_tree(entry)
 
 
-def _lock(directory: Path) -> int | None:
-    """Hold a directory for this process; None where another holds it or locks do not exist."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+def _remove_tree(directory: Path) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _sync_tree(directory: Path) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ class Patch:
     step: int = 1
 
     def pieces(self) -> Iterator[tuple[int, int]]:
-        """`(offset, length)` of the pieces: at most `CHUNK` bytes, or one `step` if that is more."""
+        """`(offset, length)` of the pieces: at most `CHUNK` bytes, or one longer `step`."""
         size = max(CHUNK // self.step, 1) * self.step
         end = self.offset + self.length
         for offset in range(self.offset, end, size):
@@ -88,6 +87,8 @@ def copy_files(
         CheckpointError: a source cannot be read, or changes while it is read.
         OutputError: a destination cannot be written.
     """
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
     jobs = sorted(copies, key=lambda job: _size(job.source), reverse=True)
     stop = threading.Event()
     lock = threading.Lock()
@@ -102,12 +103,11 @@ def copy_files(
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
         futures = [pool.submit(_copy, job, count) for job in jobs]
         try:
-            for future in futures:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            wait(futures)
+            pool.shutdown(cancel_futures=True)
             raise
 
 
@@ -115,9 +115,11 @@ def link_file(source: Path, destination: Path, mode: Literal["hardlink", "symlin
     """Make `destination` a hard or symbolic link to the real file behind `source`.
 
     Raises:
+        CheckpointError: there is no file behind `source`.
         OutputError: the file system cannot do it; the message names the copy as the way out.
     """
-    target = source.resolve(strict=True)
+    with _source_errors(source):
+        target = source.resolve(strict=True)
     if mode == "symlink":
         with output_errors(f"the link {destination}"):
             destination.symlink_to(target)

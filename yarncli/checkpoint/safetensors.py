@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from yarncli.errors import WeightsError
 
@@ -109,7 +109,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class LfsPointer:
-    """A Git-LFS pointer that stands in a file's place: size in bytes and SHA-256 of the real file."""
+    """A Git-LFS pointer in a file's place: SHA-256 and size in bytes of the real file."""
 
     oid: str
     size: int
@@ -292,10 +292,10 @@ def _tensor(name: str, entry: Any, where: str) -> TensorInfo:
     if not isinstance(entry, dict):
         raise WeightsError(f"Tensor {_quote(name)} of {where} is not described by an object.")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
-    if bits is None:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise WeightsError(
-            f"Tensor {_quote(name)} of {where} has the dtype {_quote(dtype)}, which safetensors does not know."
+            f"Tensor {_quote(name)} of {where} has the dtype {_quote(dtype)}, "
+            "which safetensors does not know."
         )
     if not _is_naturals(shape):
         raise WeightsError(f"Tensor {_quote(name)} of {where} has no valid `shape`.")
@@ -304,15 +304,15 @@ def _tensor(name: str, entry: Any, where: str) -> TensorInfo:
     elements = _elements(shape)
     begin, end = offsets
     # Sub-byte tensors must end on a byte boundary, as safetensors demands.
-    if elements is None or elements * bits != (end - begin) * 8:
+    if elements is None or elements * DTYPE_BITS[dtype] != (end - begin) * 8:
         raise WeightsError(
-            f"Tensor {_quote(name)} of {where} is {dtype} of shape {shape[:8]}, which does not fill its "
-            f"{end - begin} bytes. The file is damaged; download it again."
+            f"Tensor {_quote(name)} of {where} is {dtype} of shape {shape[:8]}, which does "
+            f"not fill its {end - begin} bytes. The file is damaged; download it again."
         )
     return TensorInfo(name, dtype, tuple(shape), (begin, end))
 
 
-def _is_naturals(value: Any) -> bool:
+def _is_naturals(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 
 
@@ -333,13 +333,14 @@ def _check_coverage(tensors: list[TensorInfo], data_size: int, where: str) -> No
         begin, end = tensor.data_offsets
         if end > data_size:
             raise WeightsError(
-                f"Tensor {_quote(tensor.name)} of {where} ends {end - data_size} bytes beyond the end "
-                "of the file. It is truncated; download it again."
+                f"Tensor {_quote(tensor.name)} of {where} ends {end - data_size} bytes beyond "
+                "the end of the file. It is truncated; download it again."
             )
         if begin != position:
             problem = "overlaps" if begin < position else "leaves a hole after"
             raise WeightsError(
-                f"Tensor {_quote(tensor.name)} of {where} {problem} {previous}. The file is damaged."
+                f"Tensor {_quote(tensor.name)} of {where} {problem} {previous}. "
+                "The file is damaged."
             )
         position, previous = end, _quote(tensor.name)
     if position != data_size:

@@ -1,0 +1,100 @@
+"""The files of a local checkpoint: what each is, and which cannot be carried over."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from yarncli import hub
+from yarncli.checkpoint.output import is_temporary
+
+Kind = Literal["config", "index", "shard", "weights", "other"]
+
+# Weights in formats that are carried over but not read.
+_OTHER_WEIGHTS = re.compile(
+    r"\.(bin|pt|pth|pkl|pickle|ckpt|h5|msgpack|gguf|onnx|onnx_data|npz|tflite|ot)$"
+)
+_SKIPPED_DIRECTORIES = {".git", ".cache", "__pycache__"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a checkpoint.
+
+    Attributes:
+        name: relative POSIX path.
+        size: in bytes (of a link's target).
+        kind: "shard" is safetensors, "weights" weights of any other format, "index" a weight index.
+        problem: why it cannot be carried over ("is a link to …"); empty for nearly all files.
+        outside: whether it is a link to a regular file outside the checkpoint.
+    """
+
+    name: str
+    size: int
+    kind: Kind
+    problem: str = ""
+    outside: bool = False
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether it holds weights or says where they are: what `--config-only` leaves out."""
+        return self.kind in {"shard", "weights", "index"}
+
+
+def list_files(root: Path) -> Iterator[SourceFile]:
+    """Every file below `root` (a real path) but version control and download caches.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for directory, subdirectories, names in os.walk(root, onerror=fail):
+        links = [name for name in subdirectories if Path(directory, name).is_symlink()]
+        subdirectories[:] = sorted(set(subdirectories) - _SKIPPED_DIRECTORIES - set(links))
+        subdirectories[:] = [name for name in subdirectories if not is_temporary(name)]
+        for name in names + links:
+            if is_temporary(name):
+                continue
+            path = Path(directory, name)
+            yield _describe(path, path.relative_to(root).as_posix(), root)
+
+
+def _describe(path: Path, name: str, root: Path) -> SourceFile:
+    is_link = path.is_symlink()
+    try:
+        info = path.stat()
+    except OSError:
+        problem = "is a broken link" if is_link else "cannot be read"
+        return SourceFile(name, 0, kind_of(name), problem)
+    if not stat.S_ISREG(info.st_mode):
+        problem = "is a link to something that is no regular file"
+        return SourceFile(name, 0, kind_of(name), problem if is_link else "is not a regular file")
+    if is_link and not any(path.resolve().is_relative_to(place) for place in _own(root)):
+        problem = f"is a link to {path.resolve()}, outside the checkpoint"
+        return SourceFile(name, info.st_size, kind_of(name), problem, outside=True)
+    return SourceFile(name, info.st_size, kind_of(name))
+
+
+def _own(root: Path) -> tuple[Path, ...]:
+    """The directories that links of a checkpoint may lead to."""
+    blobs = hub.blobs_of_snapshot(root)
+    return (root,) if blobs is None else (root, blobs)
+
+
+def kind_of(name: str) -> Kind:
+    """What a file is, by its name."""
+    if name == "config.json":
+        return "config"
+    if name.endswith(".safetensors"):
+        return "shard"
+    if name.endswith((".safetensors.index.json", ".bin.index.json")):
+        return "index"
+    return "weights" if _OTHER_WEIGHTS.search(name) else "other"

@@ -1,0 +1,29 @@
+"""The Hugging Face Hub: the only room that imports huggingface_hub, and only inside functions.
+
+Written for huggingface_hub 1.31 and 2.x alike. Tokens, endpoints and offline mode are the client's
+own business (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME).
+"""
+
+from yarncli.hub.failures import hub_errors
+from yarncli.hub.reading import (
+    Listing,
+    blobs_of_snapshot,
+    cached_file,
+    download,
+    identify_snapshot,
+    is_cached,
+    list_files,
+    read_range,
+)
+
+__all__ = [
+    "Listing",
+    "blobs_of_snapshot",
+    "cached_file",
+    "download",
+    "hub_errors",
+    "identify_snapshot",
+    "is_cached",
+    "list_files",
+    "read_range",
+]

@@ -1,0 +1,176 @@
+"""What can go wrong with the Hub: every cause as one sentence, and what is worth a second try."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, TypeVar
+
+from yarncli.errors import HubError
+
+T = TypeVar("T")
+
+RETRY_WAITS = (1.0, 3.0)  # seconds before each further try of a request that failed in passing
+_LONGEST_WAIT = 60.0  # seconds that a server may ask to wait before the command gives up
+_PASSING = {408, 429, 500, 502, 503, 504}
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Give every failure of the Hub, the network and the client its own sentence.
+
+    Args:
+        what: what was asked for, as the subject of the message: `org/name`, `FILE of org/name`.
+
+    Raises:
+        HubError: the text of the original exception is dropped, as it may hold a signed URL.
+    """
+    from huggingface_hub import errors
+
+    httpx = client_utils().httpx
+
+    try:
+        yield
+    except (
+        errors.EntryNotFoundError,
+        errors.FileMetadataError,
+        errors.HFValidationError,
+        errors.LocalTokenNotFoundError,
+        errors.XetDownloadError,
+        httpx.HTTPError,  # HfHubHTTPError and every failure of the transport
+        httpx.InvalidURL,
+        ConnectionError,  # OfflineModeIsEnabled, and Xet's failures
+        json.JSONDecodeError,
+    ) as error:
+        raise HubError(f"{what}: {_sentence(error)}") from None
+    except (RuntimeError, ValueError) as error:
+        sentence = _upload_sentence(str(error))
+        if sentence is None:
+            raise
+        raise HubError(f"{what}: {sentence}") from None
+
+
+def _sentence(error: BaseException) -> str:
+    """The cause of a failure and what to do, in words of our own."""
+    from huggingface_hub import errors
+
+    httpx = client_utils().httpx
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        return _sentence(error.__cause__)
+    table: list[tuple[Any, str]] = [  # subclasses before their bases
+        (errors.GatedRepoError, "access must be granted first. Ask for it on the model's page on "
+         "the Hub, then log in with `hf auth login` or set HF_TOKEN."),
+        (errors.RepositoryNotFoundError, "the Hub has no such model, or it is private. Check the "
+         "name; for a private model log in with `hf auth login` or set HF_TOKEN."),
+        (errors.RevisionNotFoundError, "the model has no such revision. Check the branch, tag or "
+         "commit after the @."),
+        (errors.DisabledRepoError, "the Hub has disabled access to this model."),
+        (errors.RemoteEntryNotFoundError, "the Hub has no such file at this commit."),
+        (errors.OfflineModeIsEnabled, "not in the Hub cache, and HF_HUB_OFFLINE forbids to fetch "
+         "it. Unset HF_HUB_OFFLINE."),
+        (errors.EntryNotFoundError, "not in the Hub cache, and the Hub cannot be asked."),
+        (errors.FileMetadataError, "the server's answer lacks a file's commit, ETag or size, so it "
+         "is not a Hub. Check HF_ENDPOINT and proxies."),
+        (errors.HFValidationError, "that is not a valid Hub id. Write org/name."),
+        (errors.LocalTokenNotFoundError, "a token is needed. Log in with `hf auth login` or set "
+         "HF_TOKEN."),
+        (json.JSONDecodeError, "the server's answer is not JSON, so it is not a Hub. Check "
+         "HF_ENDPOINT and proxies."),
+        (httpx.TimeoutException, "the server did not answer in time. Try again, or raise "
+         "HF_HUB_DOWNLOAD_TIMEOUT (seconds)."),
+        (httpx.ProxyError, "the proxy refused the connection. Check HTTPS_PROXY."),
+        (httpx.ConnectError, "the Hub cannot be reached. Check the network and HF_ENDPOINT, or set "
+         "HF_HUB_OFFLINE=1 to use what is in the cache."),
+        (httpx.InvalidURL, "HF_ENDPOINT is not a valid address."),
+        (httpx.UnsupportedProtocol, "HF_ENDPOINT is not a valid address. It starts with https://."),
+    ]  # fmt: skip
+    for kind, sentence in table:
+        if isinstance(error, kind):
+            return sentence
+    if isinstance(error, errors.HfHubHTTPError):
+        return _status_sentence(error)
+    return _xet_sentence(str(error)) or "the connection broke. Run the command again."
+
+
+def _status_sentence(error: Any) -> str:
+    status = error.response.status_code
+    sentences = {
+        400: "the Hub calls the request malformed.",
+        401: "the Hub does not accept the token. Log in again with `hf auth login`, or correct "
+        "HF_TOKEN.",
+        403: "the token does not permit this. Use one with the needed rights (`hf auth login`).",
+        404: "the Hub does not have it. Check the name and HF_ENDPOINT.",
+        409: "it conflicts with what is already on the Hub.",
+        412: "the branch has moved in the meantime. Run the command again.",
+        416: "the file is shorter than the Hub said. Run the command again.",
+    }
+    if status == 429:
+        wait = _wait_asked(error.response)
+        when = f"in {wait:.0f} seconds" if wait is not None else "later"
+        return f"the Hub limits the number of requests. Try again {when}."
+    if status >= 500:
+        return f"the Hub has a problem of its own (status {status}). Try again later."
+    return sentences.get(status, f"the Hub refused with status {status}.")
+
+
+def _xet_sentence(text: str) -> str | None:
+    """Sentences for hf_xet, which reports everything as a `ConnectionError` with a text."""
+    if "xet-write-token" in text or "xet-read-token" in text:
+        if "404" in text:
+            return "this Hub has no Xet storage. Set HF_HUB_DISABLE_XET=1 and run again."
+        return "the Hub gives no access to its Xet storage. Check the token's rights."
+    if "(401" in text or "(403" in text:
+        return "the Xet storage does not accept the token. Log in again with `hf auth login`."
+    return None
+
+
+def _upload_sentence(text: str) -> str | None:
+    """Sentences for the client's bare `RuntimeError` and `ValueError`; None for anybody else's."""
+    for start, sentence in {
+        "Error while uploading": "the upload of a file kept failing. Run the command again.",
+        "Invalid metadata in README.md": "the Hub does not accept the metadata of README.md.",
+        "LFS batch API returned errors": "the Hub's file storage refused an upload.",
+    }.items():
+        if text.startswith(start):
+            return sentence
+    return None
+
+
+def retried(call: Callable[[], T]) -> T:
+    """`call()`, tried again after failures that pass: 5xx, 429, broken connections, timeouts."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    httpx = client_utils().httpx
+
+    for pause in RETRY_WAITS:
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in _PASSING:
+                raise
+            asked = _wait_asked(error.response)
+            if asked is not None:
+                if asked > _LONGEST_WAIT:
+                    raise
+                pause = asked
+        except (httpx.ReadError, httpx.RemoteProtocolError, httpx.TimeoutException):
+            pass
+        time.sleep(pause)
+    return call()
+
+
+def _wait_asked(response: Any) -> float | None:
+    """Seconds that an answer asks to wait (Retry-After, or the reset of RateLimit)."""
+    match = re.fullmatch(r"\s*(\d{1,6})\s*", response.headers.get("Retry-After", ""))
+    match = match or re.search(r";\s*t\s*=\s*(\d{1,6})", response.headers.get("RateLimit", ""))
+    return float(match[1]) if match else None
+
+
+def client_utils() -> Any:
+    """huggingface_hub.utils, whose `httpx` is httpx in 1.x and httpx2 in 2.x; it has no types."""
+    return import_module("huggingface_hub.utils")

@@ -1,0 +1,244 @@
+"""Reading from the Hub: one commit for the whole command, ranges of shards, the Hub cache."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yarncli.errors import HubError
+from yarncli.hub.failures import client_utils, hub_errors, retried
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_MAX_CONFIG_SIZE = 32 << 20
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one commit.
+
+    Attributes:
+        commit: full commit hash.
+        files: name → size in bytes; empty when offline.
+        snapshot: directory in the cache that stands for the commit when offline, else None.
+    """
+
+    commit: str
+    files: dict[str, int]
+    snapshot: Path | None = None
+
+
+def list_files(repo_id: str, revision: str | None = None) -> Listing:
+    """Resolve a revision to its commit and list the files of that commit, in one request.
+
+    With HF_HUB_OFFLINE the cache answers. Otherwise `config.json` is fetched as well (every command
+    reads it), by the revision's name, so that the cache remembers which commit that was.
+
+    Args:
+        repo_id: `org/name`.
+        revision: branch, tag, commit or `refs/pr/N`; the default branch if None.
+
+    Raises:
+        HubError: see `hub_errors`.
+    """
+    with hub_errors(_called(repo_id, revision)):
+        from huggingface_hub import HfApi, constants, hf_hub_download
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
+        try:
+            info = retried(
+                lambda: HfApi().model_info(
+                    repo_id,
+                    revision=revision,
+                    files_metadata=True,
+                    timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+                )
+            )
+        except OfflineModeIsEnabled:
+            return _offline_listing(repo_id, revision)
+        files = {file.rfilename: file.size for file in info.siblings or ()}
+        commit = info.sha or ""
+        sizes = {name: size for name, size in files.items() if size is not None}
+        if not _COMMIT.fullmatch(commit) or sizes.keys() != files.keys():
+            raise HubError(
+                f"The server's answer about {repo_id} names no commit or no file sizes. "
+                "Check HF_ENDPOINT."
+            )
+        if sizes.get("config.json", _MAX_CONFIG_SIZE + 1) <= _MAX_CONFIG_SIZE:
+            hf_hub_download(repo_id, "config.json", revision=revision, tqdm_class=_bar_class(None))
+        return Listing(commit, sizes)
+
+
+def cached_file(repo_id: str, commit: str, name: str) -> Path:
+    """Path of a small file in the Hub cache, fetched if it is not there yet.
+
+    Raises:
+        HubError: see `hub_errors`.
+        OSError: the cache cannot be written (`output_errors` translates it).
+    """
+    with hub_errors(f"{name} of {repo_id}"):
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(repo_id, name, revision=commit, tqdm_class=_bar_class(None)))
+
+
+def is_cached(repo_id: str, commit: str, name: str) -> bool:
+    """Whether a file of a commit is in the Hub cache; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str)
+
+
+def download(
+    repo_id: str,
+    commit: str,
+    files: Sequence[tuple[str, int]],
+    *,
+    progress: Callable[[int], None] | None = None,
+    workers: int = 4,
+) -> Path:
+    """Bring files of a commit into the Hub cache, several at a time.
+
+    Args:
+        repo_id: `org/name`.
+        commit: full commit hash.
+        files: `(name, size in bytes)`; at least one.
+        progress: called with the bytes received since its last call; from worker threads, one
+            at a time.
+        workers: files at a time.
+
+    Returns:
+        The snapshot directory of the commit.
+
+    Raises:
+        HubError: see `hub_errors`; also a file whose size is not what was listed.
+        OSError: the cache cannot be written (`output_errors` translates it).
+    """
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+    from huggingface_hub import hf_hub_download
+
+    stop, lock = threading.Event(), threading.Lock()
+
+    def count(done: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        if progress:
+            with lock:
+                progress(done)
+
+    bar = _bar_class(count)
+
+    def fetch(file: tuple[str, int]) -> Path:
+        name, size = file
+        with hub_errors(f"{name} of {repo_id}"):
+            path = Path(
+                retried(lambda: hf_hub_download(repo_id, name, revision=commit, tqdm_class=bar))
+            )
+        if path.stat().st_size != size:
+            raise HubError(
+                f"{name} of {repo_id} arrived with {path.stat().st_size} bytes instead of {size}. "
+                f"Delete {path.resolve()} and run again."
+            )
+        return path.parents[name.count("/")]
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(fetch, file) for file in files]
+        try:
+            done = wait(futures, return_when=FIRST_EXCEPTION).done
+            snapshots = [future.result() for future in done]
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return snapshots[0]
+
+
+def read_range(repo_id: str, commit: str, name: str, offset: int, length: int) -> bytes:
+    """Bytes `[offset, offset + length)` of a file, fewer at its end; never more is transferred.
+
+    Raises:
+        HubError: see `hub_errors`; also a server that cannot send ranges.
+    """
+    if length <= 0:
+        return b""
+    with hub_errors(f"{name} of {repo_id}"):
+        from huggingface_hub import constants, hf_hub_url
+
+        utils = client_utils()
+        headers = utils.build_hf_headers()
+        headers |= {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
+        url = hf_hub_url(repo_id, name, revision=commit)
+
+        def get() -> bytes:
+            timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+            with utils.get_session().stream(
+                "GET", url, headers=headers, timeout=timeout
+            ) as response:
+                if response.is_error:
+                    response.read()
+                utils.hf_raise_for_status(response)
+                if offset and response.status_code != 206:
+                    raise HubError(f"The server cannot send parts of {name} of {repo_id}.")
+                data = bytearray()
+                for block in response.iter_raw():
+                    data += block
+                    if len(data) >= length:  # a server without ranges sends the whole file
+                        break
+                return bytes(data[:length])
+
+        return retried(get)
+
+
+def identify_snapshot(directory: Path) -> tuple[str, str] | None:
+    """`(repo_id, commit)` of a Hub cache's snapshot directory (its real path); else None."""
+    repo, commit = directory.parent.parent.name, directory.name
+    if blobs_of_snapshot(directory) is None or not _COMMIT.fullmatch(commit):
+        return None
+    return repo.removeprefix("models--").replace("--", "/"), commit
+
+
+def blobs_of_snapshot(directory: Path) -> Path | None:
+    """The blobs that the links of a snapshot directory (its real path) may lead to; else None."""
+    repo = directory.parent.parent
+    if directory.parent.name == "snapshots" and repo.name.startswith("models--"):
+        return repo / "blobs"
+    return None
+
+
+def _offline_listing(repo_id: str, revision: str | None) -> Listing:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    config = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    if not isinstance(config, str):
+        raise OfflineModeIsEnabled
+    snapshot = Path(config).parent
+    return Listing(snapshot.name, {}, snapshot)
+
+
+def _called(repo_id: str, revision: str | None) -> str:
+    return f"{repo_id}@{revision}" if revision else repo_id
+
+
+class _StoppedError(Exception):
+    """Another download failed; this one gives up quietly."""
+
+
+def _bar_class(progress: Callable[[int], None] | None) -> Any:
+    """A progress bar for the client that draws nothing and passes the bytes on."""
+
+    class Bar(client_utils().tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.update(kwargs.get("initial", 0))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if progress and n:
+                progress(int(n))
+            return None
+
+    return Bar
