@@ -65,8 +65,14 @@ _AUDIO = {
     "ext_pw_out_channel": 32,
     "nemo_conv_channels": 32,
 }
-_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "image_size": 28,
-           "patch_size": 14, "num_attention_heads": 2}
+_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "num_attention_heads": 2,
+}
 
 OVERRIDES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
@@ -107,49 +113,98 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1, 3]},
     "beam": {},
     "chameleon": {"vocabulary_map": {"<image>": 5}},
+    "deepseek_v4": {"head_dim": 64},
+    "mimo_v2_flash": {"head_dim": 48},
     "cohere_compass_text": {"num_key_value_heads": 4},
-    "csm": {
-        "num_codebooks": 2,
-        "text_vocab_size": 128,
-        "codec_config": {"model_type": "mimi", "hidden_size": 32, "num_hidden_layers": 1},
-        "depth_decoder_config": {"hidden_size": 32, "num_hidden_layers": 1, "num_codebooks": 2,
-                                 "backbone_hidden_size": 64, "vocab_size": 64,
-                                 "intermediate_size": 32},
+    "csm": {"num_codebooks": 2, "text_vocab_size": 128},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]},
+    "unlimited_ocr_text": _MLA,
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 32, "hidden_size": 64},
     },
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
-             "ffn_config": {"ffn_hidden_size": 32, "hidden_size": 64}},
-    "ernie4_5_vl_moe_text": {**_WIDE_HEAD, "moe_intermediate_size": [32, 32], "moe_num_experts": 4},
-    "gemma3n_text": {"num_kv_shared_layers": 1, "hidden_size_per_layer_input": 16,
-                     "vocab_size_per_layer_input": 128, "laurel_rank": 8,
-                     "layer_types": ["full_attention", "sliding_attention"] * 2,
-                     "activation_sparsity_pattern": [0.0] * 4},
-    "gemma4_text": {"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 128,
-                    "global_head_dim": 32},
+    "ernie4_5_vl_moe_text": {
+        **_WIDE_HEAD,
+        "moe_intermediate_size": [32, 32],
+        "moe_num_experts": 4,
+        "moe_k": 2,
+    },
+    "gemma3n_text": {
+        "num_kv_shared_layers": 1,
+        "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": 128,
+        "laurel_rank": 8,
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+        "activation_sparsity_pattern": [0.0] * 4,
+    },
+    "gemma4_text": {
+        "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": 128,
+        "global_head_dim": 32,
+    },
     "gemma4_unified_text": {"global_head_dim": 32},
     "embedding_gemma2_text": {"global_head_dim": 32},
-    "diffusion_gemma_text": {"global_head_dim": 32},
-    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2,
-                         "position_embedding_type": "rope", "mamba_n_heads": 8},
-    "higgs_audio_v2": {"codebook_size": 32, "num_codebooks": 2, "audio_token_id": 100,
-                       "audio_bos_token_id": 101, "audio_delay_token_id": 102,
-                       "audio_stream_bos_id": 30, "audio_stream_eos_id": 31},
-    "kyutai_speech_to_text": {"codebook_vocab_size": 32, "num_codebooks": 2, "ffn_dim": 64,
-                              "audio_bos_token_id": 31, "audio_pad_token_id": 120,
-                              "pad_token_id": 3},
+    "diffusion_gemma_text": {"global_head_dim": 32, "top_k_experts": 2},
+    "granitemoehybrid": {
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "position_embedding_type": "rope",
+        "mamba_n_heads": 8,
+    },
+    "higgs_audio_v2": {
+        "codebook_size": 32,
+        "num_codebooks": 2,
+        "audio_token_id": 100,
+        "audio_bos_token_id": 101,
+        "audio_delay_token_id": 102,
+        "audio_stream_bos_id": 30,
+        "audio_stream_eos_id": 31,
+    },
+    "kyutai_speech_to_text": {
+        "codebook_vocab_size": 32,
+        "num_codebooks": 2,
+        "ffn_dim": 64,
+        "audio_bos_token_id": 31,
+        "audio_pad_token_id": 120,
+        "pad_token_id": 3,
+    },
     "lfm2_moe": {"layer_types": ["full_attention", "conv"] * 2},
-    "longcat_flash": {"ffn_hidden_size": 64, "expert_ffn_hidden_size": 32, "moe_topk": 2,
-                      "zero_expert_num": 2, "num_layers": 2},
+    "longcat_flash": {
+        "ffn_hidden_size": 64,
+        "expert_ffn_hidden_size": 32,
+        "moe_topk": 2,
+        "zero_expert_num": 2,
+        "num_layers": 2,
+        "num_key_value_heads": 4,
+    },
     "minicpm3": _MLA,
     "mllama_text_model": {"cross_attention_layers": [1]},
     "moshi": {"ffn_dim": 64},
     "muse_spark_text": {"moe_hidden_size": 32},
     "phi4_multimodal": {"audio_config": _AUDIO, "vision_config": _VISION},
-    "qwen4_exp_text": {**_LINEAR, "hc_count": 2, "hc_lowrank": 8, "indexer_n_heads": 2,
-                       "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 16,
-                       "indexer_compress_ratio": 4},
-    "zamba2": {"use_mem_rope": True, "layers_block_type": ["linear_attention", "hybrid"] * 2,
-               "n_mamba_heads": 8, "num_key_value_heads": 4},
+    "qwen4_exp_text": {
+        **_LINEAR,
+        "hc_count": 2,
+        "hc_lowrank": 8,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 16,
+        "indexer_compress_ratio": 4,
+    },
+    "zamba2": {
+        "use_mem_rope": True,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "n_mamba_heads": 8,
+        "num_key_value_heads": 4,
+    },
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
+}
+
+
+# Backbones whose model mapping leads to a larger model than the text part.
+_BACKBONES = {
+    "csm": "CsmBackboneModel",
+    "voxtral_realtime_text": "VoxtralRealtimeTextModel",
 }
 
 
@@ -186,17 +241,98 @@ def backbone_class(config_type: Any) -> Any:
     from transformers import PreTrainedModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    if config_type in MODEL_MAPPING:
+    name = _BACKBONES.get(config_type.model_type)
+    if name is None and config_type in MODEL_MAPPING:
         return MODEL_MAPPING[config_type]
     module = importlib.import_module(config_type.__module__.replace("configuration_", "modeling_"))
-    found = [
+    if name is not None:
+        return getattr(module, name)
+    found: list[Any] = [
         item
         for item in vars(module).values()
         if isinstance(item, type)
         and issubclass(item, PreTrainedModel)
         and item.__module__ == module.__name__
-        and item.config_class is config_type
+        and getattr(item, "config_class", None) is config_type
         and "forward" in vars(item)
         and not item.__name__.endswith("ForCausalLM")
     ]
     return min(found, key=lambda item: len(item.__name__))
+
+
+def forward_inputs(model_type: str, length: int) -> dict[str, Any]:
+    """Keyword arguments for one forward pass over `length` tokens."""
+    import torch
+
+    ids = (torch.arange(length) * 7 % 90 + 3)[None]
+    if model_type == "csm":
+        return {"input_ids": (ids % 60)[..., None].expand(-1, -1, 2)}
+    if model_type == "kyutai_speech_to_text":
+        return {"input_ids": (ids % 30)[..., None].expand(-1, -1, 3)}
+    if model_type == "voxtral_realtime_text":
+        return {"input_ids": ids, "t_cond": torch.ones(1, 64)}
+    return {"input_ids": ids}
+
+
+def rotary_buffers(model: Any, label: str) -> list[tuple[Any, float]]:
+    """`(inv_freq, attention_scaling)` of every text rotary module for one scope.
+
+    `label` is "model" for architectures with one setting, else the layer type.
+    """
+    prefix = "" if label == "model" else f"{label}_"
+    config = model.config.get_text_config(decoder=True)
+    return [
+        (getattr(module, f"{prefix}inv_freq"), getattr(module, f"{prefix}attention_scaling"))
+        for name, module in model.named_modules()
+        if hasattr(module, f"{prefix}inv_freq")
+        and hasattr(module, f"{prefix}attention_scaling")
+        and isinstance(getattr(module, "config", None), type(config))
+        and not name.endswith("unscaled")
+    ]
+
+
+def decoder_layers(model: Any) -> list[Any]:
+    """The layers of the text backbone, in order."""
+    for _, module in model.named_modules():
+        layers = getattr(module, "layers", None)
+        count = len(layers) if hasattr(layers, "__len__") else 0
+        if count == model.config.num_hidden_layers or (
+            count and count == getattr(model.config, "num_layers", None)
+        ):
+            return list(layers)
+    raise AssertionError(f"no layers found in {type(model).__name__}")
+
+
+# Our name for layers whose kind transformers calls otherwise.
+LAYER_TYPE_NAMES = {"sparse": "minimax_m3_sparse"}
+
+
+def global_value(config: Any, name: str) -> Any:
+    """A field of a config class, also where layers have values of their own."""
+    return vars(config)[name] if name in vars(config) else getattr(config, name, None)
+
+
+def kv_heads(config: Any) -> int:
+    """Key/value heads, wherever the config class keeps them."""
+    if config.model_type == "falcon":
+        return 1 if config.multi_query else int(config.num_kv_heads)
+    if config.model_type == "dbrx":
+        return int(config.attn_config.kv_n_heads)
+    found = global_value(config, "num_key_value_heads")
+    return int(found or global_value(config, "num_attention_heads"))
+
+
+def window(config: Any, key: str) -> int | None:
+    """The window of a config class under our key for it."""
+    value = global_value(config, key)
+    return int(value) if value else None
+
+
+# These need more than token ids for a forward pass.
+NO_FORWARD = frozenset({"evolla", "idefics", "muse_glimmer_assistant"})
+
+
+def ernie_vl_order(inv_freq: list[float]) -> list[float]:
+    """ERNIE-VL stores the same frequencies grouped by axis: even, odd, then time."""
+    space = inv_freq[:-20]
+    return [*space[0::2], *space[1::2], *inv_freq[-20:]]

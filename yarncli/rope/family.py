@@ -15,8 +15,10 @@ class ScopeRule:
 
     `layer_types` are the layer types it serves (its own name where empty). `theta_keys` are the
     top-level keys that old files keep its θ under. `takes_flat` says whether a flat
-    `rope_scaling` is merged into it when the file is loaded. `head_dim_key` is the top-level key
-    of its own head width.
+    `rope_scaling` is merged into it when the file is loaded, `flat_yarn_attention_factor` what
+    a yarn merged so gets as `attention_factor` unless it has one. `head_dim_key` is the top-level
+    key of its own head width; `partial_required` says that its entry must give
+    `partial_rotary_factor`.
     """
 
     name: str
@@ -30,6 +32,13 @@ class ScopeRule:
     head_dim_key: str | None = None
     head_dim: int | None = None
     rotates: bool = True
+    partial_required: bool = False
+    flat_yarn_attention_factor: float | None = None
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its setting where the file is silent, as a dict without θ."""
+        return {"rope_type": self.rope_type}
 
     @property
     def serves(self) -> tuple[str, ...]:
@@ -47,8 +56,10 @@ class Family:
     for `head_dim` `hidden_size // num_attention_heads`. `honours_partial` says whether plain RoPE
     follows `partial_rotary_factor`. `layer_rule` names the rule of `layers.py` that fills
     `layer_types` where the file has none; `rope_rule` the one that says which layers rotate.
-    `fills_scopes` says that an entry missing from a nested `rope_parameters` is filled with the
-    scope's default instead of failing. `mrope` marks multimodal RoPE without a key that says so.
+    `flat_parameters` says that a flat `rope_parameters` is read like a flat `rope_scaling`,
+    `fills_scopes` that an entry missing from a nested one is filled with the scope's default
+    instead of failing. `remark` is what a person should know about the family. `mrope` marks
+    multimodal RoPE without a key that says so.
     `spelling` is "nested" where a flat dict does not load or reaches scopes it should not.
     Wrappers (multimodal models) only say where their text part is: `text_key`, `text_type` (its
     family; `text_fixed`: whatever type the part names), `flat_text` (old files keep it at top
@@ -76,6 +87,9 @@ class Family:
     rope_defaults: Mapping[str, Any] = field(default_factory=dict)
     scopes: tuple[ScopeRule, ...] = ()
     fills_scopes: bool = False
+    flat_parameters: bool = False
+    yarn_means_longrope: bool = False
+    remark: str = ""
     mrope: bool = False
     rotary_size_key: str = "head_dim"
     qk_rope_head_dim: int | None = None

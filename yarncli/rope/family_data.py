@@ -29,10 +29,12 @@ def _row(
     )
 
 
-def _mla(qk_rope_head_dim: int, qk_nope_head_dim: int) -> dict[str, Any]:
+def _mla(
+    qk_rope_head_dim: int, qk_nope_head_dim: int, rotary_size_key: str = "qk_rope_head_dim"
+) -> dict[str, Any]:
     return {
         "is_mla": True,
-        "rotary_size_key": "qk_rope_head_dim",
+        "rotary_size_key": rotary_size_key,
         "qk_rope_head_dim": qk_rope_head_dim,
         "qk_nope_head_dim": qk_nope_head_dim,
     }
@@ -73,8 +75,8 @@ _EMBEDDING_GEMMA2 = (_full(1e6, head_dim_key="global_head_dim", head_dim=512), _
 _LAGUNA = (_full(5e5, partial_rotary_factor=0.5), _sliding(1e4))
 _LFM3 = (_full(1e6, rope_type="proportional", partial_rotary_factor=0.5), _sliding(1e4))
 _MIMO = (
-    _full(5e6, partial_rotary_factor=0.334),
-    _sliding(1e4, partial_rotary_factor=0.334),
+    _full(5e6, partial_rotary_factor=0.334, partial_required=True),
+    _sliding(1e4, partial_rotary_factor=0.334, partial_required=True),
 )
 _NEOMME = (
     _full(1e6, partial_rotary_factor=0.25, theta_keys=("rope_theta",)),
@@ -97,12 +99,19 @@ _DEEPSEEK_V4 = (
     ScopeRule(
         "compress",
         1.6e5,
+        flat_yarn_attention_factor=1.0,
         theta_keys=("compress_rope_theta",),
+        partial_rotary_factor=0.125,
         takes_flat=True,
         layer_types=("compressed_sparse_attention", "heavily_compressed_attention"),
     ),
     ScopeRule(
-        "main", 1e4, windowed=True, theta_keys=("rope_theta",), layer_types=("sliding_attention",)
+        "main",
+        1e4,
+        windowed=True,
+        partial_rotary_factor=0.125,
+        theta_keys=("rope_theta",),
+        layer_types=("sliding_attention",),
     ),
 )
 
@@ -164,11 +173,21 @@ _MISTRAL_LARGE4 = {
 
 _ONLY_LONGROPE = "its config class turns every other RoPE type into longrope, or rejects it"
 _PHI3 = {method: _ONLY_LONGROPE for method in METHODS if method not in ("ntk", "longrope")}
-_PHIMOE = dict(_PHI3)
+_PHIMOE = {
+    **dict.fromkeys(("linear", "dynamic", "yarn", "ntk-by-parts", "llama3"), _ONLY_LONGROPE),
+    "longrope": "its model class never uses the long factors",
+}
+_LEROPE = "Each frequency is also multiplied by a learned factor that lies in the weights."
+_WIDTHS_DIFFER = "transformers cannot check its factor lists, since layers differ in head width"
+_NO_LONGROPE = {"longrope": _WIDTHS_DIFFER}
 _ONLY_PLAIN = "its model class accepts no RoPE type but the plain one"
-_ERNIE_VL = {method: _ONLY_PLAIN for method in METHODS if method != "ntk"}
+_PLAIN_ONLY = {method: _ONLY_PLAIN for method in METHODS if method != "ntk"}
 
-_MISTRAL4_REFUSES = {"ntk": "transformers rotates its whole head under plain RoPE, which fails"}
+_NEEDS_ORIGINAL = (
+    "its attention also needs original_max_position_embeddings, which this method has no place for"
+)
+_MISTRAL = dict.fromkeys(("linear", "dynamic", "ntk"), _NEEDS_ORIGINAL)
+_DBRX = {"ntk": "some engines read θ from attn_config, others at top level"}
 
 # fmt: off
 # Columns: rope_theta, max_position_embeddings, hidden_size, heads, kv heads, layers, head_dim.
@@ -196,24 +215,25 @@ TEXT_ROWS: dict[str, Family] = {
         period_keys=("sliding_window_pattern",), sliding_window=4096, rope_rule="windowed",
         head_dim_fixed=True),
     "cohere2_moe": _row(1e4, 8192, 8192, 64, None, 40, 128, layer_rule="cohere2_moe",
-        layer_period=4, sliding_window=4096, rope_rule="cohere2_moe"),
+        layer_period=4, sliding_window=4096, rope_rule="cohere2_moe", spelling="nested"),
     "cohere_compass_text": _row(1e4, 8192, 8192, 64, None, 40, layer_rule="all_full",
         sliding_window=4096, spelling="nested", scopes=(_sliding(1e4), _full(1e4)),
         head_dim_fixed=True),
-    "cosmos3_edge_text": _row(1e8, 131072, 2048, 16, 8, 28, 128, mrope=True),
+    "cosmos3_edge_text": _row(1e8, 131072, 2048, 16, 8, 28, 128, refuses=_PLAIN_ONLY, mrope=True),
     "csm": _row(5e5, 2048, 2048, 32, 8, 16),
     "cwm": _row(1e6, 131072, 6144, 48, 8, 64, 128, layer_rule="first_of_n", layer_period=4,
         sliding_window=8192, rope_defaults=_CWM),
-    "dbrx": _row(1e4, 2048, 2048, 16, None, 24, names={"num_attention_heads": "n_heads",
-        "hidden_size": "d_model", "num_hidden_layers": "n_layers", "max_position_embeddings":
-        "max_seq_len"}),
+    "dbrx": _row(1e4, 2048, 2048, 16, None, 24, refuses=_DBRX, names={"num_attention_heads":
+        "n_heads", "hidden_size": "d_model", "num_hidden_layers": "n_layers",
+        "max_position_embeddings": "max_seq_len"}),
     "deepseek_ocr2_text": _row(1e4, 2048, 4096, 32, None, 32, head_dim_fixed=True),
     "deepseek_v2": _row(1e4, 2048, 4096, 32, None, 32, **_mla(64, 128)),
     "deepseek_v3": _row(1e4, 4096, 7168, 128, 128, 61, **_mla(64, 128)),
     "deepseek_v32": _row(1e4, 163840, 7168, 128, 128, 61, **_mla(64, 128),
         layer_rule="all_indexed"),
-    "deepseek_v4": _row(1e4, 1048576, 4096, 64, 1, 43, 512, layer_rule="compress_ratios",
-        sliding_window=128, spelling="nested", scopes=_DEEPSEEK_V4),
+    "deepseek_v4": _row(1e4, 1048576, 4096, 64, 1, 43, 512, honours_partial=True,
+        layer_rule="compress_ratios", sliding_window=128, spelling="nested", flat_parameters=True,
+        scopes=_DEEPSEEK_V4),
     "diffllama": _row(1e4, 2048, 2048, 32, None, 16),
     "diffusion_gemma_text": _row(1e4, 131072, 2304, 8, 4, 30, 256, honours_partial=True,
         layer_rule="every_nth_and_last", layer_period=6, sliding_window=512, spelling="nested",
@@ -222,15 +242,15 @@ TEXT_ROWS: dict[str, Family] = {
     "dots1": _row(1e4, 2048, 4608, 32, 32, 62, layer_rule="max_window_layers", sliding_window=4096,
         max_window_layers=62),
     "dots3_note_text": _row(8e7, 524288, 5120, 128, 128, 46, 256, is_mla=True, qk_rope_head_dim=64,
-        honours_partial=True, layer_rule="dsa_and_sliding", sliding_window=512, spelling="nested",
-        scopes=_DOTS3),
+        honours_partial=True, layer_rule="dsa_and_sliding", sliding_window=512, spelling="nested", refuses=_NO_LONGROPE,
+        flat_parameters=True, scopes=_DOTS3),
     "embedding_gemma2_text": _row(1e4, 262144, 512, 4, 2, 24, 256, layer_rule="every_nth_and_last",
         layer_period=6, period_keys=("sliding_window_pattern",), sliding_window=512,
-        spelling="nested", scopes=_EMBEDDING_GEMMA2),
+        spelling="nested", refuses=_NO_LONGROPE, scopes=_EMBEDDING_GEMMA2),
     "emu3_text_model": _row(1e6, 9216, 4096, 32, 8, 32),
     "ernie4_5": _row(5e5, 131072, 1024, 16, 2, 18, 128),
     "ernie4_5_moe": _row(5e5, 131072, 2560, 20, 4, 28),
-    "ernie4_5_vl_moe_text": _row(5e5, 131072, 2560, 20, 4, 28, refuses=_ERNIE_VL, mrope=True),
+    "ernie4_5_vl_moe_text": _row(5e5, 131072, 2560, 20, 4, 28, refuses=_PLAIN_ONLY, mrope=True),
     "esmc": _row(1e4, 2048, 2560, 40, None, 80),
     "eurobert": _row(1e4, 8192, 768, 12, None, 12),
     "evolla": _row(5e5, 8192, 4096, 32, 8, 32),
@@ -329,12 +349,12 @@ TEXT_ROWS: dict[str, Family] = {
     "minimax_m3_vl_text": _row(5e6, 524288, 6144, 64, 4, 60, 128, honours_partial=True,
         layer_rule="sparse_attention_config"),
     "ministral": _row(1e4, 131072, 4096, 32, 8, 32, layer_rule="all_windowed", sliding_window=4096),
-    "ministral3": _row(1e6, 262144, 4096, 32, 8, 34, 128, rope_defaults=_MINISTRAL3,
-        window_everywhere=True),
+    "ministral3": _row(1e6, 262144, 4096, 32, 8, 34, 128, refuses=_MISTRAL,
+        rope_defaults=_MINISTRAL3, window_everywhere=True),
     "mistral": _row(1e4, 131072, 4096, 32, 8, 32, window_everywhere=True, sliding_window=4096),
-    "mistral4": _row(1e4, 1048576, 4096, 32, 32, 36, **_mla(64, 64) | {"rotary_size_key":
-        "qk_head_dim"}, rope_defaults=_MISTRAL4),
-    "mistral_large4_text": _row(1e4, 1048576, 6144, 64, 64, 72, **_mla(64, 64),
+    "mistral4": _row(1e4, 1048576, 4096, 32, 32, 36, **_mla(64, 64, "qk_head_dim"),
+        refuses=_MISTRAL, rope_defaults=_MISTRAL4),
+    "mistral_large4_text": _row(1e4, 1048576, 6144, 64, 64, 72, **_mla(64, 64), remark=_LEROPE,
         layer_rule="all_indexed", rope_rule="no_rope_layers", rope_defaults=_MISTRAL_LARGE4),
     "mixtral": _row(1e6, 131072, 4096, 32, 8, 32, window_everywhere=True),
     "mllama_text_model": _row(5e5, 131072, 4096, 32, 8, 40, rope_rule="not_cross_attention"),
@@ -356,7 +376,7 @@ TEXT_ROWS: dict[str, Family] = {
     "nemotron": _row(1e4, 4096, 6144, 48, None, 32, partial_rotary_factor=0.5,
         honours_partial=True),
     "neomme": _row(1e4, 16384, 1024, 16, 4, 17, 64, honours_partial=True,
-        layer_rule="sixth_and_last", sliding_window=128, spelling="nested", scopes=_NEOMME,
+        layer_rule="sixth_and_last", sliding_window=256, spelling="nested", scopes=_NEOMME,
         fills_scopes=True),
     "nomic_bert": _row(1e3, 2048, 768, 12, None, 12),
     "olmo": _row(1e4, 2048, 4096, 32, None, 32),
@@ -373,9 +393,10 @@ TEXT_ROWS: dict[str, Family] = {
         honours_partial=True),
     "phi": _row(1e4, 2048, 2048, 32, None, 24, partial_rotary_factor=0.5, honours_partial=True),
     "phi3": _row(1e4, 4096, 3072, 32, None, 32, honours_partial=True, window_everywhere=True,
-        original_max_position_embeddings=4096, refuses=_PHI3),
+        original_max_position_embeddings=4096, yarn_means_longrope=True, refuses=_PHI3),
     "phi4_multimodal": _row(1e4, 131072, 3072, 32, 8, 32, honours_partial=True,
-        window_everywhere=True, original_max_position_embeddings=4096, refuses=_PHI3),
+        window_everywhere=True, original_max_position_embeddings=4096, yarn_means_longrope=True,
+        refuses=_PHI3),
     "phimoe": _row(1e6, 131072, 4096, 32, 8, 32, window_everywhere=True, refuses=_PHIMOE),
     "qwen2": _row(1e4, 32768, 4096, 32, 32, 32, layer_rule="max_window_layers", window_switch=True,
         sliding_window=4096),
@@ -413,12 +434,12 @@ TEXT_ROWS: dict[str, Family] = {
     "stablelm": _row(1e4, 4096, 2560, 32, 32, 32, partial_rotary_factor=0.25, honours_partial=True),
     "starcoder2": _row(1e4, 4096, 3072, 24, 2, 30, window_everywhere=True),
     "step3p5": _row(1e4, 128000, 4096, 64, 8, 45, 128, honours_partial=True, layer_rule="padded",
-        sliding_window=512, spelling="nested", scopes=_STEP3),
+        spelling="nested", scopes=_STEP3),
     "ultrabert": _row(1e4, 32768, 4096, 32, None, 32, layer_rule="attention_windows",
         layer_period=3, sliding_window=128, spelling="nested", scopes=(_sliding(1e4),
         _full(2.56e6))),
     "unlimited_ocr_text": _row(1e4, 32768, 1280, 10, 10, 12, head_dim_fixed=True,
-        layer_rule="all_full"),
+        layer_rule="reference_sliding", sliding_window=128),
     "vaultgemma": _row(1e4, 8192, 2304, 8, 4, 26, 256, layer_rule="every_nth", layer_period=2,
         sliding_window=4096),
     "voxtral_realtime_text": _row(1e4, 131072, 4096, 32, 8, 32, window_everywhere=True,

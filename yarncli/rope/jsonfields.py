@@ -133,7 +133,7 @@ class Fields:
             return None
         if not isinstance(value, Mapping):
             raise self._wrong(key, "a JSON object")
-        return Fields(value, (*self.path, self._name(key)))
+        return Fields(value, (*self.path, self.name(key)))
 
     def is_list(self, key: str) -> bool:
         """Whether the value is a list (some old files list one θ per layer)."""
@@ -141,14 +141,15 @@ class Fields:
 
     def where(self, key: str) -> str:
         """The JSON path of `key`, as shown to people."""
-        return json_path((*self.path, self._name(key)))
+        return json_path((*self.path, self.name(key)))
 
-    def _name(self, key: str) -> str:
+    def name(self, key: str) -> str:
+        """The file's own name for `key`."""
         name = self.names.get(key)
         return name if name is not None and name in self.values else key
 
     def _raw(self, key: str) -> Any:
-        return self.values.get(self._name(key))
+        return self.values.get(self.name(key))
 
     def _list(self, key: str) -> list[Any] | None:
         value = self._raw(key)

@@ -251,6 +251,10 @@ _LAYER_RULES: dict[str, Callable[[Fields, Family, int], list[str]]] = {
     "padded": lambda f, m, n: [FULL] * n,
     "all_linear": lambda f, m, n: [LINEAR] * n,
     "all_indexed": lambda f, m, n: [INDEXED] * n,
+    # Full attention over the prompt; only what is generated slides.
+    "reference_sliding": lambda f, m, n: (
+        ["reference_sliding_attention" if _window(f, m) else FULL] * n
+    ),
     "all_hybrid": lambda f, m, n: ["hybrid"] * n,
     "odd_linear": lambda f, m, n: _choose([i % 2 == 0 for i in range(n)], FULL, LINEAR),
     "sixth_and_last": lambda f, m, n: _choose(

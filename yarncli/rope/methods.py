@@ -66,13 +66,13 @@ def apply_method(
         partial_rotary_factor=before.partial_rotary_factor,
         extra={k: v for k, v in before.extra.items() if k not in _SCALING_EXTRA},
     )
+    if method in ("ntk", "dynamic") and base.rotary_dim <= 2:
+        raise UnsupportedArchitectureError(
+            f"NTK-aware scaling needs more than 2 rotary dimensions; this model rotates "
+            f"{base.rotary_dim}."
+        )
     match method:
         case "ntk":
-            if base.rotary_dim <= 2:
-                raise UnsupportedArchitectureError(
-                    f"NTK-aware scaling needs more than 2 rotary dimensions; this model rotates "
-                    f"{base.rotary_dim}."
-                )
             theta = formulas.ntk_theta(before.rope_theta, base.rotary_dim, factor)
             return replace(base, rope_theta=float(given.get("rope_theta", theta)))
         case "linear" | "dynamic":

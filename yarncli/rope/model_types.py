@@ -83,9 +83,16 @@ _WRAPPED: dict[tuple[str, str, bool], str] = {
 }
 # Their old files keep the text part at top level.
 _FLAT_TEXT = frozenset({"fuyu", "hunyuan_vl", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl"})
+_OLD_TEXT_KEYS = {"unlimited_ocr": {"text_config": "language_config"}}
 
 WRAPPER_ROWS: dict[str, Family] = {
-    name: Family(text_key=key, text_type=kind, text_fixed=fixed, flat_text=name in _FLAT_TEXT)
+    name: Family(
+        text_key=key,
+        text_type=kind,
+        text_fixed=fixed,
+        flat_text=name in _FLAT_TEXT,
+        names=_OLD_TEXT_KEYS.get(name, {}),
+    )
     for (key, kind, fixed), names in _WRAPPED.items()
     for name in names.split()
 }
@@ -228,5 +235,5 @@ NO_ROPE = frozenset(
     wav2vec2-bert wav2vec2-conformer wavlm whisper xclip xclip_text_model xclip_vision_model
     xcodec xcodec2 xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod yolos yoso zamba
     zoedepth
-    """.split()  # noqa: SIM905
+    """.split()
 )

@@ -177,6 +177,11 @@ def _validate(p: RopeParameters) -> None:
             "original_max_position_embeddings is "
             f"{p.original_max_position_embeddings}; it must be positive."
         )
+    if p.rope_type == "dynamic" and p.rotary_dim <= 2:
+        raise ConfigError(
+            f"rope_type 'dynamic' needs more than 2 rotary dimensions; this model rotates "
+            f"{p.rotary_dim}."
+        )
     needs: dict[str, tuple[str, ...]] = {
         "linear": ("factor",),
         "dynamic": ("factor",),

@@ -34,6 +34,10 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 @dataclass(frozen=True, slots=True)
 class ScopePlan:
     """One scope before and after; only scopes that change are planned."""
@@ -114,6 +118,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
     if target.rescale:
         return _rescaled(rope, scaled, target, length, notes)
     _refuse_method(rope, target.method)
+    _refuse_proportional(rope, scaled)
     if scaled and not target.replace_scaling:
         _refuse_extended(rope, scaled[0], target)
     if target.replace_scaling and rope.original_source != "--original-length":
@@ -177,7 +182,7 @@ def _check_options(target: Target) -> None:
     for name, value in target.options.items():
         if value is None:
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = _flag(name)
         if target.rescale:
             raise UsageError(f"{flag} cannot be given with --rescale, which keeps every setting.")
         if target.method not in OPTION_METHODS[name]:
@@ -187,12 +192,13 @@ def _check_options(target: Target) -> None:
 
 def _extendable(rope: RopeConfig, length: int) -> list[Scope]:
     """The scopes whose layers attend past their window; only those can be lengthened."""
-    open_scopes = [s for s in rope.scopes.values() if not s.windowed]
+    used = [s for s in rope.scopes.values() if s.layers]
+    open_scopes = [s for s in used if not s.windowed]
     if open_scopes:
         return open_scopes
-    window = min((s.window for s in rope.scopes.values() if s.window), default=0)
+    window = min((s.window for s in used if s.window), default=0)
     if window >= length:
-        return list(rope.scopes.values())
+        return used
     raise UnsupportedArchitectureError(
         f"Every layer of this {rope.model_type} model that uses RoPE attends only within "
         f"{window:,} tokens; scaling RoPE cannot lengthen it. Layers that attend further have no "
@@ -211,13 +217,17 @@ def _refuse_method(rope: RopeConfig, method: str) -> None:
         )
 
 
+def _refuse_proportional(rope: RopeConfig, scaled: Sequence[Scope]) -> None:
+    for scope in scaled:
+        if scope.parameters.rope_type == "proportional":
+            raise UnsupportedArchitectureError(
+                f"The {scope.name} layers of {rope.model_type} use rope_type 'proportional', for "
+                "which no extension method is published."
+            )
+
+
 def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     p = scope.parameters
-    if p.rope_type == "proportional":
-        raise UnsupportedArchitectureError(
-            f"The {scope.name} layers of {rope.model_type} use rope_type 'proportional', for which "
-            "no extension method is published."
-        )
     asked = f"--length {target.length}" if target.length else f"--factor {target.factor:g}"
     raise CheckpointError(
         f"The model is already extended: rope_type {p.rope_type!r}, factor "
@@ -240,8 +250,8 @@ def _original_for(rope: RopeConfig, target: Target) -> tuple[int, str]:
 
 def _first(rope: RopeConfig) -> RopeParameters:
     """The setting that decides the window: that of the first scope that is not windowed."""
-    scopes = list(rope.scopes.values())
-    return next((s for s in scopes if not s.windowed), scopes[0]).parameters
+    used = [s for s in rope.scopes.values() if s.layers]
+    return next((s for s in used if not s.windowed), used[0]).parameters
 
 
 def _length_and_factor(target: Target, original: int) -> tuple[int, float, list[str]]:
