@@ -11,6 +11,7 @@ questions inside 256 tokens, which is enough to show what RoPE scaling does beyo
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import time
@@ -76,24 +77,26 @@ class Story:
         ("{n} owns a {v}.", "That {v} belongs to {n}.", "The pet of {n} is a {v}."),
         ("{n} was born in {v}.", "In {v} came {n}.", "The birth year of {n} is {v}."),
     )
-    SYLLABLES = "ka lo mi ren tas vel dor nim pa su ber gal hin jor fe wu zan eth os il".split()
-    TRADES = "baker smith pilot tailor miner painter doctor singer farmer weaver".split()
-    PETS = "cat dog goat crow horse snake mouse goose turtle rabbit".split()
+    SYLLABLES = "ka lo mi ren tas vel dor nim pa su ber gal hin jor fe wu zan eth os il"
+    TRADES = "baker smith pilot tailor miner painter doctor singer farmer weaver"
+    PETS = "cat dog goat crow horse snake mouse goose turtle rabbit"
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.people: list[tuple[str, tuple[str, str, str, str]]] = []
 
     def name(self) -> str:
-        return "".join(self.rng.sample(self.SYLLABLES, self.rng.randint(2, 3))).capitalize()
+        """A new name of two or three syllables."""
+        return "".join(self.rng.sample(self.SYLLABLES.split(), self.rng.randint(2, 3))).capitalize()
 
     def sentence(self) -> str:
+        """One fact about somebody, new or known."""
         rng = self.rng
         if not self.people or rng.random() < 0.12:
             facts = (
                 self.name(),
-                rng.choice(self.TRADES),
-                rng.choice(self.PETS),
+                rng.choice(self.TRADES.split()),
+                rng.choice(self.PETS.split()),
                 str(rng.randint(1000, 9999)),
             )
             self.people.append((f"{self.name()} {self.name()}", facts))
@@ -102,15 +105,24 @@ class Story:
         return rng.choice(self.PHRASES[kind]).format(n=name, v=facts[kind])
 
     def text(self, sentences: int) -> str:
+        """So many sentences about the same people."""
         return " ".join(self.sentence() for _ in range(sentences))
 
 
 def make_tokenizer(seed: int) -> Tokenizer:
-    """A byte-level BPE of 512 tokens in which digits stand alone and the passkey words are whole."""
+    """A byte-level BPE of 512 tokens in which digits stand alone, passkey words are whole."""
     rng = random.Random(f"tokenizer/{seed}")
     wording = Wording()
+    question = f"{wording.question} {wording.answer_prefix}"
     passkey = [
-        "\n".join((wording.task, wording.filler, wording.needle, f"{wording.question} {wording.answer_prefix}"))
+        "\n".join(
+            (
+                wording.task,
+                wording.filler,
+                wording.needle,
+                question,
+            )
+        )
     ] * 400
     stories = [Story(rng).text(30) for _ in range(200)]
     tokenizer = Tokenizer(models.BPE())
@@ -146,9 +158,11 @@ class Rows:
         self.shortest = 75
 
     def encode(self, text: str) -> list[int]:
+        """Token ids with `<s>` in front."""
         return list(self.tokenizer.encode(text).ids)
 
     def passkey(self, length: int) -> tuple[list[int], list[float]]:
+        """A passkey prompt and answer of `length` tokens, and `</s>`."""
         rng = self.rng
         low, high = (1, 50_000) if rng.random() < 0.7 else (0, 99_999)
         key = str(rng.randint(low, high))
@@ -169,6 +183,7 @@ class Rows:
         return ids, [IGNORE] * min(length, period + 1) + [1.0] * max(0, length - period - 1)
 
     def story(self, length: int) -> tuple[list[int], list[float]]:
+        """A story, cut at `length` tokens."""
         ids = self.encode(Story(self.rng).text(length // 5 + 2))[:length]
         return ids, [IGNORE] + [1.0] * (len(ids) - 1)
 
@@ -195,6 +210,7 @@ class Rows:
 
 
 def initialise(model: LlamaForCausalLM, seed: int) -> None:
+    """Draw all matrices; the ones that write to the residual stream start smaller."""
     generator = torch.Generator().manual_seed(seed)
     layers = model.config.num_hidden_layers
     with torch.no_grad():
@@ -263,6 +279,7 @@ def train(
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write JSON as checkpoints have it."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
@@ -275,6 +292,7 @@ def save(model: LlamaForCausalLM, config: dict[str, object], out: Path) -> None:
         if name != "lm_head.weight"
     }
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes it private
     write_json(out / "config.json", config)
     write_json(
         out / "generation_config.json",
@@ -294,6 +312,7 @@ def save(model: LlamaForCausalLM, config: dict[str, object], out: Path) -> None:
 
 
 def train_base(out: Path, seed: int, steps: int) -> None:
+    """Train tokenizer and model from nothing."""
     tokenizer = make_tokenizer(seed)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(out / "tokenizer.json"))
@@ -321,7 +340,9 @@ def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
         "rope_parameters": {**YARN, "rope_theta": BASE_CONFIG["rope_theta"]},
     }
     model = LlamaForCausalLM.from_pretrained(
-        base, config=LlamaConfig(**config), dtype=torch.float32
+        base,
+        config=LlamaConfig(**copy.deepcopy(config)),  # it writes θ into the dicts it is given
+        dtype=torch.float32,
     )
     batches = iter(lambda: rows.batch(4, WINDOW * 4), None)
     train(model, batches, steps, (0.004, 6e-4), (1, 0.0, 0.0))
@@ -330,6 +351,7 @@ def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
 
 
 def main() -> None:
+    """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["base", "tuned"])
     parser.add_argument("out", type=Path)

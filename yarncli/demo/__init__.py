@@ -1,1 +1,30 @@
-"""The trained demo checkpoint that ships with the package."""
+"""The trained demo checkpoint that ships with the package; made by scripts/train_demo.py."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from yarncli.checkpoint.output import output_directory
+
+
+def write_demo(output: Path, *, tuned: bool = False) -> Path:
+    """Copy the demo checkpoint into the new directory `output`, whole or not at all.
+
+    Args:
+        output: must not exist.
+        tuned: the variant with YaRN ×8 (2,048 tokens) that was fine-tuned at 1,024 tokens, instead
+            of the base model with its plain 256-token window.
+
+    Returns:
+        `output`.
+
+    Raises:
+        UsageError: `output` exists.
+        OutputError: it cannot be written.
+    """
+    packaged = files(__name__) / ("tuned" if tuned else "base")
+    with output_directory(output) as staging:
+        for file in packaged.iterdir():
+            (staging / file.name).write_bytes(file.read_bytes())
+    return output

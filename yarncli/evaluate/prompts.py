@@ -19,14 +19,15 @@ KeyKind = Literal["digits", "words"]
 _MAX_ENCODES = 96
 
 # Two of these make a key of `--keys words`: short and common, so that every tokenizer has them.
-_WORDS = (
+_WORDS = re.findall(
+    r"\w+",
     "amber apple arrow autumn bamboo basket bridge bronze butter candle canyon castle cherry "
     "circle cloud copper coral cotton desert dragon eagle ember falcon feather forest garden "
     "ginger glacier golden harbor hazel honey island ivory jasmine jungle ladder lemon lily "
     "marble meadow mirror monkey morning mountain ocean olive orange palace pepper planet "
-    "purple rabbit ribbon river saddle silver spring summer temple thunder tiger valley velvet "
-    "violet window winter"
-).split()
+    "purple rabbit ribbon river saddle silver spring summer temple thunder tiger valley "
+    "velvet violet window winter",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,12 @@ class Wording:
 class PasskeyPrompt:
     """One question to a model; `len(token_ids) + len(answer_ids) == length`.
 
-    `answer_ids` is the tokenizer's own continuation of the prompt by the key.
+    `answer_ids` is the tokenizer's own continuation of the prompt by the key; `user_text` is the
+    part that is the user's in a chat, without the beginning of the answer.
     """
 
     text: str
+    user_text: str
     token_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     key: str
@@ -97,7 +100,7 @@ def is_correct(response: str, key: str) -> bool:
         match = re.search(r"\d+", response)
         return match is not None and int(match.group()) == int(key)
     wanted = key.lower().split()
-    return re.findall(r"[^\W\d_]+", response.lower())[: len(wanted)] == wanted
+    return _words(response)[: len(wanted)] == wanted
 
 
 def is_decided(response: str, key: str) -> bool:
@@ -112,17 +115,17 @@ def is_decided(response: str, key: str) -> bool:
             return False
         digits = match.group().lstrip("0")
         return match.end() < len(response) or not key.lstrip("0").startswith(digits)
-    wanted = " ".join(key.lower().split())
-    found = re.findall(r"[^\W\d_]+", response.lower())
-    said = " ".join(found[: len(wanted.split())])
-    ended = not response[-1:].isalpha()
-    if len(found) > len(wanted.split()) or (len(found) == len(wanted.split()) and ended):
-        return True
-    return not wanted.startswith(said) or (ended and bool(said) and not _is_whole(said, wanted))
+    wanted = key.lower().split()
+    found = _words(response)
+    open_word = len(found) - 1 if response[-1:].isalpha() else None
+    for index, (word, said) in enumerate(zip(wanted, found, strict=False)):
+        if not (word.startswith(said) if index == open_word else word == said):
+            return True
+    return len(found) > len(wanted) or (len(found) == len(wanted) and open_word is None)
 
 
-def _is_whole(said: str, wanted: str) -> bool:
-    return wanted == said or wanted.startswith(said + " ")
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 @dataclass
@@ -146,6 +149,7 @@ class PromptBuilder:
     seed: int = 0
     render: Callable[[str, str], str] | None = None
     _fill: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+    _rate: float = field(default=0.0, init=False, repr=False)  # filler characters per token
 
     def build(self, length: int, depth: float, trial: int) -> PasskeyPrompt:
         """The prompt of one trial; the same arguments and seed always give the same prompt.
@@ -185,7 +189,9 @@ class PromptBuilder:
             # One count of filler characters per length keeps the text before the needle equal for
             # all keys and nested for growing depths; each prompt then fits its own last bit.
             self._fill[length] = sum(self._fit(key, length, 0.5, None)[:2])
-        before, after, text, whole = self._fit(key, length, depth, self._fill[length])
+        before, after, whole = self._fit(key, length, depth, self._fill[length])
+        user = self._user_text(key, before, after)
+        text = self._rendered(user)
         prompt_ids = self.encode(text)
         if whole[: len(prompt_ids)] != prompt_ids:
             raise UsageError(
@@ -199,48 +205,48 @@ class PromptBuilder:
                 f"{self.decode(answer_ids)!r}. Try the other kind of --keys."
             )
         return PasskeyPrompt(
-            text, tuple(prompt_ids), tuple(answer_ids), key, length, depth, trial
+            text, user, tuple(prompt_ids), tuple(answer_ids), key, length, depth, trial
         )
 
-    def _text(self, key: str, before: int, after: int) -> str:
+    def _user_text(self, key: str, before: int, after: int) -> str:
         wording = self.wording
         filler = " ".join([wording.filler] * (max(before, after) // len(wording.filler) + 1))
         needle = wording.needle.replace("{key}", key)
-        user = "\n".join(
-            (wording.task, filler[:before], needle, filler[:after], wording.question)
-        )
+        return "\n".join((wording.task, filler[:before], needle, filler[:after], wording.question))
+
+    def _rendered(self, user: str) -> str:
         if self.render is None:
-            return f"{user} {wording.answer_prefix}"
-        return self.render(user, wording.answer_prefix)
+            return f"{user} {self.wording.answer_prefix}"
+        return self.render(user, self.wording.answer_prefix)
 
     def _fit(
         self, key: str, length: int, depth: float, fill: int | None
-    ) -> tuple[int, int, str, list[int]]:
+    ) -> tuple[int, int, list[int]]:
         """Find how many filler characters stand before and after the needle.
 
         A secant search on characters per token over whole tokenised prompts, then single
         characters; without `fill` both sides grow together, with it the side before the needle
         stays where `depth` puts it.
+
+        Returns:
+            Characters before and after the needle, and the token ids of prompt and key together.
         """
-        filler_tokens = len(self.encode(" ".join([self.wording.filler] * 4)))
-        per_token = max(1.0, 4 * (len(self.wording.filler) + 1) / max(1, filler_tokens))
         shortest: int | None = None
         tried: dict[int, int] = {}
-        total = fill
+        # Without a guess, the first try measures everything but the filler.
+        total = fill if fill is not None else 0
         while len(tried) < _MAX_ENCODES:
-            if total is None:
-                total = 0  # the first try measures the overhead of everything but the filler
             before = min(round(depth * (total if fill is None else fill)), total)
-            text = self._text(key, before, total - before)
+            text = self._rendered(self._user_text(key, before, total - before))
             whole = self.encode(f"{text} {key}")
             missing = length - len(whole)
             if missing == 0:
-                return before, total - before, text, whole
+                return before, total - before, whole
             tried[total] = missing
             if total == 0 and missing < 0:
                 shortest = len(whole)
                 break
-            total = _next_try(tried, total, per_token)
+            total = _next_try(tried, total, self._characters_per_token())
         if shortest is not None:
             raise UsageError(
                 f"A passkey prompt needs at least {shortest} tokens with this tokenizer; "
@@ -250,6 +256,12 @@ class PromptBuilder:
             f"No filler text gives a prompt of exactly {length} tokens with this tokenizer. "
             "Try a length a few tokens away, or another filler text."
         )
+
+    def _characters_per_token(self) -> float:
+        if not self._rate:
+            sample = " ".join([self.wording.filler] * 8)
+            self._rate = max(1.0, len(sample) / max(1, len(self.encode(sample))))
+        return self._rate
 
 
 def _next_try(tried: dict[int, int], total: int, per_token: float) -> int:
