@@ -1,0 +1,213 @@
+"""convert as its user meets it, the wrong ways included, on the demo checkpoint."""
+
+import json
+import os
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from yarncli.checkpoint.source import open_checkpoint
+from yarncli.cli.app import app
+from yarncli.convert.convert import prepare, verify, write_copy
+from yarncli.errors import ConfigError
+from yarncli.rope.plan import Target
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["convert", *map(str, arguments)])
+
+
+def snapshot(directory):
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_everything_but_the_config_is_carried_over(demo, tmp_path):
+    (demo / "extra").mkdir()
+    (demo / "extra/notes.bin").write_bytes(b"\0kept")
+    before = snapshot(demo)
+    result = run(demo, tmp_path / "out", "--factor", 8)
+    assert result.exit_code == 0, result.output
+    after = snapshot(tmp_path / "out")
+    assert snapshot(demo) == before
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"config.json", "tokenizer_config.json", "yarncli.json"}
+    assert before.keys() <= after.keys()
+    assert json.loads(after["tokenizer_config.json"])["model_max_length"] == 2048
+
+
+def test_transformers_retrieves_the_new_window(demo, tmp_path):
+    from transformers import AutoConfig, AutoTokenizer
+
+    run(demo, tmp_path / "out", "--length", "2k")
+    assert AutoConfig.from_pretrained(tmp_path / "out").max_position_embeddings == 2048
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 2048
+
+
+@pytest.mark.parametrize("mode", ["hardlink", "symlink"])
+def test_weights_can_be_linked(demo, tmp_path, mode):
+    out = tmp_path / "out"
+    assert run(demo, out, "--factor", 2, "--weights", mode).exit_code == 0
+    weights = out / "model.safetensors"
+    assert weights.samefile(demo / "model.safetensors")
+    assert weights.is_symlink() == (mode == "symlink")
+    assert not (out / "tokenizer.json").samefile(demo / "tokenizer.json")
+
+
+def test_config_only_leaves_the_weights_out_and_records_it(demo, tmp_path):
+    out = tmp_path / "out"
+    assert run(demo, out, "--factor", 2, "--config-only").exit_code == 0
+    assert not (out / "model.safetensors").exists()
+    assert json.loads((out / "yarncli.json").read_text())["steps"][-1]["config_only"] is True
+
+
+def test_dry_run_writes_nothing(demo, tmp_path):
+    before = snapshot(tmp_path)
+    result = run(demo, tmp_path / "out", "--factor", 2, "--dry-run")
+    assert result.exit_code == 0
+    assert '+  "max_position_embeddings": 512,' in result.stdout
+    assert snapshot(tmp_path) == before
+
+
+def test_in_place_keeps_the_originals_and_undo_takes_it_back(demo):
+    before = snapshot(demo)
+    assert run(demo, "--in-place", "--factor", 2).exit_code == 0
+    assert json.loads((demo / "config.json").read_text())["max_position_embeddings"] == 512
+    assert (demo / "config.json.orig").read_bytes() == before["config.json"]
+    assert run(demo, "--undo").exit_code == 0
+    after = snapshot(demo)
+    assert {name: after[name] for name in before} == before
+    assert "yarncli.json" not in after
+    assert run(demo, "--undo").exit_code == 3
+
+
+def test_json_is_one_document(demo, tmp_path):
+    result = run(demo, tmp_path / "out", "--factor", 2, "--json")
+    document = json.loads(result.stdout)
+    assert document["plan"]["length"] == 512
+    assert {"file": "config.json", "path": ["max_position_embeddings"], "before": 256,
+            "after": 512} in document["changes"]  # fmt: skip
+
+
+def test_generation_length_follows_only_where_it_was_the_window(demo, tmp_path):
+    for value, expected in ((256, 512), (100, 100)):
+        (demo / "generation_config.json").write_text(json.dumps({"max_length": value}))
+        out = tmp_path / f"out{value}"
+        assert run(demo, out, "--factor", 2).exit_code == 0
+        assert json.loads((out / "generation_config.json").read_text())["max_length"] == expected
+
+
+def test_stale_length_fields_are_raised_and_sentinels_stay(demo, tmp_path):
+    config = demo / "config.json"
+    text = config.read_text().replace('"vocab_size"', '"seq_length": 128,\n  "vocab_size"')
+    config.write_text(text)
+    tokenizer = demo / "tokenizer_config.json"
+    tokenizer.write_text('{"model_max_length": 1000000000000000019884624838656}')
+    assert run(demo, tmp_path / "out", "--factor", 2).exit_code == 0
+    assert json.loads((tmp_path / "out/config.json").read_text())["seq_length"] == 512
+    assert (tmp_path / "out/tokenizer_config.json").read_text() == tokenizer.read_text()
+
+
+def test_an_ntk_conversion_is_known_by_its_record_alone(demo, tmp_path):
+    assert run(demo, tmp_path / "out", "--method", "ntk", "--factor", 2).exit_code == 0
+    result = run(tmp_path / "out", tmp_path / "more", "--method", "ntk", "--factor", 4)
+    assert result.exit_code == 3
+    assert "--undo" in result.stderr
+
+
+def test_longrope_takes_its_factors_from_files(demo, tmp_path):
+    short, long = tmp_path / "short.json", tmp_path / "long.json"
+    short.write_text(json.dumps([1.0] * 16))
+    long.write_text(json.dumps([1.0 + i for i in range(16)]))
+    arguments = (demo, tmp_path / "out", "--method", "longrope", "--factor", 4)
+    files = ("--short-factor", short, "--long-factor", long)
+    assert run(*arguments, *files).exit_code == 0
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["original_max_position_embeddings"] == 256
+    assert config["rope_scaling"]["long_factor"][15] == 16.0
+    long.write_text("[1.0]")
+    shutil.rmtree(tmp_path / "out")
+    result = run(*arguments, *files)
+    assert (result.exit_code, "needs 16" in result.stderr) == (3, True)
+    long.write_text("{}")
+    assert run(*arguments, *files).exit_code == 2
+
+
+WRONG = {
+    "no such source": (("nowhere", "out", "--factor", "2"), 3, "does not exist"),
+    "no target": (("demo", "out"), 2, "--length TOKENS"),
+    "two targets": (("demo", "out", "--factor", "2", "--length", "4k"), 2, "only one"),
+    "no output": (("demo", "--factor", "2"), 2, "--in-place"),
+    "output exists": (("demo", "demo", "--factor", "2"), 2, "already exists"),
+    "output inside": (("demo", "demo/out", "--factor", "2"), 2, "inside the source"),
+    "bad length": (("demo", "out", "--length", "12 k"), 2, "not a length"),
+    "factor below one": (("demo", "out", "--factor", "0.5"), 2, "at least 1"),
+    "factor nan": (("demo", "out", "--factor", "nan"), 2, "at least 1"),
+    "long enough": (("demo", "out", "--length", "256"), 3, "already reads 256"),
+    "unknown type": (("demo", "out", "--factor", "2", "--assume-like", "x"), 3, "knows"),
+    "no directory": (("demo", "no/such/out", "--factor", "2"), (2, 6), "no/such"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_ways_give_one_line_and_leave_nothing(case, demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, code, message = WRONG[case]
+    before = snapshot(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code in (code if isinstance(code, tuple) else (code,)), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_a_link_out_of_the_source_is_refused_by_name(demo, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    (demo / "leak.txt").symlink_to(tmp_path / "secret")
+    result = run(demo, tmp_path / "out", "--factor", 2)
+    assert (result.exit_code, "leak.txt" in result.stderr) == (3, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_target_is_one_sentence(demo, tmp_path):
+    target = tmp_path / "locked"
+    target.mkdir(mode=0o500)
+    assert run(demo, target / "out", "--factor", 2).exit_code == 6
+
+
+def test_a_killed_conversion_leaves_out_absent_or_whole(demo, tmp_path, kill_at_every_call):
+    assert run(demo, tmp_path / "expected", "--factor", 8).exit_code == 0
+    whole, source = snapshot(tmp_path / "expected"), snapshot(demo)
+
+    def fresh(directory):
+        directory.mkdir()
+
+    def convert(directory):
+        conversion = prepare(open_checkpoint(str(demo)), Target(factor=8.0))
+        write_copy(conversion, directory / "out")
+
+    def check(directory, where):
+        assert snapshot(demo) == source
+        if (directory / "out").exists():
+            assert snapshot(directory / "out") == whole
+        else:
+            assert where != "completed"
+
+    work = tmp_path / "work"
+    work.mkdir()
+    calls = kill_at_every_call(work, fresh, convert, check)
+    assert "rename" in calls or "replace" in calls
+
+
+def test_verification_sees_a_config_that_says_something_else(demo):
+    conversion = prepare(open_checkpoint(str(demo)), Target(factor=8.0))
+    written = conversion.files["config.json"][1]
+    wrong = written.edited({("rope_scaling", "factor"): 4.0, ("rope_parameters", "factor"): 4.0})
+    with pytest.raises(ConfigError, match="reads back"):
+        verify(wrong, conversion.rope, conversion.plan)

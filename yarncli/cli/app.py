@@ -1,0 +1,120 @@
+"""The `yarncli` program: its commands, and the one place where failures become exit codes.
+
+A command is a module `yarncli/cli/<name>.py` with a function of that name and `EXAMPLES`, pairs
+of a command line and what it does. It is imported only when it is called or listed.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from yarncli import console
+from yarncli.errors import YarncliError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+    from typer.core import TyperCommand
+
+COMMANDS = ("inspect", "convert", "check", "demo")  # in the order of `yarncli --help`
+
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `cat FILE | head`
+
+
+class CommandGroup(TyperGroup):
+    """Loads commands on demand and turns every foreseen failure into one line and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands, in the order of the help page."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command `cmd_name`, or None; an unknown name loads all, for "Did you mean …?"."""
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _load(name)
+        return self.commands.get(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; the error boundary of the whole program."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            console.discard_output()
+            raise typer.Exit(_BROKEN_PIPE) from error
+        except YarncliError as error:
+            if os.environ.get("YARNCLI_DEBUG", "0") not in ("", "0"):
+                import traceback
+
+                traceback.print_exception(error)
+            console.error(str(error))
+            raise typer.Exit(error.exit_code) from error
+
+
+def load_examples(name: str) -> list[tuple[str, str]]:
+    """The examples of the command `name`: pairs of a command line and what it does."""
+    examples: list[tuple[str, str]] = _module(name).EXAMPLES
+    return examples
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"yarncli.cli.{name.replace('-', '_')}")
+
+
+def _load(name: str) -> TyperCommand:
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    function = getattr(_module(name), name.replace("-", "_"))
+    single.command(name, epilog=_epilog(load_examples(name)))(function)
+    command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]
+    return command
+
+
+def _epilog(examples: Iterable[tuple[str, str]]) -> str:
+    lines = [f"  {command}\n      {purpose}" for command, purpose in examples]
+    # A paragraph that starts with \b is not wrapped, so command lines stay whole.
+    return "\b\nExamples:\n" + "\n".join(lines)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from yarncli import __version__
+
+        typer.echo(f"yarncli {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="yarncli",
+    cls=CommandGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Extend the context window of Hugging Face checkpoints, and prove that it worked.
+
+    SOURCE is a directory, a config.json or a Hub id. An existing path wins;
+    hf://org/name[@revision] is always the Hub.
+    """
+
+
+def main() -> None:
+    """Entry point of the `yarncli` script."""
+    console.tolerate_unencodable_output()
+    app(prog_name="yarncli")

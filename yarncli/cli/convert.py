@@ -1,0 +1,110 @@
+"""`yarncli convert`: write a context extension into a copy of a checkpoint, or in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from yarncli.cli import options
+from yarncli.errors import UsageError
+
+EXAMPLES = [
+    ("yarncli convert ./model ./model-128k --length 128k", "YaRN to 131,072 tokens, in a copy."),
+    ("yarncli convert ./model ./out --factor 4 --dry-run", "Show the plan and the diff only."),
+    ("yarncli convert ./model ./out --factor 4 --weights hardlink", "Do not copy the weights."),
+    ("yarncli convert Qwen/Qwen3-8B ./out --length 128k --config-only", "Fetch no weights."),
+    ("yarncli convert ./model --in-place --method ntk --factor 2", "Change the directory itself."),
+    ("yarncli convert ./model --undo", "Take the last conversion back."),
+]
+
+WeightsOption = Annotated[
+    Literal["copy", "hardlink", "symlink"],
+    typer.Option("--weights", help="How the weight files get into OUT."),
+]
+ConfigOnly = Annotated[
+    bool, typer.Option("--config-only", help="Leave weights and weight index out of OUT.")
+]
+Undo = Annotated[
+    bool, typer.Option("--undo", help="Put the fields back that the last conversion changed.")
+]
+OptionalOutput = Annotated[
+    Path | None,
+    typer.Argument(metavar="[OUT]", show_default=False, help="The directory to write."),
+]
+
+
+def convert(
+    source: options.Source,
+    out: OptionalOutput = None,
+    method: options.MethodOption = "yarn",
+    length: options.Length = None,
+    factor: options.Factor = None,
+    original_length: options.OriginalLength = None,
+    beta_fast: options.BetaFast = None,
+    beta_slow: options.BetaSlow = None,
+    attention_factor: options.AttentionFactor = None,
+    truncate: options.Truncate = None,
+    rope_theta: options.RopeTheta = None,
+    low_freq_factor: options.LowFreqFactor = None,
+    high_freq_factor: options.HighFreqFactor = None,
+    short_factor: options.ShortFactor = None,
+    long_factor: options.LongFactor = None,
+    rescale: options.Rescale = False,
+    replace_scaling: options.ReplaceScaling = False,
+    assume_like: options.AssumeLike = None,
+    spelling: options.SpellingOption = "both",
+    weights: WeightsOption = "copy",
+    config_only: ConfigOnly = False,
+    in_place: options.InPlace = False,
+    undo: Undo = False,
+    dry_run: options.DryRun = False,
+    overwrite: options.Overwrite = False,
+    fsync: options.Fsync = False,
+    json: options.Json = False,
+) -> None:
+    """Write a context extension: yarn, dynamic, linear, ntk and more.
+
+    The target is one number, --length or --factor; everything else follows from it. OUT appears
+    whole or not at all, and what was written is read back and held against the plan.
+    """
+    from yarncli.checkpoint.source import open_checkpoint
+    from yarncli.cli import convert_run
+    from yarncli.convert.convert import prepare
+    from yarncli.rope.plan import Target
+
+    checkpoint = open_checkpoint(source)
+    if undo:
+        convert_run.undo(checkpoint, json=json)
+        return
+    if (out is None) != (in_place or dry_run) and not (out and dry_run):
+        raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
+    method_options = {
+        "beta_fast": beta_fast,
+        "beta_slow": beta_slow,
+        "attention_factor": attention_factor,
+        "truncate": truncate,
+        "rope_theta": rope_theta,
+        "low_freq_factor": low_freq_factor,
+        "high_freq_factor": high_freq_factor,
+        "short_factor": convert_run.read_factors(short_factor),
+        "long_factor": convert_run.read_factors(long_factor),
+    }
+    conversion = prepare(
+        checkpoint,
+        Target(method, length, factor, rescale, replace_scaling, method_options),
+        original_length=original_length,
+        assume_like=assume_like,
+        spelling=spelling,
+        config_only=config_only,
+    )
+    if not dry_run:
+        convert_run.write(
+            conversion,
+            None if in_place else out,
+            weights="none" if config_only else weights,
+            overwrite=overwrite,
+            fsync=fsync,
+        )
+    convert_run.report(conversion, out=out, dry_run=dry_run, json=json)

@@ -1,0 +1,33 @@
+"""`yarncli demo`: a tiny trained checkpoint to try everything on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from yarncli.cli import options
+
+EXAMPLES = [
+    ("yarncli demo ./demo", "Write the model with its window of 256 tokens."),
+    ("yarncli demo ./demo-yarn --tuned", "Write the variant tuned with YaRN ×8."),
+]
+
+
+def demo(
+    output: options.Output,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="The variant fine-tuned with YaRN ×8.")
+    ] = False,
+) -> None:
+    """Write a tiny trained Llama that comes with the package.
+
+    It retrieves a passkey within its window of 256 tokens and fails far beyond it, so every
+    example of the documentation can be tried offline in seconds.
+    """
+    from yarncli import console
+    from yarncli.demo import write_demo
+
+    write_demo(output, tuned=tuned)
+    console.print_text(f"{output}: a Llama of 650,112 parameters.")
+    console.note(f"Next: yarncli inspect {output}")

@@ -1,0 +1,62 @@
+"""`yarncli inspect`: what a checkpoint's RoPE is, and what a conversion would make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yarncli.cli import options
+
+EXAMPLES = [
+    ("yarncli inspect ./model", "Show what a local checkpoint is."),
+    ("yarncli inspect Qwen/Qwen3-8B --table", "Read a Hub model's config and headers only."),
+    ("yarncli inspect ./model --method yarn --length 128k", "Preview a conversion."),
+    ("yarncli inspect ./model --factor 4 --plot rope.svg", "Draw it before and after."),
+]
+
+
+def inspect(
+    source: options.Source,
+    method: options.PreviewMethod = None,
+    length: options.Length = None,
+    factor: options.Factor = None,
+    original_length: options.OriginalLength = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="List every dimension of every scope.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw frequencies as a PNG or SVG."),
+    ] = None,
+    assume_like: options.AssumeLike = None,
+    json: options.Json = False,
+) -> None:
+    """Show architecture, size, RoPE settings and cache cost of a checkpoint.
+
+    Reads the config, the tokenizer config and the shard headers, never weights. With --method,
+    --length or --factor it previews a conversion and writes nothing.
+    """
+    from yarncli import console
+    from yarncli.checkpoint.source import open_checkpoint
+    from yarncli.cli.inspect_view import show
+    from yarncli.describe.describe import describe, to_json
+    from yarncli.rope.plan import Target
+
+    asked = length is not None or factor is not None or method is not None
+    target = Target(method or "yarn", length, factor) if asked else None
+    found = describe(
+        open_checkpoint(source),
+        target=target,
+        original_length=original_length,
+        assume_like=assume_like,
+    )
+    if plot:
+        from yarncli.figures.rope import plot_rope
+
+        plot_rope(found, plot)
+    if json:
+        console.print_json(to_json(found, table=table))
+    else:
+        show(found, table=table)

@@ -1,0 +1,99 @@
+"""How `inspect` puts a description on the terminal."""
+
+from __future__ import annotations
+
+from yarncli import console
+from yarncli.describe.describe import Description, dimensions
+from yarncli.rope.config import Scope
+from yarncli.rope.methods import KEEPS_MAX
+from yarncli.rope.plan import window_of
+
+
+def show(description: Description, *, table: bool) -> None:
+    """Print facts, one block per scope, and the per-dimension tables on request."""
+    console.print_heading(description.name)
+    console.print_facts(_facts(description))
+    for scope in description.rope.scopes.values():
+        console.print_text()
+        console.print_heading(_scope_title(description, scope))
+        console.print_facts(_scope_facts(description, scope))
+        if table:
+            console.print_text()
+            _print_dimensions(description, scope)
+    for note in description.plan.notes if description.plan else description.rope.notes:
+        console.note(note)
+
+
+def _facts(description: Description) -> dict[str, console.Cell]:
+    rope, weights = description.rope, description.weights
+    facts: dict[str, console.Cell] = {
+        "architecture": description.architecture or rope.model_type,
+        "model type": rope.model_type,
+    }
+    if weights:
+        facts["parameters"] = ", ".join(f"{n:,} {d}" for d, n in weights.parameters.items())
+        shards = "1 shard" if weights.shards == 1 else f"{weights.shards} shards"
+        facts["weights"] = f"{console.format_bytes(weights.nbytes)} in {shards}"
+    facts["quantization"] = description.quantization or "none"
+    facts["tied embeddings"] = description.tied
+    original = f"original {rope.original_length:,}, from {rope.original_source}"
+    facts["window"] = f"{window_of(rope):,} tokens ({original})"
+    if description.plan:
+        facts["planned window"] = f"{description.plan.length:,} tokens by {description.plan.method}"
+    limit = description.tokenizer_limit
+    facts["tokenizer limit"] = "none" if limit is None else f"{limit:,} tokens"
+    per_token = console.format_bytes(description.kv_cache_bytes_per_token)
+    whole = console.format_bytes(description.kv_cache_bytes(description.length))
+    facts["KV cache"] = f"{per_token} per token, {whole} at {description.length:,} tokens"
+    return facts
+
+
+def _scope_title(description: Description, scope: Scope) -> str:
+    name = "RoPE" if scope.name == "model" else f"RoPE of {scope.name}"
+    layers = f"{len(scope.layers)} of {description.rope.num_hidden_layers} layers"
+    window = f", window {scope.window:,}" if scope.windowed and scope.window else ""
+    return f"{name} ({layers}{window})"
+
+
+def _scope_facts(description: Description, scope: Scope) -> dict[str, console.Cell]:
+    before, after = scope.parameters, description.parameters(scope)
+    pairs: dict[str, tuple[console.Cell, console.Cell]] = {
+        "type": (before.rope_type, after.rope_type),
+        "θ": (before.rope_theta, after.rope_theta),
+        "factor": (before.resolved_factor(), after.resolved_factor()),
+        "attention factor": (
+            before.effective_attention_factor(),
+            after.effective_attention_factor(),
+        ),
+        "max_position_embeddings": (
+            before.max_position_embeddings,
+            after.max_position_embeddings,
+        ),
+    }
+    facts: dict[str, console.Cell] = {
+        "rotary dimensions": f"{after.rotary_dim} of {after.head_dim}",
+    }
+    for name, (old, new) in pairs.items():
+        old_text, new_text = console.format_cell(old), console.format_cell(new)
+        facts[name] = new_text if old == new else f"{old_text} → {new_text}"
+    if after.rope_type in KEEPS_MAX:
+        facts["note"] = "frequencies below are those at the full window"
+    return facts
+
+
+def _print_dimensions(description: Description, scope: Scope) -> None:
+    console.print_table(
+        ("pair", "wavelength", "rotations", "inv_freq", "after", "ratio", "regime"),
+        [
+            (
+                row.index,
+                row.wavelength,
+                row.rotations,
+                row.inv_freq,
+                row.inv_freq_after,
+                row.inv_freq_after / row.inv_freq if row.inv_freq else None,
+                row.regime,
+            )
+            for row in dimensions(description, scope)
+        ],
+    )

@@ -1,0 +1,171 @@
+"""The options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Method = Literal["yarn", "ntk", "ntk-by-parts", "linear", "dynamic", "llama3", "longrope"]
+Spelling = Literal["both", "legacy", "v5"]
+
+_LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
+_MULTIPLIER = {"": 1, "k": 1 << 10, "m": 1 << 20}
+
+
+def parse_length(text: str | int) -> int:
+    """A number of tokens from `131072`, `128k` (× 1024) or `1M` (× 1024²).
+
+    Raises:
+        typer.BadParameter: `text` is not such a number.
+    """
+    match = _LENGTH.fullmatch(str(text))
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a length; write a number of tokens such as 131072, 128k or 1M."
+        )
+    return int(match[1]) * _MULTIPLIER[match[2].lower()]
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="A checkpoint directory, a config.json, or a Hub id.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Argument(
+        metavar="OUT", show_default=False, help="The directory to write; it must not exist yet."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+MethodOption = Annotated[Method, typer.Option("--method", help="How to extend the context.")]
+PreviewMethod = Annotated[
+    Method | None, typer.Option("--method", help="Preview an extension by this method.")
+]
+Length = Annotated[
+    int | None,
+    typer.Option(
+        "--length",
+        metavar="TOKENS",
+        parser=parse_length,
+        help="The context length to reach: 131072, 128k, 1M.",
+    ),
+]
+Factor = Annotated[
+    float | None,
+    typer.Option("--factor", help="The context length to reach, as a multiple of the original."),
+]
+OriginalLength = Annotated[
+    int | None,
+    typer.Option(
+        "--original-length",
+        metavar="TOKENS",
+        parser=parse_length,
+        help="The context length the model was trained with, where the config does not tell it.",
+    ),
+]
+BetaFast = Annotated[
+    float | None,
+    typer.Option(
+        "--beta-fast",
+        help="yarn: dimensions that turn more often than this over the original context are kept.",
+        show_default="32",
+    ),
+]
+BetaSlow = Annotated[
+    float | None,
+    typer.Option(
+        "--beta-slow",
+        help="yarn: dimensions that turn less often than this are fully interpolated.",
+        show_default="1",
+    ),
+]
+AttentionFactor = Annotated[
+    float | None,
+    typer.Option(
+        "--attention-factor",
+        help="yarn, longrope: multiply cos and sin by this instead of what the method derives.",
+    ),
+]
+Truncate = Annotated[
+    bool | None,
+    typer.Option(
+        "--truncate/--no-truncate",
+        help="yarn: round the ends of the ramp to whole dimensions, or do not.",
+        show_default="truncate",
+    ),
+]
+RopeTheta = Annotated[
+    float | None,
+    typer.Option("--rope-theta", help="ntk: the new base, instead of the one the length gives."),
+]
+LowFreqFactor = Annotated[
+    float | None,
+    typer.Option("--low-freq-factor", help="llama3: wavelengths above L / this are scaled fully."),
+]
+HighFreqFactor = Annotated[
+    float | None,
+    typer.Option("--high-freq-factor", help="llama3: wavelengths below L / this are kept."),
+]
+ShortFactor = Annotated[
+    Path | None,
+    typer.Option(
+        "--short-factor",
+        metavar="FILE",
+        help="longrope: JSON list of one factor per frequency, for up to the original length.",
+    ),
+]
+LongFactor = Annotated[
+    Path | None,
+    typer.Option(
+        "--long-factor",
+        metavar="FILE",
+        help="longrope: JSON list of one factor per frequency, for longer texts.",
+    ),
+]
+Rescale = Annotated[
+    bool,
+    typer.Option("--rescale", help="Extend the scaling that the model has, by its own method."),
+]
+ReplaceScaling = Annotated[
+    bool,
+    typer.Option(
+        "--replace-scaling",
+        help="Drop the scaling that the model has and start from --original-length.",
+    ),
+]
+AssumeLike = Annotated[
+    str | None,
+    typer.Option(
+        "--assume-like",
+        metavar="MODEL_TYPE",
+        help="Read an unknown model type as if it were this one.",
+    ),
+]
+SpellingOption = Annotated[
+    Spelling,
+    typer.Option(
+        "--spelling",
+        help="Write rope_scaling (legacy), rope_parameters (v5), or both where the model can.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done and write nothing.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace OUT if it exists and holds a checkpoint.")
+]
+Fsync = Annotated[
+    bool, typer.Option("--fsync", help="Survive a power cut too: flush OUT to the disk.")
+]
+InPlace = Annotated[
+    bool,
+    typer.Option("--in-place", help="Change SOURCE itself; config files are kept as *.orig."),
+]

@@ -1,0 +1,287 @@
+"""What the user sees: results on stdout, messages and progress on stderr.
+
+The only module that imports rich, and only once a progress bar has something to show.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from yarncli.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Cell = str | int | float | None
+
+_BAR_AFTER = 1.0  # seconds of work before a bar appears
+_LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
+_STYLES = {"error": "1;31", "warning": "1;33", "note": "1;36", "heading": "1"}
+
+
+def print_json(data: object) -> None:
+    """Print `data` as the one JSON document of a `--json` run.
+
+    Raises:
+        ValueError: `data` holds NaN or an infinity, which JSON cannot say.
+        OutputError: stdout cannot be written.
+    """
+    _write(sys.stdout, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def print_text(text: str = "") -> None:
+    """Print lines of a result; control characters other than line ends and tabs are escaped.
+
+    Raises:
+        OutputError: stdout cannot be written.
+    """
+    _write(sys.stdout, "\n".join(map(_visible_line, text.split("\n"))) + "\n")
+
+
+def print_heading(text: str) -> None:
+    """Print a line that starts a section, bold on a terminal."""
+    _write(sys.stdout, _styled(visible(text), "heading", sys.stdout) + "\n")
+
+
+def print_facts(facts: Mapping[str, Cell]) -> None:
+    """Print names and values in two columns; a long value is wrapped beside its name."""
+    _print_columns(
+        [[visible(name), format_cell(cell)] for name, cell in facts.items()], frozenset()
+    )
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print a table whose last column is wrapped to the terminal; numbers are right-aligned.
+
+    Args:
+        columns: the headings.
+        rows: cells in the order of `columns`; None is shown as –.
+
+    Raises:
+        OutputError: stdout cannot be written.
+    """
+    numeric = frozenset(
+        i
+        for i in range(len(columns))
+        if rows and all(row[i] is None or not isinstance(row[i], str) for row in rows)
+    )
+    texts = [[visible(name) for name in columns]]
+    texts += [[format_cell(cell) for cell in row] for row in rows]
+    _print_columns(texts, numeric, heading=True)
+
+
+def format_cell(cell: Cell) -> str:
+    """A cell as text: 131,072 for integers, six significant digits for floats, – for None."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return f"{cell:.6g}" if isinstance(cell, float) else visible(cell)
+
+
+def format_bytes(count: float) -> str:
+    """A number of bytes with a decimal unit: `2.6 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.95:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def note(message: str) -> None:
+    """Tell something useful on stderr."""
+    _message("note", message)
+
+
+def warn(message: str) -> None:
+    """Tell on stderr what may surprise the user."""
+    _message("warning", message)
+
+
+def error(message: str) -> None:
+    """Tell on stderr why the command failed; raise a `YarncliError` to end it."""
+    _message("error", message)
+
+
+def visible(text: str) -> str:
+    """`text` with control characters escaped, so that file content cannot drive the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def progress(
+    total: int, description: str, *, unit: str = "bytes"
+) -> Iterator[Callable[[int], None]]:
+    """Show how much of `total` is done, with rate and time left.
+
+    The value is a function that takes what was done since its last call, from any thread. On a
+    terminal a bar appears once the work has taken a second; elsewhere a line is written every ten.
+
+    Args:
+        total: the whole of the work, in `unit`.
+        description: what is being done ("Copying").
+        unit: "bytes", or what is counted ("prompts").
+    """
+    meter = _Meter(total, visible(description), unit)
+    try:
+        yield meter.advance
+    finally:
+        meter.stop()
+
+
+def discard_output() -> None:
+    """Send the rest of stdout nowhere, so that the interpreter does not fail on its last flush."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # a stream of a test or of an embedding program
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def tolerate_unencodable_output() -> None:
+    """Escape what stdout's encoding lacks instead of failing in the middle of a result."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _Meter:
+    """The state of one progress display; `advance` may be called from several threads."""
+
+    def __init__(self, total: int, description: str, unit: str) -> None:
+        self._total = total
+        self._description = description
+        self._unit = unit
+        self._done = 0
+        self._started = self._last_line = time.monotonic()
+        self._lock = threading.Lock()
+        self._bar: Progress | None = None
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if not _is_terminal(sys.stderr):
+                if now - self._last_line >= _LINE_EVERY:
+                    self._last_line = now
+                    self._write_line(now - self._started)
+            elif self._bar is not None:
+                self._bar.advance(self._bar.task_ids[0], count)
+            elif now - self._started >= _BAR_AFTER:
+                self._bar = _start_bar(self._total, self._done, self._description, self._unit)
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _write_line(self, elapsed: float) -> None:
+        done, total, rate = self._done, self._total, self._done / elapsed
+        if self._unit == "bytes":
+            amount = f"{format_bytes(done)} of {format_bytes(total)}, {format_bytes(rate)}/s"
+        else:
+            amount = f"{done:,} of {total:,} {self._unit}"
+        left = max(total - done, 0) / rate if rate else 0.0
+        _write(sys.stderr, f"{self._description}: {amount}, {left:.0f} s left\n")
+
+
+def _start_bar(total: int, done: int, description: str, unit: str) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        *([DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        expand=True,
+    )
+    bar.add_task(description, total=total, completed=done)
+    bar.start()
+    return bar
+
+
+def _print_columns(
+    rows: Sequence[Sequence[str]], numeric: frozenset[int], *, heading: bool = False
+) -> None:
+    if not rows:
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    # Without a terminal nothing is wrapped: the reader is a program or a file.
+    limit = _columns()
+    room = None if limit is None else max(limit - indent, 20)
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [
+            text.rjust(width) if i in numeric else text.ljust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        last = textwrap.wrap(row[-1], room, break_on_hyphens=False) if room else []
+        if len(last) > 1:
+            cells[-1] = ("\n" + " " * indent).join(last)
+        line = "  ".join(cells).rstrip()
+        lines.append(_styled(line, "heading", sys.stdout) if heading and not number else line)
+    _write(sys.stdout, "\n".join(lines) + "\n")
+
+
+def _visible_line(line: str) -> str:
+    return "\t".join(map(visible, line.split("\t")))
+
+
+def _columns() -> int | None:
+    """The width to fit in: the terminal's, or COLUMNS, or None for no limit."""
+    if _is_terminal(sys.stdout) or os.environ.get("COLUMNS", "").isdecimal():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _message(kind: str, message: str) -> None:
+    # A message is one line, whatever a file name or a config value in it contains.
+    text = visible(" ".join(message.split("\n")))
+    _write(sys.stderr, f"{_styled(kind + ':', kind, sys.stderr)} {text}\n")
+
+
+def _styled(text: str, style: str, stream: TextIO | None) -> str:
+    if not _is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # closed by the caller: `yarncli … >&-`
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        if stream is not sys.stdout:
+            return
+        discard_output()
+        raise OutputError(f"Cannot write to standard output: {failure.strerror}.") from failure

@@ -1,0 +1,110 @@
+"""The RoPE figure: inverse frequency and wavelength per dimension, before and after."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yarncli.checkpoint.output import output_errors
+from yarncli.describe.describe import Description, Dimension, dimensions
+from yarncli.errors import UsageError
+from yarncli.extras import require_extra
+from yarncli.rope.config import Scope
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".png", ".svg")
+_BEFORE, _AFTER, _RAMP, _WINDOW = "#8a8f98", "#d1495b", "#edae49", "#30638e"
+
+
+def plot_rope(description: Description, path: Path) -> None:
+    """Draw every scope of a description, one row each, and save it as PNG or SVG.
+
+    Raises:
+        UsageError: another file format is asked for.
+        MissingExtraError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"--plot {path}: write a name that ends in .png or .svg.")
+    require_extra("--plot", "matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    scopes = list(description.rope.scopes.values())
+    figure = Figure(figsize=(11, 4.4 * len(scopes)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid: Any = figure.subplots(len(scopes), 2, squeeze=False)
+    for row, scope in zip(grid, scopes, strict=True):
+        rows = dimensions(description, scope)
+        _draw_frequencies(row[0], rows)
+        _draw_wavelengths(row[1], rows, description, scope)
+        _shade_ramp(row, rows)
+        name = "" if scope.name == "model" else f", {scope.name}"
+        row[0].set_title(f"Inverse frequency{name}", loc="left")
+        row[1].set_title(f"Wavelength{name}", loc="left")
+    figure.suptitle(_title(description), fontsize=13, fontweight="bold")
+    with output_errors(str(path)):
+        # A fixed date keeps the SVG of the same data byte-identical.
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+        figure.savefig(path, dpi=160, metadata=metadata)
+
+
+def _title(description: Description) -> str:
+    name = description.name.rstrip("/").rsplit("/", 1)[-1]
+    if description.plan is None:
+        return name
+    plan = description.plan
+    return f"{name}: {plan.method}, {plan.original_length:,} → {plan.length:,} tokens"
+
+
+def _draw_frequencies(axes: Axes, rows: list[Dimension]) -> None:
+    index = [row.index for row in rows]
+    axes.plot(index, [_drawn(row.inv_freq) for row in rows], color=_BEFORE, lw=2, label="before")
+    after = [_drawn(row.inv_freq_after) for row in rows]
+    axes.plot(index, after, color=_AFTER, lw=2, label="after")
+    axes.set(yscale="log", xlabel="dimension pair", ylabel="radians per token")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="lower left")
+
+
+def _draw_wavelengths(
+    axes: Axes, rows: list[Dimension], description: Description, scope: Scope
+) -> None:
+    index = [row.index for row in rows]
+    axes.plot(index, [_drawn(row.wavelength) for row in rows], color=_BEFORE, lw=2)
+    after = [_drawn(2 * math.pi / row.inv_freq_after) if row.inv_freq_after else math.nan
+             for row in rows]  # fmt: skip
+    axes.plot(index, after, color=_AFTER, lw=2)
+    original = scope.parameters.original_length
+    windows = {"original window": original, "new window": description.length}
+    for name, length in windows.items():
+        if name == "new window" and length == original:
+            continue
+        style = ":" if name == "original window" else "--"
+        axes.axhline(length, color=_WINDOW, lw=1.2, ls=style)
+        axes.annotate(
+            f"{name} {length:,}", (0, length), xytext=(4, 3), textcoords="offset points",
+            color=_WINDOW, fontsize=9,
+        )  # fmt: skip
+    axes.set(yscale="log", xlabel="dimension pair", ylabel="tokens per turn")
+    axes.grid(alpha=0.25)
+
+
+def _shade_ramp(row: Any, rows: list[Dimension]) -> None:
+    ramp = [r.index for r in rows if r.regime == "ramp"]
+    if not ramp or len(ramp) == len(rows):
+        return
+    for axes in row:
+        axes.axvspan(ramp[0] - 0.5, ramp[-1] + 0.5, color=_RAMP, alpha=0.18, lw=0)
+    row[0].annotate(
+        "ramp", ((ramp[0] + ramp[-1]) / 2, 1), xycoords=("data", "axes fraction"),
+        xytext=(0, -14), textcoords="offset points", ha="center", fontsize=9, color="#8a6414",
+    )  # fmt: skip
+
+
+def _drawn(value: float) -> float:
+    """What a logarithmic axis can show: standing dimensions (frequency 0) leave a gap."""
+    return value if 0 < value < math.inf else math.nan
