@@ -1,0 +1,70 @@
+# Everything here needs Python 3.11 or newer with pip, and nothing else; each target makes the
+# virtual environment that it uses. `make PYTHON=python3.12 …` chooses another interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+TF4 := .venv-tf4
+HUB1 := .venv-hub1
+
+# One thread per process: the tests and the demo model are small, and tests run two at a time.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-full lint docs bench constraints clean
+
+demo: .venv/installed
+	$(BIN)/python scripts/demo.py demo-run
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+test-full: lint $(TF4)/installed $(HUB1)/installed
+	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
+		$(BIN)/python -m pytest -n 2 -m ""
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	$(BIN)/python scripts/cli_reference.py
+	$(BIN)/python scripts/docs_output.py --update
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/startup.py
+
+constraints: .venv/pip
+	$(BIN)/python scripts/make_constraints.py
+
+clean:
+	rm -rf .venv $(TF4) $(HUB1) demo-run
+
+# `--group` needs pip 25.1, so pip comes first.
+.venv/pip $(TF4)/pip $(HUB1)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/installed: .venv/pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]' --group dev
+	touch $@
+
+# The last transformers 4, whose numbers are compared with ours; the rest as in constraints.txt.
+$(TF4)/installed: $(TF4)/pip constraints.txt
+	grep -vE '^(transformers|tokenizers|huggingface-hub)==' constraints.txt > $(TF4)/constraints.txt
+	$(TF4)/bin/python -m pip install -c $(TF4)/constraints.txt torch accelerate \
+		transformers==4.57.6 tokenizers==0.22.2 huggingface-hub==0.36.2
+	touch $@
+
+# The oldest Hub client that we support.
+$(HUB1)/installed: $(HUB1)/pip pyproject.toml constraints.txt
+	grep -vE '^huggingface-hub==' constraints.txt > $(HUB1)/constraints.txt
+	$(HUB1)/bin/python -m pip install -c $(HUB1)/constraints.txt -e . huggingface-hub==1.31.0 \
+		httpx==0.28.1 httpcore==1.0.9 \
+		pytest pytest-timeout hypothesis
+	touch $@
