@@ -177,6 +177,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
     },
     "minicpm3": _MLA,
+    "llama4_text": {"attention_chunk_size": 16},
+    "modernbert": {"local_attention": 32},
+    "modernbert-decoder": {"local_attention": 32},
     "mllama_text_model": {"cross_attention_layers": [1]},
     "moshi": {"ffn_dim": 64},
     "muse_spark_text": {"moe_hidden_size": 32},
@@ -233,7 +236,12 @@ def build_model(config: Any) -> Any:
 
     torch.manual_seed(0)
     config._attn_implementation = "eager"
-    return backbone_class(type(config))(config).eval()
+    model = backbone_class(type(config))(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # zero at the start of training: such layers do nothing yet
+                parameter.normal_(std=0.2)
+    return model
 
 
 def backbone_class(config_type: Any) -> Any:
@@ -293,13 +301,13 @@ def rotary_buffers(model: Any, label: str) -> list[tuple[Any, float]]:
 
 def decoder_layers(model: Any) -> list[Any]:
     """The layers of the text backbone, in order."""
-    for _, module in model.named_modules():
-        layers = getattr(module, "layers", None)
-        count = len(layers) if hasattr(layers, "__len__") else 0
-        if count == model.config.num_hidden_layers or (
-            count and count == getattr(model.config, "num_layers", None)
-        ):
-            return list(layers)
+    names = ("num_hidden_layers", "num_layers", "num_layers_per_stack")
+    counts = [getattr(model.config, name, None) for name in names]
+    for module in model.modules():
+        for name in ("layers", "blocks", "h"):
+            layers = list(getattr(module, name, None) or ())
+            if layers and len(layers) in counts:
+                return layers
     raise AssertionError(f"no layers found in {type(model).__name__}")
 
 
@@ -336,3 +344,80 @@ def ernie_vl_order(inv_freq: list[float]) -> list[float]:
     """ERNIE-VL stores the same frequencies grouped by axis: even, odd, then time."""
     space = inv_freq[:-20]
     return [*space[0::2], *space[1::2], *inv_freq[-20:]]
+
+
+# Compressed or selected tokens; windows that only the cache enforces; windows of two lengths.
+NO_WINDOW_TEST = frozenset(
+    {"deepseek_v4", "kyutai_speech_to_text", "moshi", "neomme", "qwen4_exp_text"}
+)
+# Computes its frequencies anew in every forward pass.
+NO_BUFFER = frozenset({"phimoe"})
+
+
+def attentions(model: Any) -> int:
+    """Attentions per decoder layer: two in LongCat-Flash."""
+    return 2 if model.config.model_type == "longcat_flash" else 1
+
+
+def layers_that_follow(model: Any, model_type: str, label: str) -> list[int]:
+    """The layers whose output changes with the frequencies of one scope, inputs held the same."""
+    inputs, before = _run(model, model_type, 12, None, None)
+    buffers = [inv_freq for inv_freq, _ in rotary_buffers(model, label)]
+    for inv_freq in buffers:
+        inv_freq.mul_(1.7)
+    _, after = _run(model, model_type, 12, inputs, None)
+    for inv_freq in buffers:
+        inv_freq.div_(1.7)
+    return [i for i in before if not before[i].equal(after[i])]
+
+
+def layers_blind_to_the_first_token(model: Any, model_type: str, length: int) -> list[int]:
+    """The layers whose last output stays the same when only their first input changes."""
+    inputs, before = _run(model, model_type, length, None, None)
+    _, after = _run(model, model_type, length, inputs, 5.0)
+    last = (Ellipsis, -1, slice(None))
+    return [i for i in before if before[i][last].equal(after[i][last])]
+
+
+def _run(
+    model: Any, model_type: str, length: int, inputs: dict[int, Any] | None, bump: float | None
+) -> tuple[dict[int, Any], dict[int, Any]]:
+    """One forward pass; with `inputs`, every layer gets those, its first token raised by `bump`."""
+    import torch
+
+    seen: dict[int, Any] = {}
+    outputs: dict[int, Any] = {}
+
+    def before(index: int) -> Any:
+        def hook(module: Any, args: Any, kwargs: Any) -> Any:
+            given = args[0] if args else kwargs["hidden_states"]
+            seen[index] = given.clone()
+            if inputs is None:
+                return None
+            state = inputs[index].clone()
+            if bump is not None:
+                state[..., 0, :] += bump * torch.randn(state.shape[-1])
+            return (
+                ((state, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": state})
+            )
+
+        return hook
+
+    def after(index: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            found = output[0] if isinstance(output, tuple) else output
+            outputs[index] = found.clone()
+
+        return hook
+
+    handles = []
+    for index, layer in enumerate(decoder_layers(model)):
+        handles.append(layer.register_forward_pre_hook(before(index), with_kwargs=True))
+        handles.append(layer.register_forward_hook(after(index)))
+    try:
+        with torch.no_grad():
+            model(**forward_inputs(model_type, length))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen, outputs

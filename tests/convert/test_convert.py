@@ -174,6 +174,15 @@ def test_a_link_out_of_the_source_is_refused_by_name(demo, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_half_a_checkpoint_is_refused(demo, tmp_path):
+    weights = demo / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 1)
+    result = run(demo, tmp_path / "out", "--factor", 2)
+    assert (result.exit_code, "model.safetensors" in result.stderr) == (3, True)
+    assert not (tmp_path / "out").exists()
+    assert run(demo, tmp_path / "out", "--factor", 2, "--config-only").exit_code == 0
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_target_is_one_sentence(demo, tmp_path):
     target = tmp_path / "locked"
@@ -211,3 +220,29 @@ def test_verification_sees_a_config_that_says_something_else(demo):
     wrong = written.edited({("rope_scaling", "factor"): 4.0, ("rope_parameters", "factor"): 4.0})
     with pytest.raises(ConfigError, match="reads back"):
         verify(wrong, conversion.rope, conversion.plan)
+
+
+@pytest.mark.parametrize(
+    ("method", "engines", "maximum"),
+    [("linear", "llama.cpp", 1024), ("linear", "vllm,sglang", 256), ("yarn", "vllm,mlx-lm", 1024)],
+)
+def test_for_writes_what_the_engines_read_right(demo, tmp_path, method, engines, maximum):
+    out = tmp_path / "out"
+    result = run(demo, out, "--method", method, "--factor", 4, "--for", engines)
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "config.json").read_text())["max_position_embeddings"] == maximum
+    shown = CliRunner().invoke(app, ["engines", str(out), "--json"])
+    status = {view["engine"]: view["status"] for view in json.loads(shown.stdout)["engines"]}
+    assert {status[name] for name in engines.split(",")} == {"exact"}
+
+
+def test_for_refuses_what_no_config_can_do(demo, tmp_path):
+    result = run(demo, tmp_path / "out", "--method", "dynamic", "--factor", 4, "--for", "vllm")
+    assert (result.exit_code, "No config makes vllm" in result.stderr) == (3, True)
+    assert run(demo, tmp_path / "out", "--factor", 4, "--for", "nope").exit_code == 2
+
+
+def test_engines_that_will_not_do_it_are_warned_about_by_name(demo, tmp_path):
+    result = run(demo, tmp_path / "out", "--method", "linear", "--factor", 4)
+    assert "warning: llama.cpp differs: serves 256 tokens instead of 1,024" in result.stderr
+    assert "vllm" not in result.stderr.replace("vLLM", "")

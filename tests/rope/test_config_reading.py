@@ -6,6 +6,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from yarncli.rope.config import RopeConfig, read_rope
 from yarncli.rope.families import FAMILIES
@@ -21,6 +23,7 @@ ARCHITECTURES = [
 ]
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 WINDOW = 16
+PAST = 96  # tokens, beyond the 64 of every tiny model
 
 
 def block_of(kind: str, pairs: int) -> dict[str, Any]:
@@ -74,6 +77,8 @@ def sample(
         fields["attn_config"] = {**fields["attn_config"], "rope_theta": theta}
     if model_type in ("ministral3", "mistral4"):
         block["llama_4_scaling_beta"] = 0.1
+    if model_type == "mistral4":
+        block["partial_rotary_factor"] = p.partial_rotary_factor
     if model_type in ("cosmos3_edge_text", "hunyuan_vl_text"):
         pairs = p.rotary_dim // 2
         block["mrope_section"] = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
@@ -106,18 +111,28 @@ def with_defaults(
     return {**fields, "rope_parameters": json.loads(json.dumps(blocks))}
 
 
+def plain_sample(architectures: ModuleType, model_type: str) -> dict[str, Any]:
+    """A tiny `config.json` that transformers runs, with no scaling that its class does not add."""
+    kind = "yarn" if refused(model_type, "default") else "default"
+    fields = sample(architectures, model_type, kind, "v5")
+    tiny = architectures.tiny_fields(model_type)
+    return fields or with_defaults(architectures, model_type, tiny)
+
+
 def refused(model_type: str, kind: str) -> str | None:
     """Our reason to refuse; a plain type with another θ is what the method ntk writes."""
     return FAMILIES[model_type].refuses.get("ntk" if kind == "default" else kind)
 
 
-def assert_same_buffers(architectures: ModuleType, model: Any, rope: RopeConfig) -> None:
+def assert_same_buffers(
+    architectures: ModuleType, model: Any, rope: RopeConfig, length: int | None = None
+) -> None:
     for name, scope in rope.scopes.items():
         if not scope.layers:
             continue
         buffers = architectures.rotary_buffers(model, name)
         assert buffers, f"no rotary module for {name}"
-        expected = scope.parameters.inv_freq()
+        expected = scope.parameters.inv_freq(length)
         if rope.model_type == "ernie4_5_vl_moe_text":
             expected = architectures.ernie_vl_order(expected)
         for inv_freq, attention_scaling in buffers:
@@ -147,6 +162,352 @@ def test_buffers_are_those_of_the_model_transformers_builds(
         with torch.no_grad():
             model = architectures.build_model(architectures.build_config(fields))
             assert_same_buffers(architectures, model, rope)
-            if model_type not in architectures.NO_FORWARD:
-                model(**architectures.forward_inputs(model_type, 8))
+            if model_type in architectures.NO_FORWARD:
+                continue
+            length = PAST if kind in ("dynamic", "longrope") else 8
+            model(**architectures.forward_inputs(model_type, length))
+            assert_same_buffers(architectures, model, rope, length)
     assert tried or FAMILIES[model_type].scopes
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_the_layers_of_a_scope_are_those_that_rotate_with_it(
+    architectures: ModuleType, model_type: str
+) -> None:
+    """Change one scope's frequencies: with the same inputs, exactly its layers answer otherwise."""
+    if model_type in architectures.NO_FORWARD | architectures.NO_BUFFER:
+        pytest.skip("takes more than token ids, or computes its frequencies in every pass")
+    fields = plain_sample(architectures, model_type)
+    rope = read_rope(fields)
+    model = architectures.build_model(architectures.build_config(fields))
+    for name, scope in rope.scopes.items():
+        changed = architectures.layers_that_follow(model, model_type, name)
+        assert changed == sorted({i // architectures.attentions(model) for i in scope.layers}), name
+    seen = {i for scope in rope.scopes.values() for i in scope.layers}
+    assert not seen & set(rope.nope_layers)
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_windowed_layers_do_not_see_past_their_window(
+    architectures: ModuleType, model_type: str
+) -> None:
+    """Change the first token of every layer's input: the last token notices unless windowed."""
+    if model_type in architectures.NO_FORWARD | architectures.NO_WINDOW_TEST:
+        pytest.skip("attends in blocks of its own")
+    fields = plain_sample(architectures, model_type)
+    rope = read_rope(fields)
+    model = architectures.build_model(architectures.build_config(fields))
+    blind = architectures.layers_blind_to_the_first_token(model, model_type, 48)
+    attending = {i for scope in rope.scopes.values() for i in scope.layers} | set(rope.nope_layers)
+    assert [i for i in blind if i in attending] == list(rope.windowed_layers)
+    assert rope.sliding_window == (WINDOW if rope.windowed_layers else None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model_type", [n for n in TEXT_ROWS if FAMILIES[n].refuses])
+def test_what_is_refused_really_fails_or_is_ignored(
+    architectures: ModuleType, model_type: str, kind: str
+) -> None:
+    if not refused(model_type, kind):
+        pytest.skip("not refused")
+    if model_type == "dbrx":
+        pytest.skip("engines disagree; transformers alone cannot show it")
+    fields = sample(architectures, model_type, kind, "v5")
+    assert fields is not None
+    assert not runs_as_written(architectures, fields, model_type, kind)
+
+
+def runs_as_written(
+    architectures: ModuleType, fields: dict[str, Any], model_type: str, kind: str
+) -> bool:
+    """Whether transformers loads the config, runs past its length, and scales as the block says."""
+    import torch
+
+    blocks = fields["rope_parameters"]
+    nested = "rope_type" not in blocks
+    label = (
+        next(name for name, b in blocks.items() if b["rope_type"] == kind) if nested else "model"
+    )
+    block = blocks[label] if nested else blocks
+    try:
+        with torch.no_grad():
+            model = architectures.build_model(architectures.build_config(fields))
+            if model_type not in architectures.NO_FORWARD:
+                model(**architectures.forward_inputs(model_type, PAST))
+    except Exception:  # whatever transformers raises is the point here
+        return False
+    found = [inv_freq.tolist() for inv_freq, _ in architectures.rotary_buffers(model, label)]
+    theta, pairs = block["rope_theta"], len(found[0])
+    expected = [theta ** (-i / pairs) for i in range(pairs)]
+    if kind == "longrope":
+        expected = [f / k for f, k in zip(expected, block["long_factor"], strict=True)]
+    same = all(inv_freq == pytest.approx(expected, rel=1e-6) for inv_freq in found)
+    return same if kind in ("default", "longrope") else not same
+
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 4096,
+}
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 1024,
+}
+GEMMA3 = {**LLAMA, "model_type": "gemma3_text", "head_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        (
+            {**LLAMA, "rope_scaling": YARN, "rope_parameters": {**YARN, "factor": 8.0}},
+            ("rope_scaling.factor", "4.0", "rope_parameters.factor", "8.0"),
+        ),
+        (
+            {**LLAMA, "rope_scaling": {**YARN, "type": "linear"}},
+            ("rope_scaling.rope_type", "'yarn'", "rope_scaling.type", "'linear'"),
+        ),
+        (
+            {**LLAMA, "rope_theta": 5e5, "rope_parameters": {"rope_theta": 1e4}},
+            ("rope_parameters.rope_theta", "10000", "rope_theta", "500000"),
+        ),
+        (
+            {**LLAMA, "rope_scaling": YARN, "original_max_position_embeddings": 2048},
+            ("rope_scaling.original_max_position_embeddings", "1024", "2048"),
+        ),
+        (
+            {**LLAMA, "rope_scaling": YARN, "rope_parameters": {**YARN, "my_own": 1}},
+            ("my_own", "None", "1"),
+        ),
+        (
+            {
+                **GEMMA3,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "default"},
+                    "sliding_attention": {"rope_type": "default"},
+                },
+            },
+            ("rope_scaling.", "rope_parameters.full_attention.", "'linear'", "'default'"),
+        ),
+        (
+            {**GEMMA3, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+            ("rope_scaling.type", "yarn"),
+        ),
+        ({**LLAMA, "rope_scaling": 1.0}, ("rope_scaling", "1.0", "JSON object")),
+        ({**LLAMA, "rope_scaling": {**YARN, "factor": "4"}}, ("rope_scaling.factor", "'4'")),
+        ({**LLAMA, "rope_scaling": {**YARN, "factor": True}}, ("rope_scaling.factor", "True")),
+        ({**LLAMA, "rope_scaling": {**YARN, "factor": 0.5}}, ("rope_scaling", "factor is 0.5")),
+        ({**LLAMA, "rope_scaling": {"rope_type": "linear"}}, ("rope_scaling", "needs factor")),
+        ({**LLAMA, "rope_scaling": {"rope_type": "xpos"}}, ("rope_scaling", "'xpos'")),
+        ({**LLAMA, "rope_theta": float("nan")}, ("rope_theta", "nan")),
+        ({**LLAMA, "rope_theta": 10**5000}, ("rope_theta", "very large")),
+        ({**LLAMA, "max_position_embeddings": 4096.0}, ("max_position_embeddings", "4096.0")),
+        ({**LLAMA, "num_hidden_layers": 10**9}, ("num_hidden_layers", "1000000000")),
+        ({**LLAMA, "partial_rotary_factor": 0.5, "rope_scaling": YARN}, ("partial", "0.5")),
+        ({"model_type": "llava"}, ("text_config", "missing")),
+        (
+            {"model_type": "llava", "text_config": {"rope_scaling": "yarn"}},
+            ("text_config.rope_scaling", "'yarn'"),
+        ),
+        ({**LLAMA, "model_type": "laguna", "rope_scaling": YARN}, ("rope_scaling", "laguna")),
+        ({**LLAMA, "model_type": "laguna", "rope_parameters": YARN}, ("rope_parameters", "flat")),
+        (
+            {**LLAMA, "model_type": "cohere2_moe", "rope_scaling": YARN},
+            ("rope_scaling", "not read"),
+        ),
+        (
+            {**LLAMA, "rope_parameters": {"full_attention": YARN}},
+            ("rope_parameters", "one RoPE setting"),
+        ),
+        (
+            {**LLAMA, "model_type": "dbrx", "attn_config": {"rope_theta": 5e5}},
+            ("attn_config.rope_theta", "500000", "10000"),
+        ),
+    ],
+)
+def test_bad_values_and_contradictions_are_named(
+    config: dict[str, Any], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_rope(config)
+    for part in parts:
+        assert part in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ({}, "--assume-like"),
+        ({"model_type": "chatglm"}, "--assume-like"),
+        ({"model_type": "gpt2"}, "gpt2 does not use RoPE"),
+        ({"model_type": "gptj"}, "fixed table"),
+        ({"model_type": "falcon", "alibi": True}, "No layer"),
+        ({"model_type": "bamba"}, "No layer"),
+        (
+            {
+                **LLAMA,
+                "model_type": "hunyuan_v1_dense",
+                "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0},
+            },
+            "rope_scaling.alpha",
+        ),
+        (
+            {
+                **LLAMA,
+                "model_type": "granite_swa",
+                "num_hidden_layers": 2,
+                "layer_rope_theta": [1e4, 5e5],
+            },
+            "layer_rope_theta",
+        ),
+        ({**LLAMA, "model_type": "molmo2_text", "rope_scaling_layers": [0]}, "rope_scaling_layers"),
+        (
+            {
+                **LLAMA,
+                "model_type": "zamba2",
+                "use_mem_rope": True,
+                "num_hidden_layers": 54,
+                "use_long_context": True,
+            },
+            "use_long_context",
+        ),
+    ],
+)
+def test_what_cannot_be_read_as_rope_is_refused_by_name(config: dict[str, Any], part: str) -> None:
+    with pytest.raises(UnsupportedArchitectureError) as caught:
+        read_rope(config)
+    assert part in str(caught.value)
+
+
+def test_unknown_model_types_can_be_read_like_another() -> None:
+    config = {**LLAMA, "model_type": "xverse", "rope_theta": 5e5}
+    assert read_rope(config, assume_like="llama").scopes["model"].parameters.rope_theta == 5e5
+    wrapped = {"model_type": "my_vlm", "text_config": {**LLAMA, "rope_theta": 7e5}}
+    rope = read_rope(wrapped, assume_like="qwen2")
+    assert rope.text_path == ("text_config",)
+    assert rope.scopes["model"].parameters.rope_theta == 7e5
+    with pytest.raises(UsageError, match="no_such_type"):
+        read_rope(config, assume_like="no_such_type")
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "length", "source"),
+    [
+        ({**LLAMA, "rope_scaling": YARN}, 512, 512, "--original-length"),
+        ({**LLAMA, "rope_scaling": YARN}, None, 1024, "original_max_position_embeddings"),
+        (
+            {**LLAMA, "model_type": "qwen3", "max_position_embeddings": 40960},
+            None,
+            32768,
+            "known original of qwen3",
+        ),
+        (
+            {**LLAMA, "model_type": "qwen3", "max_position_embeddings": 262144},
+            None,
+            262144,
+            "max_position_embeddings",
+        ),
+        (LLAMA, None, 4096, "max_position_embeddings"),
+        ({"model_type": "llama"}, None, 2048, "family default"),
+        ({"model_type": "gpt_oss"}, None, 4096, "original_max_position_embeddings"),
+    ],
+)
+def test_the_original_length_and_its_source(
+    config: dict[str, Any], given: int | None, length: int, source: str
+) -> None:
+    rope = read_rope(config, original_length=given)
+    assert (rope.original_length, rope.original_source) == (length, source)
+
+
+def test_equal_spellings_are_one_setting() -> None:
+    both = {
+        **LLAMA,
+        "rope_theta": 5e5,
+        "rope_scaling": {**YARN, "type": "yarn"},
+        "rope_parameters": {**YARN, "factor": 4, "rope_theta": 500000},
+    }
+    rope = read_rope(both)
+    assert rope.spelling_found == "both"
+    assert rope.scopes["model"].path == ("rope_scaling",)
+    assert rope.scopes["model"].parameters.factor == 4.0
+
+
+def test_old_type_names_and_multimodal_sections() -> None:
+    text = {**LLAMA, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
+    rope = read_rope({**text, "model_type": "qwen2_vl"})
+    assert rope.text_path == ()
+    assert rope.mrope
+    assert rope.scopes["model"].parameters.rope_type == "default"
+    assert rope.scopes["model"].parameters.extra == {"mrope_section": [2, 3, 3]}
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    phi = {**LLAMA, "model_type": "phi3", "rope_scaling": {"type": "su", **factors}}
+    assert read_rope(phi).scopes["model"].parameters.rope_type == "longrope"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+KEYS = sorted(
+    {
+        "rope_scaling",
+        "rope_parameters",
+        "text_config",
+        "layer_types",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "hidden_size",
+        "head_dim",
+        "rope_theta",
+        "partial_rotary_factor",
+        "max_position_embeddings",
+        "sliding_window",
+        "use_sliding_window",
+        "no_rope_layers",
+        "layer_rope_theta",
+        "per_layer_config",
+        "original_max_position_embeddings",
+        "qk_rope_head_dim",
+        "sliding_window_pattern",
+        "max_window_layers",
+        "compress_ratios",
+    }
+)
+INNER = sorted(
+    {
+        "rope_type",
+        "type",
+        "factor",
+        "rope_theta",
+        "short_factor",
+        "full_attention",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+        "truncate",
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    model_type=st.sampled_from(sorted(FAMILIES)),
+    outer=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4),
+    inner=st.dictionaries(st.sampled_from(INNER), JSON, max_size=4),
+    spelling=st.sampled_from(["rope_scaling", "rope_parameters", "text_config"]),
+)
+def test_any_json_is_read_or_refused_with_a_message(
+    model_type: str, outer: dict[str, Any], inner: dict[str, Any], spelling: str
+) -> None:
+    try:
+        rope = read_rope({**outer, spelling: inner, "model_type": model_type})
+    except YarncliError as error:
+        assert str(error).endswith(".")  # a sentence, not a traceback
+    else:
+        assert rope.scopes

@@ -62,7 +62,7 @@ def require_space(directory: Path, nbytes: int) -> None:
         free = shutil.disk_usage(directory).free
     if nbytes > free:
         raise OutputError(
-            f"{directory} has {free / 1e9:.2f} GB free but {nbytes / 1e9:.2f} GB are needed. "
+            f"{directory} has {free / 1e6:,.1f} MB free but {nbytes / 1e6:,.1f} MB are needed. "
             "Free some space, or choose another disk."
         )
 
@@ -139,6 +139,7 @@ def output_directory(
             with output_errors(str(destination)):
                 if fsync:
                     _sync_tree(staging)
+                check_destination(destination, source=source, overwrite=overwrite)  # still so?
                 _put_in_place(staging, final)
                 if fsync:
                     sync_directory(parent)

@@ -16,6 +16,7 @@ EXAMPLES = [
     ("yarncli convert ./model ./out --factor 4 --weights hardlink", "Do not copy the weights."),
     ("yarncli convert Qwen/Qwen3-8B ./out --length 128k --config-only", "Fetch no weights."),
     ("yarncli convert ./model --in-place --method ntk --factor 2", "Change the directory itself."),
+    ("yarncli convert ./model ./out --method linear --factor 4 --for llama.cpp", "For one engine."),
     ("yarncli convert ./model --undo", "Take the last conversion back."),
 ]
 
@@ -26,12 +27,20 @@ WeightsOption = Annotated[
 ConfigOnly = Annotated[
     bool, typer.Option("--config-only", help="Leave weights and weight index out of OUT.")
 ]
+ForEngines = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="ENGINE[,ENGINE]",
+        help="Choose spelling and fields that are right for these engines, or refuse.",
+    ),
+]
 Undo = Annotated[
     bool, typer.Option("--undo", help="Put the fields back that the last conversion changed.")
 ]
 OptionalOutput = Annotated[
     Path | None,
-    typer.Argument(metavar="[OUT]", show_default=False, help="The directory to write."),
+    typer.Argument(metavar="OUT", show_default=False, help="The directory to write."),
 ]
 
 
@@ -55,6 +64,7 @@ def convert(
     replace_scaling: options.ReplaceScaling = False,
     assume_like: options.AssumeLike = None,
     spelling: options.SpellingOption = "both",
+    for_: ForEngines = None,
     weights: WeightsOption = "copy",
     config_only: ConfigOnly = False,
     in_place: options.InPlace = False,
@@ -97,6 +107,7 @@ def convert(
         original_length=original_length,
         assume_like=assume_like,
         spelling=spelling,
+        engines=[name for name in (for_ or "").split(",") if name],
         config_only=config_only,
     )
     if not dry_run:

@@ -12,8 +12,11 @@ from yarncli import console
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.convert import convert as library
 from yarncli.convert.convert import Conversion, Weights, files_to_carry
-from yarncli.convert.fields import FieldChange
 from yarncli.errors import UsageError
+from yarncli.rope.engines.intended import Intended
+from yarncli.rope.engines.registry import judge
+from yarncli.rope.engines.view import EngineView
+from yarncli.rope.fields import FieldChange
 
 SCHEMA = 1
 
@@ -64,6 +67,7 @@ def write(
 def report(conversion: Conversion, *, out: Path | None, dry_run: bool, json: bool) -> None:
     """Print what changed, what to know, and the next command."""
     plan = conversion.plan
+    views = _views(conversion)
     if json:
         console.print_json(
             {
@@ -72,6 +76,10 @@ def report(conversion: Conversion, *, out: Path | None, dry_run: bool, json: boo
                 "output": str(out) if out else None,
                 "plan": plan.to_json(),
                 "changes": _changes_json(conversion.changes),
+                "engines": [
+                    {"engine": v.engine.id, "status": v.status, "summary": v.summary()}
+                    for v in views
+                ],
             }
         )
         return
@@ -86,9 +94,17 @@ def report(conversion: Conversion, *, out: Path | None, dry_run: bool, json: boo
             console.print_text(f"  {change.describe()}")
     for text in plan.notes:
         console.note(text)
+    for view in views:
+        if view.status != "exact":
+            console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
     if not dry_run:
         place = out or conversion.checkpoint.name
-        console.note(f"Next: yarncli inspect {place}")
+        console.note(f"Next: yarncli engines {place}")
+
+
+def _views(conversion: Conversion) -> list[EngineView]:
+    config = conversion.config.value
+    return judge(config, Intended.by_plan(config, conversion.plan), launch=False)
 
 
 def undo(checkpoint: Checkpoint, *, json: bool) -> None:

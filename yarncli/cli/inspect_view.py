@@ -45,7 +45,17 @@ def _facts(description: Description) -> dict[str, console.Cell]:
     per_token = console.format_bytes(description.kv_cache_bytes_per_token)
     whole = console.format_bytes(description.kv_cache_bytes(description.length))
     facts["KV cache"] = f"{per_token} per token, {whole} at {description.length:,} tokens"
+    if description.engines:
+        facts["engines"] = _engines(description)
     return facts
+
+
+def _engines(description: Description) -> str:
+    """The engines that compute what is meant, and by name those that do not."""
+    wrong = [f"{v.engine.id} {v.status}" for v in description.engines if v.status != "exact"]
+    right = len(description.engines) - len(wrong)
+    text = f"{right} of {len(description.engines)} as intended"
+    return f"{text}; {', '.join(wrong)}" if wrong else text
 
 
 def _scope_title(description: Description, scope: Scope) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,19 +19,19 @@ from yarncli.checkpoint.provenance import (
 )
 from yarncli.checkpoint.rewrite import FileCopy, copy_files, link_file
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.convert.fields import (
-    FieldChange,
-    changed_fields,
-    raise_config_lengths,
-    raise_generation_length,
-    raise_tokenizer_length,
-)
+from yarncli.convert.fit import fit, write_config
 from yarncli.errors import CheckpointError, ConfigError, UsageError
 from yarncli.jsontext import JsonText
 from yarncli.rope.config import RopeConfig, read_rope
+from yarncli.rope.fields import (
+    FieldChange,
+    changed_fields,
+    raise_generation_length,
+    raise_tokenizer_length,
+)
 from yarncli.rope.parameters import RopeParameters
 from yarncli.rope.plan import RopePlan, Target, check_values, make_plan
-from yarncli.rope.writing import Spelling, write_rope
+from yarncli.rope.writing import Spelling
 
 Weights = Literal["copy", "hardlink", "symlink", "none"]
 Progress = Callable[[int], None] | None
@@ -51,6 +51,11 @@ class Conversion:
     changes: tuple[FieldChange, ...]
     provenance: Provenance
 
+    @property
+    def config(self) -> JsonText:
+        """config.json as it will be."""
+        return self.files["config.json"][1]
+
     def diff(self) -> str:
         """A unified diff of the config files."""
         lines: list[str] = []
@@ -69,6 +74,7 @@ def prepare(
     original_length: int | None = None,
     assume_like: str | None = None,
     spelling: Spelling = "both",
+    engines: Sequence[str] = (),
     config_only: bool = False,
 ) -> Conversion:
     """Decide a conversion and write it in memory; reads only config files.
@@ -79,6 +85,7 @@ def prepare(
         original_length: the window the model was trained with, if the caller knows better.
         assume_like: the model type to read an unknown one as.
         spelling: see `write_rope`.
+        engines: ids of engines that must do exactly what is planned; see `fit`.
         config_only: whether the weights will be left out; recorded in `yarncli.json`.
 
     Raises:
@@ -90,11 +97,10 @@ def prepare(
     _refuse_ntk_twice(history)
     rope = read_rope(config.value, assume_like=assume_like, original_length=original_length)
     plan = make_plan(rope, target)
+    if engines:
+        plan, spelling = fit(config, rope, plan, spelling, engines)
     check_values(plan)
-    written = write_rope(config, rope, plan, spelling)
-    written = raise_config_lengths(
-        written, rope.text_path, plan.max_position_embeddings, rope.length_key
-    )
+    written = write_config(config, rope, plan, spelling)
     verify(written, rope, plan, assume_like=assume_like)
     files = {"config.json": (config, written)}
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
@@ -138,11 +144,13 @@ def write_copy(
 
     Raises:
         UsageError: the destination is refused.
-        CheckpointError: a file of the source cannot be carried over, or what was read back is not
-            what was planned.
+        CheckpointError: a file of the source cannot be carried over, a shard is missing or
+            damaged, or what was read back is not what was planned.
         OutputError: something cannot be written.
     """
     checkpoint = conversion.checkpoint
+    if weights != "none":
+        checkpoint.headers()  # half a checkpoint is refused here, not by an engine later
     output.check_destination(destination, source=checkpoint.directory, overwrite=overwrite)
     carried = [
         file for file in files_to_carry(checkpoint, weights) if not _is_written(conversion, file)

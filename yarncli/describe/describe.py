@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from yarncli.checkpoint.provenance import read_provenance
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.rope import formulas
 from yarncli.rope.config import RopeConfig, Scope, read_rope
+from yarncli.rope.engines.intended import Intended
+from yarncli.rope.engines.registry import judge
+from yarncli.rope.engines.view import EngineView
 from yarncli.rope.parameters import RopeParameters
 from yarncli.rope.plan import RopePlan, Target, make_plan, window_of
 
@@ -56,6 +60,7 @@ class Description:
     tokenizer_limit: int | None
     kv_width: int
     plan: RopePlan | None
+    engines: tuple[EngineView, ...]
 
     @property
     def length(self) -> int:
@@ -129,7 +134,18 @@ def describe(
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_width=_kv_width(rope, text),
         plan=make_plan(rope, target) if target else None,
+        engines=_engines(checkpoint, config, assume_like) if target is None else (),
     )
+
+
+def _engines(
+    checkpoint: Checkpoint, config: Mapping[str, Any], assume_like: str | None
+) -> tuple[EngineView, ...]:
+    """What each engine makes of the config as it stands; a preview has none."""
+    history = read_provenance(checkpoint)
+    steps = history.steps if history else ()
+    meant = Intended.by_record(config, steps, assume_like=assume_like)
+    return tuple(judge(config, meant, assume_like=assume_like, launch=False))
 
 
 def dimensions(description: Description, scope: Scope) -> list[Dimension]:
@@ -226,6 +242,10 @@ def to_json(description: Description, *, table: bool = False) -> dict[str, Any]:
             scope.name: _scope_json(description, scope, table) for scope in rope.scopes.values()
         },
         "notes": list(rope.notes),
+        "engines": [
+            {"engine": view.engine.id, "status": view.status, "summary": view.summary()}
+            for view in description.engines
+        ],
         "plan": description.plan and description.plan.to_json(),
     }
 

@@ -30,6 +30,7 @@ def plot_rope(description: Description, path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"--plot {path}: write a name that ends in .png or .svg.")
     require_extra("--plot", "matplotlib")
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -46,9 +47,9 @@ def plot_rope(description: Description, path: Path) -> None:
         row[0].set_title(f"Inverse frequency{name}", loc="left")
         row[1].set_title(f"Wavelength{name}", loc="left")
     figure.suptitle(_title(description), fontsize=13, fontweight="bold")
-    with output_errors(str(path)):
-        # A fixed date keeps the SVG of the same data byte-identical.
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+    # No date and fixed ids: the SVG of the same data is the same file.
+    metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+    with output_errors(str(path)), matplotlib.rc_context({"svg.hashsalt": "yarncli"}):
         figure.savefig(path, dpi=160, metadata=metadata)
 
 

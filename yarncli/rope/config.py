@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yarncli.errors import ConfigError, UnsupportedArchitectureError
+from yarncli.errors import ConfigError, UnsupportedArchitectureError, UsageError
 from yarncli.rope.families import FAMILIES, NO_ROPE, UNSUPPORTED
 from yarncli.rope.family import Family
 from yarncli.rope.jsonfields import Fields
@@ -63,7 +63,12 @@ def read_rope(
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
+        UsageError: `assume_like` or `original_length` is not usable.
     """
+    if original_length is not None and original_length < 1:
+        raise UsageError(f"--original-length {original_length} is not a positive number of tokens.")
+    if assume_like is not None and assume_like not in FAMILIES:
+        raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
     family, path, values = _find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
     layers = read_layers(model.fields, family, model.layer_count)

@@ -159,7 +159,6 @@ _MISTRAL4 = {
     "rope_theta": 10000.0,
     "factor": 128.0,
     "original_max_position_embeddings": 8192,
-    "partial_rotary_factor": 0.5,
 }
 _MISTRAL_LARGE4 = {
     "rope_type": "yarn",
@@ -242,8 +241,8 @@ TEXT_ROWS: dict[str, Family] = {
     "dots1": _row(1e4, 2048, 4608, 32, 32, 62, layer_rule="max_window_layers", sliding_window=4096,
         max_window_layers=62),
     "dots3_note_text": _row(8e7, 524288, 5120, 128, 128, 46, 256, is_mla=True, qk_rope_head_dim=64,
-        honours_partial=True, layer_rule="dsa_and_sliding", sliding_window=512, spelling="nested", refuses=_NO_LONGROPE,
-        flat_parameters=True, scopes=_DOTS3),
+        honours_partial=True, layer_rule="dsa_and_sliding", sliding_window=512, spelling="nested",
+        refuses=_NO_LONGROPE, flat_parameters=True, scopes=_DOTS3),
     "embedding_gemma2_text": _row(1e4, 262144, 512, 4, 2, 24, 256, layer_rule="every_nth_and_last",
         layer_period=6, period_keys=("sliding_window_pattern",), sliding_window=512,
         spelling="nested", refuses=_NO_LONGROPE, scopes=_EMBEDDING_GEMMA2),

@@ -39,19 +39,20 @@ class Fields:
         value = self._raw(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(key, "an integer")
+        if isinstance(value, bool) or not isinstance(value, int) or value.bit_length() > 63:
+            raise self._wrong(key, "an integer of at most 64 bits")
         return value
 
-    def positive(self, key: str, default: int) -> int:
-        """An integer of at least 1.
+    def positive(self, key: str, default: int, limit: int = 2**62) -> int:
+        """An integer from 1 to `limit`.
 
         Raises:
             ConfigError: it is something else.
         """
         value = self.integer(key, default)
-        if value is None or value < 1:
-            raise self._wrong(key, "a positive integer")
+        if value is None or not 1 <= value <= limit:
+            shown = "positive" if value is None or value < 1 else f"at most {limit:,}"
+            raise ConfigError(f"{self.where(key)} is {value}; it must be {shown}.")
         return value
 
     def number(self, key: str, default: float | None = None) -> float | None:

@@ -47,11 +47,9 @@ def read_layers(fields: Fields, family: Family, count: int) -> Layers:
     """
     types = _layer_types(fields, family, count)
     window = _window(fields, family)
-    if family.window_everywhere:
-        windowed = [window is not None] * count
-    else:
-        windowed = [kind in WINDOWED and window is not None for kind in types]
     attends = [kind not in NO_ATTENTION for kind in types]
+    slides = attends if family.window_everywhere else [kind in WINDOWED for kind in types]
+    windowed = [flag and window is not None for flag in slides]
     rotating = _ROPE_RULES[family.rope_rule](fields, types, windowed)
     rotates = [a and r for a, r in zip(attends, rotating, strict=True)]
     used = window if any(windowed) else None
@@ -91,6 +89,8 @@ def _window(fields: Fields, family: Family) -> int | None:
     window = fields.integer(family.window_key, None if given else family.sliding_window)
     if family.layer_rule == "window_size_key" and fields.has("sliding_window_size"):
         window = (fields.integer("sliding_window_size") or 0) + 1
+    if family.window_key == "local_attention" and window:
+        window //= 2  # ModernBERT counts both sides
     return window or None
 
 

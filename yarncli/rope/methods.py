@@ -138,25 +138,19 @@ def _longrope(
     )
 
 
-def method_notes(method: str, *, length: int, original: int, is_mla: bool) -> list[str]:
-    """What a person should know before relying on `method`; lengths in tokens."""
-    notes = {
-        "yarn": ["Needs transformers 4.51 or later; older versions compute other frequencies."],
-        "linear": [
+def method_notes(method: str, *, original: int, is_mla: bool) -> list[str]:
+    """What a person should know before relying on `method`; `original` in tokens."""
+    found = []
+    if method == "linear":
+        found.append(
             f"max_position_embeddings stays {original:,}: vLLM and SGLang multiply it by the "
-            f"factor. llama.cpp does not: pass it -c {length}."
-        ],
-        "dynamic": [
-            f"max_position_embeddings stays {original:,}: it is the formula's L. Only transformers "
-            "computes dynamic scaling; for serving use --method ntk."
-        ],
-        "llama3": ["GGUF files carry it for Llama-class models only."],
-        "longrope": [
-            "vLLM uses the long factors for every prompt once it serves past the "
-            "original window; mlx-lm always does."
-        ],
-    }
-    found = list(notes.get(method, []))
+            "factor."
+        )
+    if method == "dynamic":
+        found.append(
+            f"max_position_embeddings stays {original:,}: it is the formula's L. For serving, "
+            "--method ntk is computed alike by every engine."
+        )
     if method in ("yarn", "linear", "ntk-by-parts", "llama3") and not is_mla:
         found.append(
             "The scaling is static: texts within the original window are read a little worse."

@@ -162,7 +162,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         planned,
         (
             *notes,
-            *method_notes(target.method, length=length, original=original, is_mla=rope.is_mla),
+            *method_notes(target.method, original=original, is_mla=rope.is_mla),
             *_window_notes(rope, scopes),
         ),
     )
@@ -336,7 +336,7 @@ def _rescaled(
         planned,
         (
             *notes,
-            *method_notes(kind, length=length, original=maximum, is_mla=rope.is_mla),
+            *method_notes(kind, original=maximum, is_mla=rope.is_mla),
             *_window_notes(rope, scaled),
         ),
     )

@@ -26,6 +26,9 @@ _SIZES = ("rope_theta", "partial_rotary_factor", _ORIGINAL, "truncate")
 _INTERPRETED = frozenset({*_NUMBERS, *_LISTS, *_TYPES, *_SIZES})
 _HAVE_ORIGINAL = ("llama3", "yarn", "longrope")
 
+# Far above any model, far below what would fill the memory.
+_MOST_LAYERS, _WIDEST_HEAD = 10_000, 65_536
+
 # θ and the place it was found in.
 FoundTheta = tuple[float, str]
 
@@ -41,10 +44,14 @@ class TextModel:
         self.fields = fields
         self.notes: list[str] = [family.remark] if family.remark else []
         self.length = fields.positive("max_position_embeddings", family.max_position_embeddings)
-        layers = fields.positive("num_hidden_layers", family.num_hidden_layers)
+        layers = fields.positive("num_hidden_layers", family.num_hidden_layers, _MOST_LAYERS)
         self.layer_count = layers * family.attention_per_layer
         self.heads = fields.positive("num_attention_heads", family.num_attention_heads)
         self.head_dim = self._head_dim()
+        if self.head_dim > _WIDEST_HEAD:
+            raise ConfigError(
+                f"The heads are {self.head_dim:,} wide; yarncli takes at most {_WIDEST_HEAD:,}."
+            )
         self.scaling = self._block("rope_scaling")
         self.parameters = self._block("rope_parameters")
 
@@ -164,9 +171,16 @@ class TextModel:
             if value is None and family.rotary_dim_key and f.has(family.rotary_dim_key):
                 value = f.positive(family.rotary_dim_key, 1) / self.head_dim
         if value is None and family.rotary_size_key == "qk_head_dim":
+            if block.path[-1] == "rope_scaling":
+                raise ConfigError(
+                    f"{where} is missing; without it transformers rotates the whole head of a "
+                    f"{family.model_type} model, which fails."
+                )
             value = f.positive("qk_rope_head_dim", family.qk_rope_head_dim or 0) / self.head_dim
         if value is None:
             value = family.partial_rotary_factor if default is None else default
+        if not 0 < value <= 1:
+            raise ConfigError(f"{where} is {value:g}; it must be above 0 and at most 1.")
         follows = family.honours_partial or family.rotary_size_key == "qk_head_dim"
         if value == 1.0 or follows or kind == "proportional":
             return value

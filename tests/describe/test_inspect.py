@@ -1,0 +1,130 @@
+"""inspect on the demo checkpoint and on configs of other shapes."""
+
+import json
+import math
+import struct
+
+import pytest
+from typer.testing import CliRunner
+
+from yarncli.cli.app import app
+from yarncli.demo import write_demo
+
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "architectures": ["Gemma3ForCausalLM"],
+    "max_position_embeddings": 32768,
+    "head_dim": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "num_hidden_layers": 12,
+    "hidden_size": 1152,
+    "rope_theta": 1000000,
+    "rope_local_base_freq": 10000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+    "torch_dtype": "bfloat16",
+}
+DEEPSEEK = {
+    "model_type": "deepseek_v3",
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 163840,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "rope_theta": 10000,
+    "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096,
+                     "mscale": 1.0, "mscale_all_dim": 1.0},
+    "quantization_config": {"quant_method": "fp8"},
+}  # fmt: skip
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+
+
+def described(tmp_path, config, *arguments):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    result = run(path, "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def demo(tmp_path):
+    return write_demo(tmp_path / "demo")
+
+
+def test_json_is_complete(demo):
+    found = json.loads(run(demo, "--json").stdout)
+    assert found["schema"] == 1
+    assert found["weights"] == {"parameters": {"F16": 650112}, "bytes": 1300224, "shards": 1}
+    assert found["tokenizer_limit"] == 256
+    assert found["tied_word_embeddings"] is True
+    # 3 layers × keys and values × 4 heads × 32 dimensions × 2 bytes.
+    assert found["kv_cache_bytes_per_token"] == 3 * 2 * 4 * 32 * 2
+    scope = found["scopes"]["model"]
+    assert scope["rotary_dim"] == 32
+    assert scope["inv_freq"] == pytest.approx([10000 ** (-i / 16) for i in range(16)])
+    assert {"rope_type", "rope_theta", "factor", "original_max_position_embeddings",
+            "max_position_embeddings", "attention_factor"} <= scope.keys()  # fmt: skip
+    assert {view["status"] for view in found["engines"]} == {"exact"}
+
+
+def test_a_preview_is_the_conversion(demo, tmp_path):
+    preview = json.loads(run(demo, "--json", "--length", "2k").stdout)
+    CliRunner().invoke(app, ["convert", str(demo), str(tmp_path / "out"), "--length", "2k"])
+    written = json.loads(run(tmp_path / "out", "--json").stdout)
+    assert preview["scopes"]["model"]["inv_freq"] == written["scopes"]["model"]["inv_freq"]
+    assert preview["plan"]["length"] == written["max_position_embeddings"] == 2048
+    assert written["scopes"]["model"]["attention_factor"] == pytest.approx(0.1 * math.log(8) + 1)
+
+
+def test_scopes_have_their_own_settings_and_windows_bound_the_cache(tmp_path):
+    found = described(tmp_path, GEMMA3)
+    full, sliding = found["scopes"]["full_attention"], found["scopes"]["sliding_attention"]
+    assert (full["rope_theta"], sliding["rope_theta"]) == (1000000, 10000)
+    assert full["layers"] == [5, 11]
+    assert sliding["windowed"] is True
+    per_layer = 2 * 1 * 256 * 2
+    assert found["kv_cache_bytes"] == per_layer * (2 * 32768 + 10 * 512)
+
+
+def test_latent_attention_caches_its_latent(tmp_path):
+    found = described(tmp_path, DEEPSEEK)
+    assert found["kv_cache_bytes_per_token"] == 2 * (512 + 64) * 2
+    assert found["quantization"] == "fp8"
+    scope = found["scopes"]["model"]
+    assert (scope["rotary_dim"], scope["attention_factor"]) == (64, 1.0)
+
+
+def test_the_table_has_a_row_per_pair_and_the_regimes_of_the_ramp(demo):
+    result = run(demo, "--factor", 8, "--table")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()[-16:]]
+    assert [row[-1] for row in rows] == ["kept"] + ["ramp"] * 6 + ["interpolated"] * 9
+    assert [int(row[0]) for row in rows] == list(range(16))
+
+
+def test_the_figure_is_drawn(demo, tmp_path):
+    png, svg = tmp_path / "rope.png", tmp_path / "rope.svg"
+    assert run(demo, "--factor", 8, "--plot", png).exit_code == 0
+    assert run(demo, "--factor", 8, "--plot", svg).exit_code == 0
+    data = png.read_bytes()
+    width, height = struct.unpack(">II", data[16:24])
+    assert data.startswith(b"\x89PNG")
+    assert width > height > 500
+    drawn = svg.read_text()
+    assert all(f"<!-- {label}" in drawn for label in ("ramp", "original window 256", "new window"))
+    assert run(demo, "--factor", 8, "--plot", svg).exit_code == 0
+    assert svg.read_text() == drawn
+    assert run(demo, "--plot", tmp_path / "rope.pdf").exit_code == 2
+    assert run(demo, "--plot", tmp_path / "no/rope.png").exit_code == 6
+
+
+def test_a_shape_that_is_refused_says_why(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "gpt2"}')
+    result = run(path)
+    assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+    assert "does not use RoPE" in result.stderr

@@ -1,0 +1,122 @@
+"""What a transformers release computes for configs: run by any Python that has one installed.
+
+Reads {"cases": [{"config", "length"}, …]} as JSON on stdin, or is called in-process. For each
+config: {"scopes": {name: {"inv_freq", "attention_scale"}}, "softmax"} or {"error"}.
+"""
+
+import copy
+import importlib
+import inspect
+import json
+import logging
+import sys
+import warnings
+
+
+def compute(config, length):
+    """The numbers of the model's own rotary class after a text of `length` tokens."""
+    try:
+        return _compute(copy.deepcopy(config), length)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _compute(raw, length):
+    import torch
+    from transformers import CONFIG_MAPPING
+
+    torch.set_num_threads(1)
+    config = CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+    text = config.get_text_config()
+    package = type(text).__module__.replace("configuration_", "modeling_")
+    module = importlib.import_module(package)
+    rotary_class = _rotary_class(module, type(text).__name__)
+    scopes = {}
+    for name, rotary in _instances(rotary_class, text):
+        layer_type = name if getattr(rotary, "layer_types", None) else None
+        prefix = f"{layer_type}_" if layer_type else ""
+        _grow(torch, rotary, length, layer_type)
+        scale = getattr(rotary, f"{prefix}attention_scaling", 1.0)
+        inv_freq = getattr(rotary, f"{prefix}inv_freq")
+        scopes[name] = {
+            "inv_freq": [float(f"{f:.9g}") for f in inv_freq.tolist()],
+            "attention_scale": float(scale),
+        }
+    return {"scopes": scopes, "softmax": _softmax(torch, module, text)}
+
+
+def _rotary_class(module, config_name):
+    stem = config_name.removesuffix("Config")
+    found = [
+        member
+        for name, member in vars(module).items()
+        if inspect.isclass(member)
+        and name.endswith("RotaryEmbedding")
+        and member.__module__ == module.__name__
+        and "config" in inspect.signature(member.__init__).parameters
+        and not any(part in name for part in ("Vision", "Audio", "Encoder", "DiT"))
+    ]
+    found.sort(key=lambda member: not member.__name__.startswith(stem))
+    return found[0]
+
+
+def _instances(rotary_class, text):
+    """Every rotary object that the model builds, by scope."""
+    import transformers
+
+    if transformers.__version__ >= "5":
+        rotary = rotary_class(config=text)
+        layer_types = getattr(rotary, "layer_types", None)
+        if not layer_types:
+            return [("model", rotary)]
+        return [(n, rotary) for n in dict.fromkeys(layer_types) if hasattr(rotary, f"{n}_inv_freq")]
+    if text.model_type in ("gemma3_text", "gemma3n_text"):
+        local = copy.deepcopy(text)
+        local.rope_theta = text.rope_local_base_freq
+        local.rope_scaling = {"rope_type": "default"}
+        return [
+            ("full_attention", rotary_class(config=text)),
+            ("sliding_attention", rotary_class(config=local)),
+        ]
+    if text.model_type == "olmo3":
+        return [
+            ("full_attention", rotary_class(config=text)),
+            ("sliding_attention", rotary_class(config=text, rope_type="default")),
+        ]
+    return [("model", rotary_class(config=text))]
+
+
+def _grow(torch, rotary, length, layer_type):
+    """One forward pass at the last position, which is what dynamic and longrope follow."""
+    keywords = {"layer_type": layer_type} if layer_type else {}
+    position = torch.tensor([[length - 1]])
+    hidden = torch.zeros(1, 1, 4)
+    try:
+        rotary(hidden, position, **keywords)
+    except (RuntimeError, IndexError, ValueError, TypeError):
+        rotary(hidden, position.expand(3, 1, 1), **keywords)
+
+
+def _softmax(torch, module, text):
+    """The softmax scale over 1/√d of the model's attention; 1 for models without MLA."""
+    if not getattr(text, "qk_rope_head_dim", None):
+        return 1.0
+    classes = [m for n, m in vars(module).items() if n.endswith("Attention") and inspect.isclass(m)]
+    own = [m for m in classes if m.__module__ == module.__name__ and "Flash" not in m.__name__]
+    with torch.device("meta"):
+        attention = own[0](text, 0)
+    return attention.scaling * attention.qk_head_dim**0.5
+
+
+def main():
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    import transformers
+
+    cases = json.load(sys.stdin)["cases"]
+    results = [compute(case["config"], case["length"]) for case in cases]
+    json.dump({"transformers": transformers.__version__, "results": results}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

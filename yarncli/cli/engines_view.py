@@ -1,0 +1,113 @@
+"""How `engines` reads a checkpoint and prints the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from yarncli import console
+from yarncli.checkpoint.provenance import read_provenance
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.rope.engines.intended import Intended
+from yarncli.rope.engines.registry import get_engine, judge
+from yarncli.rope.engines.view import SCHEMA, EngineView, ScopeView
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts on one checkpoint; `origin` says where "intended" comes from."""
+
+    name: str
+    origin: str
+    views: list[EngineView]
+
+
+def judged(checkpoint: Checkpoint, engines: Iterable[str], *, assume_like: str | None) -> Judged:
+    """Judge a checkpoint against its recorded plan, or else against transformers 5.
+
+    Raises:
+        UsageError: an unknown engine id.
+        CheckpointError: the config cannot be read at all.
+    """
+    chosen = [get_engine(name).id for name in engines]
+    config = checkpoint.config().value
+    history = read_provenance(checkpoint)
+    steps = history.steps if history else ()
+    meant = Intended.by_record(config, steps, assume_like=assume_like)
+    views = judge(
+        config, meant, engines=chosen, source=_launchable(checkpoint), assume_like=assume_like
+    )
+    return Judged(checkpoint.name, meant.origin if meant else "transformers 5", views)
+
+
+def _launchable(checkpoint: Checkpoint) -> str:
+    """What an engine can be started with: the Hub id, or the directory as the user named it."""
+    return checkpoint.repo_id if checkpoint.is_remote and checkpoint.repo_id else checkpoint.name
+
+
+def to_json(found: Judged) -> dict[str, Any]:
+    """The contract of `engines --json`."""
+    return {
+        "schema": SCHEMA,
+        "source": found.name,
+        "intended_from": found.origin,
+        "engines": [item.to_json() for item in found.views],
+    }
+
+
+def show(found: Judged, *, lines: bool) -> None:
+    """The table, what is wrong below it, and launch lines where they are asked for or needed."""
+    length = found.views[0].length
+    console.print_text(f"Meant: {length:,} tokens (from {found.origin})")
+    rows = [_row(item) for item in found.views]
+    console.print_table(["engine", "status", "serves", "attention", "what"], rows)
+    for item in found.views:
+        if item.launch and (lines or (item.status != "exact" and item.launch_is_exact)):
+            hint = "" if item.launch_is_exact else " (does not make it right)"
+            console.print_text(f"\n{item.engine.id}{hint}:\n  {item.launch}")
+    if any(item.engine.basis == "read" for item in found.views):
+        console.note("The rules of some engines were read, not run: see --explain ID.")
+
+
+def _row(item: EngineView) -> list[str | int | float | None]:
+    serves: str | int | None = item.served_length
+    if serves is None:
+        serves = "no limit" if item.scopes else None
+    scales = sorted({scope.attention_scale for scope in item.scopes})
+    shown = " / ".join(f"{scale:.5g}" for scale in scales) or None
+    what = item.summary()
+    extra = [note for note in item.notes if note not in what]
+    return [item.engine.id, item.status, serves, shown, "; ".join([what, *extra])]
+
+
+def explained(found: Judged) -> None:
+    """One engine: what it is, what it does in general, and every number for this checkpoint."""
+    for item in found.views:
+        engine = item.engine
+        how = "its own functions were run" if engine.basis == "run" else "its source was read"
+        console.print_heading(f"{engine.name} ({engine.versions}; {how})")
+        for text in engine.about:
+            console.print_text(f"- {text}")
+        console.print_text(f"\nThis checkpoint: {item.status}, {item.summary()}")
+        for note in item.notes:
+            console.print_text(f"- {note}")
+        for scope in item.scopes:
+            _explain_scope(scope)
+        if item.launch:
+            console.print_text(f"\n{item.launch}")
+
+
+def _explain_scope(scope: ScopeView) -> None:
+    console.print_text(f"\n{scope.scope}, at {scope.at_length:,} tokens:")
+    console.print_facts(
+        {
+            "attention scale": scope.attention_scale,
+            "of the intended": scope.attention_ratio,
+            "softmax scale": scope.softmax_scale_ratio,
+            "largest frequency deviation": scope.deviation,
+            "at pair": scope.deviation_at,
+        }
+    )
+    pairs = enumerate(scope.inv_freq)
+    console.print_table(["pair", "inv_freq"], [[i, value] for i, value in pairs])

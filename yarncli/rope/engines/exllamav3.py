@@ -1,0 +1,73 @@
+"""exllamav3: `rope_scaling` as it stands in the file; YaRN's factor from the two lengths."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from yarncli.rope.engines.reading import LoaderError, Model, is_v5_only, legacy
+from yarncli.rope.engines.view import (
+    Engine,
+    EngineCrash,
+    Launch,
+    Reading,
+    Used,
+    second_hand_softmax,
+)
+from yarncli.rope.engines.vllm import longrope_scale_by_lengths
+from yarncli.rope.parameters import RopeParameters
+
+_ORIGINAL = "original_max_position_embeddings"
+
+
+def read(model: Model) -> Reading:
+    """What exllamav3 computes; the cache size is the limit, by default max_position_embeddings.
+
+    Raises:
+        LoaderError: it refuses the config.
+        EngineCrash: it computes a factor below 1.
+    """
+    notes = []
+    if is_v5_only(model):
+        notes.append("reads rope_scaling; whether its version reads rope_parameters is not checked")
+    parameters = legacy(model, type_wins=False)
+    scopes = {name: _used(model, p) for name, p in parameters.items()}
+    return Reading(scopes, model.rope.max_position_embeddings, tuple(notes))
+
+
+def _used(model: Model, p: RopeParameters) -> Used:
+    match p.rope_type:
+        case "dynamic":
+            raise LoaderError("dynamic is not supported: ValueError.")
+        case "yarn":
+            original = model.block("rope_scaling").get(_ORIGINAL)
+            if original is not None:
+                factor = p.max_position_embeddings / original
+                if factor < 1:
+                    raise EngineCrash(f"It computes a factor of {factor:.3g} from the lengths.")
+                p = replace(p, factor=factor)
+            return Used(p, p.effective_attention_factor(), second_hand_softmax(model, p))
+        case "longrope":
+            return Used(p, longrope_scale_by_lengths(p))
+    return Used(p)
+
+
+def launch(parts: Launch) -> str:
+    """TabbyAPI, the usual server around exllamav3; it takes no config overrides."""
+    words = ["python", "main.py", "--model-name", parts.model.source]
+    return shlex.join([*words, "--max-seq-len", str(parts.length)])
+
+
+ENGINE = Engine(
+    "exllamav3",
+    "exllamav3",
+    "2026",
+    "read",
+    read,
+    launch,
+    about=(
+        "yarn: the factor is max_position_embeddings / original_max_position_embeddings wherever "
+        "the latter is given; `attention_factor`, the mscale pair and `truncate` are read.",
+        "dynamic is refused; longrope's `attention_factor` is not read.",
+    ),
+)

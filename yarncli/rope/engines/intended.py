@@ -1,0 +1,120 @@
+"""What a checkpoint is meant to compute: its recorded plan, or what transformers 5 reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+from yarncli.rope.engines import transformers_5
+from yarncli.rope.engines.reading import LoaderError, Model, read_model
+from yarncli.rope.engines.view import EngineCrash, Used
+from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.plan import RopePlan
+
+
+class RecordedStep(Protocol):
+    """One step of `yarncli.json`."""
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """The plan as plain data; empty for a step without one."""
+
+    @property
+    def baked(self) -> Mapping[str, Any] | None:
+        """What was moved into the weights, if anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """What is meant per scope, the window in tokens, and where that is known from."""
+
+    scopes: Mapping[str, Used]
+    length: int
+    origin: str
+
+    @classmethod
+    def by_config(cls, model: Model) -> Intended:
+        """What transformers 5 computes; plain RoPE where it refuses."""
+        try:
+            scopes = transformers_5.read(model).scopes
+        except (LoaderError, EngineCrash):
+            scopes = {n: Used(s.parameters) for n, s in model.rope.scopes.items()}
+        return cls(_meant(model, scopes), model.length, "transformers 5")
+
+    @classmethod
+    def by_plan(cls, config: Mapping[str, Any], plan: RopePlan) -> Intended:
+        """What a plan means for the config that was, or will be, written from it.
+
+        Raises:
+            CheckpointError: the config's sizes cannot be read.
+        """
+        after = {scope.name: scope.after for scope in plan.scopes}
+        return _planned(config, after, plan.length, None, None)
+
+    @classmethod
+    def by_record(
+        cls,
+        config: Mapping[str, Any],
+        steps: Iterable[RecordedStep],
+        *,
+        assume_like: str | None = None,
+    ) -> Intended | None:
+        """What the steps of `yarncli.json` mean for the config; `None` where they say nothing.
+
+        Raises:
+            CheckpointError: the config's sizes cannot be read, or a recorded value is impossible.
+        """
+        plan: Mapping[str, Any] = {}
+        baked: Mapping[str, Any] | None = None
+        for step in steps:
+            plan = step.plan if step.plan.get("scopes") else plan
+            baked = step.baked or baked
+        if not plan and baked is None:
+            return None
+        after = {
+            name: _parameters(scope["after"]) for name, scope in plan.get("scopes", {}).items()
+        }
+        return _planned(config, after, plan.get("length"), baked, assume_like)
+
+
+def _planned(
+    config: Mapping[str, Any],
+    after: Mapping[str, RopeParameters],
+    length: int | None,
+    baked: Mapping[str, Any] | None,
+    assume_like: str | None,
+) -> Intended:
+    """Planned scopes from the plan, the others as transformers 5 reads them."""
+    model = read_model(config, length=length, assume_like=assume_like)
+    read = Intended.by_config(model).scopes
+    scopes = {n: transformers_5.used(model, after[n]) if n in after else u for n, u in read.items()}
+    if baked is not None:
+        scopes = {name: _baked(used, baked) for name, used in scopes.items()}
+    return Intended(scopes, model.length, "yarncli.json")
+
+
+def _meant(model: Model, scopes: Mapping[str, Used]) -> Mapping[str, Used]:
+    """The numbers of transformers 5; a marked bake has its temperature in the weights."""
+    marker = model.config.get("yarncli_baked") or model.text.get("yarncli_baked")
+    if not marker:
+        return scopes
+    baked = marker if isinstance(marker, Mapping) else {}
+    return {name: _baked(used, baked) for name, used in scopes.items()}
+
+
+def _baked(used: Used, baked: Mapping[str, Any]) -> Used:
+    """Neutral: the config's temperature is 1. Residual: it is the method's own again."""
+    if baked.get("form") != "residual":
+        return replace(used, attention_scale=1.0)
+    plain = replace(used.parameters, attention_factor=None, mscale=None, mscale_all_dim=None)
+    return replace(used, attention_scale=plain.effective_attention_factor())
+
+
+def _parameters(recorded: Mapping[str, Any]) -> RopeParameters:
+    """The setting that `parameters_to_json` wrote down."""
+    names = {field.name for field in fields(RopeParameters)} - {"extra"}
+    known: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in names
+    }
+    return RopeParameters(**known, extra={k: v for k, v in recorded.items() if k not in names})
