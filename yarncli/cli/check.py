@@ -1,0 +1,82 @@
+"""`yarncli check`: what is wrong with the RoPE part of a model repository."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from yarncli.cli import options
+
+EXAMPLES = [
+    ("yarncli check ./model", "Check config, tokenizer, weight index and shard headers."),
+    ("yarncli check */config.json --strict", "Check many configs; warnings fail too."),
+    ("yarncli check hf://Qwen/Qwen3-8B", "Check a model on the Hub; no weights are fetched."),
+    ("yarncli check ./model --engine vllm", "Fail if vLLM would not do what is meant."),
+    ("yarncli check ./model --fix", "Mend what is certain, and say what was changed."),
+    ("yarncli check --explain v5-only", "What a rule is about."),
+]
+
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PATH...",
+        show_default=False,
+        help="Config files, checkpoint directories, or hf://org/name.",
+    ),
+]
+
+
+def check(
+    paths: Paths = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be mended with certainty.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option("--ignore", metavar="ID", help="Leave out a rule; may be repeated."),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine", metavar="ID", help="What this engine misreads is an error; repeatable."
+        ),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Check the whole directory of each file given."),
+    ] = False,
+    require_weights: Annotated[
+        bool,
+        typer.Option("--require-weights", help="Weights that are not there are an error."),
+    ] = False,
+    format: Annotated[
+        Literal["text", "github"],
+        typer.Option("--format", help="How to print findings; github makes annotations."),
+    ] = "text",
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="Explain a rule and stop.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Tell what is wrong with the RoPE part of configs and checkpoints.
+
+    Ends with 1 if there are errors, or if --fix changed a file. Configs of other models pass in
+    silence. Nothing is fetched without hf://.
+    """
+    from yarncli.cli import check_view
+
+    if explain is not None:
+        check_view.print_rule(explain)
+        return
+    reports = check_view.check_all(
+        paths or [],
+        ignore=ignore or [],
+        engines=engine or [],
+        fix=fix,
+        whole=whole,
+        require_weights=require_weights,
+    )
+    check_view.show(reports, "json" if json else format)
+    check_view.finish(reports, strict=strict)
