@@ -11,7 +11,6 @@ questions inside 256 tokens, which is enough to show what RoPE scaling does beyo
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import random
 import time
@@ -23,7 +22,10 @@ from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from yarncli.checkpoint.source import open_checkpoint
+from yarncli.convert.convert import prepare, write_copy
 from yarncli.evaluate.prompts import PromptBuilder, Wording
+from yarncli.rope.plan import Target
 
 WINDOW = 256
 FACTOR = 8.0
@@ -56,12 +58,6 @@ BASE_CONFIG: dict[str, object] = {
     "torch_dtype": "float16",
     "use_cache": True,
     "vocab_size": 512,
-}
-YARN = {
-    "rope_type": "yarn",
-    "type": "yarn",
-    "factor": FACTOR,
-    "original_max_position_embeddings": WINDOW,
 }
 
 
@@ -283,9 +279,8 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def save(model: LlamaForCausalLM, config: dict[str, object], out: Path) -> None:
-    """Write fp16 weights and the config as given, not as the installed transformers spells it."""
-    out.mkdir(parents=True, exist_ok=True)
+def save_weights(model: LlamaForCausalLM, out: Path) -> None:
+    """Write fp16 weights; the tied output matrix once."""
     tensors = {
         name: weight.detach().to(torch.float16).contiguous()
         for name, weight in model.state_dict().items()
@@ -293,22 +288,6 @@ def save(model: LlamaForCausalLM, config: dict[str, object], out: Path) -> None:
     }
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)  # safetensors makes it private
-    write_json(out / "config.json", config)
-    write_json(
-        out / "generation_config.json",
-        {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD},
-    )
-    write_json(
-        out / "tokenizer_config.json",
-        {
-            "bos_token": "<s>",
-            "clean_up_tokenization_spaces": False,
-            "eos_token": "</s>",
-            "model_max_length": config["max_position_embeddings"],
-            "pad_token": "<pad>",
-            "tokenizer_class": "PreTrainedTokenizerFast",
-        },
-    )
 
 
 def train_base(out: Path, seed: int, steps: int) -> None:
@@ -326,28 +305,35 @@ def train_base(out: Path, seed: int, steps: int) -> None:
             yield rows.batch(32, WINDOW // 2) if step < 0.3 * steps else rows.batch(16, WINDOW)
 
     train(model, batches(), steps, (0.02, 3e-3), (100, 0.3, 0.02))
-    save(model, BASE_CONFIG, out)
+    save_weights(model, out)
+    # As written here, not as the installed transformers would spell it.
+    write_json(out / "config.json", BASE_CONFIG)
+    write_json(
+        out / "generation_config.json",
+        {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD},
+    )
+    write_json(
+        out / "tokenizer_config.json",
+        {
+            "bos_token": "<s>",
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "</s>",
+            "model_max_length": WINDOW,
+            "pad_token": "<pad>",
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        },
+    )
 
 
 def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
-    """Fine-tune with YaRN ×8 on prompts of 4 windows only; it is then tested at 8 windows."""
+    """Convert with YaRN ×8 and fine-tune on texts of 4 windows; it is then tested at 8 windows."""
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     rows = Rows(tokenizer, random.Random(f"tuned/{seed}"))
-    config = {
-        **BASE_CONFIG,
-        "max_position_embeddings": int(WINDOW * FACTOR),
-        "rope_scaling": dict(YARN),
-        "rope_parameters": {**YARN, "rope_theta": BASE_CONFIG["rope_theta"]},
-    }
-    model = LlamaForCausalLM.from_pretrained(
-        base,
-        config=LlamaConfig(**copy.deepcopy(config)),  # it writes θ into the dicts it is given
-        dtype=torch.float32,
-    )
+    write_copy(prepare(open_checkpoint(str(base)), Target("yarn", factor=FACTOR)), out)
+    model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
     batches = iter(lambda: rows.batch(4, WINDOW * 4), None)
     train(model, batches, steps, (0.004, 6e-4), (1, 0.0, 0.0))
-    save(model, config, out)
-    tokenizer.save(str(out / "tokenizer.json"))
+    save_weights(model, out)
 
 
 def main() -> None:

@@ -51,8 +51,8 @@ def minihub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)

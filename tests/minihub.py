@@ -111,7 +111,8 @@ class MiniHub:
 
     @property
     def storage_url(self) -> str:
-        return f"http://127.0.0.1:{self._servers[1].server_port}"
+        # Another host name: clients of 1.x compare names without ports.
+        return f"http://localhost:{self._servers[1].server_port}"
 
     def __enter__(self) -> MiniHub:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -188,3 +189,17 @@ def test_the_hooks_run_commands_that_exist(run: Callable[..., Any], write: Write
         program, command, *arguments = hook["entry"].split()
         assert (program, command) == ("yarncli", "check")
         assert run(*arguments, "config.json").exit_code == 0
+
+
+def test_the_pages_of_the_docs_are_current() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "rule_pages.py"))
+    folder = ROOT / "docs" / "rules"
+    written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert written == script["pages"]()
+
+
+def test_the_docs_name_every_hook_and_option() -> None:
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    options = set(re.findall(r"--[a-z-]+", (ROOT / "yarncli/cli/check.py").read_text()))
+    for word in {*hooks(), *options}:
+        assert word in page, word

@@ -370,7 +370,7 @@ def test_shared_files_are_not_changed(tmp_path: Path) -> None:
 def test_space(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     require_space(tmp_path, free // 2)
-    with pytest.raises(OutputError, match=r"GB free but .* GB are needed"):
+    with pytest.raises(OutputError, match=r"MB free but .* MB are needed"):
         require_space(tmp_path, free * 2)
 
 

@@ -158,9 +158,6 @@ def odd_cases():
     yield "phi3 as published", published, EXTENDED
     yield "phi3 as published, short text", published, 100
     yield "phi3 su", published | {"rope_scaling": {**lists, "type": "su"}}, EXTENDED
-    mscale = {"short_mscale": 1.2, "long_mscale": 1.3, "original_max_position_embeddings": ORIGINAL}
-    phimoe = published | {"model_type": "phimoe", "rope_scaling": lists | mscale}
-    yield "phimoe, short text", phimoe, 100
     yield "olmo2, strict", flat("olmo2", "linear", "legacy") | {
         "rope_scaling": {"type": "linear", "factor": 8.0}}, EXTENDED  # fmt: skip
     yield "mistral with head_dim", flat("mistral", "yarn", "both") | {"head_dim": 64}, EXTENDED

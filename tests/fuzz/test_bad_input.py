@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from yarncli.hub import failures
 
 SHARD = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -198,7 +202,45 @@ def test_sources_that_are_none(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_the_hub_says_no(minihub: Any, run_all: RunAll, status: int) -> None:
+def test_the_hub_says_no(
+    minihub: Any, run_all: RunAll, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(failures, "RETRY_WAITS", (0.0,))
     minihub.add_repo("org/model", {"config.json": b"{}"})
     minihub.fail("GET", "/api/models", times=1000, status=status)
     assert set(run_all("hf://org/model").values()) == {5}
+
+
+def test_there_is_no_network(
+    minihub: Any, run_all: RunAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "RETRY_WAITS", (0.0,))
+    from huggingface_hub import constants
+
+    nobody = "http://127.0.0.1:9"  # the discard port, where nothing listens
+    monkeypatch.setenv("HF_ENDPOINT", nobody)
+    monkeypatch.setattr(constants, "ENDPOINT", nobody)
+    assert set(run_all("hf://org/model").values()) == {5}
+
+
+@pytest.mark.parametrize("arguments", [["check", "--fix"], ["convert", "--factor", "4"]])
+def test_a_full_disk(model: Path, tmp_path: Path, arguments: list[str]) -> None:
+    """No file may grow past its first bytes, as on a disk that is full."""
+    text = (model / "config.json").read_text().replace("{", '{\n  "seq_length": 1024,', 1)
+    (model / "config.json").write_text(text)
+    before = {p.name: p.read_bytes() for p in model.iterdir()}
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "from yarncli.cli.app import main; main()"
+    )
+    out = [str(tmp_path / "out")] if arguments[0] == "convert" else []
+    done = subprocess.run(
+        [sys.executable, "-c", code, arguments[0], str(model), *out, *arguments[1:]],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 6
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
+    assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]

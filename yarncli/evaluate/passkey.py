@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluate import prompts as prompts_module
@@ -13,11 +13,28 @@ from yarncli.evaluate.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Word
 from yarncli.evaluate.report import Cell, summarise
 from yarncli.extras import require_extra
 
-if TYPE_CHECKING:
-    from yarncli.evaluate.local.load import LoadSettings
-
 Decode = Literal["fast", "greedy"]
 Chat = bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """How to load.
+
+    Attributes:
+        dtype: float32, float16, bfloat16, or "auto": the checkpoint's own on a GPU, float32 on
+            a CPU.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        attn_implementation: as in transformers; None takes its default.
+        trust_remote_code: run code that comes with the checkpoint.
+        adapter: directory of a PEFT adapter to put on top.
+    """
+
+    dtype: str = "auto"
+    device: str = "auto"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -219,8 +236,6 @@ def evaluate(
         UsageError: a length is too short for a prompt.
     """
     require_extra("check-passkey", "torch", "transformers")
-    from yarncli.evaluate.local.load import LoadSettings
-
     chosen = settings or LoadSettings()
     codec = make_codec(directory, False, trust_remote_code=chosen.trust_remote_code)
     cells = []
@@ -238,8 +253,13 @@ def evaluate(
     return cells
 
 
-def require_accuracy(cells: Sequence[Cell], minimum: float) -> None:
+def require_accuracy(cells: Sequence[Cell], minimum: float, name: str = "") -> None:
     """The gate of `--min-accuracy`.
+
+    Args:
+        cells: of one setting.
+        minimum: share of keys that must be found at every length.
+        name: of the setting, for the message.
 
     Raises:
         CheckFailed: some length's accuracy is below `minimum`; all such are named.
@@ -247,4 +267,5 @@ def require_accuracy(cells: Sequence[Cell], minimum: float) -> None:
     low = [r for r in summarise(cells) if r.accuracy < minimum]
     if low:
         named = ", ".join(f"{r.accuracy:.2f} at {r.length:,}" for r in low)
-        raise CheckFailed(f"Accuracy is below {minimum:g}: {named}.")
+        of = f" of {name}" if name else ""
+        raise CheckFailed(f"Accuracy{of} is below {minimum:g}: {named}.")

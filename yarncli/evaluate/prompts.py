@@ -15,8 +15,9 @@ from yarncli.errors import UsageError
 
 KeyKind = Literal["digits", "words"]
 
-# One prompt costs a few encodes; this many means that the tokenizer cannot hit the length.
-_MAX_ENCODES = 96
+# One prompt costs a few encodes. A tokenizer may skip a length when text grows at its end; then
+# the needle is moved by a character, a few times.
+_TRIES, _SHIFTS = 16, 12
 
 # Two of these make a key of `--keys words`: short and common, so that every tokenizer has them.
 _WORDS = re.findall(
@@ -226,32 +227,29 @@ class PromptBuilder:
 
         A secant search on characters per token over whole tokenised prompts, then single
         characters; without `fill` both sides grow together, with it the side before the needle
-        stays where `depth` puts it.
+        stays where `depth` puts it, to a few characters.
 
         Returns:
             Characters before and after the needle, and the token ids of prompt and key together.
         """
-        shortest: int | None = None
-        tried: dict[int, int] = {}
         # Without a guess, the first try measures everything but the filler.
         total = fill if fill is not None else 0
-        while len(tried) < _MAX_ENCODES:
-            before = min(round(depth * (total if fill is None else fill)), total)
-            text = self._rendered(self._user_text(key, before, total - before))
-            whole = self.encode(f"{text} {key}")
-            missing = length - len(whole)
-            if missing == 0:
-                return before, total - before, whole
-            tried[total] = missing
-            if total == 0 and missing < 0:
-                shortest = len(whole)
-                break
-            total = _next_try(tried, total, self._characters_per_token())
-        if shortest is not None:
-            raise UsageError(
-                f"A passkey prompt needs at least {shortest} tokens with this tokenizer; "
-                f"{length} is too short. Give longer --lengths."
-            )
+        for shift in range(_SHIFTS):
+            tried: dict[int, int] = {}
+            while len(tried) < _TRIES:
+                before = min(round(depth * (total if fill is None else fill)), total)
+                before = before - shift if before >= shift else min(before + shift, total)
+                text = self._rendered(self._user_text(key, before, total - before))
+                whole = self.encode(f"{text} {key}")
+                tried[total] = length - len(whole)
+                if tried[total] == 0:
+                    return before, total - before, whole
+                if total == 0 and tried[total] < 0:
+                    raise UsageError(
+                        f"A passkey prompt needs at least {len(whole)} tokens with this tokenizer; "
+                        f"{length} is too short. Give longer --lengths."
+                    )
+                total = _next_try(tried, total, self._characters_per_token())
         raise UsageError(
             f"No filler text gives a prompt of exactly {length} tokens with this tokenizer. "
             "Try a length a few tokens away, or another filler text."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.request import Request, urlopen
 
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluate.prompts import PasskeyPrompt, is_correct
@@ -106,7 +108,7 @@ class Server:
             raise UsageError(
                 f"{self.settings.base_url} offers these models: {offered}. Name one with --model."
             )
-        return names[0]
+        return str(names[0])
 
     def _cell(self, prompt: PasskeyPrompt) -> Cell:
         text, counted = self._ask(prompt)
@@ -213,3 +215,66 @@ def _said(error: Any) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     text = str(body.get("message") or body.get("detail") or error.message)
     return " ".join(text.split())[:300].rstrip(".") + "."
+
+
+@dataclass(frozen=True)
+class ServerTokenizer:
+    """The server's own tokenizer, over the `/tokenize` and `/detokenize` of vLLM and llama.cpp.
+
+    Args:
+        base_url: as in `ServerSettings`; the two addresses are beside `/v1`.
+        model: the name the server knows.
+        api_key: sent as the bearer token.
+    """
+
+    base_url: str
+    model: str
+    api_key: str | None = None
+    eos_token_id: None = None
+    eos_token: None = None
+    chat_template: None = None
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`.
+
+        Raises:
+            UsageError: the server offers no tokenizer.
+        """
+        # Each server reads its own two of these names and ignores the others.
+        body = {
+            "model": self.model,
+            "prompt": text,
+            "add_special_tokens": add_special_tokens,
+            "content": text,
+            "add_special": add_special_tokens,
+        }
+        tokens = self._post("tokenize", body).get("tokens")
+        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+            raise self._missing()
+        return tokens
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        """Text of token ids. Raises as `encode`."""
+        answer = self._post("detokenize", {"model": self.model, "tokens": ids})
+        text = answer.get("prompt", answer.get("content"))
+        if not isinstance(text, str):
+            raise self._missing()
+        return text
+
+    def _post(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        address = self.base_url.rstrip("/").removesuffix("/v1") + f"/{name}"
+        request = Request(address, json.dumps(body).encode(), headers, method="POST")
+        try:
+            with urlopen(request, timeout=60) as response:
+                found = json.load(response)
+        except (OSError, ValueError) as error:
+            raise self._missing() from error
+        return found if isinstance(found, dict) else {}
+
+    def _missing(self) -> UsageError:
+        return UsageError(
+            f"{self.base_url} offers no tokenizer. Name the model's own with --tokenizer SOURCE."
+        )

@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 RETRY_WAITS = (1.0, 3.0)  # seconds before each further try of a request that failed in passing
 _LONGEST_WAIT = 60.0  # seconds that a server may ask to wait before the command gives up
+_NOT_FOUND = (
+    "the Hub has no such model, or it is private. Check the name; for a private model log in with "
+    "`hf auth login` or set HF_TOKEN."
+)
 _PASSING = {408, 429, 500, 502, 503, 504}
 
 
@@ -65,8 +69,7 @@ def _sentence(error: BaseException) -> str:
     table: list[tuple[Any, str]] = [  # subclasses before their bases
         (errors.GatedRepoError, "access must be granted first. Ask for it on the model's page on "
          "the Hub, then log in with `hf auth login` or set HF_TOKEN."),
-        (errors.RepositoryNotFoundError, "the Hub has no such model, or it is private. Check the "
-         "name; for a private model log in with `hf auth login` or set HF_TOKEN."),
+        (errors.RepositoryNotFoundError, _NOT_FOUND),
         (errors.RevisionNotFoundError, "the model has no such revision. Check the branch, tag or "
          "commit after the @."),
         (errors.DisabledRepoError, "the Hub has disabled access to this model."),
@@ -87,7 +90,7 @@ def _sentence(error: BaseException) -> str:
         (httpx.ConnectError, "the Hub cannot be reached. Check the network and HF_ENDPOINT, or set "
          "HF_HUB_OFFLINE=1 to use what is in the cache."),
         (httpx.InvalidURL, "HF_ENDPOINT is not a valid address."),
-        (httpx.UnsupportedProtocol, "HF_ENDPOINT is not a valid address. It starts with https://."),
+        (httpx.UnsupportedProtocol, "HF_ENDPOINT is not a valid address. Start it with https://."),
     ]  # fmt: skip
     for kind, sentence in table:
         if isinstance(error, kind):
@@ -99,11 +102,13 @@ def _sentence(error: BaseException) -> str:
 
 def _status_sentence(error: Any) -> str:
     status = error.response.status_code
+    if status == 401 and "Authorization" not in error.response.request.headers:
+        return _NOT_FOUND  # without a token the Hub says the same of missing and private models
     sentences = {
         400: "the Hub calls the request malformed.",
         401: "the Hub does not accept the token. Log in again with `hf auth login`, or correct "
         "HF_TOKEN.",
-        403: "the token does not permit this. Use one with the needed rights (`hf auth login`).",
+        403: "access is denied. Log in with a token that has the needed rights (`hf auth login`).",
         404: "the Hub does not have it. Check the name and HF_ENDPOINT.",
         409: "it conflicts with what is already on the Hub.",
         412: "the branch has moved in the meantime. Run the command again.",

@@ -27,6 +27,10 @@ class NoFastPath(Exception):
     """This model's attention cannot be computed here; the plain path must be taken."""
 
 
+class SharedKeysLost(NoFastPath):
+    """The model makes its keys from what it cached (MLA), so branches cannot share a prefix."""
+
+
 class TrackLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values: a text of one row, and branches of several that start from it.
 
@@ -275,8 +279,7 @@ def _checked_prefix(
             raise NoFastPath(f"attention with {name}")
     prefix: tuple[torch.Tensor, torch.Tensor] | None = getattr(key, "shared_prefix", None)
     if query.shape[0] > 1 and prefix is None:
-        # The model changed the keys after caching them, so what they share is lost.
-        raise NoFastPath("keys that change after the cache")
+        raise SharedKeysLost("keys that change after the cache")
     return prefix
 
 

@@ -48,10 +48,13 @@ def estimate(
     layers = _number(config, "num_hidden_layers", "n_layer", "num_layers")
     heads = _number(config, "num_attention_heads", "n_head") or 1
     head_dim = _number(config, "head_dim") or hidden // heads
+    expanded = 0
     if _number(config, "kv_lora_rank"):
-        # MLA as transformers runs it: whole keys and values per head.
-        nope = _number(config, "qk_nope_head_dim") + _number(config, "qk_rope_head_dim")
-        per_layer = heads * (nope + _number(config, "v_head_dim"))
+        # MLA caches latents, and expands those of all tokens in one layer at a time.
+        rope_dim = _number(config, "qk_rope_head_dim")
+        per_layer = _number(config, "kv_lora_rank") + rope_dim
+        per_head = _number(config, "qk_nope_head_dim") + rope_dim + _number(config, "v_head_dim")
+        expanded = heads * per_head * length * size
     else:
         per_layer = 2 * (_number(config, "num_key_value_heads") or heads) * head_dim
     kv_per_token = layers * per_layer * size
@@ -60,7 +63,10 @@ def estimate(
     budget = max(_SMALL, int(_CHUNK_SHARE * kv_per_token * length))
     chunk = min(max(budget // per_token, 128), 8192)
     return MemoryEstimate(
-        parameters * size, kv_per_token * length, per_token * min(chunk, length), chunk
+        parameters * size,
+        kv_per_token * length,
+        per_token * min(chunk, length) + expanded,
+        chunk,
     )
 
 

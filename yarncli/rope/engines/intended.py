@@ -35,11 +35,13 @@ class Intended:
 
     @classmethod
     def by_config(cls, model: Model) -> Intended:
-        """What transformers 5 computes; plain RoPE where it refuses."""
+        """What transformers 5 computes; plain RoPE where it does not load the config."""
         try:
             scopes = transformers_5.read(model).scopes
-        except (LoaderError, EngineCrash):
+        except LoaderError:
             scopes = {n: Used(s.parameters) for n, s in model.rope.scopes.items()}
+        except EngineCrash:
+            scopes = {n: _formula(s.parameters) for n, s in model.rope.scopes.items()}
         return cls(_meant(model, scopes), model.length, "transformers 5")
 
     @classmethod
@@ -78,6 +80,11 @@ class Intended:
         return _planned(config, after, plan.get("length"), baked, assume_like)
 
 
+def _formula(p: RopeParameters) -> Used:
+    """The numbers of the setting itself, where transformers 5 fails for another reason."""
+    return Used(p, p.effective_attention_factor())
+
+
 def _planned(
     config: Mapping[str, Any],
     after: Mapping[str, RopeParameters],
@@ -88,7 +95,12 @@ def _planned(
     """Planned scopes from the plan, the others as transformers 5 reads them."""
     model = read_model(config, length=length, assume_like=assume_like)
     read = Intended.by_config(model).scopes
-    scopes = {n: transformers_5.used(model, after[n]) if n in after else u for n, u in read.items()}
+    scopes = {
+        name: replace(_formula(after[name]), softmax_scale_ratio=used.softmax_scale_ratio)
+        if name in after
+        else used
+        for name, used in read.items()
+    }
     if baked is not None:
         scopes = {name: _baked(used, baked) for name, used in scopes.items()}
     return Intended(scopes, model.length, "yarncli.json")

@@ -136,9 +136,8 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
         raise LoaderError(model.refusal)
     found = {}
     for name, scope in model.rope.scopes.items():
-        method = "ntk" if scope.parameters.rope_type == "default" else scope.parameters.rope_type
-        reason = model.family.refuses.get(method)
-        if reason:
+        reason = model.family.refuses.get(scope.parameters.rope_type)
+        if reason and model.rope.model_type != "phimoe":
             raise LoaderError(f"{model.rope.model_type} cannot load it: {reason}.")
         found[name] = scope.parameters
     return found

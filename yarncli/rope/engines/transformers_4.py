@@ -12,7 +12,7 @@ from yarncli.rope.engines.reading import (
     legacy,
     refuse_aliases,
 )
-from yarncli.rope.engines.transformers_5 import launch
+from yarncli.rope.engines.transformers_5 import launch, phimoe_scale
 from yarncli.rope.engines.view import Engine, EngineCrash, Reading, Used, mla_softmax
 from yarncli.rope.formulas import longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
@@ -54,6 +54,7 @@ _OWN_ROTARY: dict[str, tuple[str, ...]] = {
     "dbrx": (),
     "idefics": (),
     "modernbert-decoder": (),
+    "nemotron": (),
 }
 _SOFTMAX = frozenset({"deepseek_v3", "longcat_flash"})
 # Config classes that leave head_dim empty, which yarn, dynamic and longrope then fail on.
@@ -79,8 +80,6 @@ _FACTOR_ONLY = (frozenset({"type", "factor"}), ("linear", "dynamic"))
 _LISTS_ONLY = (frozenset({"type", "short_factor", "long_factor"}), ("longrope", "su", "yarn"))
 _STRICT = {
     "chameleon": _FACTOR_ONLY,
-    "hunyuan_v1_dense": _FACTOR_ONLY,
-    "hunyuan_v1_moe": _FACTOR_ONLY,
     "olmo": _FACTOR_ONLY,
     "olmo2": _FACTOR_ONLY,
     "phi3": _LISTS_ONLY,
@@ -121,6 +120,8 @@ def _yarn_57(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
 def _longrope(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
     """All of 4.x: only the top-level original length counts, and it overrides the factor."""
     original = model.text.get(_ORIGINAL, model.family.original_max_position_embeddings)
+    if model.rope.model_type == "phimoe":
+        original = model.block("rope_scaling").get(_ORIGINAL, original)
     if original:
         factor = p.max_position_embeddings / original
     elif p.factor is not None:
@@ -152,7 +153,15 @@ def _reader(version: str, known: frozenset[str], yarn: Yarn) -> Callable[[Model]
 
 
 def _refuse_strict(model: Model) -> None:
+    """What single config classes insist on.
+
+    Raises:
+        LoaderError: it is not given.
+    """
     block = model.block("rope_scaling")
+    mscales = [block.get(name) for name in ("short_mscale", "long_mscale")]
+    if model.rope.model_type == "phimoe" and block and None in mscales:
+        raise LoaderError("phimoe needs the numbers short_mscale and long_mscale.")
     rule = _STRICT.get(model.rope.model_type)
     if rule is None or not block:
         return
@@ -169,6 +178,7 @@ def _used(model: Model, p: RopeParameters, version: str, yarn: Yarn) -> Used:
     own = _OWN_ROTARY.get(kind)
     if own is not None and p.rope_type not in own:
         return Used(replace(p, rope_type="default"))
+    _crash_on_habits(model, p, version)
     needs_width = kind in _NO_HEAD_DIM[version] and model.text.get("head_dim") is None
     if needs_width and p.rope_type in ("yarn", "dynamic", "longrope"):
         raise EngineCrash(
@@ -182,13 +192,32 @@ def _used(model: Model, p: RopeParameters, version: str, yarn: Yarn) -> Used:
         return Used(p, scale, softmax)
     if p.rope_type == "longrope":
         p, scale = _longrope(model, p)
+        if kind == "phimoe":
+            scale = phimoe_scale(p, model.length)
         return Used(p, scale, softmax)
     stated = model.block("rope_scaling") or model.family.rope_defaults
     if p.rope_type == "llama3" and _ORIGINAL not in stated:
         raise EngineCrash("llama3 without original_max_position_embeddings: KeyError.")
-    if p.rope_type == "llama3" and kind == "gpt_oss" and version == "4.55":
-        raise EngineCrash("llama3 for gpt_oss: AttributeError while the config is checked.")
     return Used(p, 1.0, softmax)
+
+
+def _crash_on_habits(model: Model, p: RopeParameters, version: str) -> None:
+    """What single model classes fail on.
+
+    Raises:
+        EngineCrash: such a case.
+    """
+    kind = model.rope.model_type
+    if kind == "gpt_oss" and p.rope_type == "llama3" and version == "4.55":
+        raise EngineCrash("llama3 for gpt_oss: AttributeError while the config is checked.")
+    if kind == "llama4_text" and p.rope_type not in ("default", "llama3"):
+        raise EngineCrash(f"llama4 computes llama3 whatever the type; {p.rope_type}: KeyError.")
+    if kind.startswith("hunyuan_v1") and p.rope_type == "dynamic":
+        raise EngineCrash(f"{kind}: dynamic needs alpha, KeyError.")
+    if kind == "jetmoe" and version != "4.57":
+        raise EngineCrash("jetmoe: it computes half the frequencies the heads need.")
+    if kind in ("qwen3_vl_text", "qwen3_vl_moe_text") and not model.block("rope_scaling"):
+        raise EngineCrash(f"{kind} needs rope_scaling with mrope_section.")
 
 
 def _engine(version: str, versions: str, known: frozenset[str], yarn: Yarn, about: str) -> Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from yarncli.rope.engines.reading import Model, refuse_aliases, version_5
+from yarncli.rope.engines.reading import LoaderError, Model, refuse_aliases, version_5
 from yarncli.rope.engines.view import Engine, EngineCrash, Launch, Reading, Used, mla_softmax
 from yarncli.rope.parameters import RopeParameters
 
@@ -16,6 +16,16 @@ MLA_SOFTMAX = frozenset(
     hy_v4 kimi_k2 longcat_flash minicpm3 mistral4 mistral_large4_text youtu
     """.split()
 )
+
+
+# Model types whose config class leaves head_dim empty, which these RoPE types then fail on.
+_NO_HEAD_DIM = frozenset(
+    """
+    hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text minimax ministral mixtral
+    """.split()
+)
+_ORIGINAL = "original_max_position_embeddings"
+_NEED_HEAD_DIM = ("yarn", "dynamic", "longrope")
 
 
 def read(model: Model) -> Reading:
@@ -29,6 +39,12 @@ def read(model: Model) -> Reading:
     notes = []
     scopes = {}
     for name, p in version_5(model).items():
+        block = model.winning_block(name)
+        if "su" in (block.get("type"), block.get("rope_type")) and _ORIGINAL not in block:
+            raise LoaderError(f"rope_type 'su' needs {_ORIGINAL} in the same dict.")
+        if model.rope.model_type == "phimoe" and p.rope_type == "longrope":
+            p = replace(p, long_factor=p.short_factor)
+            notes.append("phimoe never uses its long factors")
         if model.family.scopes and p.truncate is False:
             # modeling_rope_utils.py reads `truncate` beside the scopes, not inside one.
             p = replace(p, truncate=None)
@@ -41,14 +57,29 @@ def used(model: Model, p: RopeParameters) -> Used:
     """One setting with transformers 5's two temperatures.
 
     Raises:
-        EngineCrash: an MLA model whose scaling has no factor.
+        EngineCrash: an MLA model whose scaling has no factor, or a width the class leaves empty.
     """
+    kind = model.rope.model_type
+    no_width = kind in _NO_HEAD_DIM and model.text.get("head_dim") is None
+    if no_width and p.rope_type in _NEED_HEAD_DIM:
+        raise EngineCrash(
+            f"{kind} without head_dim in config.json: TypeError. Add head_dim: {p.head_dim}."
+        )
     softmax = 1.0
-    if model.rope.model_type in MLA_SOFTMAX and p.rope_type != "default" and p.mscale_all_dim:
+    if kind in MLA_SOFTMAX and p.rope_type != "default" and p.mscale_all_dim:
         if p.factor is None:
             raise EngineCrash("mscale_all_dim is given and factor is not, which this model needs.")
         softmax = mla_softmax(p)
-    return Used(p, p.effective_attention_factor(), softmax)
+    scale = p.effective_attention_factor()
+    if kind == "phimoe" and p.rope_type == "longrope":
+        scale = phimoe_scale(p, model.length)
+    return Used(p, scale, softmax)
+
+
+def phimoe_scale(p: RopeParameters, length: int) -> float:
+    """PhiMoE's two scales, which replace LongRoPE's; `length` in tokens chooses."""
+    name = "long_mscale" if length > p.original_length else "short_mscale"
+    return float(p.extra.get(name, p.effective_attention_factor()))
 
 
 def launch(parts: Launch) -> str:

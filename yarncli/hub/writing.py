@@ -1,0 +1,341 @@
+"""Writing to the Hub: who may, repositories and branches, one commit or one pull request.
+
+Uploads go through the client's pre-upload and create-commit calls, so a repository changes at once
+or not at all, and what the Hub holds already is not sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from yarncli.errors import HubError, UsageError
+from yarncli.hub.failures import client_utils, hub_errors, retried
+from yarncli.hub.uploads import (
+    Copy,
+    Progress,
+    RemoteFile,
+    Upload,
+    add_operation,
+    copy_operation,
+)
+
+_SILENT = 50  # logging.CRITICAL
+ANSWER_WAIT = 60.0  # seconds without a byte after which a server counts as hanging
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository at one commit."""
+
+    repo_id: str
+    commit: str
+    private: bool
+    gated: bool
+    files: dict[str, RemoteFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a push left behind: the commit, its page, and the branch or `refs/pr/N` it is on."""
+
+    oid: str
+    url: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a commit goes, and how it is called.
+
+    `author` is the user's name. With `pull_request` the commit becomes a pull request on the main
+    branch: the user's own open one with the same title is continued, otherwise one is opened.
+    """
+
+    repo_id: str
+    author: str
+    message: str
+    description: str = ""
+    revision: str = "main"
+    pull_request: bool = False
+
+
+@contextmanager
+def _session(what: str, *, bars: bool = False) -> Iterator[Any]:
+    """The client's API, with a limit on waiting and without its log, which shows signed URLs."""
+    with hub_errors(what):
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import logging
+
+        utils = client_utils()
+        level, hidden = logging.get_verbosity(), utils.are_progress_bars_disabled()
+        utils.get_session().timeout = utils.httpx.Timeout(ANSWER_WAIT)
+        logging.set_verbosity(_SILENT)
+        if not bars:
+            utils.disable_progress_bars()
+        try:
+            yield HfApi()
+        finally:
+            logging.set_verbosity(level)
+            if not hidden and not bars:
+                utils.enable_progress_bars()
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE is set."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def has_token() -> bool:
+    """Whether the client has a token to send."""
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def who_am_i() -> str:
+    """The name of the user whose token the client sends.
+
+    Raises:
+        HubError: there is no token, it is not accepted, or the Hub cannot be reached.
+    """
+    with _session("the login") as api:
+        return str(retried(api.whoami)["name"])
+
+
+def require_repo_id(text: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        UsageError: it is not of the form `org/name`.
+    """
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        client_utils().validate_repo_id(text)
+    except HFValidationError:
+        valid = False
+    else:
+        valid = text.count("/") == 1
+    if not valid:
+        raise UsageError(f"{text!r} is not the name of a repository. Write org/name.")
+
+
+def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
+    """A repository as it is at a revision; None if it, or the revision, does not exist.
+
+    A private repository of somebody else looks as if it did not exist.
+
+    Raises:
+        HubError: the Hub cannot be reached, or does not answer as one.
+    """
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    with _session(repo_id) as api:
+        try:
+            info = retried(
+                lambda: api.model_info(
+                    repo_id, revision=revision, files_metadata=True, timeout=ANSWER_WAIT
+                )
+            )
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError as error:
+            if error.response.status_code == 401 and has_token():
+                raise
+            return None
+        except RevisionNotFoundError:
+            return None
+    files = {}
+    for entry in info.siblings or ():
+        if entry.size is None or entry.blob_id is None:
+            raise HubError(f"The server's answer about {repo_id} lacks sizes. Check HF_ENDPOINT.")
+        sha256 = entry.lfs.sha256 if entry.lfs else None
+        files[entry.rfilename] = RemoteFile(entry.size, entry.blob_id, sha256)
+    return Remote(repo_id, info.sha, bool(info.private), bool(info.gated), files)
+
+
+def require_write_access(repo_id: str) -> None:
+    """Check that the token may commit to a repository.
+
+    Raises:
+        HubError: it may not, or the Hub cannot be reached.
+    """
+    with _session(repo_id) as api:
+        retried(lambda: api.auth_check(repo_id, write=True))
+
+
+def create_repository(repo_id: str, *, private: bool) -> None:
+    """Create a model repository. One that appeared meanwhile is left as it is.
+
+    Raises:
+        HubError: the token does not permit it, or the Hub cannot be reached.
+    """
+    with _session(repo_id) as api:
+        retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+
+
+def create_branch(repo_id: str, branch: str) -> None:
+    """Create a branch from main; one that exists is left as it is.
+
+    Raises:
+        HubError: as `create_repository`; also a name that git does not allow.
+    """
+    with _session(f"{repo_id}@{branch}") as api:
+        retried(lambda: api.create_branch(repo_id, branch=branch, exist_ok=True))
+
+
+def open_pull_request(destination: Destination) -> str | None:
+    """The revision (`refs/pr/N`) of the user's open pull request of that title, None if none.
+
+    Raises:
+        HubError: the Hub cannot be reached, or has no such model.
+    """
+    with _session(destination.repo_id) as api:
+        found = retried(
+            lambda: list(
+                api.get_repo_discussions(
+                    destination.repo_id,
+                    author=destination.author,
+                    discussion_type="pull_request",
+                    repo_type="model",
+                )
+            )
+        )
+    numbers = [
+        entry.num
+        for entry in found
+        if entry.is_pull_request
+        and entry.status in ("open", "draft")
+        and entry.author == destination.author
+        and entry.title == destination.message
+    ]
+    return f"refs/pr/{max(numbers)}" if numbers else None
+
+
+def commit(
+    destination: Destination,
+    uploads: Sequence[Upload],
+    copies: Sequence[Copy] = (),
+    *,
+    parent: str,
+    progress: Progress = None,
+) -> Commit:
+    """Send files and make one commit of them, on top of `parent` and nothing else.
+
+    A commit whose answer got lost is recognised, not repeated.
+
+    Args:
+        destination: where to.
+        uploads: files to send.
+        copies: files to copy inside the Hub.
+        parent: the commit that `destination` was when it was looked at.
+        progress: called with bytes sent, from worker threads. Never where the client stores
+            through Xet: it then draws bars of its own.
+
+    Raises:
+        HubError: see `hub_errors`; the branch is as it was.
+    """
+    from huggingface_hub.errors import FileDuplicationError
+
+    tried = False
+    revision = destination.revision
+
+    def attempt(api: Any) -> Commit:
+        nonlocal tried
+        if tried and (landed := _landed(destination, uploads, copies, parent)):
+            return landed
+        tried = True
+        info = api.create_commit(
+            destination.repo_id,
+            operations,
+            commit_message=destination.message,
+            commit_description=destination.description,
+            revision=revision,
+            create_pr=destination.pull_request,
+            parent_commit=parent,
+        )
+        where = info.pr_revision if destination.pull_request else revision
+        return Commit(info.oid, info.pr_url or info.commit_url, where)
+
+    with _session(destination.repo_id, bars=uses_xet()) as api:
+        operations = [add_operation(upload, progress) for upload in uploads]
+        operations += [copy_operation(file) for file in copies]
+        try:
+            done = retried(lambda: attempt(api))
+        except FileDuplicationError:
+            raise HubError(_no_copy(copies[0].repo_id)) from None
+        except ValueError as error:
+            if str(error).startswith("Cannot duplicate LFS file"):
+                raise HubError(_no_copy(copies[0].repo_id)) from None
+            raise
+    for upload, operation in zip(uploads, operations, strict=False):
+        if upload.sha256 is None and operation.upload_info.is_hashed:
+            upload.sha256 = operation.upload_info.sha256.hex()
+    return done
+
+
+def require_same(repo_id: str, revision: str, uploads: Sequence[Upload]) -> None:
+    """Check that the Hub holds what was sent, by size and hash.
+
+    Raises:
+        HubError: a file is missing or differs; named.
+    """
+    remote = look_up(repo_id, revision)
+    held = remote.files if remote else {}
+    for upload in uploads:
+        if upload.name not in held:
+            raise HubError(
+                f"{repo_id} does not hold {upload.name} after the commit. Its .gitignore may name "
+                "the file; change that and push again."
+            )
+        if not upload.equals(held[upload.name]):
+            raise HubError(
+                f"{upload.name} of {repo_id} differs from what was sent. Was the local file "
+                "changed meanwhile? Push again."
+            )
+
+
+def uses_xet() -> bool:
+    """Whether the client would store large files through Xet."""
+    return bool(client_utils().is_xet_available())
+
+
+def _landed(
+    destination: Destination, uploads: Sequence[Upload], copies: Sequence[Copy], parent: str
+) -> Commit | None:
+    """The commit of an earlier attempt whose answer got lost."""
+    revision: str | None = destination.revision
+    if destination.pull_request:
+        revision = open_pull_request(destination)
+    remote = look_up(destination.repo_id, revision) if revision else None
+    if remote is None or revision is None or remote.commit == parent:
+        return None
+    whole = all(u.name in remote.files and u.equals(remote.files[u.name]) for u in uploads)
+    if not whole or not all(file.name in remote.files for file in copies):
+        return None
+    return Commit(remote.commit, page_of(destination.repo_id, remote.commit, revision), revision)
+
+
+def page_of(repo_id: str, oid: str, revision: str) -> str:
+    """The web page of a commit, or of the pull request `refs/pr/N`."""
+    from huggingface_hub import constants
+
+    if revision.startswith("refs/pr/"):
+        return f"{constants.ENDPOINT}/{repo_id}/discussions/{revision.removeprefix('refs/pr/')}"
+    return f"{constants.ENDPOINT}/{repo_id}/commit/{oid}"
+
+
+def _no_copy(repo_id: str) -> str:
+    return (
+        f"The Hub cannot copy the weights of {repo_id} to another repository (that needs Xet "
+        "storage and the same region). Convert with the weights and push without --from."
+    )
