@@ -28,10 +28,16 @@ lint: .venv/installed-dev
 
 docs: .venv/installed-dev
 	$(BIN)/python scripts/cli_reference.py
+	$(BIN)/python scripts/rule_pages.py
+	$(BIN)/python scripts/engine_matrix.py
+	$(BIN)/python scripts/docs_output.py --update
 	$(BIN)/python scripts/docs_output.py --update
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/check.py
+	$(BIN)/python benchmarks/files.py inspect
+	$(BIN)/python benchmarks/files.py convert
 
 constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py

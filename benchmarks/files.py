@@ -3,8 +3,8 @@
     python benchmarks/files.py inspect     a 191-shard, 405B-shaped checkpoint of sparse files
     python benchmarks/files.py convert     a 2.6 GB, two-shard checkpoint against `cp -r`
 
-`convert` interleaves the two commands, discards the first pair and prints the median of the pairwise
-ratios; both write to the same file system, with a sync before each run.
+`convert` interleaves the two commands, discards the first pair and prints the median of the
+pairwise ratios; both write to the same file system, with a sync before each run.
 """
 
 from __future__ import annotations

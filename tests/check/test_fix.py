@@ -5,15 +5,20 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from yarncli.check.catalogue import RULES
-from yarncli.check.run import check_source
+from yarncli.check.finding import Edit, Finding
+from yarncli.check.fix import mend
+from yarncli.check.run import check_documents, check_source
+from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UsageError
+from yarncli.jsontext import JsonText
 
 BASE = """{
     "model_type": "llama",
@@ -195,6 +200,34 @@ def test_several_findings_are_mended_together(tmp_path: Path) -> None:
     assert written["max_position_embeddings"] == written["seq_length"] == 32768
     assert written["rope_scaling"]["factor"] == 4.0
     assert type(written["rope_scaling"]["factor"]) is float
+
+
+def test_an_edit_that_would_copy_an_error_waits_for_its_mending(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    block = f'{{"rope_type": "linear", "factor": 4, {THETA}}}'
+    file.write_text(config(f'"rope_parameters": {block}'))
+    first = check_source(str(file)).findings
+    assert [f.rule.id for f in first] == ["v5-only", "factor-integer"]
+    assert check_source(str(file), fix=True).findings == ()
+    assert file.read_text().count('"factor": 4.0') == 2
+
+
+def test_an_edit_that_brings_an_error_is_taken_back(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(config(f'{THETA}, "seq_length": 4096'))
+    checkpoint = open_checkpoint(str(file))
+    documents = {"config.json": checkpoint.config()}
+
+    def look(files: Mapping[str, JsonText]) -> list[Finding]:
+        return check_documents(checkpoint, files)
+
+    (found,) = look(documents)
+    worse = replace(found, edit=Edit({("rope_theta",): "much"}))
+    before = file.read_bytes()
+    assert mend(checkpoint, documents, [worse], look)[1] == ()
+    assert file.read_bytes() == before
+    better = replace(found, edit=Edit({("rope_theta",): 1e6}))
+    assert [c.after for c in mend(checkpoint, documents, [better], look)[1]] == [1e6]
 
 
 def test_a_shared_file_is_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 
 from yarncli.check.run import Report
+from yarncli.check.spelling_rules import NEW_IN_TRANSFORMERS_5
+from yarncli.rope.families import FAMILIES
 
 PUBLISHED: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent / "published.json").read_text()
@@ -63,3 +67,22 @@ def test_the_same_configs_broken_have_errors(
             place = place[parent]
         place[key] = value
     assert check(config).count("error") == 1
+
+
+@pytest.mark.full
+@pytest.mark.skipif("YARNCLI_TF4_PYTHON" not in os.environ, reason="set by make test-full")
+def test_the_model_types_that_transformers_4_does_not_know() -> None:
+    """Every text family is either on the list or known to transformers 4.57."""
+    code = """
+import json, pathlib, re, transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES as names
+found = set(names)
+for file in pathlib.Path(transformers.__file__).parent.glob("models/*/configuration_*.py"):
+    found.update(re.findall('^    model_type = "([^"]+)"', file.read_text(), re.M))
+print(json.dumps(sorted(found)))
+"""
+    done = subprocess.run(
+        [os.environ["YARNCLI_TF4_PYTHON"], "-c", code], capture_output=True, text=True, check=True
+    )
+    known = set(json.loads(done.stdout))
+    assert FAMILIES.keys() - known == NEW_IN_TRANSFORMERS_5

@@ -209,3 +209,9 @@ def test_config_rules_run_on_a_directory_too(model: Path) -> None:
     (model / "config.json").write_text(json.dumps(config))
     lose_shard(model)
     assert found(check_source(str(model))) == [("stale-length", WARNING), ("shard-missing", ERROR)]
+
+
+def test_a_model_on_the_hub_is_checked_by_its_headers(model: Path, minihub: Any) -> None:
+    forget(model)
+    minihub.add_repo("org/model", model)
+    assert found(check_source("hf://org/model")) == [("tensor-unlisted", WARNING)]

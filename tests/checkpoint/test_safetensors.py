@@ -167,6 +167,12 @@ def test_a_large_header_costs_a_second_read_only() -> None:
     assert asked == [(0, 100_001), (100_001, header.header_size - 100_001)]
 
 
+def test_tensors_come_in_the_order_of_their_data() -> None:
+    raw = packed({"second": entry(1, 4), "first": entry(0, 1), "empty": entry(4, 4)}, b"1234")
+    assert set(dict(deserialize(raw))) == {"first", "second", "empty"}
+    assert list(parse(raw).tensors) == ["first", "second", "empty"]
+
+
 def test_a_read_that_ends_inside_the_header() -> None:
     raw = packed(GOOD, b"1234")
     with pytest.raises(WeightsError, match="ends inside its header"):

@@ -62,7 +62,9 @@ def test_the_four_generations_really_differ(cases):
 def test_transformers_4_57_live(cases, problems):
     python = os.environ.get("YARNCLI_TF4_PYTHON")
     if not python:
-        pytest.skip("YARNCLI_TF4_PYTHON names no Python with transformers 4.57; make test-full does")
+        pytest.skip(
+            "YARNCLI_TF4_PYTHON names no Python with transformers 4.57; make test-full does"
+        )
     assert Path(python).exists(), f"YARNCLI_TF4_PYTHON: there is no {python}"
     listed = [{"config": config, "length": length} for _, config, length in cases.all_cases()]
     run = subprocess.run(
@@ -76,9 +78,7 @@ def test_transformers_4_57_live(cases, problems):
     document = json.loads(run.stdout)
     assert document["transformers"].startswith("4.57"), document["transformers"]
     wrong = {}
-    for (name, config, length), result in zip(
-        cases.all_cases(), document["results"], strict=True
-    ):
+    for (name, config, length), result in zip(cases.all_cases(), document["results"], strict=True):
         found = problems("transformers-4.57", config, length, result)
         if found:
             wrong[name] = found

@@ -148,3 +148,9 @@ def test_copies_at_the_root_of_a_multimodal_config_follow():
     found = written(config, factor=2.0).value
     assert found["max_position_embeddings"] == found["text_config"]["max_position_embeddings"]
     assert "rope_scaling" not in found
+
+
+def test_families_that_read_head_dim_from_the_config_get_one():
+    config = {**LLAMA, "model_type": "mistral", "sliding_window": None}
+    assert written(config, factor=2.0).value["head_dim"] == 128  # 4096 / 32, by default
+    assert "head_dim" not in written(LLAMA, factor=2.0).value

@@ -48,7 +48,7 @@ def check_weights(checkpoint: Checkpoint, *, require_weights: bool = False) -> l
     headers: dict[str, Header] = {}
     for name in names:
         if checkpoint.where(name) in pointers:
-            pass
+            continue
         if checkpoint.file(name) is None:
             found.append(_missing_shard(checkpoint, name, index))
             continue

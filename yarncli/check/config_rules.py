@@ -9,7 +9,7 @@ from yarncli.check.finding import Edit, Finding, Severity
 from yarncli.check.scaling_rules import SCALING_RULES
 from yarncli.check.spelling_rules import SPELLING_RULES
 from yarncli.jsontext import JsonText, Path, format_path
-from yarncli.rope.fields import CONFIG_LENGTHS, SENTINEL
+from yarncli.rope.fields import CONFIG_LENGTHS
 
 
 def check_config(view: ConfigView) -> list[Finding]:
@@ -85,7 +85,7 @@ def stale_length(view: ConfigView) -> Iterator[Finding]:
         for key in CONFIG_LENGTHS:
             path = (*base, key)
             value = finite(view.text.get(path))
-            if key != view.length_key and value is not None and 0 < value < maximum:
+            if value is not None and 0 < value < maximum:
                 yield view.finding(
                     "stale-length",
                     path,
@@ -123,7 +123,7 @@ def check_tokenizer(view: ConfigView, file: str, tokenizer: JsonText) -> Iterato
     """The tokenizer's limit against the window."""
     window = _window(view)
     limit = finite(tokenizer.value.get("model_max_length"))
-    if window is None or limit is None or not 0 < limit < min(window, SENTINEL):
+    if window is None or limit is None or not 0 < limit < window:
         return
     from yarncli.check.catalogue import RULES
 

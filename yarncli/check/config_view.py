@@ -12,7 +12,7 @@ from yarncli.check.catalogue import RULES
 from yarncli.check.finding import Edit, Finding, Severity
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext import JsonText, Path
-from yarncli.rope.config import RopeConfig, _find_text, read_rope
+from yarncli.rope.config import RopeConfig, find_text, read_rope
 from yarncli.rope.families import FAMILIES, NO_ROPE, UNSUPPORTED, Family
 from yarncli.rope.parameters import canonical_rope_type
 
@@ -126,7 +126,7 @@ def view_config(file: str, text: JsonText, planned_maximum: int | None = None) -
         blocks = tuple(_blocks(text, ()))
         return ConfigView(file, text, (), None, blocks, None) if blocks else None
     try:
-        family, base, _ = _find_text(config, None)
+        family, base, _ = find_text(config, None)
     except ConfigError as error:
         return ConfigView(file, text, (), FAMILIES[kind], (), None, str(error))
     except UnsupportedArchitectureError:

@@ -49,19 +49,22 @@ def mend(
     first_look = look(before)
     others = [finding for finding in findings if finding not in first_look]
     files, done = before, list[Finding]()
-    tried: set[tuple[object, ...]] = set()
+    made: set[tuple[object, ...]] = set()
+    refused: set[tuple[object, ...]] = set()  # until another edit has changed something
     waiting = [f for f in findings if f.edit and f.file in names and f.rule.id not in ignore]
     while waiting:
         finding = waiting.pop(0)
         key = (finding.rule.id, finding.file, finding.path)
-        if key in tried:
+        if key in made or key in refused:
             continue
-        tried.add(key)
         edited = _edited(files, names[finding.file], finding)
         if _errors(look(edited)) > _errors(look(files)) or not _encodable(edited):
+            refused.add(key)
             continue
         files = edited
         done.append(finding)
+        made.add(key)
+        refused.clear()
         waiting = [f for f in waiting if names[f.file] == INDEX_NAME]
         waiting += [f for f in look(files) if f.edit and f.rule.id not in ignore]
     changes = _write(checkpoint, before, files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from yarncli.check.config_view import Block, ConfigView, finite
@@ -10,14 +10,6 @@ from yarncli.check.finding import Edit, Finding
 from yarncli.jsontext import Path, format_path
 from yarncli.rope.parameters import canonical_rope_type
 
-# What a missing key means; a key that is not here means nothing if it is missing.
-_DEFAULTS: Mapping[str, Any] = {
-    "beta_fast": 32,
-    "beta_slow": 1,
-    "truncate": True,
-    "partial_rotary_factor": 1,
-    "mrope_interleaved": False,
-}
 _TYPE_KEYS = ("rope_type", "type")
 
 # Model types that transformers 4.57 does not know, so that it cannot misread them. A test compares
@@ -86,10 +78,10 @@ def _counterpart(view: ConfigView) -> Block | None:
 def _value(view: ConfigView, block: Block, key: str) -> Any:
     found = block.values.get(key)
     if found is None and key == "partial_rotary_factor" and view.family:
-        found = next((v for k in view.family.partial_keys if (v := view.top(k))), None)
+        return next((v for k in view.family.partial_keys if (v := view.top(k))), 1)
     if found is None and key == "original_max_position_embeddings":
-        found = view.top(key)
-    return _DEFAULTS.get(key) if found is None else found
+        return view.top(key)
+    return found
 
 
 def v5_only(view: ConfigView) -> Iterator[Finding]:
@@ -137,7 +129,7 @@ def _without(view: ConfigView, block: Block) -> str:
 
 def _legacy_edit(view: ConfigView, block: Block) -> Edit:
     """The same setting as `rope_theta` and `rope_scaling`."""
-    from yarncli.rope.writing import _NEEDS_TYPE
+    from yarncli.rope.writing import NEEDS_TYPE
 
     assert view.family is not None
     changes: dict[Path, Any] = {}
@@ -148,7 +140,7 @@ def _legacy_edit(view: ConfigView, block: Block) -> Edit:
     if partial is not None and all(view.top(k) is None for k in view.family.partial_keys):
         changes[(*view.base, partial_key)] = partial
     scaling = {key: value for key, value in block.values.items() if key != "rope_theta"}
-    if block.rope_type in _NEEDS_TYPE:
+    if block.rope_type in NEEDS_TYPE:
         scaling.setdefault("type", block.rope_type)
     said_elsewhere = {"rope_type", "type", "partial_rotary_factor"}
     if block.rope_type not in (None, "default") or scaling.keys() - said_elsewhere:

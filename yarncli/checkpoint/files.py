@@ -31,14 +31,12 @@ class SourceFile:
         size: in bytes (of a link's target).
         kind: "shard" is safetensors, "weights" weights of any other format, "index" a weight index.
         problem: why it cannot be carried over ("is a link to …"); empty for nearly all files.
-        outside: whether it is a link to a regular file outside the checkpoint.
     """
 
     name: str
     size: int
     kind: Kind
     problem: str = ""
-    outside: bool = False
 
     @property
     def is_weights(self) -> bool:
@@ -79,7 +77,7 @@ def _describe(path: Path, name: str, root: Path) -> SourceFile:
         return SourceFile(name, 0, kind_of(name), problem if is_link else "is not a regular file")
     if is_link and not any(path.resolve().is_relative_to(place) for place in _own(root)):
         problem = f"is a link to {path.resolve()}, outside the checkpoint"
-        return SourceFile(name, info.st_size, kind_of(name), problem, outside=True)
+        return SourceFile(name, info.st_size, kind_of(name), problem)
     return SourceFile(name, info.st_size, kind_of(name))
 
 

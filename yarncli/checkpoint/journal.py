@@ -29,7 +29,7 @@ from yarncli.checkpoint.output import (
     remove_temporaries,
     require_not_pending,
     require_space,
-    sync_directory,
+    sync,
 )
 from yarncli.checkpoint.rewrite import Patch, read_exactly, write_exactly
 from yarncli.checkpoint.safetensors import is_safe_name
@@ -152,9 +152,9 @@ def _begin(
             _write_json(file, {"end": count}, b"")
             file.flush()
             os.fsync(file.fileno())
-        sync_directory(directory)
+        sync(directory)
         (directory / _CONFIG).rename(directory / PENDING_NAME)
-        sync_directory(directory)
+        sync(directory)
     except BaseException:
         _recover(directory)
         raise
@@ -200,18 +200,18 @@ def _recover(directory: Path) -> Literal["old", "new"]:
         for record in _read_records(journal):
             _undo(directory, record)
         aside.rename(config)
-        sync_directory(directory)
+        sync(directory)
     # Without config.json.yarncli-pending nothing was patched, or all of it and cleaned up.
     remove_temporaries(directory)
     journal.unlink(missing_ok=True)
-    sync_directory(directory)
+    sync(directory)
     return done
 
 
 def _clean_up(directory: Path) -> Path:
     backup = move_to_original(directory / PENDING_NAME, directory / _CONFIG)
     (directory / JOURNAL_NAME).unlink(missing_ok=True)
-    sync_directory(directory)
+    sync(directory)
     return backup
 
 

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -21,7 +20,6 @@ _CAUSES = {
     errno.EACCES: "permission denied. Choose a place that you may write to",
     errno.EPERM: "the operation is not permitted. Choose a place that you may write to",
     errno.EROFS: "the file system is read-only. Choose another place",
-    errno.ENAMETOOLONG: "the name is too long",
 }
 # Left by an interrupted change of weights in place (`journal`), together or alone.
 JOURNAL_NAME = "yarncli-journal.bin"
@@ -142,7 +140,7 @@ def output_directory(
                 check_destination(destination, source=source, overwrite=overwrite)  # still so?
                 _put_in_place(staging, final)
                 if fsync:
-                    sync_directory(parent)
+                    sync(parent)
     except BaseException:
         _remove_tree(staging)
         raise
@@ -166,7 +164,7 @@ def atomic_write(path: Path, data: bytes, *, fsync: bool = True) -> None:
             temporary.unlink(missing_ok=True)
             raise
         if fsync:
-            sync_directory(path.parent)
+            sync(path.parent)
 
 
 def replace_keeping_original(path: Path, data: bytes) -> Path:
@@ -239,21 +237,12 @@ def refuse_shared_file(path: Path) -> None:
         problem = "is not a regular file"
     elif path.exists() and path.stat().st_nlink > 1:
         problem = "has several hard links"
-    elif is_in_hub_cache(path):
+    elif re.search(r"/models--[^/]+/(blobs|snapshots)/", str(path.resolve())):
         problem = "lies in the Hub cache"
     else:
         return
     raise CheckpointError(
         f"{path} {problem}, so it is not changed in place. Write to a new directory instead."
-    )
-
-
-def is_in_hub_cache(path: Path) -> bool:
-    """Whether the real path lies inside `models--org--name/{blobs,snapshots}` of a Hub cache."""
-    parts = path.resolve().parts
-    return any(
-        name.startswith("models--") and inside in {"blobs", "snapshots"}
-        for name, inside in pairwise(parts)
     )
 
 
@@ -287,9 +276,9 @@ def remove_temporaries(directory: Path) -> None:
             entry.unlink()
 
 
-def sync_directory(directory: Path) -> None:
-    """Flush a directory's entries (renames, new names) to the disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or a directory's entries (renames, new names), to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -307,15 +296,15 @@ def locked_directory(directory: Path) -> Iterator[bool]:
         BlockingIOError: another process holds it.
     """
     descriptor = os.open(directory, os.O_RDONLY)
+    locked = True
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
         except OSError:
-            yield False
-        else:
-            yield True
+            locked = False
+        yield locked
     finally:
         os.close(descriptor)
 
@@ -334,11 +323,9 @@ def _sibling(path: Path, role: str) -> Path:
 
 
 def _prefix(path: Path) -> str:
-    name = (
-        path.name
-        if len(path.name) <= 50
-        else f"{path.name[:40]}-{crc32(os.fsencode(path.name)):08x}"
-    )
+    name = path.name
+    if len(name) > 50:
+        name = f"{name[:40]}-{crc32(os.fsencode(name)):08x}"
     return f".{name}.yarncli-"
 
 
@@ -402,9 +389,6 @@ def _remove_tree(directory: Path) -> None:
 
 def _sync_tree(directory: Path) -> None:
     for root, _, names in os.walk(directory):
-        for name in names:
-            path = Path(root, name)
+        for path in (Path(root), *(Path(root, name) for name in names)):
             if not path.is_symlink():
-                with suppress(FileNotFoundError):
-                    sync_directory(path)
-        sync_directory(Path(root))
+                sync(path)

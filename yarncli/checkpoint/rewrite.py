@@ -98,17 +98,29 @@ def copy_files(
             raise _StoppedError
         if progress:
             with lock:
-                progress(done)
+                if stop.is_set():
+                    raise _StoppedError
+                try:
+                    progress(done)
+                except BaseException:
+                    stop.set()
+                    raise
 
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
         futures = [pool.submit(_copy, job, count) for job in jobs]
         try:
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
+            wait(futures, return_when=FIRST_EXCEPTION)
+            if any(future.done() and future.exception() for future in futures):
+                stop.set()
         except BaseException:
             stop.set()
-            pool.shutdown(cancel_futures=True)
             raise
+        finally:
+            pool.shutdown(cancel_futures=stop.is_set())
+    errors = [e for future in futures if not future.cancelled() and (e := future.exception())]
+    # Threads that were stopped are not the cause; one of them may have ended first.
+    for error in sorted(errors, key=lambda e: isinstance(e, _StoppedError)):
+        raise error
 
 
 def link_file(source: Path, destination: Path, mode: Literal["hardlink", "symlink"]) -> None:

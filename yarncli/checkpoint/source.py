@@ -138,8 +138,6 @@ class Checkpoint:
         file = self._by_name.get(name)
         if file is None:
             raise WeightsError(f"The index of {self.name} names {name}, which is not there.")
-        if file.problem and not file.outside:
-            raise WeightsError(f"{self.where(name)} {file.problem}.")
         if not self.is_remote:
             return safetensors.read_header(self._local_path(name), self.where(name))
         repo_id, commit = self._remote

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from typer.core import TyperCommand
 
-COMMANDS = ("inspect", "convert", "engines", "check", "demo")  # in the order of `yarncli --help`
+# In the order of `yarncli --help`.
+COMMANDS = ("inspect", "convert", "engines", "bake", "check", "card", "push", "demo")
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `cat FILE | head`
 

@@ -85,7 +85,7 @@ def explained(found: Judged) -> None:
     """One engine: what it is, what it does in general, and every number for this checkpoint."""
     for item in found.views:
         engine = item.engine
-        how = "its own functions were run" if engine.basis == "run" else "its source was read"
+        how = "run by the tests" if engine.basis == "run" else "read, not run here"
         console.print_heading(f"{engine.name} ({engine.versions}; {how})")
         for text in engine.about:
             console.print_text(f"- {text}")

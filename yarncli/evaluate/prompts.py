@@ -17,7 +17,7 @@ KeyKind = Literal["digits", "words"]
 
 # One prompt costs a few encodes. A tokenizer may skip a length when text grows at its end; then
 # the needle is moved by a character, a few times.
-_TRIES, _SHIFTS = 16, 12
+_TRIES, _SHIFTS = 32, 8
 
 # Two of these make a key of `--keys words`: short and common, so that every tokenizer has them.
 _WORDS = re.findall(
@@ -257,8 +257,9 @@ class PromptBuilder:
 
     def _characters_per_token(self) -> float:
         if not self._rate:
-            sample = " ".join([self.wording.filler] * 8)
-            self._rate = max(1.0, len(sample) / max(1, len(self.encode(sample))))
+            filler = self.wording.filler
+            tokens = len(self.encode(" ".join([filler] * 4)))
+            self._rate = max(1.0, 4 * (len(filler) + 1) / max(1, tokens))
         return self._rate
 
 

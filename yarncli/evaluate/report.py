@@ -80,7 +80,10 @@ class Report:
 
     def _variant(self, name: str) -> dict[str, Any]:
         return {
-            "lengths": [asdict(result) for result in self.lengths(name)],
+            "lengths": [
+                {**asdict(result), "interval": list(result.interval)}
+                for result in self.lengths(name)
+            ],
             "cells": [asdict(cell) for cell in self.cells[name]],
         }
 

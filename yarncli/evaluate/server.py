@@ -102,7 +102,9 @@ class Server:
 
     def _only_model(self) -> str:
         with self._errors():
-            names = [model.id for model in self._client.models.list()]
+            # Not tried again: a wrong address should be told at once.
+            client = self._client.with_options(max_retries=0)
+            names = [model.id for model in client.models.list()]
         if len(names) != 1:
             offered = ", ".join(names[:8]) or "none"
             raise UsageError(

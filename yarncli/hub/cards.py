@@ -39,6 +39,12 @@ def read_metadata(card: str, where: str) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
+def body_of(card: str) -> str:
+    """The text of a card below its metadata."""
+    front = _FRONT.match(card)
+    return card[front.end() :] if front else card
+
+
 def with_metadata(card: str, changes: Mapping[str, Any]) -> str:
     """The card with some keys set; every other line stays as it is.
 
@@ -47,7 +53,7 @@ def with_metadata(card: str, changes: Mapping[str, Any]) -> str:
         changes: key → value; a key that is there is replaced, a new one is added at the end.
     """
     front = _FRONT.match(card)
-    block, text = (front[1], card[front.end() :]) if front else ("", card)
+    block, text = front[1] if front else "", body_of(card)
     for key, value in changes.items():
         lines = dump_metadata({key: value})
         # A key's value is the rest of its line and all lines below that do not start a key.

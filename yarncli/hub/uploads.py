@@ -23,6 +23,12 @@ class RemoteFile:
     git_oid: str
     sha256: str | None
 
+    def equals(self, other: RemoteFile) -> bool:
+        """Whether both hold the same bytes."""
+        if self.sha256 is not None or other.sha256 is not None:
+            return self.sha256 == other.sha256
+        return self.git_oid == other.git_oid
+
 
 @dataclass
 class Upload:
@@ -67,11 +73,16 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file to copy inside the Hub, from another repository at a commit."""
+    """A file to copy inside the Hub, from another repository at a commit; `file` is what it is."""
 
     name: str
     repo_id: str
     commit: str
+    file: RemoteFile
+
+    def equals(self, remote: RemoteFile) -> bool:
+        """Whether the Hub's file holds the same bytes."""
+        return self.file.equals(remote)
 
 
 def copy_operation(file: Copy) -> Any:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from yarncli.errors import HubError, UsageError
+from yarncli.errors import HubError
 from yarncli.hub.failures import client_utils, hub_errors, retried
 from yarncli.hub.uploads import (
     Copy,
@@ -111,7 +111,7 @@ def require_repo_id(text: str) -> None:
     """Refuse what cannot be the name of a repository.
 
     Raises:
-        UsageError: it is not of the form `org/name`.
+        HubError: it is not of the form `org/name`.
     """
     from huggingface_hub.errors import HFValidationError
 
@@ -122,7 +122,7 @@ def require_repo_id(text: str) -> None:
     else:
         valid = text.count("/") == 1
     if not valid:
-        raise UsageError(f"{text!r} is not the name of a repository. Write org/name.")
+        raise HubError(f"{text!r} is not the name of a repository. Write org/name.")
 
 
 def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
@@ -283,30 +283,34 @@ def commit(
     return done
 
 
-def require_same(repo_id: str, revision: str, uploads: Sequence[Upload]) -> None:
-    """Check that the Hub holds what was sent, by size and hash.
+def require_same(repo_id: str, revision: str, files: Sequence[Upload | Copy]) -> None:
+    """Check that the Hub holds what was sent or copied, by size and hash.
 
     Raises:
         HubError: a file is missing or differs; named.
     """
     remote = look_up(repo_id, revision)
     held = remote.files if remote else {}
-    for upload in uploads:
-        if upload.name not in held:
+    for file in files:
+        if file.name not in held:
             raise HubError(
-                f"{repo_id} does not hold {upload.name} after the commit. Its .gitignore may name "
+                f"{repo_id} does not hold {file.name} after the commit. Its .gitignore may name "
                 "the file; change that and push again."
             )
-        if not upload.equals(held[upload.name]):
+        if not file.equals(held[file.name]):
             raise HubError(
-                f"{upload.name} of {repo_id} differs from what was sent. Was the local file "
+                f"{file.name} of {repo_id} differs from what was sent. Was the local file "
                 "changed meanwhile? Push again."
             )
 
 
 def uses_xet() -> bool:
     """Whether the client would store large files through Xet."""
-    return bool(client_utils().is_xet_available())
+    from importlib.util import find_spec
+
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
 
 
 def _landed(
@@ -319,9 +323,10 @@ def _landed(
     remote = look_up(destination.repo_id, revision) if revision else None
     if remote is None or revision is None or remote.commit == parent:
         return None
-    whole = all(u.name in remote.files and u.equals(remote.files[u.name]) for u in uploads)
-    if not whole or not all(file.name in remote.files for file in copies):
-        return None
+    files: list[Upload | Copy] = [*uploads, *copies]
+    for file in files:
+        if file.name not in remote.files or not file.equals(remote.files[file.name]):
+            return None
     return Commit(remote.commit, page_of(destination.repo_id, remote.commit, revision), revision)
 
 

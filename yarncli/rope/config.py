@@ -69,7 +69,7 @@ def read_rope(
         raise UsageError(f"--original-length {original_length} is not a positive number of tokens.")
     if assume_like is not None and assume_like not in FAMILIES:
         raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
-    family, path, values = _find_text(config, assume_like)
+    family, path, values = find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
     layers = read_layers(model.fields, family, model.layer_count)
     scopes = read_scopes(model, layers)
@@ -104,7 +104,7 @@ def read_rope(
     )
 
 
-def _find_text(
+def find_text(
     config: Mapping[str, Any], assume_like: str | None
 ) -> tuple[Family, tuple[str, ...], Mapping[str, Any]]:
     """The family of the text part, the path to it and its values."""

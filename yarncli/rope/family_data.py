@@ -90,10 +90,11 @@ _STEP3 = (
     _full(1e4, theta_keys=("rope_theta",), takes_flat=True),
     _sliding(1e4, theta_keys=("rope_theta",)),
 )
+# Its config class also takes a flat dict, but then gives sliding layers the other layers' θ.
 _DOTS3 = (
-    ScopeRule("indexed_attention", 8e7, theta_keys=("rope_theta",), takes_flat=True),
-    _full(8e7, theta_keys=("rope_theta",), takes_flat=True),
-    _sliding(5e4, theta_keys=("swa_rope_theta",), takes_flat=True),
+    ScopeRule("indexed_attention", 8e7, theta_keys=("rope_theta",)),
+    _full(8e7, theta_keys=("rope_theta",)),
+    _sliding(5e4, theta_keys=("swa_rope_theta",)),
 )
 _DEEPSEEK_V4 = (
     ScopeRule(
@@ -242,7 +243,7 @@ TEXT_ROWS: dict[str, Family] = {
         max_window_layers=62),
     "dots3_note_text": _row(8e7, 524288, 5120, 128, 128, 46, 256, is_mla=True, qk_rope_head_dim=64,
         honours_partial=True, layer_rule="dsa_and_sliding", sliding_window=512, spelling="nested",
-        refuses=_NO_LONGROPE, flat_parameters=True, scopes=_DOTS3),
+        refuses=_NO_LONGROPE, scopes=_DOTS3),
     "embedding_gemma2_text": _row(1e4, 262144, 512, 4, 2, 24, 256, layer_rule="every_nth_and_last",
         layer_period=6, period_keys=("sliding_window_pattern",), sliding_window=512,
         spelling="nested", refuses=_NO_LONGROPE, scopes=_EMBEDDING_GEMMA2),

@@ -14,7 +14,13 @@ Spelling = Literal["both", "legacy", "v5"]
 
 # Engines that read only the old name `type` (exllamav2, mlx-lm's phi3, Ollama) know these types;
 # llama3 was born with `rope_type`, and exllamav2 refuses a llama3 dict that has both.
-_NEEDS_TYPE = frozenset({"yarn", "linear", "dynamic", "longrope"})
+NEEDS_TYPE = frozenset({"yarn", "linear", "dynamic", "longrope"})
+
+# transformers (4.5x, and 5 for some) computes these types from `config.head_dim`, which is null in
+# these families where config.json has none, and stops with a TypeError.
+_NEEDS_HEAD_DIM = frozenset(
+    "hunyuan_v1_dense hunyuan_v1_moe minimax ministral mistral mixtral".split()
+)
 
 # What a scaling dict holds, in the order a person would write it.
 _ORDER = (
@@ -39,7 +45,7 @@ def rope_dict(parameters: RopeParameters) -> dict[str, Any]:
     `rope_type` always, an equal `type` where some engine reads only that.
     """
     found: dict[str, Any] = {"rope_type": parameters.rope_type}
-    if parameters.rope_type in _NEEDS_TYPE:
+    if parameters.rope_type in NEEDS_TYPE:
         found["type"] = parameters.rope_type
     for name in _ORDER:
         value = getattr(parameters, name)
@@ -91,6 +97,8 @@ def write_rope(
         changes |= _v5(config, rope, plan)
     changes[(*base, rope.length_key)] = plan.max_position_embeddings
     changes |= _top_level_original(config, rope, plan)
+    if rope.model_type in _NEEDS_HEAD_DIM and config.get((*base, "head_dim")) is None:
+        changes[(*base, "head_dim")] = rope.head_dim
     changes |= _copies_at_root(config, rope, changes)
     return config.edited(changes, removals)
 

@@ -117,11 +117,16 @@ class Track(Cache):  # type: ignore[misc]
 
     def truncate(self, length: int) -> None:
         """Forget everything after the first `length` tokens, and all branches."""
+        self.rewind(length)
+        for layer in self.layers:
+            layer.rows = layer.branch_length = 0
+            layer.branch_keys = layer.branch_values = None
+
+    def rewind(self, length: int) -> None:
+        """Forget the text after its first `length` tokens; branches stay, to be adopted."""
         self.tokens = self.tokens[:length]
         for layer in self.layers:
             layer.length = min(layer.length, length)
-            layer.rows = layer.branch_length = 0
-            layer.branch_keys = layer.branch_values = None
 
     def branch(self, rows: int, capacity: int) -> None:
         """From now on each of `rows` rows goes on from the text on its own."""

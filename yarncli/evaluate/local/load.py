@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluate.passkey import LoadSettings
@@ -136,7 +137,15 @@ def load_model(
             )
             if settings.adapter is not None:
                 model = _with_adapter(model, settings.adapter)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         raise CheckpointError(f"{directory} cannot be loaded: {_first_line(error)}") from error
     if not several:
         model = model.to(device)

@@ -75,6 +75,7 @@ class FastScorer:
         """Find what of the model the fast path depends on."""
         model = self.loaded.model
         self._ends = _end_tokens(model)
+        self._last_said: list[int] = []
         self._length_dependent = is_length_dependent(model)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -196,8 +197,17 @@ class FastScorer:
             track.adopt(row, branched, read)
         ids = list(ids)
         while not self._is_final(prompt, ids):
-            logits = self._read(track, [ids[-1:]], 1)
-            ids.append(int(logits[0, -1].argmax()))
+            # Models that miss the key say the same thing each time: what the last one said is
+            # read as a guess in the same pass, and kept as far as decoding confirms it.
+            same = self._last_said[: len(ids)] == ids
+            guess = self._last_said[len(ids) : prompt.max_new_tokens - 1] if same else []
+            best = self._read(track, [[ids[-1], *guess]], len(guess) + 1)[0].argmax(-1).tolist()
+            for token in best[: _common_prefix(best, guess) + 1]:
+                ids.append(token)
+                if self._is_final(prompt, ids):
+                    break
+            track.rewind(len(prompt.token_ids) + len(ids) - 1)
+        self._last_said = ids
         return ids
 
     def _read(self, track: Track, rows: list[list[int]], keep: int) -> torch.Tensor:

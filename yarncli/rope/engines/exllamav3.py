@@ -24,15 +24,14 @@ def read(model: Model) -> Reading:
     """What exllamav3 computes; the cache size is the limit, by default max_position_embeddings.
 
     Raises:
-        LoaderError: it refuses the config.
+        LoaderError: it refuses the config, or its rule is not known here.
         EngineCrash: it computes a factor below 1.
     """
-    notes = []
     if is_v5_only(model):
-        notes.append("reads rope_scaling; whether its version reads rope_parameters is not checked")
+        raise LoaderError("yarncli has no rule for how it reads rope_parameters.")
     parameters = legacy(model, type_wins=False)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
-    return Reading(scopes, model.rope.max_position_embeddings, tuple(notes))
+    return Reading(scopes, model.rope.max_position_embeddings)
 
 
 def _used(model: Model, p: RopeParameters) -> Used:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
+from yarncli.errors import ConfigError
 from yarncli.rope.engines import transformers_5
-from yarncli.rope.engines.reading import LoaderError, Model, read_model
-from yarncli.rope.engines.view import EngineCrash, Used
+from yarncli.rope.engines.reading import LoaderError, Model, read_model, version_5
+from yarncli.rope.engines.view import Used
 from yarncli.rope.parameters import RopeParameters
 from yarncli.rope.plan import RopePlan
 
@@ -35,24 +36,28 @@ class Intended:
 
     @classmethod
     def by_config(cls, model: Model) -> Intended:
-        """What transformers 5 computes; plain RoPE where it does not load the config."""
+        """What transformers 5 reads; plain RoPE where it does not load the config.
+
+        It is the setting that counts: where a model class fails to compute it, that is its fault.
+        """
         try:
-            scopes = transformers_5.read(model).scopes
+            parameters = version_5(model)
         except LoaderError:
-            scopes = {n: Used(s.parameters) for n, s in model.rope.scopes.items()}
-        except EngineCrash:
-            scopes = {n: _formula(s.parameters) for n, s in model.rope.scopes.items()}
+            parameters = {name: scope.parameters for name, scope in model.rope.scopes.items()}
+        scopes = {name: transformers_5.numbers(model, p) for name, p in parameters.items()}
         return cls(_meant(model, scopes), model.length, "transformers 5")
 
     @classmethod
-    def by_plan(cls, config: Mapping[str, Any], plan: RopePlan) -> Intended:
-        """What a plan means for the config that was, or will be, written from it.
+    def by_plan(
+        cls, config: Mapping[str, Any], plan: RopePlan, *, assume_like: str | None = None
+    ) -> Intended:
+        """What a plan means for the config that was written from it.
 
         Raises:
             CheckpointError: the config's sizes cannot be read.
         """
         after = {scope.name: scope.after for scope in plan.scopes}
-        return _planned(config, after, plan.length, None, None)
+        return _planned(config, after, plan.length, None, assume_like)
 
     @classmethod
     def by_record(
@@ -74,15 +79,16 @@ class Intended:
             baked = step.baked or baked
         if not plan and baked is None:
             return None
-        after = {
-            name: _parameters(scope["after"]) for name, scope in plan.get("scopes", {}).items()
-        }
+        try:
+            after = {
+                name: _parameters(scope["after"]) for name, scope in plan.get("scopes", {}).items()
+            }
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ConfigError(
+                "yarncli.json holds a plan that yarncli did not write. Restore the file, or remove "
+                "it."
+            ) from error
         return _planned(config, after, plan.get("length"), baked, assume_like)
-
-
-def _formula(p: RopeParameters) -> Used:
-    """The numbers of the setting itself, where transformers 5 fails for another reason."""
-    return Used(p, p.effective_attention_factor())
 
 
 def _planned(
@@ -96,13 +102,11 @@ def _planned(
     model = read_model(config, length=length, assume_like=assume_like)
     read = Intended.by_config(model).scopes
     scopes = {
-        name: replace(_formula(after[name]), softmax_scale_ratio=used.softmax_scale_ratio)
-        if name in after
-        else used
+        name: transformers_5.numbers(model, after[name]) if name in after else used
         for name, used in read.items()
     }
     if baked is not None:
-        scopes = {name: _baked(used, baked) for name, used in scopes.items()}
+        scopes = {name: _baked(name, used, baked) for name, used in scopes.items()}
     return Intended(scopes, model.length, "yarncli.json")
 
 
@@ -112,11 +116,14 @@ def _meant(model: Model, scopes: Mapping[str, Used]) -> Mapping[str, Used]:
     if not marker:
         return scopes
     baked = marker if isinstance(marker, Mapping) else {}
-    return {name: _baked(used, baked) for name, used in scopes.items()}
+    return {name: _baked(name, used, baked) for name, used in scopes.items()}
 
 
-def _baked(used: Used, baked: Mapping[str, Any]) -> Used:
+def _baked(name: str, used: Used, baked: Mapping[str, Any]) -> Used:
     """Neutral: the config's temperature is 1. Residual: it is the method's own again."""
+    factors = baked.get("attention_factor")
+    if isinstance(factors, Mapping) and name not in factors:
+        return used
     if baked.get("form") != "residual":
         return replace(used, attention_scale=1.0)
     plain = replace(used.parameters, attention_factor=None, mscale=None, mscale_all_dim=None)

@@ -7,13 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.errors import CheckpointError
+from yarncli.rope.engines.equivalents import stated_temperatures
 from yarncli.rope.engines.reading import Model, with_fields
 from yarncli.rope.engines.view import Engine, EngineView, Launch, Used, view
-from yarncli.rope.formulas import dynamic_theta, get_mscale
 from yarncli.rope.parameters import RopeParameters
 from yarncli.rope.writing import rope_dict
-
-_TEMPERATURE = ("attention_factor", "mscale", "mscale_all_dim", "attn_factor")
 
 
 def with_launch(found: EngineView, model: Model, intended: Mapping[str, Used]) -> EngineView:
@@ -40,7 +38,11 @@ def working_override(
     """Fields of the text part under which the engine computes what is meant; `None` if none do."""
     if model.text_path and engine.id.startswith("transformers"):
         return None  # keyword arguments reach a wrapper's own fields only
-    for fields in _overrides(engine, model, intended):
+    tried = list(_overrides(engine, model, intended))
+    if not model.rope.is_mla and model.text.get("head_dim") is None:
+        # Some config classes leave the width empty, and their model then fails.
+        tried += [{"head_dim": model.rope.head_dim, **fields} for fields in tried]
+    for fields in tried:
         try:
             changed = replace(with_fields(model, fields), length=model.length)
         except CheckpointError:
@@ -66,7 +68,7 @@ def _overrides(
 ) -> Iterator[dict[str, Any]]:
     """Config fields to try, the plainest first."""
     first = next(iter(intended.values())).parameters
-    lengths = dict.fromkeys((first.max_position_embeddings, model.length))
+    lengths = dict.fromkeys((first.max_position_embeddings, model.length, first.original_length))
     for blocks in _spelled(model, intended):
         for length in lengths:
             fields: dict[str, Any] = {}
@@ -83,12 +85,15 @@ def _overrides(
 
 
 def _spelled(model: Model, intended: Mapping[str, Used]) -> Iterator[dict[str, dict[str, Any]]]:
-    """The scopes as scaling dicts: as they are, with each way to state the temperature, static."""
+    """The scopes as scaling dicts: as they are, then with each way to state the temperature."""
     yield {name: _block(used.parameters) for name, used in intended.items()}
-    for way in (_by_attention_factor, _by_mscale_pair, _by_attn_factor):
-        yield {name: way(_block(used.parameters), used) for name, used in intended.items()}
-    if any(used.parameters.rope_type == "dynamic" for used in intended.values()):
-        yield {n: _block(_static(used.parameters, model.length)) for n, used in intended.items()}
+    ways = [
+        list(stated_temperatures(used.parameters, used.attention_scale))
+        for used in intended.values()
+    ]
+    for number in range(max(map(len, ways))):
+        chosen = [way[min(number, len(way) - 1)] for way in ways]
+        yield {name: _block(p) for name, p in zip(intended, chosen, strict=True)}
 
 
 def _block(p: RopeParameters) -> dict[str, Any]:
@@ -96,40 +101,3 @@ def _block(p: RopeParameters) -> dict[str, Any]:
     if p.partial_rotary_factor != 1.0:
         block["partial_rotary_factor"] = p.partial_rotary_factor
     return {key: value for key, value in block.items() if key != "type"}
-
-
-def _without_temperature(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in block.items() if k not in _TEMPERATURE}
-
-
-def _by_attention_factor(block: dict[str, Any], used: Used) -> dict[str, Any]:
-    if used.parameters.rope_type not in ("yarn", "longrope"):
-        return block
-    mscale = {}
-    if used.parameters.rope_type == "longrope":
-        mscale = {"short_mscale": used.attention_scale, "long_mscale": used.attention_scale}
-    stated = {"attention_factor": used.attention_scale}
-    return _without_temperature(block) | stated | mscale
-
-
-def _by_mscale_pair(block: dict[str, Any], used: Used) -> dict[str, Any]:
-    if used.parameters.rope_type != "yarn" or used.attention_scale != 1.0:
-        return block
-    return _without_temperature(block) | {"mscale": 1.0, "mscale_all_dim": 1.0}
-
-
-def _by_attn_factor(block: dict[str, Any], used: Used) -> dict[str, Any]:
-    if used.parameters.rope_type != "yarn":
-        return block
-    multiplier = used.attention_scale / get_mscale(used.parameters.resolved_factor())
-    return _without_temperature(block) | {"attn_factor": multiplier}
-
-
-def _static(p: RopeParameters, length: int) -> RopeParameters:
-    """Dynamic scaling frozen at its full window."""
-    if p.rope_type != "dynamic":
-        return p
-    theta = dynamic_theta(
-        p.rope_theta, p.rotary_dim, p.resolved_factor(), length, p.max_position_embeddings
-    )
-    return replace(p, rope_type="default", rope_theta=theta, factor=None)

@@ -79,6 +79,7 @@ _ROPE_FREQS = frozenset(
     ministral3 mistral mixtral
     """.split()
 )
+_LINEAR_ONLY = frozenset({"gemma3_text", "gemma3n_text"})
 _LONGROPE = frozenset({"phi3", "minicpm3"})
 _LOG_MULTIPLIER = frozenset({"deepseek2", "glm-dsa", "mistral3", "mistral4"})
 _BETA_KEYS = frozenset({"mistral3"})
@@ -117,6 +118,8 @@ def convert(model: Model, p: RopeParameters) -> Gguf:
     name = architecture(kind)
     if name is None:
         raise LoaderError(f"yarncli has no rule for what its converter writes for {kind}.")
+    if kind in _LINEAR_ONLY and p.rope_type not in ("default", "linear", "proportional"):
+        raise LoaderError(f"its converter takes linear scaling only for {kind}.")
     keys: dict[str, Value] = {"context_length": p.max_position_embeddings}
     if kind not in _WRITES_NO_THETA:
         keys["rope.freq_base"] = p.rope_theta
@@ -315,11 +318,10 @@ ENGINE = Engine(
     "llama.cpp",
     "llama.cpp",
     "August 2026",
-    "run",
+    "read",
     read,
     launch,
     about=(
-        "The converter was run; the runtime's arithmetic was re-implemented and compared.",
         "yarn: the attention scale is always m(s) × the key `rope.scaling.attn_factor`, which the "
         "converter never writes; `attention_factor`, mscale, betas and truncate are lost.",
         "The server accepts at most max_position_embeddings tokens, for every type.",

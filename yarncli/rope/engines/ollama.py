@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from yarncli.rope.engines.reading import LoaderError, Model, legacy
+from yarncli.rope.engines.reading import LoaderError, Model, is_v5_only, legacy
 from yarncli.rope.engines.view import Engine, EngineCrash, Launch, Reading, Used
 from yarncli.rope.formulas import default_inv_freq
 from yarncli.rope.parameters import RopeParameters
@@ -22,6 +22,8 @@ def read(model: Model) -> Reading:
         EngineCrash: the importer fails.
     """
     notes: list[str] = []
+    if is_v5_only(model):
+        notes.append("ignores rope_parameters: θ and scaling are its defaults")
     block = model.block("rope_scaling")
     scopes = {
         name: _used(model, p, block.get("type"), block.get("rope_type"), notes)

@@ -191,8 +191,14 @@ def refuse_aliases(model: Model) -> None:
 
 
 def is_v5_only(model: Model) -> bool:
-    """Whether everything about RoPE stands in `rope_parameters`, which older readers ignore."""
-    return bool(model.block("rope_parameters")) and not model.block("rope_scaling")
+    """Whether `rope_parameters` says something that readers of the older spelling miss."""
+    block = model.block("rope_parameters")
+    if not block or model.block("rope_scaling"):
+        return False
+    entries = [e for e in block.values() if isinstance(e, Mapping)] or [block]
+    scaled = any(e.get("rope_type", e.get("type", "default")) != "default" for e in entries)
+    keys = (*model.family.theta_keys, *_scope_theta_keys(model.family))
+    return scaled or all(model.text.get(key) is None for key in keys)
 
 
 def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:

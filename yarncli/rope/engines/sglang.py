@@ -134,7 +134,7 @@ ENGINE = Engine(
     "sglang",
     "SGLang",
     "0.5.23",
-    "run",
+    "read",
     read,
     launch,
     override="v5",

@@ -53,8 +53,18 @@ def read(model: Model) -> Reading:
     return Reading(scopes, None, tuple(notes))
 
 
+def numbers(model: Model, p: RopeParameters) -> Used:
+    """One setting with the two temperatures that transformers 5 gives it."""
+    kind = model.rope.model_type
+    scale = p.effective_attention_factor()
+    if kind == "phimoe" and p.rope_type == "longrope":
+        scale = phimoe_scale(p, model.length)
+    has_softmax = kind in MLA_SOFTMAX and p.rope_type != "default"
+    return Used(p, scale, mla_softmax(p) if has_softmax else 1.0)
+
+
 def used(model: Model, p: RopeParameters) -> Used:
-    """One setting with transformers 5's two temperatures.
+    """The same, for a model that transformers 5 can build.
 
     Raises:
         EngineCrash: an MLA model whose scaling has no factor, or a width the class leaves empty.
@@ -65,15 +75,9 @@ def used(model: Model, p: RopeParameters) -> Used:
         raise EngineCrash(
             f"{kind} without head_dim in config.json: TypeError. Add head_dim: {p.head_dim}."
         )
-    softmax = 1.0
-    if kind in MLA_SOFTMAX and p.rope_type != "default" and p.mscale_all_dim:
-        if p.factor is None:
-            raise EngineCrash("mscale_all_dim is given and factor is not, which this model needs.")
-        softmax = mla_softmax(p)
-    scale = p.effective_attention_factor()
-    if kind == "phimoe" and p.rope_type == "longrope":
-        scale = phimoe_scale(p, model.length)
-    return Used(p, scale, softmax)
+    if kind in MLA_SOFTMAX and p.rope_type != "default" and p.mscale_all_dim and p.factor is None:
+        raise EngineCrash("mscale_all_dim is given and factor is not, which this model needs.")
+    return numbers(model, p)
 
 
 def phimoe_scale(p: RopeParameters, length: int) -> float:

@@ -79,7 +79,7 @@ class Engine:
         id: what `--engine` takes.
         name: for people.
         versions: the versions described.
-        basis: "run" if its own functions were executed, "read" if only its source was read.
+        basis: "run" if the tests run it, "read" if its rules are held against recorded values.
         read: what it makes of a model; raises `LoaderError` where it refuses, `EngineCrash` where
             it fails later.
         launch: the command line that serves the model.
@@ -198,7 +198,7 @@ def view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineVi
         return EngineView(engine, "crashes", None, model.length, (), (str(error),))
     at = min(reading.served_length or model.length, model.length)
     scopes = tuple(
-        _compare(name, used, intended[name], at)
+        _compare(name, used, intended[name], at, model.length)
         for name, used in reading.scopes.items()
         if name in intended
     )
@@ -251,10 +251,11 @@ def second_hand_softmax(model: Model, p: RopeParameters) -> float:
     return mla_softmax(p) if model.rope.is_mla and p.rope_type == "yarn" else 1.0
 
 
-def _compare(name: str, used: Used, intended: Used, at: int) -> ScopeView:
+def _compare(name: str, used: Used, intended: Used, at: int, window: int) -> ScopeView:
     worst, where, when = 0.0, 0, at
-    # dynamic and longrope change with the length of the text, so a short text is compared too.
-    for length in dict.fromkeys((at, min(at, intended.parameters.original_length))):
+    # dynamic and longrope change with the length of the text, so a short text and a full one are
+    # compared too.
+    for length in dict.fromkeys((at, min(at, intended.parameters.original_length), window)):
         mine = used.parameters.inv_freq(length)
         meant = intended.parameters.inv_freq(length)
         if len(mine) != len(meant):
@@ -294,7 +295,8 @@ def _differences(scope: ScopeView, count: int) -> list[str]:
     if scope.deviation > _TOLERANCE:
         short = f" at {scope.deviation_length:,} tokens"
         found.append(
-            f"{place}frequencies off by up to {scope.deviation:.2g} (pair {scope.deviation_at}"
+            f"{place}frequencies off by up to {_percent(scope.deviation)} (pair "
+            f"{scope.deviation_at}"
             f"{short if scope.deviation_length != scope.at_length else ''})"
         )
     if not math.isclose(scope.attention_ratio, 1, rel_tol=_TOLERANCE):
@@ -308,6 +310,10 @@ def _differences(scope: ScopeView, count: int) -> list[str]:
             f"×{scope.intended.softmax_scale_ratio:.4g}"
         )
     return found
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:,.0f} %" if ratio >= 1 else f"{100 * ratio:.2g} %"
 
 
 def _scope_json(scope: ScopeView) -> dict[str, Any]:

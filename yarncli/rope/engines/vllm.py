@@ -255,7 +255,7 @@ ENGINES = (
         "vllm",
         "vLLM",
         "0.33",
-        "run",
+        "read",
         read,
         launch,
         override="v5",

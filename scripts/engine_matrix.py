@@ -1,0 +1,196 @@
+"""Write docs/engines.md, the compatibility matrix, from the engines' own rules (`make docs`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yarncli.jsontext import JsonText
+from yarncli.rope.config import read_rope
+from yarncli.rope.engines.intended import Intended
+from yarncli.rope.engines.registry import ENGINES, judge
+from yarncli.rope.engines.view import EngineView
+from yarncli.rope.plan import Target, make_plan
+from yarncli.rope.writing import Spelling, write_rope
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "engines.md"
+
+_LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 4,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+}
+_QWEN3 = {**_LLAMA, "model_type": "qwen3", "head_dim": 128, "rope_theta": 1000000.0}
+_QWEN_VL = {
+    **_LLAMA,
+    "model_type": "qwen2_5_vl",
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+}
+_GEMMA3 = {
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 6,
+    "max_position_embeddings": 8192,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+}
+_OLMO3 = {**_LLAMA, "model_type": "olmo3"}
+_MLA = {
+    **_LLAMA,
+    "model_type": "deepseek_v3",
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "rope_theta": 10000.0,
+}
+_LISTS = {
+    "short_factor": tuple(1 + i / 100 for i in range(64)),
+    "long_factor": tuple(1 + i / 20 for i in range(64)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: a model converted from 8,192 to 32,768 tokens."""
+
+    name: str
+    method: str
+    base: Mapping[str, Any] = field(default_factory=lambda: _LLAMA)
+    spelling: Spelling = "both"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    edited: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+
+CASES = (
+    Case("ntk", "ntk"),
+    Case("yarn", "yarn"),
+    Case("yarn, temperature 1 (ntk-by-parts, or baked)", "ntk-by-parts"),
+    Case("yarn, custom temperature", "yarn", options={"attention_factor": 1.05}),
+    Case("yarn, custom betas", "yarn", options={"beta_fast": 64.0, "beta_slow": 2.0}),
+    Case("yarn, truncate: false", "yarn", options={"truncate": False}),
+    Case("linear", "linear"),
+    Case("dynamic", "dynamic"),
+    Case("llama3", "llama3"),
+    Case("longrope", "longrope", options=_LISTS),
+    Case("llama3 on Qwen 3", "llama3", _QWEN3),
+    Case("yarn on Gemma 2", "yarn", {**_LLAMA, "model_type": "gemma2", "head_dim": 128}),
+    Case("yarn on Gemma 3 (scopes)", "yarn", _GEMMA3),
+    Case("yarn on OLMo 3 (scopes)", "yarn", _OLMO3),
+    Case("yarn on Qwen2.5-VL (M-RoPE)", "yarn", _QWEN_VL),
+    Case("the same, temperature 1", "ntk-by-parts", _QWEN_VL),
+    Case("yarn on DeepSeek-V3 (MLA)", "yarn", _MLA),
+    Case("yarn, rope_scaling only", "yarn", spelling="legacy"),
+    Case("yarn, rope_parameters only", "yarn", spelling="v5", without=("rope_theta",)),
+    Case(
+        "yarn as in many model cards (maximum not raised)",
+        "yarn",
+        edited={"max_position_embeddings": 8192},
+    ),
+)
+
+_SYMBOLS = {"exact": "✓", "differs": "≠", "ignores": "–", "refuses": "✗", "crashes": "✗"}
+
+_HEAD = """\
+# What each engine makes of a config
+
+Made from the rules in `yarncli/rope/engines/` by `make docs`; a test keeps it current. The same
+rules answer `yarncli engines SOURCE` for a checkpoint of yours, with all numbers and launch lines.
+
+The transformers rules are compared with the libraries themselves in more than a thousand configs.
+The other engines are read, not run here: their rules are held against values recorded from them.
+
+A Llama with a window of 8,192 tokens (unless the row says otherwise), converted to 32,768:
+
+- ✓ frequencies, temperature and length are those meant
+- ✓* they are with the override or flag that `yarncli engines` prints
+- ≠ something differs: see below the table
+- – the scaling is ignored
+- ✗ the engine refuses the config, or fails
+"""
+
+
+def views(case: Case) -> list[EngineView]:
+    """The verdicts on one row."""
+    text = JsonText.parse(json.dumps(case.base), "config.json")
+    rope = read_rope(text.value)
+    plan = make_plan(rope, Target(case.method, 32768, options=case.options))
+    config = write_rope(text, rope, plan, case.spelling).value
+    config = {k: v for k, v in {**config, **case.edited}.items() if k not in case.without}
+    return judge(config, Intended.by_plan(config, plan))
+
+
+def render() -> str:
+    """The whole page as Markdown."""
+    rows = [(case, views(case)) for case in CASES]
+    head = " | ".join(ENGINES)
+    lines = [_HEAD, f"| | {head} |", "|---|" + ":-:|" * len(ENGINES)]
+    for case, found in rows:
+        lines.append(f"| {case.name} | {' | '.join(map(_cell, found))} |")
+    lines += ["", "## What differs", ""]
+    for case, found in rows:
+        lines += _differences(case, found)
+    lines += ["## The engines", ""]
+    for engine in ENGINES.values():
+        how = "run by the tests" if engine.basis == "run" else "read, not run here"
+        lines += [f"### {engine.name} (`{engine.id}`)", "", f"Versions: {engine.versions}; {how}."]
+        lines += ["", *(f"- {text}" for text in engine.about), ""]
+    return "\n".join([*lines, _TAIL])
+
+
+def _cell(view: EngineView) -> str:
+    fixed = view.launch_is_exact and view.status != "exact"
+    return "✓*" if fixed else _SYMBOLS[view.status]
+
+
+def _differences(case: Case, found: list[EngineView]) -> Iterator[str]:
+    wrong = [view for view in found if view.status != "exact"]
+    if not wrong:
+        return
+    yield f"**{case.name}**"
+    yield ""
+    for view in wrong:
+        texts = dict.fromkeys([view.summary(), *view.notes])
+        shown = [text for text in texts if not any(text != o and text in o for o in texts)]
+        yield f"- {view.engine.id} ({view.status}): {'; '.join(shown).rstrip('.')}."
+    yield ""
+
+
+_TAIL = """\
+## JSON
+
+`yarncli engines SOURCE --json` prints one document:
+
+| field | |
+|---|---|
+| `schema` | 1 |
+| `intended_from` | `yarncli.json` (the recorded plan) or `transformers 5` (what it reads) |
+| `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
+| `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes` |
+| `engines[].served_length` | tokens; `null` where the engine sets no limit |
+| `….scopes[].scope`, `.inv_freq`, `.at_length` | frequencies, radians per token, at that length |
+| `….scopes[].attention_scale`, `.attention_scale_ratio` | on cos and sin; over the intended one |
+| `….scopes[].softmax_scale_ratio` | what multiplies the softmax scale 1/√d (MLA models) |
+| `….scopes[].largest_deviation`, `…_pair`, `…_length` | of the frequencies, and where |
+| `engines[].notes` | text for people |
+| `engines[].launch`, `.launch_is_exact` | the launch line; whether it makes all right |
+
+`at_length` is the length the engine serves; dynamic and longrope depend on it. Deviations are
+looked for at short texts as well.
+"""
+
+
+def main() -> None:
+    """Write the page; with `--check` only say whether it is current."""
+    if "--check" in sys.argv:
+        sys.exit(PAGE.read_text(encoding="utf-8") != render())
+    PAGE.write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

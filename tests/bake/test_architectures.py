@@ -1,0 +1,22 @@
+"""Every architecture: baked and unbaked checkpoints compute the same logits in transformers."""
+
+import shutil
+
+import torch
+
+from yarncli.bake import twin
+from yarncli.bake.bake import Options, prepare, write_copy
+from yarncli.checkpoint.source import open_checkpoint
+
+
+def test_baked_logits_equal_the_unbaked_ones(architecture, cases, checkpoint_of, tmp_path):
+    source = checkpoint_of(architecture)
+    meant = twin.logits(source)
+    for side in cases[architecture].sides:
+        out = tmp_path / side
+        write_copy(prepare(open_checkpoint(str(source)), Options(side=side)), out)
+        baked = twin.logits(out)
+        assert torch.isfinite(baked).all()
+        assert twin.difference(meant, baked) < 1e-4, side
+    shutil.copy(out / "config.json", source / "config.json")
+    assert twin.difference(meant, twin.logits(source)) > 3e-4, "the temperature does not show"

@@ -1,0 +1,305 @@
+"""`yarncli engines`: the JSON contract, what counts as intended, launch lines, bad input."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import warnings
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from yarncli.checkpoint.provenance import Provenance, Step
+from yarncli.cli.app import app
+from yarncli.errors import UsageError
+from yarncli.jsontext import JsonText
+from yarncli.rope.config import read_rope
+from yarncli.rope.engines.intended import Intended
+from yarncli.rope.engines.registry import ENGINES, get_engine, judge, misreadings
+from yarncli.rope.plan import Target, make_plan
+from yarncli.rope.writing import write_rope
+
+M4 = 1.138629436111989
+IDS = (
+    "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm vllm-older sglang "
+    "llama.cpp mlx-lm tgi tensorrt-llm exllamav3 ollama".split()
+)
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "num_attention_heads": 8,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+}
+
+
+def planned(method: str, base: dict[str, Any] = LLAMA, spelling: Any = "both", **options: Any):
+    """A plan for 32,768 tokens and the config written from it."""
+    text = JsonText.parse(json.dumps(base), "config.json")
+    rope = read_rope(text.value)
+    plan = make_plan(rope, Target(method, 32768, options=options))
+    return plan, write_rope(text, rope, plan, spelling).value
+
+
+def directory(tmp_path, config, steps=()):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if steps:
+        (tmp_path / "yarncli.json").write_bytes(Provenance(tuple(steps)).to_bytes())
+    return str(tmp_path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["engines", *arguments])
+
+
+def test_the_ids():
+    assert list(ENGINES) == IDS
+
+
+def test_json_is_the_contract(tmp_path):
+    _, config = planned("yarn")
+    result = run(directory(tmp_path, config), "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["schema"] == 1
+    assert document["intended_from"] == "transformers 5"
+    assert [e["engine"] for e in document["engines"]] == IDS
+    for entry in document["engines"]:
+        assert entry["basis"] in ("run", "read")
+        assert entry["versions"]
+        assert entry["status"] in ("exact", "differs", "ignores", "refuses", "crashes")
+        assert isinstance(entry["notes"], list)
+        for scope in entry["scopes"]:
+            assert len(scope["inv_freq"]) == 32
+            assert scope["at_length"] == 32768
+    by_id = {e["engine"]: e for e in document["engines"]}
+    assert by_id["vllm"]["served_length"] == 32768
+    assert by_id["transformers-5"]["served_length"] is None
+    (scope,) = by_id["sglang"]["scopes"]
+    assert scope["attention_scale"] == pytest.approx(M4)
+    assert scope["softmax_scale_ratio"] == 1.0
+
+
+def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
+    _, config = planned("dynamic")
+    entries = json.loads(run(directory(tmp_path, config), "--json").stdout)["engines"]
+    by_id = {e["engine"]: e["scopes"] for e in entries}
+    base = 500000.0 * (4.0 * 32768 / 8192 - 3.0) ** (64 / 62)
+    stretched = [base ** (-2 * i / 64) for i in range(32)]
+    assert by_id["transformers-5"][0]["inv_freq"] == pytest.approx(stretched)
+    assert by_id["sglang"][0]["inv_freq"] == pytest.approx(stretched)
+    plain = [500000.0 ** (-2 * i / 64) for i in range(32)]
+    assert by_id["vllm"][0]["inv_freq"] == pytest.approx(plain)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [
+        ("ntk", {}),
+        ("yarn", {"transformers-4.50": "differs", "ollama": "ignores"}),
+        (
+            "ntk-by-parts",
+            {
+                "transformers-4.50": "differs",
+                "vllm-older": "differs",
+                "llama.cpp": "differs",
+                "ollama": "ignores",
+            },
+        ),
+        (
+            "linear",
+            {
+                "llama.cpp": "differs",
+                "tgi": "ignores",
+                "tensorrt-llm": "differs",
+                "exllamav3": "differs",
+                "ollama": "differs",
+            },
+        ),
+        ("llama3", {}),
+        (
+            "dynamic",
+            {
+                "vllm": "ignores",
+                "vllm-older": "ignores",
+                "sglang": "differs",
+                "llama.cpp": "ignores",
+                "tgi": "differs",
+                "tensorrt-llm": "refuses",
+                "exllamav3": "refuses",
+                "ollama": "ignores",
+            },
+        ),
+    ],
+)
+def test_every_method_of_convert_on_llama(method, wrong):
+    """Held against the engines' own tables of what they read."""
+    plan, config = planned(method)
+    views = judge(config, Intended.by_plan(config, plan))
+    assert {v.engine.id: v.status for v in views if v.status != "exact"} == wrong
+
+
+def test_rope_parameters_only_is_lost_by_older_readers():
+    plan, config = planned("yarn", spelling="v5")
+    config = {k: v for k, v in config.items() if k != "rope_theta"}
+    views = judge(config, Intended.by_plan(config, plan))
+    lost = {v.engine.id for v in views if v.status == "ignores"}
+    assert lost >= {"transformers-4.57", "transformers-4.55", "transformers-4.50", "mlx-lm", "tgi"}
+    assert {v.engine.id for v in views if v.status == "exact"} == {
+        "transformers-5",
+        "vllm",
+        "vllm-older",
+        "sglang",
+        "llama.cpp",
+    }
+    qwen3 = config | {"model_type": "qwen3", "head_dim": 64}
+    assert "TypeError" in misreadings(qwen3, "mlx-lm")[0]
+
+
+def test_a_bake_is_meant_to_have_temperature_one(tmp_path):
+    plan, config = planned("yarn")
+    steps = [Step("convert", "here", plan=plan.to_json())]
+    baked = {"form": "neutral", "attention_factor": {"model": M4}}
+    steps.append(Step("bake", "here", baked=baked))
+    forgotten = json.loads(run(directory(tmp_path, config, steps), "--json").stdout)
+    assert forgotten["intended_from"] == "yarncli.json"
+    by_id = {e["engine"]: e for e in forgotten["engines"]}
+    # The config still asks for the temperature: applied twice, in every engine.
+    assert by_id["transformers-5"]["status"] == "differs"
+    assert by_id["vllm"]["scopes"][0]["attention_scale_ratio"] == pytest.approx(M4)
+    neutral = {"attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+    for key in ("rope_scaling", "rope_parameters"):
+        config[key] = {**config[key], **neutral}
+    done = json.loads(run(directory(tmp_path, config, steps), "--json").stdout)["engines"]
+    status = {e["engine"]: e["status"] for e in done}
+    assert status["transformers-5"] == status["vllm"] == status["sglang"] == "exact"
+    assert status["llama.cpp"] == "differs"
+    (line,) = [e["launch"] for e in done if e["engine"] == "llama.cpp"]
+    assert "llama.rope.scaling.attn_factor=float:0.8782" in line
+    marked = {**config, "yarncli_baked": baked}
+    found = {v.engine.id: v.status for v in judge(marked)}
+    assert found["sglang"] == "exact"
+    assert found["llama.cpp"] == "differs"
+
+
+def test_a_residual_bake_keeps_yarns_own_temperature():
+    plan, config = planned("yarn")
+    baked = {"form": "residual", "attention_factor": {"model": 1.05}}
+    steps = [Step("convert", "here", plan=plan.to_json()), Step("bake", "here", baked=baked)]
+    meant = Intended.by_record(config, steps)
+    assert meant is not None
+    assert meant.scopes["model"].attention_scale == pytest.approx(M4)
+    assert misreadings(config, "llama.cpp", meant) == []
+
+
+def test_overrides_say_what_they_do():
+    """The launch lines of vLLM and SGLang, parsed and judged again."""
+    plan, config = planned("yarn", attention_factor=1.05)
+    meant = Intended.by_plan(config, plan)
+    (sglang,) = judge(config, meant, engines=["sglang"])
+    assert sglang.status == "differs"
+    assert sglang.launch is not None
+    assert sglang.launch_is_exact
+    words = shlex.split(sglang.launch)
+    fields = json.loads(words[words.index("--json-model-override-args") + 1])
+    multiplier = fields["rope_parameters"]["attn_factor"]
+    assert multiplier == pytest.approx(1.05 / M4)
+    bare = {k: v for k, v in config.items() if k not in ("rope_scaling", "rope_theta")}
+    assert misreadings({**bare, **fields}, "sglang", meant) == []
+
+
+def test_a_wrappers_override_is_nested():
+    text = {k: v for k, v in LLAMA.items() if k != "model_type"} | {
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 8192,
+            "attention_factor": 1.05,
+        },
+        "max_position_embeddings": 32768,
+    }
+    config = {"model_type": "llava", "text_config": {"model_type": "llama", **text}}
+    (found,) = judge(config, engines=["sglang"])
+    words = shlex.split(found.launch or "")
+    fields = json.loads(words[words.index("--json-model-override-args") + 1])
+    assert set(fields) == {"text_config"}
+    assert "rope_parameters" in fields["text_config"]
+
+
+def test_transformers_computes_what_its_override_promises(tmp_path, oracle):
+    """The keyword arguments of the printed call, run through transformers."""
+    plan, config = planned("yarn")
+    meant = Intended.by_plan(config, plan)
+    stale = {k: v for k, v in config.items() if k not in ("rope_scaling", "rope_parameters")}
+    (found,) = judge(stale, meant, engines=["transformers-5"], source=str(tmp_path))
+    assert found.status == "ignores"
+    assert found.launch is not None
+    from transformers import AutoConfig
+
+    source = directory(tmp_path, stale)
+    call = found.launch.removeprefix("AutoModelForCausalLM.from_pretrained")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = eval(f"load{call}", {"load": AutoConfig.from_pretrained})
+    assert source in call
+    result = oracle.compute(json.loads(loaded.to_json_string(use_diff=False)), 32768)
+    (used,) = meant.scopes.values()
+    assert result["scopes"]["model"]["inv_freq"] == pytest.approx(used.parameters.inv_freq())
+    assert result["scopes"]["model"]["attention_scale"] == pytest.approx(M4)
+
+
+def test_a_config_no_engine_can_read_is_a_table_of_refusals(tmp_path):
+    config = LLAMA | {"rope_scaling": {"rope_type": "magic", "factor": 2.0}}
+    result = run(directory(tmp_path, config), "--json")
+    assert result.exit_code == 0
+    entries = json.loads(result.stdout)["engines"]
+    assert {e["status"] for e in entries} <= {"refuses", "crashes"}
+    assert all("magic" in e["notes"][0] for e in entries)
+    assert all(e["scopes"] == [] for e in entries)
+
+
+def test_an_unknown_engine_is_a_usage_error_that_lists_all(tmp_path):
+    result = run(directory(tmp_path, LLAMA), "--engine", "vlm")
+    assert result.exit_code == 2
+    with pytest.raises(UsageError) as caught:
+        get_engine("vlm")
+    assert all(name in str(caught.value) for name in IDS)
+
+
+def test_the_table_and_the_explanation(tmp_path):
+    _, config = planned("linear")
+    source = directory(tmp_path, config)
+    table = run(source)
+    assert table.exit_code == 0
+    assert all(name in table.stdout for name in IDS)
+    assert "--override-kv llama.context_length=int:32768" in table.stdout
+    told = run(source, "--explain", "llama.cpp")
+    assert "serves 8,192 tokens instead of 32,768" in told.stdout
+    assert "attention scale" in told.stdout
+
+
+def test_misreadings_are_empty_only_where_the_engine_is_right():
+    plan, config = planned("yarn", attention_factor=1.05)
+    meant = Intended.by_plan(config, plan)
+    assert misreadings(config, "vllm", meant) == []
+    assert misreadings(config, "sglang", meant) == [
+        "attention scale 1.139 instead of 1.05",
+    ]
+    with pytest.raises(UsageError):
+        misreadings(config, "vlm")
+
+
+def test_a_model_class_that_needs_head_dim_gets_it_by_override():
+    config = LLAMA | {"model_type": "mixtral", "max_position_embeddings": 32768}
+    config["rope_scaling"] = {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    (found,) = judge(config, engines=["transformers-5"])
+    assert found.status == "crashes"
+    assert "head_dim: 64" in found.notes[0]
+    assert "head_dim=64" in (found.launch or "")
+    assert misreadings(config | {"head_dim": 64}, "transformers-5") == []

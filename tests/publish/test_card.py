@@ -1,0 +1,224 @@
+"""The model card: what it says, what it keeps, and that the Hub's own reader understands it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+OURS = "<!-- yarncli:begin"
+
+
+def card_on_hub(hub, repo_id="me/long", ref="main"):
+    repo = hub.repos[repo_id]
+    return hub.blob(repo.commits[repo.refs[ref]]["README.md"]).read_bytes().decode()
+
+
+def metadata(card):
+    from huggingface_hub import ModelCard
+
+    return ModelCard(card).data
+
+
+def passkey_results(path):
+    """A result file in the format of `check-passkey --out`."""
+    cells = [
+        {"variant": "as it is", "length": length, "depth": depth, "trial": 0, "key": "12345",
+         "text": "12345" if right else "1", "correct": right}
+        for length, depth, right in [(256, 0.0, True), (256, 1.0, True), (2048, 0.0, True),
+                                     (2048, 1.0, False)]
+    ]  # fmt: skip
+    head = {
+        "schema_version": 1,
+        "settings": {"model": "x", "variants": {"as it is": {"original": 256, "window": 2048}}},
+    }
+    path.write_text("".join(json.dumps(line) + "\n" for line in [head, *cells]))
+    return path
+
+
+def test_a_card_of_our_own_keeps_the_words_that_are_there(cli, model):
+    card = cli("card", model, "--name", "me/long").stdout
+    before = (model / "README.md").read_text()
+    body = before.partition("\n---\n")[2].strip()
+    assert body in card
+    assert card.count(OURS) == 1
+    data = metadata(card)
+    assert data.license == "apache-2.0"
+    assert data.pipeline_tag == "text-generation"
+    assert data.library_name == "transformers"
+    assert data.tags == ["passkey", "long-context", "yarn", "rope-scaling", "yarncli"]
+    assert data.base_model is None  # a local directory is no model id
+
+
+def test_the_card_tells_the_numbers(cli, model):
+    card = cli("card", model, "--name", "me/long").stdout
+    assert "from 256 to **2,048 tokens**" in card
+    assert "| `max_position_embeddings` | 256 | 2,048 |" in card
+    assert "| `factor` | – | 8 |" in card
+    assert re.search(r"^\| vLLM \| .* \| exact \| 2,048 \|", card, re.M)
+    assert "vllm serve me/long --max-model-len 2048" in card
+    assert "yarncli convert model model-yarn --length 2048" not in card  # the name that was given
+    assert "yarncli convert model long --length 2048" in card
+
+
+def test_a_card_made_twice_is_the_same(cli, model):
+    once = cli("card", model, "--name", "me/long").stdout
+    (model / "README.md").write_text(once)
+    assert cli("card", model, "--name", "me/long").stdout == once
+
+
+def test_the_reproduction_gives_the_same_config(cli, demo, model, tmp_path, monkeypatch):
+    card = cli("card", model, "--name", "me/again").stdout
+    (line,) = re.findall(r"^yarncli (convert .*)$", card, re.M)
+    monkeypatch.chdir(demo.parent)
+    words = line.replace(" again ", f" {tmp_path / 'again'} ").split()
+    cli(*words)
+    again = (tmp_path / "again" / "config.json").read_bytes()
+    assert again == (model / "config.json").read_bytes()
+
+
+def test_results_become_a_model_index_and_a_table(cli, model, tmp_path):
+    results = passkey_results(tmp_path / "r.jsonl")
+    card = cli("card", model, "--results", results, "--name", "me/long").stdout
+    entries = metadata(card).eval_results
+    found = {e.dataset_args["context_length"]: e.metric_value for e in entries}
+    assert found == {256: 1.0, 2048: 0.5}
+    assert {(e.task_type, e.dataset_type, e.metric_type) for e in entries} == {
+        ("text-generation", "passkey", "accuracy")
+    }
+    assert "| 2,048 | 0.50 |" in card
+    assert "![Passkey retrieval over length and depth](passkey.png)" in card
+
+
+def test_results_of_others_stay(cli, model, tmp_path):
+    index = [
+        {"name": "m", "results": [
+            {"task": {"type": "text-generation"}, "dataset": {"type": "mmlu", "name": "MMLU"},
+             "metrics": [{"type": "accuracy", "value": 0.3}]}]}
+    ]  # fmt: skip
+    (model / "README.md").write_text(f"---\nmodel-index: {json.dumps(index)}\n---\n# x\n")
+    results = passkey_results(tmp_path / "r.jsonl")
+    once = cli("card", model, "--results", results).stdout
+    (model / "README.md").write_text(once)
+    entries = metadata(cli("card", model, "--results", results).stdout).eval_results
+    assert sorted(e.dataset_type for e in entries) == ["mmlu", "passkey", "passkey"]
+
+
+def test_the_figure_goes_with_the_card(hub, cli, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    results = passkey_results(tmp_path / "r.jsonl")
+    cli("push", model, "me/long", "--results", results)
+    repo = hub.repos["me/long"]
+    figure = hub.blob(repo.commits[repo.refs["main"]]["passkey.png"]).read_bytes()
+    assert figure.startswith(b"\x89PNG")
+    hub.log.clear()
+    cli("push", model, "me/long", "--results", results)
+    assert not hub.requests("POST")
+
+
+@pytest.fixture
+def derived(hub, cli, demo, tmp_path):
+    """A conversion of a Hub model, whose card came along."""
+    import shutil
+
+    base = shutil.copytree(demo, tmp_path / "base")
+    (base / "README.md").write_text(
+        "---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\nlanguage: [en]\n"
+        "base_model: org/grandparent\nnew_version: org/next\ntags: [chat]\n"
+        "extra_gated_prompt: please\nmodel-index: [{name: m, results: []}]\n"
+        "---\n# Base\nIts words.\n"
+    )
+    (base / "LICENSE").write_text("the licence")
+    hub.add_repo("org/base", base)
+    cli("convert", "hf://org/base", tmp_path / "derived", "--factor", "8")
+    return tmp_path / "derived"
+
+
+def test_a_derived_model_gets_a_card_of_its_own(hub, cli, derived):
+    cli("push", derived, "me/long")
+    card = card_on_hub(hub)
+    data = metadata(card).to_dict()
+    assert data["base_model"] == "org/base"
+    assert data["base_model_relation"] == "finetune"
+    kept = (data["license"], data["license_name"], data["license_link"], data["language"])
+    assert kept == ("other", "own", "LICENSE", ["en"])
+    assert data["tags"] == ["chat", "yarn", "rope-scaling", "long-context", "yarncli"]
+    assert not {"new_version", "extra_gated_prompt", "model-index"} & set(data)
+    assert "Its words" not in card
+    assert "# long\n" in card
+    commit = hub.repos["org/base"].refs["main"]
+    assert f"yarncli convert org/base@{commit} long --length 2048" in card
+    hub.log.clear()
+    cli("push", derived, "me/long")
+    assert not hub.requests("POST")
+
+
+def test_licence_files_of_the_base_are_not_lost(hub, cli, derived):
+    (derived / "LICENSE").unlink()
+    cli("push", derived, "me/long")
+    repo = hub.repos["me/long"]
+    licence = repo.commits[repo.refs["main"]]["LICENSE"]
+    assert hub.blob(licence).read_bytes() == b"the licence"
+
+
+def test_what_was_written_on_the_hub_stays(hub, cli, derived):
+    cli("push", derived, "me/long")
+    written = card_on_hub(hub).replace("# long\n", "# Long\n\nWritten on the Hub.\n")
+    written = written.replace("license: other", "license: other  # a comment")
+    files = {**hub.repos["me/long"].commits[hub.repos["me/long"].refs["main"]]}
+    files["README.md"] = hub.store(written.encode())
+    hub.repos["me/long"].commit(files)
+    (derived / "generation_config.json").write_text("{}")
+    cli("push", derived, "me/long")
+    assert card_on_hub(hub) == written
+
+
+def test_a_local_card_that_differs_is_named_and_sent_by_force(hub, cli, model):
+    cli("push", model, "me/long")
+    before = card_on_hub(hub)
+    (model / "README.md").write_text("---\nlicense: mit\nlanguage: de\n---\n# Neu\n")
+    result = cli("push", model, "me/long")
+    assert "differs from the local one and is kept" in result.stderr
+    assert "language: de" in card_on_hub(hub)  # what the Hub's card does not say is added
+    assert card_on_hub(hub).partition("\n---\n")[2] == before.partition("\n---\n")[2]
+    cli("push", model, "me/long", "--force-card")
+    assert "# Neu" in card_on_hub(hub)
+    assert metadata(card_on_hub(hub)).license == "mit"
+
+
+def test_no_card_leaves_it_alone(hub, cli, model):
+    hub.add_repo("me/long", {"README.md": b"mine"}, private=True)
+    cli("push", model, "me/long", "--no-card")
+    assert card_on_hub(hub) == "mine"
+
+
+def test_metadata_that_is_no_yaml_is_named(cli, model):
+    (model / "README.md").write_text("---\nlicense: [mit\ntags: x\n---\n# x\n")
+    result = cli("card", model, code=3)
+    assert "README.md" in result.stderr
+    assert "not valid YAML" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("block", "changes", "expected"),
+    [
+        ("a: 1\n# c\nb: 2\n", {"a": 3}, "a: 3\n# c\nb: 2\n"),
+        ("a:\n- 1\n- 2\nb: 2\n", {"a": [3]}, "a:\n- 3\nb: 2\n"),
+        ("a:\n  x: 1\n\n  y: 2\nb: 2\n", {"a": None}, "a: null\nb: 2\n"),
+        ("ab: 1\n", {"a": 3}, "ab: 1\na: 3\n"),
+        ("'a': 1\nx: {a: 5}\n", {"a": 3}, "a: 3\nx: {a: 5}\n"),
+        ("t: |\n  a: 9\na: 1\n", {"a": 3}, "t: |\n  a: 9\na: 3\n"),
+    ],
+)
+def test_other_lines_of_the_metadata_stay(block, changes, expected):
+    from yarncli.hub.cards import with_metadata
+
+    assert with_metadata(f"---\n{block}---\n# x\n", changes) == f"---\n{expected}---\n# x\n"
+
+
+def test_a_card_without_metadata_gets_some():
+    from yarncli.hub.cards import read_metadata, with_metadata
+
+    assert with_metadata("# x\n", {"a": 1}) == "---\na: 1\n---\n\n# x\n"
+    assert read_metadata("# x\n", "README.md") == {}

@@ -1,0 +1,206 @@
+"""What a push does when the Hub, the network or the user says no."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TOKENS = {name: "hf_" + name[0] * 34 for name in ("other", "reader")}
+
+
+@pytest.fixture
+def sharded(model):
+    """The model in two shards with an index, written by the safetensors package."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = sorted(tensors)
+    weight_map = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        shard = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, model / shard, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, shard)
+    import json
+
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    return model
+
+
+def main_of(hub, repo_id="me/long"):
+    return hub.repos[repo_id].refs["main"]
+
+
+def test_without_a_token(hub, cli, model, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    assert "a token is needed" in cli("push", model, "me/long", code=5).stderr
+    assert hub.log == []
+
+
+def test_a_token_that_is_not_accepted(hub, cli, model):
+    hub.log_in("hf_" + "x" * 34)
+    result = cli("push", model, "me/long", code=5)
+    assert "does not accept the token" in result.stderr
+    assert "x" * 34 not in result.output
+
+
+def test_a_token_that_may_only_read(hub, cli, model):
+    hub.log_in(TOKENS["reader"])
+    assert "access is denied" in cli("push", model, "reader/long", code=5).stderr
+    hub.add_repo("reader/open", {"a": b""}, private=True)
+    assert "access is denied" in cli("push", model, "reader/open", code=5).stderr
+    assert not hub.requests("POST", "preupload|batch|commit")
+
+
+def test_somebody_elses_repository(hub, cli, model):
+    hub.add_repo("other/open", {"a": b""})
+    result = cli("push", model, "other/open", "--public", code=5)
+    assert "access is denied" in result.stderr
+    assert not hub.requests("POST")
+
+
+def test_somebody_elses_private_repository_is_not_overwritten(hub, cli, model):
+    hub.add_repo("other/closed", {"a": b""}, private=True)
+    cli("push", model, "other/closed", code=5)
+    assert not hub.requests("POST", "preupload|batch|commit")
+
+
+@pytest.mark.parametrize("option", ["--create-pr", "--config-only"])
+def test_what_needs_a_repository_creates_none(hub, cli, model, option):
+    assert "no such model" in cli("push", model, "me/long", option, code=5).stderr
+    assert not hub.requests("POST")
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "me/--x", "me/" + "x" * 100, "hf://me/x"])
+def test_a_bad_name(hub, cli, model, name):
+    assert "is not the name of a repository" in cli("push", model, name, code=5).stderr
+    assert hub.log == []
+
+
+def test_offline(hub, cli, model):
+    hub.go_offline()
+    assert "HF_HUB_OFFLINE" in cli("push", model, "me/long", code=5).stderr
+
+
+def test_bad_metadata_is_refused_before_any_file_is_sent(hub, cli, model):
+    (model / "README.md").write_text("---\nlicense: mit\nbase_model: ./local\n---\n# x\n")
+    assert "metadata of README.md" in cli("push", model, "me/long", code=5).stderr
+    assert not hub.requests("", "batch|/upload/")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "repos/create"), ("POST", "batch"), ("PUT", "/upload/"), ("POST", "/commit/"),
+     ("GET", "whoami"), ("POST", "preupload"), ("GET", "auth-check")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "failure",
+    [{"status": 503}, {"status": 429, "headers": {"Retry-After": "1"}}, {"how": "drop"}],
+    ids=["503", "429", "drop"],
+)
+def test_a_passing_failure_passes(hub, cli, model, fast_retries, method, path, failure):
+    hub.fail(method, path, **failure)
+    cli("push", model, "me/long")
+    shard = hub.repos["me/long"].commits[main_of(hub)]["model.safetensors"]
+    assert hub.blob(shard).read_bytes() == (model / "model.safetensors").read_bytes()
+    assert len(hub.repos["me/long"].commits) == 2
+
+
+def test_a_rate_limit_that_stays_names_the_wait(hub, cli, model, fast_retries):
+    hub.fail("POST", "repos/create", times=99, status=429, headers={"Retry-After": "17"})
+    assert "Try again in 17 seconds" in cli("push", model, "me/long", code=5).stderr
+
+
+def test_a_push_goes_on_where_it_stopped(hub, cli, sharded, fast_retries):
+    second = (sharded / "model-00002-of-00002.safetensors").read_bytes()
+    oid = hub.store(second)
+    hub.blob(oid).unlink()
+    hub.fail("PUT", oid, times=99, status=500)
+    result = cli("push", sharded, "me/long", code=5)
+    assert "kept failing. Run the command again" in result.stderr
+    assert list(hub.repos["me/long"].commits[main_of(hub)]) == [".gitattributes"]
+    hub.failures.clear()
+    hub.log.clear()
+    cli("push", sharded, "me/long")
+    assert [r.path.split("?")[0] for r in hub.requests("PUT")] == [f"/upload/{oid}"]
+    assert len(hub.repos["me/long"].commits) == 2
+
+
+@pytest.mark.parametrize("pull", [False, True], ids=["commit", "pull request"])
+def test_a_lost_answer_to_the_commit_is_not_repeated(hub, cli, model, fast_retries, pull):
+    repo = hub.add_repo("me/long", {"a": b""}, private=True)
+    hub.fail("POST", "/commit/", how="half")
+    options = ["--create-pr"] if pull else []
+    result = cli("push", model, "me/long", *options)
+    assert len(repo.commits) == 2
+    assert len(hub.pulls.get("me/long", [])) == pull
+    page = "discussions/1" if pull else f"commit/{main_of(hub)}"
+    assert result.stdout == f"{hub.url}/me/long/{page}\n"
+
+
+def test_a_commit_by_somebody_else_is_not_overwritten(hub, model, fast_retries):
+    from yarncli.errors import HubError
+    from yarncli.publish.local import Options, prepare_local
+    from yarncli.publish.plan import make_plan
+    from yarncli.publish.push import carry_out
+
+    hub.add_repo("me/long", {"a": b""}, private=True)
+    plan = make_plan(prepare_local(str(model), Options()), "me/long", Options())
+    theirs = hub.commit("me/long", {"a": b"new"})
+    with pytest.raises(HubError, match="has moved in the meantime"):
+        carry_out(plan)
+    assert main_of(hub) == theirs
+
+
+def test_a_file_that_the_hub_ignores_is_noticed(hub, cli, model):
+    (model / "notes.ignored").write_text("x")
+    assert "does not hold notes.ignored" in cli("push", model, "me/long", code=5).stderr
+
+
+def test_a_hub_without_xet_is_named(hub, cli, model, fast_retries, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    result = cli("push", model, "me/long", code=5)
+    assert "has no Xet storage. Set HF_HUB_DISABLE_XET=1" in result.stderr
+
+
+def test_a_hub_that_hangs(hub, cli, model, fast_retries, monkeypatch):
+    from yarncli.hub import writing
+
+    monkeypatch.setattr(writing, "ANSWER_WAIT", 0.2)
+    hub.fail("GET", "auth-check", times=99, how="wait", seconds=1.0)
+    assert "did not answer in time" in cli("push", model, "me/long", code=5).stderr
+
+
+def test_ctrl_c_leaves_the_branch_as_it_was(hub, model):
+    hub.add_repo("me/long", {"a": b"old"}, private=True)
+    before = main_of(hub)
+    hub.fail("PUT", "/upload/", how="wait", seconds=30)
+    start = "from yarncli.cli.app import main; main()"
+    command = [sys.executable, "-c", start, "push", str(model), "me/long"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    deadline = time.monotonic() + 60
+    while not hub.requests("PUT") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert main_of(hub) == before
+
+
+def test_a_gated_model_can_be_mended_by_those_who_may_read_it(hub, cli, model):
+    hub.add_repo("other/gated", {"config.json": b"{}", "README.md": b"# x\n"}, gated=True)
+    arguments = ("push", model, "other/gated", "--config-only", "--create-pr")
+    assert "access must be granted first" in cli(*arguments, code=5).stderr
+    hub.users["hf_" + "t" * 34].may_read.add("other/gated")
+    cli(*arguments)
+    assert len(hub.pulls["other/gated"]) == 1

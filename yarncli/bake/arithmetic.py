@@ -1,0 +1,180 @@
+"""Multiply stored weights by a factor, rounding once to nearest even, without loading tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yarncli.errors import WeightsError
+
+SCALABLE = ("F64", "F32", "F16", "BF16")
+
+_BLOCK = 1 << 16  # elements worked on at once: bounds the memory of the wider copies
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_RELATIVE = {"F64": 2.0**-53, "F32": 2.0**-24}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Rows of a tensor: the `windows` of every `period` rows from `begin` to `end`.
+
+    A row has `width` elements; the tensor is seen as rows of that many, whatever its shape.
+    """
+
+    period: int
+    windows: tuple[tuple[int, int], ...]
+    begin: int
+    end: int
+    width: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of selected rows."""
+        inside = sum(stop - start for start, stop in self.windows)
+        return (self.end - self.begin) // self.period * inside
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The selected rows as `(start, stop)`, in order; neighbours are joined."""
+        found: list[tuple[int, int]] = []
+        for base in range(self.begin, self.end, self.period):
+            for start, stop in self.windows:
+                if found and found[-1][1] == base + start:
+                    found[-1] = (found[-1][0], base + stop)
+                else:
+                    found.append((base + start, base + stop))
+        return found
+
+
+def element_size(dtype: str) -> int:
+    """Bytes of one element of a dtype in `SCALABLE`."""
+    return _SIZES[dtype]
+
+
+def scaler(
+    dtype: str, factor: float, offset: float, selection: Selection, tensor: str
+) -> Callable[[bytes], bytes]:
+    """The function that rewrites whole periods of `selection`: w → factor·(w + offset) − offset.
+
+    Args:
+        dtype: one of `SCALABLE`.
+        factor: positive.
+        offset: 1 for norms that multiply by 1 + w, else 0.
+        selection: which rows of a period change; the others pass through.
+        tensor: its name, for the message.
+
+    Raises:
+        WeightsError: (by the returned function) a finite value leaves the range of `dtype`.
+    """
+    period, width = selection.period, selection.width
+    apply = (
+        _table_lookup(dtype, factor, offset) if _SIZES[dtype] == 2 else _multiply(factor, offset)
+    )
+    kind = np.dtype({"F64": "<f8", "F32": "<f4"}.get(dtype, "<u2"))
+
+    def transform(piece: bytes) -> bytes:
+        data = np.frombuffer(piece, kind).copy()
+        view = data.reshape(-1, period, width)
+        for start, stop in selection.windows:
+            window = view[:, start:stop]
+            step = max(1, _BLOCK // ((stop - start) * width))
+            for first in range(0, len(window), step):
+                block = window[first : first + step]
+                made, overflowed = apply(block)
+                if overflowed:
+                    raise WeightsError(
+                        f"{tensor} holds a value that does not fit into {dtype} any more when it "
+                        f"is multiplied by {factor:.6g}. Bake the other side with --side."
+                    )
+                window[first : first + step] = made
+        return data.tobytes()
+
+    return transform
+
+
+def rounding_bound(dtype: str, factor: float) -> float:
+    """The largest relative error that rounding to `dtype` can make on w·factor (normal numbers)."""
+    if dtype in _RELATIVE:
+        return _RELATIVE[dtype]
+    values = _values(dtype)[: _infinity(dtype)]
+    made = _values(dtype)[_scaled_patterns(dtype, factor, 0.0)[: _infinity(dtype)]]
+    exact = values * factor
+    normal = np.isfinite(made) & (made >= _smallest_normal(dtype))
+    return float(np.max(np.abs(made[normal] / exact[normal] - 1.0)))
+
+
+def _multiply(
+    factor: float, offset: float
+) -> Callable[[NDArray[np.floating]], tuple[NDArray[np.floating], bool]]:
+    def apply(block: NDArray[np.floating]) -> tuple[NDArray[np.floating], bool]:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            wide = block.astype(np.float64)
+            exact = factor * (wide + offset) - offset if offset else wide * factor
+            made = exact.astype(block.dtype)
+        # A NaN keeps its payload: it is carried over, not computed with.
+        made = np.where(np.isnan(block), block, made)
+        return made, bool(np.any(np.isinf(made) & np.isfinite(block)))
+
+    return apply
+
+
+def _table_lookup(
+    dtype: str, factor: float, offset: float
+) -> Callable[[NDArray[np.uint16]], tuple[NDArray[np.uint16], bool]]:
+    table = _scaled_patterns(dtype, factor, offset)
+    infinity = np.uint16(_infinity(dtype))
+
+    def apply(block: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], bool]:
+        made = table[block]
+        infinite = (made & 0x7FFF) == infinity
+        overflowed = infinite.any() and bool(((block & 0x7FFF) < infinity)[infinite].any())
+        return made, bool(overflowed)
+
+    return apply
+
+
+@lru_cache(maxsize=16)
+def _scaled_patterns(dtype: str, factor: float, offset: float) -> NDArray[np.uint16]:
+    """For every 16-bit pattern, the pattern of the scaled value (infinity where it overflows)."""
+    infinity = _infinity(dtype)
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    magnitudes = _values(dtype)[:infinity]  # patterns 0 … are the non-negative numbers in order
+    finite = (patterns & 0x7FFF) < infinity
+    with np.errstate(invalid="ignore"):  # NaN patterns, which are not used
+        values = np.where(patterns & 0x8000, -1.0, 1.0) * _values(dtype)[patterns & 0x7FFF]
+        exact = factor * (values + offset) - offset if offset else values * factor
+    wanted = np.abs(exact[finite])
+    # One entry more stands for the number after the largest: rounding to it is an overflow.
+    grid = np.append(magnitudes, 2 * magnitudes[-1] - magnitudes[-2])
+    above = np.clip(np.searchsorted(grid, wanted), 1, infinity)
+    below = above - 1
+    middle = (grid[above] + grid[below]) / 2
+    up = (wanted > middle) | ((wanted == middle) & (above % 2 == 0))
+    nearest = np.where(up, above, below).astype(np.uint16)
+    table = patterns.copy()  # NaN and infinity stay as they are
+    table[finite] = nearest | np.where(np.signbit(exact[finite]), 0x8000, 0).astype(np.uint16)
+    table.setflags(write=False)
+    return table
+
+
+@lru_cache(maxsize=2)
+def _values(dtype: str) -> NDArray[np.float64]:
+    """The numbers of the 32768 patterns without a sign bit."""
+    patterns = np.arange(1 << 15, dtype=np.uint16)
+    with np.errstate(invalid="ignore"):
+        if dtype == "F16":
+            return patterns.view(np.float16).astype(np.float64)
+        return (patterns.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def _infinity(dtype: str) -> int:
+    """The pattern of +infinity; those below it are the finite numbers."""
+    return 0x7C00 if dtype == "F16" else 0x7F80
+
+
+def _smallest_normal(dtype: str) -> float:
+    return 2.0**-14 if dtype == "F16" else 2.0**-126

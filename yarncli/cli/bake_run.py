@@ -1,0 +1,188 @@
+"""What `bake` does around the library: fetch, check, write with a progress bar, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yarncli import console
+from yarncli.bake import adapters
+from yarncli.bake import bake as library
+from yarncli.bake.adapters import AdapterBaking
+from yarncli.bake.bake import Baking, Options
+from yarncli.bake.view import edit_rows, engine_views, to_json
+from yarncli.checkpoint import journal
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.errors import UnsupportedArchitectureError, UsageError
+from yarncli.extras import require_extra
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the command."""
+
+    options: Options
+    out: Path | None
+    adapter: tuple[Path, Path] | None
+    engines: tuple[str, ...]
+    verify: bool
+    text: str | None
+    in_place: bool
+    dry_run: bool
+    overwrite: bool
+    fsync: bool
+
+
+def recover(source: str, *, json: bool) -> None:
+    """Bring a directory out of an interrupted `--in-place`, and say in which state it is."""
+    directory = Path(source)
+    if not directory.is_dir():
+        raise UsageError(f"{source} is not a directory on this machine.")
+    state = journal.recover(directory)
+    texts = {
+        "nothing": "no change was pending",
+        "old": "the old state is back",
+        "new": "the bake had been completed",
+    }
+    if json:
+        console.print_json({"schema": 1, "recovered": state})
+    else:
+        console.print_text(f"{source}: {texts[state]}.")
+
+
+def bake(source: str, run: Run, *, json: bool) -> None:
+    """Decide, check, write and report."""
+    _check_outputs(run)
+    if run.in_place and Path(source).is_dir():
+        journal.recover(Path(source))
+    checkpoint = open_checkpoint(source)
+    baking = library.prepare(checkpoint, run.options)
+    adapter = adapters.prepare_adapter(run.adapter[0], baking) if run.adapter else None
+    _refuse_engines(baking, run.engines)
+    checks = _check_twin(baking, run)
+    if not run.dry_run:
+        checks |= _write(baking, adapter, run)
+    if json:
+        console.print_json(
+            {
+                **to_json(baking),
+                "written": not run.dry_run,
+                "output": str(run.out) if run.out else None,
+                "checks": checks,
+            }
+        )
+    else:
+        _report(baking, adapter, run, checks)
+
+
+def _check_outputs(run: Run) -> None:
+    if run.in_place and run.out:
+        raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
+    if not (run.out or run.in_place or run.dry_run or run.adapter):
+        raise UsageError("Give the directory to write, OUT, or --in-place.")
+    if run.text is not None and run.out is None:
+        raise UsageError("--verify-logits compares SOURCE with OUT, so it needs OUT.")
+
+
+def _refuse_engines(baking: Baking, engines: tuple[str, ...]) -> None:
+    for view in engine_views(baking, engines) if engines else ():
+        if view.status != "exact":
+            raise UnsupportedArchitectureError(
+                f"{view.engine.id} would not compute the baked model as meant: {view.summary()}. "
+                "Leave out --engine to bake for others."
+            )
+
+
+def _check_twin(baking: Baking, run: Run) -> dict[str, Any]:
+    """A named layout is always proved on a small random model; others with `--verify`."""
+    if run.options.layout is None and not run.verify:
+        return {}
+    require_extra("The check on a small random model", "torch", "transformers")
+    from yarncli.bake import twin
+
+    found = twin.check_layout(baking)
+    return {"twin": {"unbaked": found.without, "baked": found.baked}}
+
+
+def _write(baking: Baking, adapter: AdapterBaking | None, run: Run) -> dict[str, Any]:
+    checks: dict[str, Any] = {}
+    if run.in_place:
+        total = 2 * sum(p.length for patches in baking.patches.values() for p in patches)
+        with console.progress(total, "Baking") as advance:
+            library.write_in_place(baking, progress=advance)
+    elif run.out:
+        baking = replace(baking, checkpoint=_fetch(baking.checkpoint))
+        with console.progress(library.work(baking, verify=run.verify), "Baking") as advance:
+            library.write_copy(
+                baking,
+                run.out,
+                overwrite=run.overwrite,
+                fsync=run.fsync,
+                verify=run.verify,
+                progress=advance,
+            )
+    if adapter and run.adapter:
+        adapters.write_adapter(adapter, run.adapter[1], overwrite=run.overwrite)
+    if run.text is not None and run.out and baking.checkpoint.directory:
+        checks["logits"] = _compare(baking, run.out, run.text)
+    return checks
+
+
+def _fetch(checkpoint: Checkpoint) -> Checkpoint:
+    missing = checkpoint.missing_bytes()
+    if missing:
+        console.note(f"Fetching {console.format_bytes(missing)} into the Hub cache.")
+    with console.progress(missing, "Fetching") as advance:
+        return checkpoint.download(progress=advance)
+
+
+def _compare(baking: Baking, out: Path, text: str) -> dict[str, Any]:
+    require_extra("--verify-logits", "torch", "transformers")
+    from yarncli.bake.twin import compare_logits
+
+    directory = baking.checkpoint.directory
+    assert directory is not None
+    headers = baking.checkpoint.headers().values()
+    parameters = sum(info.parameters for h in headers for info in h.tensors.values())
+    found = compare_logits(directory, out, text, parameters)
+    return {
+        "difference": found.difference,
+        "same_choice": found.same_choice,
+        "positions": found.positions,
+    }
+
+
+def _report(
+    baking: Baking, adapter: AdapterBaking | None, run: Run, checks: dict[str, Any]
+) -> None:
+    factors = ", ".join(f"{t.scope} {t.factor:.6g}" for t in baking.temperatures)
+    console.print_text(
+        f"attention factor in the weights: {factors} (side {baking.side}, layout "
+        f"{baking.layout.name}); {console.format_bytes(baking.nbytes)} in "
+        f"{len(baking.edits)} tensors"
+    )
+    console.print_table(["tensor", "layers", "rows", "times", "bytes"], edit_rows(baking.edits))
+    for dtype, bound in baking.rounding().items():
+        console.print_text(f"rounding of {dtype}: at most {bound:.2e} of a value")
+    if adapter:
+        what = f"{len(adapter.edits)} tensors" if adapter.edits else "nothing: its base's norms do"
+        console.print_text(f"adapter: {what}")
+    if "twin" in checks:
+        console.print_text(
+            f"twin: logits change by {checks['twin']['baked']:.1e} baked, "
+            f"{checks['twin']['unbaked']:.1e} without"
+        )
+    if "logits" in checks:
+        found = checks["logits"]
+        console.print_text(
+            f"logits: largest difference {found['difference']:.1e}, same first choice at "
+            f"{found['same_choice']:.1%} of {found['positions']} late positions"
+        )
+    for text in baking.notes:
+        console.note(text)
+    for view in engine_views(baking):
+        if view.status != "exact":
+            console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
+    if run.out and not run.dry_run:
+        console.note(f"Next: yarncli engines {run.out}")

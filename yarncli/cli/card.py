@@ -1,0 +1,48 @@
+"""`yarncli card`: the model card of a checkpoint, on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = [
+    ("yarncli card ./model-yarn", "Print the card that push would send."),
+    ("yarncli card ./model-yarn --results passkey.jsonl", "With passkey results."),
+]
+
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", metavar="FILE", help="Passkey results (JSONL) for the card."),
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option("--base-model", metavar="ORG/NAME", help="What the model was made from."),
+]
+Licence = Annotated[
+    str | None,
+    typer.Option("--license", metavar="ID", help="The licence for the card, as the Hub spells it."),
+]
+
+
+def card(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", show_default=False, help="A checkpoint directory.")
+    ],
+    results: Results = None,
+    base_model: BaseModel = None,
+    licence: Licence = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="ORG/NAME", help="What the model will be called."),
+    ] = None,
+) -> None:
+    """Print the model card: what was converted, what engines make of it, what was measured.
+
+    The card that is there is kept; only the part between the yarncli marks is renewed.
+    """
+    from yarncli import console
+    from yarncli.cli.push_run import write_card
+
+    console.print_text(write_card(path, name, results, base_model, licence).rstrip("\n"))

@@ -1,0 +1,31 @@
+"""`yarncli plot`: draw saved passkey runs, several in one figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = [
+    ("yarncli plot run.jsonl --out run.png", "Draw one saved run again."),
+    ("yarncli plot yarn.jsonl ntk.jsonl --out both.svg", "Compare runs of several models."),
+]
+
+
+def plot(
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULT...", show_default=False, help="Files of --out."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The PNG or SVG to write.")
+    ] = Path("passkey.png"),
+) -> None:
+    """Draw saved check-passkey runs: a heatmap each, and their accuracy over length."""
+    from yarncli import console
+    from yarncli.evaluate.report import read_report
+    from yarncli.figures.passkey import plot_passkey
+
+    plot_passkey([read_report(path) for path in results], out)
+    console.print_text(str(out))

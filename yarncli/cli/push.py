@@ -1,0 +1,92 @@
+"""`yarncli push`: publish a checkpoint on the Hub."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from yarncli.cli import options
+from yarncli.cli.card import BaseModel, Licence, Results
+
+EXAMPLES = [
+    ("yarncli push ./model-yarn me/model-128k", "Publish, private at first."),
+    ("yarncli push ./model-yarn me/model-128k --dry-run", "Show what would be sent."),
+    ("yarncli push ./fixed org/model --config-only --create-pr", "Mend somebody's config."),
+    ("yarncli push ./config me/model-128k --from org/model", "Take the weights from the Hub."),
+]
+
+
+def push(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", show_default=False, help="A checkpoint directory.")
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="ORG/NAME", show_default=False, help="The repository.")
+    ],
+    public: Annotated[
+        bool, typer.Option("--public", help="Create it public, or push to a public one.")
+    ] = False,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
+    ] = False,
+    config_only: Annotated[
+        bool,
+        typer.Option("--config-only", help="Send config, tokenizer config and card alone."),
+    ] = False,
+    copy_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="ORG/NAME", help="Take the weights from this Hub model."),
+    ] = None,
+    revision: Annotated[
+        str, typer.Option("--revision", metavar="BRANCH", help="The branch; made if missing.")
+    ] = "main",
+    commit_message: Annotated[
+        str | None, typer.Option("--commit-message", "-m", metavar="TEXT", help="First line.")
+    ] = None,
+    commit_description: Annotated[
+        str, typer.Option("--commit-description", metavar="TEXT", help="What follows it.")
+    ] = "",
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="PATTERN", help="Send these only; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="Leave these out; may be repeated."),
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Send files that run code when loaded.")
+    ] = False,
+    results: Results = None,
+    base_model: BaseModel = None,
+    licence: Licence = None,
+    no_card: Annotated[bool, typer.Option("--no-card", help="Leave README.md alone.")] = False,
+    force_card: Annotated[
+        bool, typer.Option("--force-card", help="Send the local README.md over the Hub's.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only read: show files, sizes and the card's diff.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Publish a checkpoint: preflight, model card, one commit or a pull request.
+
+    Nothing is sent if the preflight finds an error. Run it again after a failure: it goes on where
+    it stopped. The address of the commit or pull request is all that is printed on stdout.
+    """
+    from yarncli.cli import push_run as run
+    from yarncli.publish.local import Options
+
+    chosen = Options(
+        public, create_pr, config_only, allow_pickle, revision, commit_message,
+        commit_description, tuple(include or ()), tuple(exclude or ()), copy_from,
+        not no_card, force_card, licence, base_model, dry_run,
+    )  # fmt: skip
+    local = run.checked(path, chosen, json=json)
+    plan = run.planned(local, target, chosen, results)
+    if dry_run:
+        run.show_plan(plan, local, json=json)
+    elif run.agreed(plan, ask=not (yes or json)):
+        run.show_result(plan, run.carried_out(plan), json=json)

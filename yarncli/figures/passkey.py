@@ -1,0 +1,168 @@
+"""The passkey figure: lengths × depths, one panel per run, as known from needle tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yarncli.checkpoint.output import output_errors
+from yarncli.errors import UsageError
+from yarncli.evaluate.report import Cell, Report, summarise
+from yarncli.extras import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".png", ".svg")
+_WINDOW = "#30638e"
+_COLOURS = ("#30638e", "#d1495b", "#edae49", "#00798c", "#8d6a9f", "#5b8e7d", "#8a8f98")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant of one report, as drawn: `windows` are its original and extended length."""
+
+    name: str
+    cells: Sequence[Cell]
+    windows: tuple[int, int] | None
+
+
+def runs_of(reports: Sequence[Report]) -> list[Run]:
+    """All variants of all reports; the model's name is added where there are several reports."""
+    runs = []
+    for report in reports:
+        variants = report.settings.get("variants", {})
+        model = str(report.settings.get("model", "")).rstrip("/").rsplit("/", 1)[-1]
+        for name, cells in report.cells.items():
+            if not cells:
+                continue
+            about = variants.get(name, {})
+            # Behind a server whose config is not known both are 0.
+            windows = (about["original"], about["window"]) if about.get("window") else None
+            runs.append(Run(f"{model}: {name}" if len(reports) > 1 else name, cells, windows))
+    return runs
+
+
+def check_format(path: Path) -> None:
+    """Refuse a file name that cannot be drawn, before the work.
+
+    Raises:
+        UsageError: the name does not end in .png or .svg.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"--plot {path}: write a name that ends in .png or .svg.")
+    require_extra("--plot", "matplotlib")
+
+
+def plot_passkey(reports: Sequence[Report], path: Path) -> None:
+    """Draw a heatmap per run, and accuracy over length where there are several runs.
+
+    Raises:
+        UsageError: another file format is asked for, or there is nothing to draw.
+        MissingExtraError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    check_format(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    runs = runs_of(reports)
+    if not runs:
+        raise UsageError("There are no results to draw yet.")
+    columns = min(len(runs), 3)
+    rows = -(-len(runs) // columns)
+    lines = len(runs) > 1
+    figure = Figure(
+        figsize=(max(5.2 * columns, 6.4), 3.7 * rows + (3.6 if lines else 0.4)),
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    grid: Any = figure.add_gridspec(rows + lines, columns)
+    image: Any = None
+    panels = []
+    for number, run in enumerate(runs):
+        axes = figure.add_subplot(grid[number // columns, number % columns])
+        image = _draw_heatmap(axes, run)
+        panels.append(axes)
+    bar = figure.colorbar(image, ax=panels, shrink=0.85, pad=0.02)
+    bar.set_label("share of passkeys retrieved")
+    if lines:
+        _draw_lines(figure.add_subplot(grid[rows, :]), runs)
+    model = str(reports[0].settings.get("model", "")).rstrip("/").rsplit("/", 1)[-1]
+    title = "Passkey retrieval" + (f", {model}" if len(reports) == 1 and model else "")
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    with output_errors(str(path)):
+        # A fixed date keeps the SVG of the same data byte-identical.
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+        figure.savefig(path, dpi=160, metadata=metadata)
+
+
+def accuracy_grid(cells: Sequence[Cell]) -> tuple[list[int], list[float], list[list[float]]]:
+    """Lengths, depths, and accuracy per depth (rows) and length (columns); NaN where not asked."""
+    lengths = sorted({cell.length for cell in cells})
+    depths = sorted({cell.depth for cell in cells})
+    verdicts: dict[tuple[float, int], list[bool]] = {}
+    for cell in cells:
+        verdicts.setdefault((cell.depth, cell.length), []).append(cell.correct)
+    shares = {place: sum(found) / len(found) for place, found in verdicts.items()}
+    values = [[shares.get((d, n), float("nan")) for n in lengths] for d in depths]
+    return lengths, depths, values
+
+
+def _draw_heatmap(axes: Axes, run: Run) -> Any:
+    lengths, depths, values = accuracy_grid(run.cells)
+    image = axes.imshow(values, aspect="auto", cmap="RdYlGn", vmin=0, vmax=1)
+    axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths], rotation=45, ha="right")
+    axes.set_yticks(range(len(depths)), [f"{round(100 * d)} %" for d in depths])
+    axes.set(xlabel="prompt length (tokens)", ylabel="depth of the passkey")
+    axes.set_title(run.name, loc="left", pad=14)
+    if len(lengths) * len(depths) <= 120:
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                if value == value:
+                    axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
+    if run.windows is not None:
+        _mark_windows(axes, lengths, run.windows)
+    return image
+
+
+def _mark_windows(axes: Axes, lengths: Sequence[int], windows: tuple[int, int]) -> None:
+    """A line after the last length inside each window, named above the panel."""
+    named = {windows[1]: ("new window", "--"), windows[0]: ("original window", ":")}
+    for window, (name, style) in named.items():
+        place = _between(lengths, window)
+        if place is None:
+            continue
+        axes.axvline(place, color=_WINDOW, lw=2.2, ls=style, clip_on=False)
+        axes.annotate(
+            f"{name} {window:,}", (place, 1), xycoords=("data", "axes fraction"),
+            xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=7, color=_WINDOW,
+        )  # fmt: skip
+
+
+def _draw_lines(axes: Axes, runs: Sequence[Run]) -> None:
+    for number, run in enumerate(runs):
+        results = summarise(run.cells)
+        lengths = [result.length for result in results]
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.plot(
+            lengths, [r.accuracy for r in results], "o-", color=colour, lw=2, ms=4, label=run.name
+        )
+        low, high = zip(*(result.interval for result in results), strict=True)
+        axes.fill_between(lengths, low, high, color=colour, alpha=0.12, lw=0)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({cell.length for run in runs for cell in run.cells})
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.minorticks_off()
+    axes.set(ylim=(-0.04, 1.04), xlabel="prompt length (tokens)", ylabel="accuracy")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _between(lengths: Sequence[int], window: int) -> float | None:
+    """Where `window` lies on an axis of one column per length; its own column is inside it."""
+    inside = sum(length <= window for length in lengths)
+    return inside - 0.5 if inside else None

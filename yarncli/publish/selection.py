@@ -1,0 +1,103 @@
+"""Which files of a checkpoint leave the machine, and which never do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from yarncli.checkpoint.files import SourceFile
+from yarncli.checkpoint.output import JOURNAL_NAME, PENDING_NAME
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.errors import UsageError
+
+README = "README.md"
+CONFIG_FILES = ("config.json", "tokenizer_config.json")
+
+# Patterns for a whole name, or for any part of a path. They win over --include.
+_BACKUPS = ("*.orig", "*.orig.[0-9]*", JOURNAL_NAME, PENDING_NAME, "*~", "*.bak")
+_SCRATCH = ("*.tmp", "*.incomplete", "*.lock", ".ds_store", ".git", ".cache", "__pycache__")
+_TRAINING = (
+    "checkpoint-[0-9]*",
+    "global_step[0-9]*",
+    "optimizer.*",
+    "scheduler.*",
+    "rng_state*",
+    "training_args.bin",
+    "trainer_state.json",
+    "events.out.tfevents*",
+    "wandb",
+    "runs",
+)
+_SECRETS = (
+    ".env", ".env.*", "*.env", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc", ".npmrc",
+    ".git-credentials", "credentials", "credentials.*", "secrets", "secrets.*", "token",
+    "token.*", "*[._-]token", "*[._-]token.*",
+)  # fmt: skip
+_KINDS = {
+    "a backup or journal of yarncli": _BACKUPS,
+    "scratch": _SCRATCH,
+    "training state": _TRAINING,
+    "possibly a secret": _SECRETS,
+}
+_PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is sent, and why the rest is not: name → reason."""
+
+    files: tuple[SourceFile, ...]
+    left_out: dict[str, str]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the files that are sent."""
+        return frozenset(file.name for file in self.files)
+
+
+def select_files(
+    checkpoint: Checkpoint,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    config_only: bool = False,
+) -> Selection:
+    """Choose the files to send.
+
+    Args:
+        checkpoint: a local one.
+        include: patterns; if any are given, other files stay.
+        exclude: patterns of files that stay.
+        config_only: send the config, the tokenizer config and the card alone.
+
+    Raises:
+        UsageError: nothing is left to send.
+    """
+    chosen, left_out = [], {}
+    for file in checkpoint.files:
+        reason = _reason(file.name, include, exclude, config_only)
+        if reason:
+            left_out[file.name] = reason
+        else:
+            chosen.append(file)
+    if not chosen:
+        raise UsageError(f"Nothing of {checkpoint.name} is left to send. Check --include.")
+    return Selection(tuple(chosen), left_out)
+
+
+def is_pickle(name: str) -> bool:
+    """Whether loading the file may run code."""
+    return _PICKLE.search(name) is not None
+
+
+def _reason(name: str, include: Sequence[str], exclude: Sequence[str], config_only: bool) -> str:
+    if config_only and name not in (*CONFIG_FILES, README):
+        return "--config-only"
+    for kind, patterns in _KINDS.items():
+        if any(fnmatchcase(part.lower(), p) for part in name.split("/") for p in patterns):
+            return kind
+    if include and not any(fnmatchcase(name, pattern) for pattern in include):
+        return "not in --include"
+    return "--exclude" if any(fnmatchcase(name, pattern) for pattern in exclude) else ""
