@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 SHORT = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7]
@@ -214,7 +213,8 @@ def save_checkpoint(case: Case, directory: Path, seed: int = 0) -> Path:
         old = config.get(key)
         nested = key == "text_config" and isinstance(value, dict) and isinstance(old, dict)
         config[key] = {**old, **value} if nested else copy.deepcopy(value)
-    twin.save_random(config, directory, seed=seed)
+    with twin.quiet():
+        twin.save_random(config, directory, seed=seed)
     write_rope_setting(directory, case)
     return directory
 
@@ -315,8 +315,9 @@ def handmade(tmp_path):
         directory.mkdir()
         (directory / "config.json").write_text(json.dumps(config, indent=4) + "\n")
         names = sorted(made)
-        halves = {"model-00001-of-00002.safetensors": names[::2]}
-        halves["model-00002-of-00002.safetensors"] = names[1::2]
+        middle = len(names) // 2 + 1  # one layer in each
+        halves = {"model-00001-of-00002.safetensors": names[:middle]}
+        halves["model-00002-of-00002.safetensors"] = names[middle:]
         weight_map = {}
         for file, part in halves.items():
             save_file({n: made[n] for n in part}, directory / file, {"format": "pt", "by": "hand"})

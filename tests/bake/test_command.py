@@ -5,7 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from yarncli.bake.bake import prepare, write_in_place
 from yarncli.checkpoint import journal
+from yarncli.checkpoint.source import open_checkpoint
 from yarncli.cli.app import app
 
 
@@ -49,7 +51,7 @@ def test_engines_and_check_know_the_result(handmade, tmp_path):
     assert run(handmade(), tmp_path / "out").exit_code == 0
     shown = CliRunner().invoke(app, ["engines", str(tmp_path / "out"), "--json"])
     status = {view["engine"]: view["status"] for view in json.loads(shown.stdout)["engines"]}
-    assert (status["transformers"], status["sglang"], status["llama.cpp"]) == (
+    assert (status["transformers-5"], status["sglang"], status["llama.cpp"]) == (
         "exact",
         "exact",
         "differs",
@@ -84,11 +86,9 @@ def test_the_next_in_place_recovers_first(handmade, monkeypatch):
 
     monkeypatch.setattr(journal, "_apply", stop)
     monkeypatch.setattr(journal, "_recover", lambda directory: "old")
+    baking = prepare(open_checkpoint(str(source)))
     with pytest.raises(Killed):
-        from yarncli.bake.bake import prepare, write_in_place
-        from yarncli.checkpoint.source import open_checkpoint
-
-        write_in_place(prepare(open_checkpoint(str(source))))
+        write_in_place(baking)
     monkeypatch.undo()
     assert journal.pending(source)
     assert run(source, source.parent / "out").exit_code == 3

@@ -60,7 +60,7 @@ def test_a_killed_copy_leaves_nothing_or_everything(
         lambda directory: bake_directory(source, directory / "out"),
         check,
     )
-    assert calls.count("pwrite") == 2  # one k_proj per layer
+    assert calls.count("pwrite") == 2  # one k_proj in each shard
 
 
 def test_killed_in_place_is_old_or_new_or_recoverable(handmade, tmp_path, kill_at_every_call):

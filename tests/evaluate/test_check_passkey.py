@@ -49,7 +49,7 @@ def test_json_of_a_converted_model_with_its_control(yarn8, tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
     saved = read_report(file)
     assert saved.to_json() == document
-    assert "6" in result.stderr
+    assert "12 prompts, 13,824 tokens, 2 settings." in result.stderr
     svg = tmp_path / "again.svg"
     assert CliRunner().invoke(app, ["plot", str(file), str(file), "--out", str(svg)]).exit_code == 0
     assert b"<svg" in svg.read_bytes()[:600]

@@ -17,6 +17,7 @@ import pytest
 
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluate.passkey import Grid, LoadSettings, TextCodec, local_cells, make_codec
+from yarncli.evaluate.report import ResultFile, read_report
 from yarncli.evaluate.server import Server, ServerSettings, ServerTokenizer, strip_reasoning
 
 GRID = Grid((256, 512), depths=4, trials=2, seed=21)
@@ -103,6 +104,36 @@ def test_chat_gives_the_verdicts_of_a_local_run(served, chat_demo):
     found = list(server.cells(GRID.prompts(builder)))
     plain = make_codec(chat_demo, False)
     local = list(local_cells(chat_demo, GRID, settings=LoadSettings(), codec=plain))
+    assert verdicts(found) == verdicts(local)
+
+
+@pytest.mark.full
+def test_a_server_killed_half_way_is_resumed_without_repeating(demo, codec, tmp_path):
+    """With the real server; test_check_passkey.py has the same through the command."""
+    settings = {"variants": {"served": {}}}
+    with (tmp_path / "log").open("wb") as log:
+        first = Served(log)
+        with ResultFile(tmp_path / "run.jsonl", settings, resume=False) as file:
+            cells = Server(ServerSettings(first.url, model=str(demo), timeout=60)).cells(
+                GRID.prompts(codec.builder(GRID))
+            )
+            for _ in range(5):
+                file.add("served", next(cells))
+            first.stop(signal.SIGKILL)
+            with pytest.raises(HubError):
+                list(cells)
+        second = Served(log)
+        try:
+            with ResultFile(tmp_path / "run.jsonl", settings, resume=True) as file:
+                done = {cell.place for cell in file.done["served"]}
+                left = GRID.prompts(codec.builder(GRID), done)
+                assert len(left) == GRID.size - len(done) <= GRID.size - 5
+                for cell in Server(ServerSettings(second.url, model=str(demo))).cells(left):
+                    file.add("served", cell)
+        finally:
+            second.stop()
+    found = sorted(read_report(tmp_path / "run.jsonl").cells["served"], key=lambda c: c.place)
+    local = list(local_cells(demo, GRID, settings=LoadSettings(), codec=codec))
     assert verdicts(found) == verdicts(local)
 
 

@@ -68,14 +68,25 @@ def test_a_card_made_twice_is_the_same(cli, model):
     assert cli("card", model, "--name", "me/long").stdout == once
 
 
-def test_the_reproduction_gives_the_same_config(cli, demo, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "second",
+    [
+        [],
+        ["--length", "4k", "--rescale"],
+        ["--length", "4k", "--method", "linear", "--replace-scaling", "--original-length", "256"],
+    ],
+    ids=["once", "rescaled", "replaced"],
+)
+def test_the_reproduction_gives_the_same_config(cli, demo, model, tmp_path, monkeypatch, second):
+    monkeypatch.chdir(tmp_path)
+    if second:
+        cli("convert", model, "further", *second)
+        model = tmp_path / "further"
     card = cli("card", model, "--name", "me/again").stdout
-    (line,) = re.findall(r"^yarncli (convert .*)$", card, re.M)
-    monkeypatch.chdir(demo.parent)
-    words = line.replace(" again ", f" {tmp_path / 'again'} ").split()
-    cli(*words)
-    again = (tmp_path / "again" / "config.json").read_bytes()
-    assert again == (model / "config.json").read_bytes()
+    (tmp_path / "model").symlink_to(demo)
+    for line in re.findall(r"^yarncli (convert .*)$", card, re.M):
+        cli(*line.split())
+    assert (tmp_path / "again" / "config.json").read_bytes() == (model / "config.json").read_bytes()
 
 
 def test_results_become_a_model_index_and_a_table(cli, model, tmp_path):

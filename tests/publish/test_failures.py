@@ -113,6 +113,20 @@ def test_a_passing_failure_passes(hub, cli, model, fast_retries, method, path, f
     assert len(hub.repos["me/long"].commits) == 2
 
 
+def test_what_is_sent_twice_is_counted_once(hub, model, fast_retries):
+    from yarncli.publish.local import Options, prepare_local
+    from yarncli.publish.plan import make_plan
+    from yarncli.publish.push import carry_out
+
+    hub.fail("PUT", "/upload/", status=503)
+    plan = make_plan(prepare_local(str(model), Options()), "me/long", Options())
+    counts = []
+    carry_out(plan, progress=counts.append)
+    assert len(hub.requests("PUT")) == 2
+    assert min(counts) > 0
+    assert sum(counts) == (model / "model.safetensors").stat().st_size
+
+
 def test_a_rate_limit_that_stays_names_the_wait(hub, cli, model, fast_retries):
     hub.fail("POST", "repos/create", times=99, status=429, headers={"Retry-After": "17"})
     assert "Try again in 17 seconds" in cli("push", model, "me/long", code=5).stderr

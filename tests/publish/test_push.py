@@ -207,6 +207,15 @@ def test_weights_come_from_the_base_without_passing_here(hub, cli, demo, tmp_pat
     assert writes(hub) == []
 
 
+def test_other_weights_of_the_same_size_are_replaced_by_a_copy(hub, cli, demo, tmp_path):
+    hub.add_repo("org/base", demo)
+    shard = local_files(demo)["model.safetensors"]
+    hub.add_repo("me/long", {"model.safetensors": shard[:-1] + b"x"}, private=True)
+    cli("convert", "hf://org/base", tmp_path / "c", "--factor", "8", "--config-only")
+    cli("push", tmp_path / "c", "me/long", "--from", "org/base")
+    assert on_hub(hub, "me/long")["model.safetensors"] == shard
+
+
 def test_a_hub_that_cannot_copy_is_explained(hub, cli, demo, tmp_path):
     hub.add_repo("org/base", demo)
     cli("convert", "hf://org/base", tmp_path / "c", "--factor", "8", "--config-only")

@@ -517,9 +517,10 @@ def test_any_json_is_read_or_refused_with_a_message(
 
 
 NESTED_YARN = {"rope_theta": 1e4, **YARN, "original_max_position_embeddings": 32}
-SU_FACTORS = {
+SU_FACTORS: dict[str, Any] = {
     "short_factor": [1.0 + i for i in range(8)],
     "long_factor": [2.0 + i for i in range(8)],
+    "original_max_position_embeddings": 4096,
 }
 ODD_FILES: list[tuple[str, dict[str, Any]]] = [
     (

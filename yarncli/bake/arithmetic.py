@@ -129,7 +129,7 @@ def _table_lookup(
     infinity = np.uint16(_infinity(dtype))
 
     def apply(block: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], bool]:
-        made = table[block]
+        made = table.take(block)
         infinite = (made & 0x7FFF) == infinity
         overflowed = infinite.any() and bool(((block & 0x7FFF) < infinity)[infinite].any())
         return made, bool(overflowed)

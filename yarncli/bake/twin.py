@@ -64,7 +64,7 @@ def check_layout(baking: Baking) -> TwinCheck:
         CheckFailed: the baked twin computes something else: the layout is wrong for this model.
     """
     config = baking.unbaked.value
-    with _quiet(), tempfile.TemporaryDirectory(prefix="yarncli-twin-") as scratch:
+    with quiet(), tempfile.TemporaryDirectory(prefix="yarncli-twin-") as scratch:
         source = Path(scratch, "source")
         try:
             save_random(shrink(expanded(config)), source, rope_of=shrink(config))
@@ -191,15 +191,19 @@ def _auto(config: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without progress bars and warnings of transformers."""
     level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    if bars:
+        transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers.logging.set_verbosity(level)
-        transformers.logging.enable_progress_bar()
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 @dataclass(frozen=True, slots=True)

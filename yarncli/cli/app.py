@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from typer.core import TyperCommand
 
 # In the order of `yarncli --help`.
-COMMANDS = ("inspect", "convert", "engines", "bake", "check", "card", "push", "demo")
+COMMANDS = (
+    "inspect",
+    "convert",
+    "engines",
+    "bake",
+    "check",
+    "check-passkey",
+    "plot",
+    "card",
+    "push",
+    "demo",
+)
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `cat FILE | head`
 

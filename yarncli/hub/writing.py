@@ -215,7 +215,6 @@ def open_pull_request(destination: Destination) -> str | None:
         for entry in found
         if entry.is_pull_request
         and entry.status in ("open", "draft")
-        and entry.author == destination.author
         and entry.title == destination.message
     ]
     return f"refs/pr/{max(numbers)}" if numbers else None
