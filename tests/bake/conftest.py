@@ -33,7 +33,6 @@ class Case:
     rope: dict[str, Any] = field(default_factory=lambda: YARN)
     scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
     sides: tuple[str, ...] = ("k", "q", "both")
-    fast: bool = False
 
 
 _INDEXER = {
@@ -124,6 +123,12 @@ _NEEDS: dict[str, Case] = {
             "layers_block_type": ["mamba", "mamba", "hybrid", "hybrid"],
         },
     ),
+    **{
+        name: Case(name, rope={**YARN, "mrope_section": [2, 3, 3]})
+        for name in ("glm4v", "glm_ocr", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl", "qwen3_vl")
+    },
+    "glm4v_moe": Case("glm4v_moe", rope={**YARN, "mrope_section": [1, 1, 2]}),
+    "qwen3_vl_moe": Case("qwen3_vl_moe", rope={**YARN, "mrope_section": [2, 3, 3]}),
     "zaya": Case("zaya", rope={**YARN, "partial_rotary_factor": 1.0}, sides=("k",)),
 }
 
@@ -138,7 +143,9 @@ jetmoe kolibri1 laguna lfm2 lfm2_moe lfm3 llama longcat_flash mellum mimo_v2_fla
 minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral mllama modernbert-decoder moshi
 nemotron olmo olmo2 olmo3 olmo_hybrid olmoe persimmon phi phi3 phi4_multimodal qwen2 qwen2_moe qwen3
 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen4_exp qwen4_exp_text
-seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma youtu zamba2 zaya
+seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma youtu zamba2 zaya internlm3 iquestcoder
+aya_vision cohere2_vision exaone4_5 gemma4_unified glm4v glm4v_moe glm_ocr internvl lfm2_vl lfm3_vl
+llava mistral3 paddleocr_vl paligemma qwen2_5_vl qwen2_vl qwen3_vl qwen3_vl_moe smolvlm
 """.split()
 
 _VARIANTS: dict[str, Case] = {
@@ -191,7 +198,7 @@ _FAST = {
     "llama", "qwen2", "gpt_neox", "phi3", "falcon@new", "olmo2", "qwen3", "gemma3_text@bothyarn",
     "deepseek_v2@noqlora", "deepseek_v3@mscale", "deepseek_v32", "dbrx", "olmo@clip", "persimmon",
     "deepseek_v4", "jetmoe", "zamba2", "zaya", "smollm3", "hrm_text", "longcat_flash", "gemma3",
-    "axk2", "dots3_note_text", "stablelm@qknorm", "qwen3_next", "hy_v4",
+    "axk2", "dots3_note_text", "qwen2_5_vl", "stablelm@qknorm", "qwen3_next", "hy_v4",
 }  # fmt: skip
 
 CASES = {name: _NEEDS.get(name, Case(name)) for name in _NAMES} | _VARIANTS

@@ -226,6 +226,34 @@ def test_weights_that_are_only_copied_are_named(handmade):
     assert "--adapter" in notes
 
 
+def test_a_conversion_and_a_bake_in_one_pass(handmade, tmp_path, bake_directory, tensors_of):
+    from yarncli.convert import convert
+    from yarncli.rope.plan import Target
+
+    source = handmade({"rope_scaling": None})
+    checkpoint = open_checkpoint(str(source))
+    conversion = convert.prepare(checkpoint, Target(factor=4.0))
+    convert.write_copy(conversion, tmp_path / "converted")
+    bake_directory(tmp_path / "converted", tmp_path / "twice")
+    baking = prepare(
+        checkpoint,
+        config=conversion.files["config.json"][1],
+        history=conversion.provenance,
+        others={n: after.text.encode() for n, (_, after) in conversion.files.items()},
+    )
+    write_copy(baking, tmp_path / "once")
+    assert config_of(tmp_path / "once") == config_of(tmp_path / "twice")
+    one, two = (
+        json.loads((tmp_path / name / "yarncli.json").read_text())["steps"]
+        for name in ("once", "twice")
+    )
+    assert [step["command"] for step in one] == ["convert", "bake"]
+    assert one[0] == two[0]
+    assert one[1]["replaced"] == two[1]["replaced"]
+    found, wanted = tensors_of(tmp_path / "once"), tensors_of(tmp_path / "twice")
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_nothing_is_written_when_a_value_overflows(handmade, tmp_path):
     source = handmade(tensors={K0: np.full((16, 16), 3e38, np.float32)})
     with pytest.raises(CheckpointError, match="does not fit into F32"):

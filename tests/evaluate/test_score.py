@@ -131,6 +131,17 @@ def test_every_verdict_belongs_to_its_own_prompt(tuned, codec):
     assert not any(verdicts(FastScorer(loaded, codec.decode).score(swapped)))
 
 
+def test_the_same_prompt_again(demo, codec):
+    """All of it is known then, but its last logits are wanted again."""
+    grid = Grid((256,), depths=1, trials=1)
+    (prompt,) = grid.prompts(codec.builder(grid))
+    scorer = FastScorer(load_model(demo, LoadSettings()), codec.decode, batch_tokens=1)
+    first, again = scorer.score([prompt, prompt])
+    assert first == again
+    assert first.correct
+    assert scorer.tokens_forwarded < 256 + 10
+
+
 class LastTokenGoesOn(torch.nn.Module):
     """A model that says the key, and then one more digit."""
 

@@ -204,9 +204,9 @@ def _module_edits(
         optional = edit.optional or (wanted.entry.optional_keys and edit.side == "k")
         if not matching and not optional:
             raise WeightsError(
-                f"{module.where}.{edit.base} is missing from these weights, so the layer cannot "
-                f"be baked by the layout {layout.name!r}. The checkpoint is incomplete, or stores "
-                "attention in another way."
+                f"{module.where}.{_label(edit.base)} is missing from these weights, so the layer "
+                f"cannot be baked by the layout {layout.name!r}. The checkpoint is incomplete, or "
+                "stores attention in another way."
             )
         power = powers.get(edit.side, 0)
         if power:
@@ -257,6 +257,11 @@ def _check_known(
                 )
             if is_cache_scale(name) and wanted.side != "q":
                 raise UsageError(f"{info.name} scales cached keys, which would grow. Use --side q.")
+
+
+def _label(base: str) -> str:
+    """A rule's regex as a person would name it."""
+    return re.sub(r"\(\?:[^()]*\)\??|\\d\+|\\", "", base).replace("|", " or ")
 
 
 def is_cache_scale(name: str) -> bool:

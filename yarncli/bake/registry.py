@@ -42,12 +42,14 @@ REGISTRY: dict[str, Entry] = {
         emu3_text_model ernie4_5 ernie4_5_moe falcon_h1 gemma gemma2 glm glm4 gpt_oss granite
         granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared helium hyperclovax
         jais2 llama minimax ministral ministral3 mistral mixtral mllama_text_model nemotron qwen2
-        qwen2_moe seed_oss smollm3 solar_open starcoder2 vaultgemma""",
+        qwen2_moe seed_oss smollm3 solar_open starcoder2 vaultgemma glm4v_moe_text glm4v_text
+        glm_ocr_text internlm3 iquestcoder paddleocr_vl_text qwen2_5_vl_text qwen2_vl_text""",
         Entry(_PLAIN),
     ),
     **_all(
         """afmoe apertus beam doge dots1 exaone4 exaone_moe flex_olmo flint hy_v3 kolibri1 lfm2
-        lfm2_moe lfm3 mellum minimax_m2 olmo2 olmo3 olmo_hybrid qwen3 qwen3_moe""",
+        lfm2_moe lfm3 mellum minimax_m2 olmo2 olmo3 olmo_hybrid qwen3 qwen3_moe qwen3_vl_moe_text
+        qwen3_vl_text""",
         Entry(_QK_NORM),
     ),
     **_all(

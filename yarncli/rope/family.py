@@ -60,6 +60,7 @@ class Family:
     `fills_scopes` that an entry missing from a nested one is filled with the scope's default
     instead of failing. `remark` is what a person should know about the family. `mrope` marks
     multimodal RoPE without a key that says so.
+    `theta_list` says that old files list one θ per layer, and which layer of a scope counts.
     `spelling` is "nested" where a flat dict does not load or reaches scopes it should not.
     Wrappers (multimodal models) only say where their text part is: `text_key`, `text_type` (its
     family; `text_fixed`: whatever type the part names), `flat_text` (old files keep it at top
@@ -80,6 +81,7 @@ class Family:
     partial_rotary_factor: float = 1.0
     honours_partial: bool = False
     theta_keys: tuple[str, ...] = ("rope_theta",)
+    theta_list: Literal["", "first", "last"] = ""
     partial_keys: tuple[str, ...] = ("partial_rotary_factor",)
     partial_fixed: bool = False
     rotary_dim_key: str = ""

@@ -38,7 +38,23 @@ def read_scopes(model: TextModel, layers: Layers) -> dict[str, Scope]:
         UnsupportedArchitectureError: layers differ in a way that one setting cannot express.
     """
     found = _nested(model, layers) if model.family.scopes else _flat(model, layers)
+    _refuse_unread_theta(model, found)
     return {scope.name: scope for scope in found if scope.layers or scope.path}
+
+
+def _refuse_unread_theta(model: TextModel, scopes: list[Scope]) -> None:
+    """Refuse a top-level θ that transformers 5 would pass over without a word."""
+    fields = model.fields
+    if fields.is_list("rope_theta") and model.family.theta_list:
+        return
+    theta = fields.number("rope_theta")
+    used = sorted({scope.parameters.rope_theta for scope in scopes})
+    if theta is not None and theta not in used:
+        raise ConfigError(
+            f"{fields.where('rope_theta')} is {theta:g}, but transformers 5 does not read it for "
+            f"{model.family.model_type} and uses {', '.join(f'{t:g}' for t in used)}. Put it into "
+            "rope_parameters."
+        )
 
 
 def _scope(
@@ -190,13 +206,17 @@ def _entry(model: TextModel, rule: ScopeRule, given: Fields, *, needed: bool) ->
 
 
 def _theta(model: TextModel, rule: ScopeRule, served: tuple[int, ...]) -> FoundTheta | None:
-    """The θ that old files keep for this scope at top level; Step 3 lists one per layer."""
-    fields = model.fields
-    if "rope_theta" in rule.theta_keys and fields.is_list("rope_theta"):
+    """The θ that old files keep for this scope at top level, some as a list over the layers."""
+    fields, which = model.fields, model.family.theta_list
+    if which and fields.is_list("rope_theta"):
         thetas = fields.numbers("rope_theta") or ()
-        if served and len(thetas) > served[0]:
-            return thetas[served[0]], fields.where("rope_theta")
-        return None
+        layer = (served[0] if which == "first" else served[-1]) if served else 0
+        if served and len(thetas) <= layer:
+            raise ConfigError(
+                f"{fields.where('rope_theta')} has {len(thetas)} entries; the model has "
+                f"{model.layer_count} layers."
+            )
+        return (thetas[layer], fields.where("rope_theta")) if served else None
     return model.top_theta(rule.theta_keys)
 
 

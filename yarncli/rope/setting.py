@@ -85,7 +85,7 @@ class TextModel:
     def top_theta(self, keys: tuple[str, ...]) -> FoundTheta | None:
         """θ from the first of these keys that the text config itself has."""
         for key in keys:
-            if self.fields.has(key) and not self.fields.is_list(key):
+            if self.fields.has(key):
                 return self.fields.number(key) or 0.0, self.fields.where(key)
         return None
 
