@@ -38,6 +38,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/files.py inspect
 	$(BIN)/python benchmarks/files.py convert
+	$(BIN)/python benchmarks/bake.py
 
 constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py

@@ -101,9 +101,11 @@ def _wrap(number: int, half: bool, pipe: int) -> None:
             with lock:
                 if count == number:
                     write(pipe, name.encode())
-                    if half:
-                        _half(name, real, args, kwargs)
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    try:
+                        if half:
+                            _half(name, real, args, kwargs)
+                    finally:  # the call itself may fail, as mkdir does for what exists
+                        os.kill(os.getpid(), signal.SIGKILL)
                 count += 1
             return real(*args, **kwargs)
 

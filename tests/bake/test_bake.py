@@ -169,6 +169,10 @@ def test_every_scope_has_its_own_factor(checkpoint_of, tmp_path, bake_directory)
 
 def test_it_is_never_baked_twice(handmade, tmp_path, bake_directory):
     bake_directory(handmade(), tmp_path / "out")
+    bake_directory(handmade(name="other"), tmp_path / "no-record")
+    (tmp_path / "no-record" / "yarncli.json").unlink()
+    with pytest.raises(CheckpointError, match="baked already"):
+        prepare(open_checkpoint(str(tmp_path / "no-record")), Options(attention_factor=1.1))
     with pytest.raises(CheckpointError, match="baked already"):
         prepare(open_checkpoint(str(tmp_path / "out")), Options(attention_factor=1.1))
     config = config_of(tmp_path / "out")

@@ -27,6 +27,7 @@ def test_a_dry_run_lists_everything_and_writes_nothing(handmade, tmp_path, atten
     assert (edit["rows"], edit["total_rows"], edit["power"]) == ([[0, 16]], 16, 2)
     assert edit["factor"] == pytest.approx(attention_factor**2)
     assert edit["bytes"] == 16 * 16 * 4
+    assert edit["rounding"] == 2.0**-24
     assert found["bytes"] == 2 * edit["bytes"]
 
 
@@ -92,13 +93,21 @@ def test_the_next_in_place_recovers_first(handmade, monkeypatch):
     monkeypatch.undo()
     assert journal.pending(source)
     assert run(source, source.parent / "out").exit_code == 3
+    assert run(source, "--in-place", "--dry-run").exit_code == 3
+    assert journal.pending(source)
     assert run(source, "--in-place").exit_code == 0
     assert json.loads((source / "config.json").read_text())["yarncli_baked"]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("OUT", "--in-place"), ("--in-place", "--verify-logits", "text"), ("OUT", "--side", "v")],
+    [
+        (),
+        ("OUT", "--in-place"),
+        ("--in-place", "--verify-logits", "text"),
+        ("OUT", "--dry-run", "--verify-logits", "text"),
+        ("OUT", "--side", "v"),
+    ],
 )
 def test_contradictory_options(handmade, tmp_path, arguments):
     given = [tmp_path / "out" if a == "OUT" else a for a in arguments]
@@ -149,3 +158,37 @@ def test_an_adapter_is_written_beside(handmade, tmp_path):
     made = load_file(tmp_path / "adapter-out" / "adapter_model.safetensors")[name]
     assert torch.allclose(made, torch.full((16, 4), 1.138629436**2))
     assert (tmp_path / "out" / "yarncli.json").exists()
+
+
+def test_an_existing_out_is_refused_before_anything_is_written(handmade, tmp_path):
+    from safetensors.numpy import save_file
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file({}, adapter / "adapter_model.safetensors")
+    (tmp_path / "taken").mkdir()
+    source = handmade()
+    for out, adapter_out in (("taken", "free"), ("free", "taken")):
+        result = run(source, tmp_path / out, "--adapter", adapter, tmp_path / adapter_out)
+        assert (result.exit_code, "taken already exists" in result.stderr) == (2, True)
+        assert not (tmp_path / "free").exists()
+
+
+def test_baked_and_unbaked_retrieve_the_same_passkeys(tmp_path):
+    runner = CliRunner()
+    demo, extended, out = (str(tmp_path / name) for name in ("demo", "x8", "out"))
+    for arguments in (["demo", demo], ["convert", demo, extended, "--factor", "8"]):
+        assert runner.invoke(app, arguments).exit_code == 0
+    assert run(extended, out).exit_code == 0
+    verdicts = []
+    for model in (extended, out):
+        saved = tmp_path / "cells.jsonl"
+        options = ["--lengths", "512,1k", "--depths", "10", "--trials", "1", "--out", str(saved)]
+        result = runner.invoke(app, ["check-passkey", model, *options])
+        assert result.exit_code == 0, result.stderr
+        cells = [json.loads(line) for line in saved.read_text().splitlines()[1:]]
+        verdicts.append([(cell["key"], cell["correct"]) for cell in cells])
+        saved.unlink()
+    assert verdicts[0] == verdicts[1]
+    assert {correct for _, correct in verdicts[0]} == {True, False}

@@ -236,6 +236,17 @@ def test_for_writes_what_the_engines_read_right(demo, tmp_path, method, engines,
     assert {status[name] for name in engines.split(",")} == {"exact"}
 
 
+def test_for_states_a_temperature_as_the_engine_reads_it(demo, tmp_path):
+    out = tmp_path / "out"
+    options = ("--factor", 4, "--attention-factor", 1.05, "--for", "sglang,transformers-5")
+    result = run(demo, out, *options)
+    assert result.exit_code == 0, result.output
+    scaling = json.loads((out / "config.json").read_text())["rope_scaling"]
+    assert scaling["attention_factor"] == 1.05
+    assert scaling["attn_factor"] == pytest.approx(1.05 / 1.138629436)
+    assert run(demo, tmp_path / "no", *options[:-1], "mlx-lm").exit_code == 3
+
+
 def test_for_refuses_what_no_config_can_do(demo, tmp_path):
     result = run(demo, tmp_path / "out", "--method", "dynamic", "--factor", 4, "--for", "vllm")
     assert (result.exit_code, "No config makes vllm" in result.stderr) == (3, True)
@@ -246,3 +257,54 @@ def test_engines_that_will_not_do_it_are_warned_about_by_name(demo, tmp_path):
     result = run(demo, tmp_path / "out", "--method", "linear", "--factor", 4)
     assert "warning: llama.cpp differs: serves 256 tokens instead of 1,024" in result.stderr
     assert "vllm" not in result.stderr.replace("vLLM", "")
+
+
+def test_bake_in_the_same_pass_is_convert_and_then_bake(demo, tmp_path):
+    once, converted, twice = (tmp_path / name for name in ("once", "converted", "twice"))
+    result = run(demo, once, "--factor", 8, "--bake")
+    assert result.exit_code == 0, result.output
+    assert "k_proj.weight (F16)" in result.stdout
+    assert "llama.cpp differs: attention scale 1.208 instead of 1" in result.stderr
+    run(demo, converted, "--factor", 8)
+    assert CliRunner().invoke(app, ["bake", str(converted), str(twice)]).exit_code == 0
+    found, wanted = snapshot(once), snapshot(twice)
+    steps = [json.loads(files.pop("yarncli.json"))["steps"] for files in (found, wanted)]
+    assert found == wanted
+    assert [step["command"] for step in steps[0]] == ["convert", "bake"]
+    assert steps[0][1]["baked"] == steps[1][1]["baked"]
+
+
+def test_a_bake_is_previewed_and_told_as_data(demo, tmp_path):
+    result = run(demo, tmp_path / "out", "--factor", 8, "--bake", "--dry-run", "--json")
+    found = json.loads(result.stdout)
+    assert found["bake"]["attention_factor"] == {"model": pytest.approx(1.2079441541)}
+    assert not (tmp_path / "out").exists()
+    assert json.loads(run(demo, tmp_path / "out", "--factor", 8, "--json").stdout)["bake"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--in-place",), 2, "yarncli bake SOURCE --in-place"),
+        (("out", "--config-only"), 2, "--config-only"),
+        (("out", "--weights", "hardlink"), 2, "--weights"),
+        (("out", "--for", "llama.cpp"), 3, "llama.cpp would not compute the baked model"),
+        (("out", "--method", "ntk"), 3, "nothing to bake"),
+    ],
+)
+def test_where_a_bake_cannot_be_part_of_it(options, code, message, demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(tmp_path)
+    result = run(demo, *options, "--factor", 4, "--bake")
+    assert (result.exit_code, message in result.stderr) == (code, True), result.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_an_unknown_model_type_is_converted_and_judged_like_another(demo, tmp_path):
+    path = demo / "config.json"
+    path.write_text(path.read_text().replace('"llama"', '"llama_of_ours"'))
+    options = (demo, tmp_path / "out", "--factor", 4)
+    assert run(*options).exit_code == 3
+    result = run(*options, "--assume-like", "llama", "--for", "vllm")
+    assert result.exit_code == 0, result.stderr
+    assert "ollama ignores" in result.stderr

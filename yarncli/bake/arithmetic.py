@@ -15,7 +15,7 @@ SCALABLE = ("F64", "F32", "F16", "BF16")
 
 _BLOCK = 1 << 16  # elements worked on at once: bounds the memory of the wider copies
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_RELATIVE = {"F64": 2.0**-53, "F32": 2.0**-24}
+_UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}  # half an ulp of 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,15 @@ def scaler(
     return transform
 
 
-def rounding_bound(dtype: str, factor: float) -> float:
-    """The largest relative error that rounding to `dtype` can make on w·factor (normal numbers)."""
-    if dtype in _RELATIVE:
-        return _RELATIVE[dtype]
+@lru_cache(maxsize=16)
+def rounding_bound(dtype: str, factor: float, offset: float = 0.0) -> float:
+    """The largest relative error of a stored value that `scaler` makes (normal numbers).
+
+    For 16-bit dtypes without an offset it is found by trying every number; elsewhere it is the
+    bound of rounding to nearest.
+    """
+    if offset or _SIZES[dtype] > 2:
+        return _UNIT[dtype]
     values = _values(dtype)[: _infinity(dtype)]
     made = _values(dtype)[_scaled_patterns(dtype, factor, 0.0)[: _infinity(dtype)]]
     exact = values * factor

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from yarncli.bake import arithmetic, quantised
+from yarncli.bake import quantised
 from yarncli.bake.edits import TensorEdit, find_edits, is_cache_scale
 from yarncli.bake.layouts import Layout
 from yarncli.bake.modules import Module, Side, Wanted, find_modules
@@ -87,15 +87,6 @@ class Baking:
             FILE_NAME: self.provenance.to_bytes(),
             "config.json": self.config[1].text.encode(),
         }
-
-    def rounding(self) -> dict[str, float]:
-        """Dtype → the largest relative rounding error that the multiplication can make."""
-        pairs = {(edit.info.dtype, edit.factor) for edit in self.edits}
-        found: dict[str, float] = {}
-        for dtype, factor in pairs:
-            bound = arithmetic.rounding_bound(dtype, factor)
-            found[dtype] = max(found.get(dtype, 0.0), bound)
-        return found
 
 
 def prepare(
@@ -361,21 +352,29 @@ def write_in_place(baking: Baking, *, progress: Progress = None) -> Path:
 
 
 def _read_back(baking: Baking, staging: Path, verify: bool, progress: Progress) -> None:
-    for name, header in baking.checkpoint.headers().items():
-        source, made = baking.checkpoint.path(name), staging / name
-        patches = baking.patches.get(name, ())
-        wrong = rewrite.first_wrong_patch(source, made, patches, progress=progress)
-        if wrong is None and verify:
-            wrong = rewrite.compare_outside(source, made, patches, progress=progress)
-        if wrong is not None:
-            raise OutputError(
-                f"{name} does not read back as it was written, near byte {wrong}. The disk may be "
-                "failing, or the source has changed meanwhile. Run again."
-            )
-        _open(made, header)
+    checks = [
+        partial(_check_shard, baking, staging, name, verify) for name in baking.checkpoint.headers()
+    ]
+    rewrite.in_parallel(checks, progress=progress)
     for name, data in baking.files.items():
         if (staging / name).read_bytes() != data:
             raise OutputError(f"{name} does not read back as it was written. Run again.")
+
+
+def _check_shard(
+    baking: Baking, staging: Path, name: str, verify: bool, progress: Callable[[int], None]
+) -> None:
+    source, made = baking.checkpoint.path(name), staging / name
+    patches = baking.patches.get(name, ())
+    wrong = rewrite.first_wrong_patch(source, made, patches, progress=progress)
+    if wrong is None and verify:
+        wrong = rewrite.compare_outside(source, made, patches, progress=progress)
+    if wrong is not None:
+        raise OutputError(
+            f"{name} does not read back as it was written, near byte {wrong}. The disk may be "
+            "failing, or the source has changed meanwhile. Run again."
+        )
+    _open(made, baking.checkpoint.headers()[name])
 
 
 def _open(path: Path, header: Header) -> None:

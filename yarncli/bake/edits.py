@@ -66,6 +66,11 @@ class TensorEdit:
         size = arithmetic.element_size(self.info.dtype)
         return self.selection.count * self.selection.width * size
 
+    @property
+    def rounding(self) -> float:
+        """The largest relative error that rounding makes in what is stored."""
+        return arithmetic.rounding_bound(self.info.dtype, self.factor, self.offset)
+
     def patches(self, header: Header) -> list[Patch]:
         """The byte ranges of the shard that pass through the multiplication."""
         chosen = self.selection

@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 def edit_rows(edits: Iterable[TensorEdit]) -> list[list[str | int]]:
-    """One row per kind of tensor: name, number of layers, rows, multiplier, bytes."""
+    """One row per kind of tensor: name, layers, rows, multiplier, rounding, bytes."""
     groups: dict[tuple[str, float, str], list[TensorEdit]] = {}
     for edit in edits:
         groups.setdefault((edit.kind, edit.factor, edit.info.dtype), []).append(edit)
@@ -25,6 +25,7 @@ def edit_rows(edits: Iterable[TensorEdit]) -> list[list[str | int]]:
             len({edit.layer for edit in group}),
             _rows_text(group[0]),
             f"{factor:.6g} (m^{group[0].power})" + (", of 1 + w" if group[0].offset else ""),
+            f"{max(edit.rounding for edit in group):.1e}",
             sum(edit.nbytes for edit in group),
         ]
         for (kind, factor, dtype), group in groups.items()
@@ -43,6 +44,25 @@ def engine_views(baking: Baking, engines: Iterable[str] = ()) -> list[EngineView
     return judge(config, meant, engines=engines, assume_like=like, launch=False)
 
 
+def edits_to_json(edits: Iterable[TensorEdit]) -> list[dict[str, Any]]:
+    """What changes in each tensor; `rounding` is relative to the stored value."""
+    return [
+        {
+            "tensor": edit.tensor,
+            "file": edit.shard,
+            "dtype": edit.info.dtype,
+            "rows": edit.rows.ranges,
+            "total_rows": edit.rows_total,
+            "power": edit.power,
+            "factor": edit.factor,
+            "offset": edit.offset,
+            "rounding": edit.rounding,
+            "bytes": edit.nbytes,
+        }
+        for edit in edits
+    ]
+
+
 def to_json(baking: Baking) -> dict[str, Any]:
     """Everything that was decided."""
     return {
@@ -52,21 +72,7 @@ def to_json(baking: Baking) -> dict[str, Any]:
         "layout": baking.layout.name,
         "attention_factor": {each.scope: each.factor for each in baking.temperatures},
         "bytes": baking.nbytes,
-        "rounding": baking.rounding(),
-        "edits": [
-            {
-                "tensor": edit.tensor,
-                "file": edit.shard,
-                "dtype": edit.info.dtype,
-                "rows": edit.rows.ranges,
-                "total_rows": edit.rows_total,
-                "power": edit.power,
-                "factor": edit.factor,
-                "offset": edit.offset,
-                "bytes": edit.nbytes,
-            }
-            for edit in baking.edits
-        ],
+        "edits": edits_to_json(baking.edits),
         "changes": list(baking.provenance.steps[-1].replaced),
         "notes": list(baking.notes),
         "engines": [

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import CheckpointError, OutputError
 
-CHUNK = 8 << 20  # bytes of a range that are in memory at once
+CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
 _COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
 _FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
@@ -87,9 +88,26 @@ def copy_files(
         CheckpointError: a source cannot be read, or changes while it is read.
         OutputError: a destination cannot be written.
     """
+    jobs = sorted(copies, key=lambda job: _size(job.source), reverse=True)
+    in_parallel([partial(_copy, job) for job in jobs], workers=workers, progress=progress)
+
+
+def in_parallel(
+    jobs: Sequence[Callable[[Callable[[int], None]], None]],
+    *,
+    workers: int | None = None,
+    progress: Progress = None,
+) -> None:
+    """Run jobs in several threads, in order; an error or Ctrl-C stops all of them.
+
+    Args:
+        jobs: each gets a function that it calls, often, with the number of bytes done; when the run
+            is to stop, that function raises.
+        workers: number of threads; by default one per processor, at most 4.
+        progress: gets those numbers, one call at a time.
+    """
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-    jobs = sorted(copies, key=lambda job: _size(job.source), reverse=True)
     stop = threading.Event()
     lock = threading.Lock()
 
@@ -107,7 +125,7 @@ def copy_files(
                     raise
 
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(_copy, job, count) for job in jobs]
+        futures = [pool.submit(job, count) for job in jobs]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
             if any(future.done() and future.exception() for future in futures):

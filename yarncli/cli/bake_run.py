@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from yarncli.bake import adapters
 from yarncli.bake import bake as library
 from yarncli.bake.adapters import AdapterBaking
 from yarncli.bake.bake import Baking, Options
-from yarncli.bake.view import edit_rows, engine_views, to_json
+from yarncli.bake.view import edit_rows, edits_to_json, engine_views, to_json
 from yarncli.checkpoint import journal
-from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.checkpoint.output import check_destination
+from yarncli.checkpoint.source import open_checkpoint
+from yarncli.cli.fetching import fetch
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.extras import require_extra
 
@@ -54,12 +57,17 @@ def recover(source: str, *, json: bool) -> None:
 def bake(source: str, run: Run, *, json: bool) -> None:
     """Decide, check, write and report."""
     _check_outputs(run)
-    if run.in_place and Path(source).is_dir():
+    if run.in_place and not run.dry_run and Path(source).is_dir():
         journal.recover(Path(source))
     checkpoint = open_checkpoint(source)
+    if not run.dry_run:  # before a large fetch or a check that takes seconds
+        adapter_source, adapter_out = run.adapter or (None, None)
+        for place, origin in ((run.out, checkpoint.directory), (adapter_out, adapter_source)):
+            if place:
+                check_destination(place, source=origin, overwrite=run.overwrite)
     baking = library.prepare(checkpoint, run.options)
     adapter = adapters.prepare_adapter(run.adapter[0], baking) if run.adapter else None
-    _refuse_engines(baking, run.engines)
+    refuse_engines(baking, run.engines)
     checks = _check_twin(baking, run)
     if not run.dry_run:
         checks |= _write(baking, adapter, run)
@@ -67,6 +75,7 @@ def bake(source: str, run: Run, *, json: bool) -> None:
         console.print_json(
             {
                 **to_json(baking),
+                "adapter": edits_to_json(adapter.edits) if adapter else None,
                 "written": not run.dry_run,
                 "output": str(run.out) if run.out else None,
                 "checks": checks,
@@ -81,16 +90,23 @@ def _check_outputs(run: Run) -> None:
         raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
     if not (run.out or run.in_place or run.dry_run or run.adapter):
         raise UsageError("Give the directory to write, OUT, or --in-place.")
-    if run.text is not None and run.out is None:
-        raise UsageError("--verify-logits compares SOURCE with OUT, so it needs OUT.")
+    if run.text is not None and (run.out is None or run.dry_run):
+        raise UsageError("--verify-logits compares SOURCE with OUT, so it needs a written OUT.")
 
 
-def _refuse_engines(baking: Baking, engines: tuple[str, ...]) -> None:
+def refuse_engines(baking: Baking, engines: Sequence[str]) -> None:
+    """Insist that these engines compute the baked checkpoint as meant.
+
+    Raises:
+        UsageError: an unknown engine.
+        UnsupportedArchitectureError: one of them would not; says what it would do.
+    """
     for view in engine_views(baking, engines) if engines else ():
         if view.status != "exact":
             raise UnsupportedArchitectureError(
                 f"{view.engine.id} would not compute the baked model as meant: {view.summary()}. "
-                "Leave out --engine to bake for others."
+                "Name only engines that do, or leave them out and serve the unbaked checkpoint "
+                "there."
             )
 
 
@@ -112,16 +128,9 @@ def _write(baking: Baking, adapter: AdapterBaking | None, run: Run) -> dict[str,
         with console.progress(total, "Baking") as advance:
             library.write_in_place(baking, progress=advance)
     elif run.out:
-        baking = replace(baking, checkpoint=_fetch(baking.checkpoint))
-        with console.progress(library.work(baking, verify=run.verify), "Baking") as advance:
-            library.write_copy(
-                baking,
-                run.out,
-                overwrite=run.overwrite,
-                fsync=run.fsync,
-                verify=run.verify,
-                progress=advance,
-            )
+        baking = write_copy(
+            baking, run.out, overwrite=run.overwrite, fsync=run.fsync, verify=run.verify
+        )
     if adapter and run.adapter:
         adapters.write_adapter(adapter, run.adapter[1], overwrite=run.overwrite)
     if run.text is not None and run.out and baking.checkpoint.directory:
@@ -129,12 +138,16 @@ def _write(baking: Baking, adapter: AdapterBaking | None, run: Run) -> dict[str,
     return checks
 
 
-def _fetch(checkpoint: Checkpoint) -> Checkpoint:
-    missing = checkpoint.missing_bytes()
-    if missing:
-        console.note(f"Fetching {console.format_bytes(missing)} into the Hub cache.")
-    with console.progress(missing, "Fetching") as advance:
-        return checkpoint.download(progress=advance)
+def write_copy(
+    baking: Baking, out: Path, *, overwrite: bool, fsync: bool, verify: bool = False
+) -> Baking:
+    """Fetch the source where it is on the Hub, and write OUT; returns the bake of local files."""
+    baking = replace(baking, checkpoint=fetch(baking.checkpoint))
+    with console.progress(library.work(baking, verify=verify), "Baking") as advance:
+        library.write_copy(
+            baking, out, overwrite=overwrite, fsync=fsync, verify=verify, progress=advance
+        )
+    return baking
 
 
 def _compare(baking: Baking, out: Path, text: str) -> dict[str, Any]:
@@ -156,15 +169,7 @@ def _compare(baking: Baking, out: Path, text: str) -> dict[str, Any]:
 def _report(
     baking: Baking, adapter: AdapterBaking | None, run: Run, checks: dict[str, Any]
 ) -> None:
-    factors = ", ".join(f"{t.scope} {t.factor:.6g}" for t in baking.temperatures)
-    console.print_text(
-        f"attention factor in the weights: {factors} (side {baking.side}, layout "
-        f"{baking.layout.name}); {console.format_bytes(baking.nbytes)} in "
-        f"{len(baking.edits)} tensors"
-    )
-    console.print_table(["tensor", "layers", "rows", "times", "bytes"], edit_rows(baking.edits))
-    for dtype, bound in baking.rounding().items():
-        console.print_text(f"rounding of {dtype}: at most {bound:.2e} of a value")
+    show_edits(baking)
     if adapter:
         what = f"{len(adapter.edits)} tensors" if adapter.edits else "nothing: its base's norms do"
         console.print_text(f"adapter: {what}")
@@ -179,10 +184,28 @@ def _report(
             f"logits: largest difference {found['difference']:.1e}, same first choice at "
             f"{found['same_choice']:.1%} of {found['positions']} late positions"
         )
+    show_notes(baking)
+    if run.out and not run.dry_run:
+        console.note(f"Next: yarncli engines {run.out}")
+
+
+def show_edits(baking: Baking) -> None:
+    """Print what the weights carry and which tensors change."""
+    factors = ", ".join(f"{t.scope} {t.factor:.6g}" for t in baking.temperatures)
+    console.print_text(
+        f"attention factor in the weights: {factors} (side {baking.side}, layout "
+        f"{baking.layout.name}); {console.format_bytes(baking.nbytes)} in "
+        f"{len(baking.edits)} tensors"
+    )
+    console.print_table(
+        ["tensor", "layers", "rows", "times", "rounding", "bytes"], edit_rows(baking.edits)
+    )
+
+
+def show_notes(baking: Baking) -> None:
+    """Tell what to know of a bake, and which engines compute something else from it."""
     for text in baking.notes:
         console.note(text)
     for view in engine_views(baking):
         if view.status != "exact":
             console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
-    if run.out and not run.dry_run:
-        console.note(f"Next: yarncli engines {run.out}")

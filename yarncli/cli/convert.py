@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from yarncli.cli import options
-from yarncli.errors import UsageError
 
 EXAMPLES = [
     ("yarncli convert ./model ./model-128k --length 128k", "YaRN to 131,072 tokens, in a copy."),
@@ -17,6 +16,7 @@ EXAMPLES = [
     ("yarncli convert Qwen/Qwen3-8B ./out --length 128k --config-only", "Fetch no weights."),
     ("yarncli convert ./model --in-place --method ntk --factor 2", "Change the directory itself."),
     ("yarncli convert ./model ./out --method linear --factor 4 --for llama.cpp", "For one engine."),
+    ("yarncli convert ./model ./out --factor 4 --bake", "Convert and bake in one pass."),
     ("yarncli convert ./model --undo", "Take the last conversion back."),
 ]
 
@@ -34,6 +34,10 @@ ForEngines = Annotated[
         metavar="ENGINE[,ENGINE]",
         help="Choose spelling and fields that are right for these engines, or refuse.",
     ),
+]
+Bake = Annotated[
+    bool,
+    typer.Option("--bake", help="Move the attention temperature into the weights as well."),
 ]
 Undo = Annotated[
     bool, typer.Option("--undo", help="Put the fields back that the last conversion changed.")
@@ -65,6 +69,7 @@ def convert(
     assume_like: options.AssumeLike = None,
     spelling: options.SpellingOption = "both",
     for_: ForEngines = None,
+    bake: Bake = False,
     weights: WeightsOption = "copy",
     config_only: ConfigOnly = False,
     in_place: options.InPlace = False,
@@ -88,8 +93,10 @@ def convert(
     if undo:
         convert_run.undo(checkpoint, json=json)
         return
-    if (out is None) != (in_place or dry_run) and not (out and dry_run):
-        raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
+    run = convert_run.Run(
+        out, "none" if config_only else weights, bake, in_place, dry_run, overwrite, fsync
+    )
+    engines = [name for name in (for_ or "").split(",") if name]
     method_options = {
         "beta_fast": beta_fast,
         "beta_slow": beta_slow,
@@ -107,15 +114,7 @@ def convert(
         original_length=original_length,
         assume_like=assume_like,
         spelling=spelling,
-        engines=[name for name in (for_ or "").split(",") if name],
+        engines=engines,
         config_only=config_only,
     )
-    if not dry_run:
-        convert_run.write(
-            conversion,
-            None if in_place else out,
-            weights="none" if config_only else weights,
-            overwrite=overwrite,
-            fsync=fsync,
-        )
-    convert_run.report(conversion, out=out, dry_run=dry_run, json=json)
+    convert_run.convert(conversion, run, engines=engines, json=json)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from yarncli import console
+from yarncli.bake.bake import Baking
+from yarncli.bake.view import engine_views
+from yarncli.bake.view import to_json as bake_to_json
+from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.cli import bake_run
+from yarncli.cli.fetching import fetch
 from yarncli.convert import convert as library
 from yarncli.convert.convert import Conversion, Weights, files_to_carry
 from yarncli.errors import UsageError
@@ -38,73 +44,136 @@ def read_factors(path: Path | None) -> list[float] | None:
     return [float(item) for item in found]
 
 
-def write(
-    conversion: Conversion, out: Path | None, *, weights: Weights, overwrite: bool, fsync: bool
-) -> None:
-    """Write to OUT, or in place where `out` is None; a Hub model is fetched first."""
-    if out is None:
+@dataclass(frozen=True)
+class Run:
+    """What one call of the command writes, and how.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+
+    out: Path | None
+    weights: Weights
+    bake: bool
+    in_place: bool
+    dry_run: bool
+    overwrite: bool
+    fsync: bool
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def convert(conversion: Conversion, run: Run, *, engines: Sequence[str], json: bool) -> None:
+    """Bake too if asked, write and report."""
+    if run.out and not run.dry_run:  # before a large fetch
+        source = conversion.checkpoint.directory
+        check_destination(run.out, source=source, overwrite=run.overwrite)
+    baking = _bake(conversion, engines) if run.bake else None
+    if not run.dry_run:
+        _write(conversion, baking, run)
+    if json:
+        console.print_json(_to_json(conversion, baking, run))
+    else:
+        _report(conversion, baking, run)
+
+
+def _check(run: Run) -> None:
+    if (run.out and run.in_place) or not (run.out or run.in_place or run.dry_run):
+        raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
+    if run.bake and run.in_place:
+        raise UsageError(
+            "--bake writes a copy. To change SOURCE itself, convert it with --in-place and run "
+            "yarncli bake SOURCE --in-place then."
+        )
+    if run.bake and run.weights != "copy":
+        raise UsageError(
+            "--bake changes weights, so they can neither be left out nor linked. Leave out "
+            "--config-only and --weights."
+        )
+
+
+def _bake(conversion: Conversion, engines: Sequence[str]) -> Baking:
+    """The bake of what a conversion will have written, in the same pass over the files."""
+    from yarncli.bake.bake import Options, prepare
+
+    baking = prepare(
+        conversion.checkpoint,
+        Options(assume_like=conversion.assume_like),
+        config=conversion.config,
+        history=conversion.provenance,
+        others={name: after.text.encode() for name, (_, after) in conversion.files.items()},
+    )
+    bake_run.refuse_engines(baking, engines)
+    return baking
+
+
+def _write(conversion: Conversion, baking: Baking | None, run: Run) -> None:
+    """Write to OUT, or in place; a Hub model is fetched first."""
+    if run.out is None:
         library.write_in_place(conversion)
         return
-    wanted = files_to_carry(conversion.checkpoint, weights)
-    names = tuple(file.name for file in wanted)
-    missing = conversion.checkpoint.missing_bytes(names)
-    if missing:
-        console.note(f"Fetching {console.format_bytes(missing)} into the Hub cache.")
-    with console.progress(missing, "Fetching") as advance:
-        local = conversion.checkpoint.download(names, progress=advance)
-    total = sum(file.size for file in wanted)
-    with console.progress(total, "Copying") as advance:
+    if baking:
+        bake_run.write_copy(baking, run.out, overwrite=run.overwrite, fsync=run.fsync)
+        return
+    wanted = files_to_carry(conversion.checkpoint, run.weights)
+    local = fetch(conversion.checkpoint, tuple(file.name for file in wanted))
+    with console.progress(sum(file.size for file in wanted), "Copying") as advance:
         library.write_copy(
             replace(conversion, checkpoint=local),
-            out,
-            weights=weights,
-            overwrite=overwrite,
-            fsync=fsync,
+            run.out,
+            weights=run.weights,
+            overwrite=run.overwrite,
+            fsync=run.fsync,
             progress=advance,
         )
 
 
-def report(conversion: Conversion, *, out: Path | None, dry_run: bool, json: bool) -> None:
+def _to_json(conversion: Conversion, baking: Baking | None, run: Run) -> dict[str, Any]:
+    views = engine_views(baking) if baking else _views(conversion)
+    return {
+        "schema": SCHEMA,
+        "written": not run.dry_run,
+        "output": str(run.out) if run.out else None,
+        "plan": conversion.plan.to_json(),
+        "changes": _changes_json(conversion.changes),
+        "bake": bake_to_json(baking) if baking else None,
+        "engines": [
+            {"engine": v.engine.id, "status": v.status, "summary": v.summary()} for v in views
+        ],
+    }
+
+
+def _report(conversion: Conversion, baking: Baking | None, run: Run) -> None:
     """Print what changed, what to know, and the next command."""
     plan = conversion.plan
-    views = _views(conversion)
-    if json:
-        console.print_json(
-            {
-                "schema": SCHEMA,
-                "written": not dry_run,
-                "output": str(out) if out else None,
-                "plan": plan.to_json(),
-                "changes": _changes_json(conversion.changes),
-                "engines": [
-                    {"engine": v.engine.id, "status": v.status, "summary": v.summary()}
-                    for v in views
-                ],
-            }
-        )
-        return
     console.print_text(
         f"{plan.method}: {plan.original_length:,} → {plan.length:,} tokens, factor "
         f"{plan.factor:g} (original from {plan.original_source})"
     )
-    if dry_run:
+    if run.dry_run:
         console.print_text(conversion.diff())
     else:
         for change in conversion.changes:
             console.print_text(f"  {change.describe()}")
+    if baking:
+        bake_run.show_edits(baking)
     for text in plan.notes:
         console.note(text)
-    for view in views:
-        if view.status != "exact":
-            console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
-    if not dry_run:
-        place = out or conversion.checkpoint.name
-        console.note(f"Next: yarncli engines {place}")
+    if baking:
+        bake_run.show_notes(baking)
+    else:
+        for view in _views(conversion):
+            if view.status != "exact":
+                console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
+    if not run.dry_run:
+        console.note(f"Next: yarncli engines {run.out or conversion.checkpoint.name}")
 
 
 def _views(conversion: Conversion) -> list[EngineView]:
-    config = conversion.config.value
-    return judge(config, Intended.by_plan(config, conversion.plan), launch=False)
+    config, like = conversion.config.value, conversion.assume_like
+    meant = Intended.by_plan(config, conversion.plan, assume_like=like)
+    return judge(config, meant, assume_like=like, launch=False)
 
 
 def undo(checkpoint: Checkpoint, *, json: bool) -> None:

@@ -50,6 +50,7 @@ class Conversion:
     files: Mapping[str, tuple[JsonText, JsonText]]
     changes: tuple[FieldChange, ...]
     provenance: Provenance
+    assume_like: str | None = None
 
     @property
     def config(self) -> JsonText:
@@ -98,7 +99,7 @@ def prepare(
     rope = read_rope(config.value, assume_like=assume_like, original_length=original_length)
     plan = make_plan(rope, target)
     if engines:
-        plan, spelling = fit(config, rope, plan, spelling, engines)
+        plan, spelling = fit(config, rope, plan, spelling, engines, assume_like=assume_like)
     check_values(plan)
     written = write_config(config, rope, plan, spelling)
     verify(written, rope, plan, assume_like=assume_like)
@@ -120,7 +121,8 @@ def prepare(
         config_only=config_only,
     )
     earlier = history.steps if history else ()
-    return Conversion(checkpoint, rope, plan, files, tuple(changes), Provenance((*earlier, step)))
+    provenance = Provenance((*earlier, step))
+    return Conversion(checkpoint, rope, plan, files, tuple(changes), provenance, assume_like)
 
 
 def write_copy(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.jsontext import JsonText
 from yarncli.rope.config import RopeConfig
+from yarncli.rope.engines.equivalents import stated_together
 from yarncli.rope.engines.intended import Intended
 from yarncli.rope.engines.registry import get_engine, misreadings
 from yarncli.rope.fields import raise_config_lengths
@@ -26,12 +27,18 @@ def write_config(
 
 
 def fit(
-    config: JsonText, rope: RopeConfig, plan: RopePlan, spelling: Spelling, engines: Sequence[str]
+    config: JsonText,
+    rope: RopeConfig,
+    plan: RopePlan,
+    spelling: Spelling,
+    engines: Sequence[str],
+    *,
+    assume_like: str | None = None,
 ) -> tuple[RopePlan, Spelling]:
     """The first way to write the plan that all `engines` read as it is meant.
 
-    Tried are the spellings (only the given one, unless it is "both") and, for linear, a raised
-    `max_position_embeddings`, which llama.cpp needs.
+    Tried are the spellings (only the given one, unless it is "both"), every way to state the
+    temperature and, for linear, a raised `max_position_embeddings`, which llama.cpp needs.
 
     Raises:
         UsageError: an unknown engine.
@@ -41,11 +48,13 @@ def fit(
     for name in engines:
         get_engine(name)
     usual: dict[str, str] = {}
-    for way, chosen in _ways(plan, spelling):
+    for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
         try:
             written = write_config(config, rope, way, chosen).value
-            meant = Intended.by_plan(written, way)
-            wrong = {name: misreadings(written, name, meant) for name in engines}
+            meant = Intended.by_plan(written, way, assume_like=assume_like)
+            wrong = {
+                name: misreadings(written, name, meant, assume_like=assume_like) for name in engines
+            }
         except CheckpointError:
             continue
         if not any(wrong.values()):
@@ -55,10 +64,19 @@ def fit(
     raise UnsupportedArchitectureError(
         f"No config makes {', '.join(engines)} compute {plan.method} as planned ({reasons}). "
         "Try --method ntk, or leave out --for and use the launch lines of `yarncli engines`."
+        + _by_baking(plan, mla=rope.is_mla)
     )
 
 
-def _ways(plan: RopePlan, spelling: Spelling) -> Iterator[tuple[RopePlan, Spelling]]:
+def _by_baking(plan: RopePlan, *, mla: bool) -> str:
+    if mla or all(scope.after.attention_factor is None for scope in plan.scopes):
+        return ""
+    return (
+        " The temperature reaches engines that compute yarn's own by yarncli bake --form residual."
+    )
+
+
+def _ways(plan: RopePlan, spelling: Spelling, *, mla: bool) -> Iterator[tuple[RopePlan, Spelling]]:
     spellings: tuple[Spelling, ...] = (
         ("both", "legacy", "v5") if spelling == "both" else (spelling,)
     )
@@ -74,6 +92,15 @@ def _ways(plan: RopePlan, spelling: Spelling) -> Iterator[tuple[RopePlan, Spelli
         )
         raised = replace(plan, max_position_embeddings=plan.length, scopes=scopes, notes=(note,))
         plans.append(raised)
+    if not mla:  # there, mscale drives the softmax scale too
+        after = [s.after for s in plan.scopes]
+        plans += [
+            replace(
+                plan,
+                scopes=tuple(replace(s, after=p) for s, p in zip(plan.scopes, stated, strict=True)),
+            )
+            for stated in stated_together(after, [None] * len(after))
+        ]
     for way in plans:
         for chosen in spellings:
             yield way, chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,3 +41,17 @@ def stated_temperatures(p: RopeParameters, scale: float | None = None) -> Iterat
         yield replace(p, **{**_BARE, **stated})
     else:
         yield p
+
+
+def stated_together(
+    settings: Sequence[RopeParameters], scales: Sequence[float | None]
+) -> Iterator[list[RopeParameters]]:
+    """Settings of several scopes, all with their attention scales stated in the same way.
+
+    Args:
+        settings: one per scope.
+        scales: of each; see `stated_temperatures`.
+    """
+    ways = [list(stated_temperatures(*pair)) for pair in zip(settings, scales, strict=True)]
+    for number in range(max(map(len, ways), default=0)):
+        yield [way[min(number, len(way) - 1)] for way in ways]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.errors import CheckpointError
-from yarncli.rope.engines.equivalents import stated_temperatures
+from yarncli.rope.engines.equivalents import stated_together
 from yarncli.rope.engines.reading import Model, with_fields
 from yarncli.rope.engines.view import Engine, EngineView, Launch, Used, view
 from yarncli.rope.parameters import RopeParameters
@@ -87,12 +87,8 @@ def _overrides(
 def _spelled(model: Model, intended: Mapping[str, Used]) -> Iterator[dict[str, dict[str, Any]]]:
     """The scopes as scaling dicts: as they are, then with each way to state the temperature."""
     yield {name: _block(used.parameters) for name, used in intended.items()}
-    ways = [
-        list(stated_temperatures(used.parameters, used.attention_scale))
-        for used in intended.values()
-    ]
-    for number in range(max(map(len, ways))):
-        chosen = [way[min(number, len(way) - 1)] for way in ways]
+    used = list(intended.values())
+    for chosen in stated_together([u.parameters for u in used], [u.attention_scale for u in used]):
         yield {name: _block(p) for name, p in zip(intended, chosen, strict=True)}
 
 
