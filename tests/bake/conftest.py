@@ -168,6 +168,19 @@ _VARIANTS: dict[str, Case] = {
     "deepseek_v2@noqlora": Case("deepseek_v2", {"q_lora_rank": None}, _GROUPS),
     "deepseek_v3@noqlora": Case("deepseek_v3", {"q_lora_rank": None}),
     "deepseek_v3@mscale": Case("deepseek_v3", rope={**YARN, "mscale": 1.0, "mscale_all_dim": 0.5}),
+    "deepseek_v3@nointerleave": Case("deepseek_v3", {"rope_interleave": False}),
+    "gemma4_text@keqv": Case("gemma4_text", {"attention_k_eq_v": True}),
+    "gemma4_text@kvshare": Case(
+        "gemma4_text",
+        sizes={
+            "num_kv_shared_layers": 2,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "per_layer_config": {1: {"head_dim": 32}, 3: {"head_dim": 32}},
+        },
+    ),
+    "qwen2@swa": Case(
+        "qwen2", {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 2}
+    ),
     "exaone4@noswa": Case(
         "exaone4", sizes={"sliding_window": None, "layer_types": ["full_attention"] * 4}
     ),

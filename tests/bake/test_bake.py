@@ -96,6 +96,13 @@ def test_residual_form_leaves_yarns_own(
     assert np.allclose(ratio, (1.5 / attention_factor) ** 2, rtol=1e-6)
 
 
+def test_a_ratio_of_one_leaves_nothing_to_bake(checkpoint_of):
+    block = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    source = checkpoint_of("deepseek_v3", rope={**block, "mscale": 1.0, "mscale_all_dim": 1.0})
+    with pytest.raises(CheckpointError, match="attention factor of this model is 1"):
+        prepare(open_checkpoint(str(source)))
+
+
 def test_residual_has_nothing_to_do_for_plain_yarn(handmade):
     with pytest.raises(CheckpointError, match="nothing to bake"):
         prepare(open_checkpoint(str(handmade())), Options(form="residual"))
@@ -182,8 +189,11 @@ def test_it_is_never_baked_twice(handmade, tmp_path, bake_directory):
         prepare(open_checkpoint(str(tmp_path / "out")), Options(attention_factor=1.1))
 
 
-def test_norm_after_rope_has_nothing_to_bake(handmade):
-    source = handmade({"model_type": "hunyuan_v1_dense"})
+@pytest.mark.parametrize(
+    "model_type", ["hunyuan_v1_dense", "hunyuan_v1_moe", "nanochat", "llama4_text"]
+)
+def test_norm_after_rope_has_nothing_to_bake(model_type, handmade):
+    source = handmade({"model_type": model_type})
     with pytest.raises(CheckpointError, match="normalised after the rotation"):
         prepare(open_checkpoint(str(source)))
 
