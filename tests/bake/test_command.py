@@ -192,3 +192,22 @@ def test_baked_and_unbaked_retrieve_the_same_passkeys(tmp_path):
         saved.unlink()
     assert verdicts[0] == verdicts[1]
     assert {correct for _, correct in verdicts[0]} == {True, False}
+
+
+def test_a_hub_model_is_fetched_and_its_cache_never_changed(handmade, minihub, tmp_path):
+    source = handmade()
+    minihub.add_repo("org/name", source)
+    out = tmp_path / "out"
+    assert run("hf://org/name", out, "--dry-run").exit_code == 0
+    assert not list(minihub.cache.rglob("*.safetensors"))
+    result = run("hf://org/name", out)
+    assert result.exit_code == 0, result.stderr
+    assert "Fetching" in result.stderr
+    assert json.loads((out / "yarncli.json").read_text())["steps"][0]["source"].startswith("org/")
+    assert not any(path.is_symlink() for path in out.iterdir())
+    snapshot = next(path.parent for path in minihub.cache.rglob("config.json"))
+    before = {path: path.read_bytes() for path in minihub.cache.rglob("*") if path.is_file()}
+    refused = run(snapshot, "--in-place")
+    assert (refused.exit_code, "cache" in refused.stderr) == (3, True), refused.stderr
+    assert {p: p.read_bytes() for p in minihub.cache.rglob("*") if p.is_file()} == before
+    assert run("hf://org/name", "--in-place").exit_code == 2
