@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from yarncli import console
-from yarncli.bake.bake import Baking
-from yarncli.bake.view import engine_views
-from yarncli.bake.view import to_json as bake_to_json
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.cli import bake_run
 from yarncli.cli.fetching import fetch
 from yarncli.convert import convert as library
 from yarncli.convert.convert import Conversion, Weights, files_to_carry
@@ -65,17 +61,23 @@ class Run:
 
 
 def convert(conversion: Conversion, run: Run, *, engines: Sequence[str], json: bool) -> None:
-    """Bake too if asked, write and report."""
+    """Write and report; bake in the same pass if asked."""
     if run.out and not run.dry_run:  # before a large fetch
         source = conversion.checkpoint.directory
         check_destination(run.out, source=source, overwrite=run.overwrite)
-    baking = _bake(conversion, engines) if run.bake else None
+    if run.bake:
+        from yarncli.cli import convert_bake  # numpy comes with it
+
+        convert_bake.convert(conversion, run, engines=engines, json=json)
+        return
     if not run.dry_run:
-        _write(conversion, baking, run)
+        _write(conversion, run)
     if json:
-        console.print_json(_to_json(conversion, baking, run))
+        console.print_json(
+            {**to_json(conversion, run), "bake": None, "engines": _engines_json(conversion)}
+        )
     else:
-        _report(conversion, baking, run)
+        _report(conversion, run)
 
 
 def _check(run: Run) -> None:
@@ -93,28 +95,10 @@ def _check(run: Run) -> None:
         )
 
 
-def _bake(conversion: Conversion, engines: Sequence[str]) -> Baking:
-    """The bake of what a conversion will have written, in the same pass over the files."""
-    from yarncli.bake.bake import Options, prepare
-
-    baking = prepare(
-        conversion.checkpoint,
-        Options(assume_like=conversion.assume_like),
-        config=conversion.config,
-        history=conversion.provenance,
-        others={name: after.text.encode() for name, (_, after) in conversion.files.items()},
-    )
-    bake_run.refuse_engines(baking, engines)
-    return baking
-
-
-def _write(conversion: Conversion, baking: Baking | None, run: Run) -> None:
+def _write(conversion: Conversion, run: Run) -> None:
     """Write to OUT, or in place; a Hub model is fetched first."""
     if run.out is None:
         library.write_in_place(conversion)
-        return
-    if baking:
-        bake_run.write_copy(baking, run.out, overwrite=run.overwrite, fsync=run.fsync)
         return
     wanted = files_to_carry(conversion.checkpoint, run.weights)
     local = fetch(conversion.checkpoint, tuple(file.name for file in wanted))
@@ -129,23 +113,19 @@ def _write(conversion: Conversion, baking: Baking | None, run: Run) -> None:
         )
 
 
-def _to_json(conversion: Conversion, baking: Baking | None, run: Run) -> dict[str, Any]:
-    views = engine_views(baking) if baking else _views(conversion)
+def to_json(conversion: Conversion, run: Run) -> dict[str, Any]:
+    """What was decided, but for the engines."""
     return {
         "schema": SCHEMA,
         "written": not run.dry_run,
         "output": str(run.out) if run.out else None,
         "plan": conversion.plan.to_json(),
         "changes": _changes_json(conversion.changes),
-        "bake": bake_to_json(baking) if baking else None,
-        "engines": [
-            {"engine": v.engine.id, "status": v.status, "summary": v.summary()} for v in views
-        ],
     }
 
 
-def _report(conversion: Conversion, baking: Baking | None, run: Run) -> None:
-    """Print what changed, what to know, and the next command."""
+def show_changes(conversion: Conversion, run: Run) -> None:
+    """Print the plan in a line, then the changed fields, or the diff of a dry run."""
     plan = conversion.plan
     console.print_text(
         f"{plan.method}: {plan.original_length:,} → {plan.length:,} tokens, factor "
@@ -156,16 +136,16 @@ def _report(conversion: Conversion, baking: Baking | None, run: Run) -> None:
     else:
         for change in conversion.changes:
             console.print_text(f"  {change.describe()}")
-    if baking:
-        bake_run.show_edits(baking)
-    for text in plan.notes:
+
+
+def _report(conversion: Conversion, run: Run) -> None:
+    """Print what changed, what to know, and the next command."""
+    show_changes(conversion, run)
+    for text in conversion.plan.notes:
         console.note(text)
-    if baking:
-        bake_run.show_notes(baking)
-    else:
-        for view in _views(conversion):
-            if view.status != "exact":
-                console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
+    for view in _views(conversion):
+        if view.status != "exact":
+            console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
     if not run.dry_run:
         console.note(f"Next: yarncli engines {run.out or conversion.checkpoint.name}")
 
@@ -174,6 +154,13 @@ def _views(conversion: Conversion) -> list[EngineView]:
     config, like = conversion.config.value, conversion.assume_like
     meant = Intended.by_plan(config, conversion.plan, assume_like=like)
     return judge(config, meant, assume_like=like, launch=False)
+
+
+def _engines_json(conversion: Conversion) -> list[dict[str, Any]]:
+    return [
+        {"engine": v.engine.id, "status": v.status, "summary": v.summary()}
+        for v in _views(conversion)
+    ]
 
 
 def undo(checkpoint: Checkpoint, *, json: bool) -> None:
