@@ -117,4 +117,10 @@ def convert(
         engines=engines,
         config_only=config_only,
     )
-    convert_run.convert(conversion, run, engines=engines, json=json)
+    convert_run.check_out(conversion, run)
+    if bake:
+        from yarncli.cli import convert_bake  # numpy comes with it
+
+        convert_bake.convert(conversion, run, engines=engines, json=json)
+    else:
+        convert_run.convert(conversion, run, json=json)

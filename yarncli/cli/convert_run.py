@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,8 @@ class Run:
         _check(self)
 
 
-def convert(conversion: Conversion, run: Run, *, engines: Sequence[str], json: bool) -> None:
-    """Write and report; bake in the same pass if asked."""
-    if run.out and not run.dry_run:  # before a large fetch
-        source = conversion.checkpoint.directory
-        check_destination(run.out, source=source, overwrite=run.overwrite)
-    if run.bake:
-        from yarncli.cli import convert_bake  # numpy comes with it
-
-        convert_bake.convert(conversion, run, engines=engines, json=json)
-        return
+def convert(conversion: Conversion, run: Run, *, json: bool) -> None:
+    """Write and report."""
     if not run.dry_run:
         _write(conversion, run)
     if json:
@@ -78,6 +70,17 @@ def convert(conversion: Conversion, run: Run, *, engines: Sequence[str], json: b
         )
     else:
         _report(conversion, run)
+
+
+def check_out(conversion: Conversion, run: Run) -> None:
+    """Refuse a destination before anything large is fetched.
+
+    Raises:
+        UsageError: it must not be written.
+    """
+    if run.out and not run.dry_run:
+        source = conversion.checkpoint.directory
+        check_destination(run.out, source=source, overwrite=run.overwrite)
 
 
 def _check(run: Run) -> None:
