@@ -39,6 +39,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/files.py inspect
 	$(BIN)/python benchmarks/files.py convert
 	$(BIN)/python benchmarks/bake.py
+	$(BIN)/python benchmarks/passkey.py
 
 constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py

@@ -91,12 +91,12 @@ def compare(loaded: LoadedModel, grid: Grid, rounds: int) -> None:
     prompts = grid.prompts(codec.builder(grid))
     length = grid.lengths[0]
     config = loaded.model.config.to_dict()
-    chunk = memory.estimate(config, loaded.model.num_parameters(), length, loaded.dtype).chunk
+    chunk = memory.estimate(config, 0, length, loaded.dtype, loaded.device).chunk
     ratios = []
     for number in range(rounds + 1):
         theirs = spent(lambda: reference_length_search(codec.encode, length))
         theirs += spent(lambda: reference_answers(loaded.model, tokenizer, prompts))
-        scorer = FastScorer(loaded, codec.decode, chunk=chunk)
+        scorer = FastScorer(loaded, codec.decode, chunk=chunk, batch_tokens=1)
         ours = spent(lambda: grid.prompts(codec.builder(grid)))
         ours += spent(lambda s=scorer: list(s.score(prompts)))
         if number:  # the first pair warms up
@@ -119,15 +119,17 @@ def peak_child(what: str) -> None:
     loaded = random_llama()
     tokenizer = load_tokenizer(DEMO)
     codec = TextCodec(tokenizer)
-    grid = Grid((8192,), depths=3, trials=1)
+    grid = Grid((8192,), depths=3, trials=2)
     prompts = grid.prompts(codec.builder(grid))
     warm = torch.ones(1, 8, dtype=torch.long)
     with torch.inference_mode():
         loaded.model(warm)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    needed = memory.estimate(loaded.model.config.to_dict(), 0, 8192, torch.float32)
+    config = loaded.model.config.to_dict()
+    needed = memory.estimate(config, 0, 8192, loaded.dtype, loaded.device)
     if what == "fast":
-        list(FastScorer(loaded, codec.decode, chunk=needed.chunk).score(prompts))
+        scorer = FastScorer(loaded, codec.decode, chunk=needed.chunk, batch_tokens=1)
+        list(scorer.score(prompts))
     else:
         reference_answers(loaded.model, tokenizer, prompts[:1])
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

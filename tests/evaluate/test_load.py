@@ -1,6 +1,8 @@
 """Loading: nothing that comes with a checkpoint changes a verdict or runs unasked."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -93,6 +95,59 @@ def test_damaged_weights(copy):
         load_model(directory, LoadSettings())
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_hidden_layers": 4}, "lacks 9 tensors of its model, such as model.layers.3.input"),
+        ({"vocab_size": 600}, r"embed_tokens.weight of shape \[512, 128\] where .* \[600, 128\]"),
+        ({"hidden_size": 130}, "cannot be loaded: .*hidden size \\(130\\) is not a multiple"),
+        ({"hidden_act": "magic"}, "cannot be loaded: .*magic"),
+        ({"model_type": "magic"}, "cannot be loaded: .*magic"),
+    ],
+)
+def test_weights_that_do_not_belong_to_the_config(copy, values, message):
+    """transformers would make up random weights, or say so only in its log."""
+    with pytest.raises(CheckpointError, match=message):
+        load_model(copy("config.json", **values), LoadSettings())
+
+
+def test_tensors_without_a_place_are_told(copy, codec):
+    directory = copy("config.json", num_hidden_layers=2)
+    grid = Grid((256,), depths=1, trials=1)
+    told = []
+    prompts = grid.prompts(codec.builder(grid))
+    list(local_cells(directory, prompts, settings=LoadSettings(), codec=codec,
+                     on_caveat=told.append))  # fmt: skip
+    assert len(told) == 1
+    assert "has 9 tensors that its model does not use, such as model.layers.2.input" in told[0]
+
+
+def test_another_attention_is_really_taken(demo, codec, monkeypatch):
+    from transformers.models.llama import modeling_llama
+
+    grid = Grid((256,), depths=2, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+    plain, calls, told = modeling_llama.eager_attention_forward, [], []
+    monkeypatch.setattr(
+        modeling_llama, "eager_attention_forward", lambda *a, **k: calls.append(1) or plain(*a, **k)
+    )
+    run = {"codec": codec, "on_caveat": told.append}
+    fast = list(local_cells(demo, prompts, settings=LoadSettings(), **run))
+    assert (calls, told) == ([], [])
+    eager = LoadSettings(attn_implementation="eager")
+    assert list(local_cells(demo, prompts, settings=eager, **run)) == fast
+    assert len(calls) >= 2 * 3
+    assert "as --attn-implementation eager does" in told[0]
+
+
+def test_no_adapter_where_one_is_named(demo, tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no adapter_config\.json"):
+        load_model(demo, LoadSettings(adapter=str(tmp_path)))
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_model(demo, LoadSettings(adapter=str(tmp_path)))
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
 def test_an_adapter_changes_the_model(copy, demo, tmp_path):
     from peft import LoraConfig, get_peft_model
@@ -155,7 +210,8 @@ def test_estimated_cache_is_what_transformers_allocates():
             torch.ones(1, 50, dtype=int), past_key_values=cache
         )
         held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-        found = memory.estimate(config.to_dict(), 1000, 50, torch.float32)
+        cpu = torch.device("cpu")
+        found = memory.estimate(config.to_dict(), 1000, 50, torch.float32, cpu)
         assert found.kv_cache == held, model_type
         assert found.weights == 4000
 
@@ -163,5 +219,56 @@ def test_estimated_cache_is_what_transformers_allocates():
 def test_what_cannot_fit_is_refused_before_loading(demo, codec, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 3_000_000)
     grid = Grid((2048,), depths=1, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
     with pytest.raises(UsageError, match=r"needs about 0\.\d GB .* 0\.0 GB are free on cpu"):
-        next(local_cells(demo, grid, settings=LoadSettings(), codec=codec, parameters=650_112))
+        next(local_cells(demo, prompts, settings=LoadSettings(), codec=codec, parameters=650_112))
+
+
+def test_a_chunk_bounds_what_is_held_beside_the_cache():
+    """Llama-3-8B's sizes; 0.2 of the cache, as the module says."""
+    llama = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": 8, "intermediate_size": 14336}  # fmt: skip
+    for device in ("cpu", "cuda"):
+        found = memory.estimate(llama, 8_030_261_248, 131072, torch.bfloat16, torch.device(device))
+        assert found.weights == 16_060_522_496
+        assert found.kv_cache == 131072 * 131072  # 128 kB a token
+        # Where attention needs a mask, one layer's keys and values are repeated for 32 heads.
+        repeated = 0 if device == "cpu" else 2 * 32 * 128 * 131072 * 2
+        assert 0.05 < (found.working - repeated) / found.kv_cache <= 0.2
+    whole = memory.estimate(llama, 0, 131072, torch.bfloat16, torch.device("cpu"), whole=True)
+    assert whole.chunk == 131072
+    assert whole.working > found.kv_cache
+
+
+def test_memory_that_runs_out_is_told(demo, codec):
+    """In a process whose address space is bounded once everything is loaded."""
+    script = """
+import resource, sys
+from pathlib import Path
+from yarncli.errors import UsageError
+from yarncli.evaluate.local import load
+from yarncli.evaluate.passkey import Grid, LoadSettings, local_cells, make_codec
+
+demo = Path(sys.argv[1])
+codec = make_codec(demo, False)
+grid = Grid((16384,), depths=1, trials=1)
+prompts = grid.prompts(codec.builder(grid))
+loaded = load.load_model(demo, LoadSettings())
+
+def bounded(*arguments, **options):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 20_000_000, used + 20_000_000))
+    return loaded
+
+load.load_model = bounded
+try:
+    list(local_cells(demo, prompts, settings=LoadSettings(), codec=codec))
+except UsageError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, demo], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Memory ran out with prompts of up to 16,384 tokens." in done.stdout

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from yarncli.errors import UsageError
 from yarncli.evaluate.passkey import Grid
-from yarncli.evaluate.prompts import PromptBuilder, Wording, depths, is_correct, is_decided
+from yarncli.evaluate.prompts import PromptBuilder, Wording, is_correct, is_decided
 
 # jquesnelle/yarn eval/passkey.py, generate_prompt, with 20 and 10 characters of filler.
 REFERENCE = (
@@ -59,7 +59,7 @@ def test_wording_is_the_reference_s(codec):
 @pytest.mark.parametrize("keys", ["digits", "words"])
 def test_every_prompt_has_its_exact_length(name, keys):
     tokenizer = TOKENIZERS[name]
-    prompts = builder(tokenizer, keys=keys).grid([420, 997, 2048], depths(4), 3)
+    prompts = Grid((420, 997, 2048), depths=4, trials=3).prompts(builder(tokenizer, keys=keys))
     assert len(prompts) == 36
     for prompt in prompts:
         # Counted by the tokenizer from the whole text, as a model would get it.
@@ -89,7 +89,7 @@ def test_the_needle_stands_at_its_depth(depth):
 
 
 def test_keys_have_five_digits_and_do_not_depend_on_other_cells():
-    one = builder(TOKENIZERS["bytes"], seed=3).grid([600, 900], depths(3), 20)
+    one = Grid((600, 900), depths=3, trials=20).prompts(builder(TOKENIZERS["bytes"], seed=3))
     assert all(prompt.key.isdecimal() and len(prompt.key) == 5 for prompt in one)
     assert len({prompt.key for prompt in one}) > 100
     assert one[-1] == builder(TOKENIZERS["bytes"], seed=3).build(900, 1.0, 19)
@@ -97,7 +97,7 @@ def test_keys_have_five_digits_and_do_not_depend_on_other_cells():
 
 
 def test_trials_share_all_text_before_the_needle():
-    prompts = builder(TOKENIZERS["merged-digits"]).grid([700], [0.5], 6)
+    prompts = Grid((700,), depths=1, trials=6).prompts(builder(TOKENIZERS["merged-digits"]))
     assert len({prompt.text.split("The pass key is", maxsplit=1)[0] for prompt in prompts}) == 1
 
 
@@ -108,8 +108,7 @@ def test_a_long_prompt_takes_few_encodes():
         calls.append(len(text))
         return tokenizer.encode(text).ids
 
-    prompts = PromptBuilder(encode, tokenizer.decode)
-    prompts.grid([16384], depths(5), 2)
+    Grid((16384,), depths=5, trials=2).prompts(PromptBuilder(encode, tokenizer.decode))
     # The reference's stepping search takes 478 for one such prompt.
     assert sum(length > 10_000 for length in calls) / 10 <= 12
 
@@ -148,6 +147,9 @@ def test_wording_without_key_or_text_is_refused(wording):
         (" amber", "amber river", False),
         (" amber rivers", "amber river", False),
         (" the amber river", "amber river", False),
+        # More digits than int() takes.
+        (" 1" + 5000 * "0", "12345", False),
+        (" １２３４５", "12345", True),
     ],
 )
 def test_rule_of_the_verdict(response, key, verdict):
@@ -155,8 +157,8 @@ def test_rule_of_the_verdict(response, key, verdict):
 
 
 @given(
-    st.text(alphabet="0123 .\nab", max_size=8),
-    st.text(alphabet="0123 .\nab", max_size=4),
+    st.text(alphabet="0123１２ .\nab", max_size=8),
+    st.text(alphabet="0123１２ .\nab", max_size=4),
     st.sampled_from(["12", "3", "ab ba", "123"]),
 )
 def test_a_decided_verdict_never_changes(text, more, key):

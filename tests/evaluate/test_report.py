@@ -1,11 +1,12 @@
 """Intervals, the JSON contract, and the file that survives an interruption."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
-from yarncli.evaluate.passkey import require_accuracy
 from yarncli.evaluate.report import (
     Cell,
     Report,
@@ -14,6 +15,7 @@ from yarncli.evaluate.report import (
     summarise,
     wilson_interval,
 )
+from yarncli.evaluate.run import require_accuracy
 
 SETTINGS = {"model": "m", "seed": 0, "device": "cpu", "variants": {"as it is": {}, "control": {}}}
 
@@ -72,19 +74,76 @@ def test_a_torn_file_goes_on_where_it_was_whole(tmp_path):
     assert read_report(path).cells["as it is"] == [cell(256, 0, True), cell(256, 1, False)]
 
 
-@pytest.mark.parametrize("cut", [0, 7])
-def test_a_file_torn_in_its_first_line_is_refused_or_begun(tmp_path, cut):
+def test_a_file_torn_in_its_first_line_is_refused_and_an_empty_one_begun(tmp_path):
     path = tmp_path / "run.jsonl"
-    with ResultFile(path, SETTINGS, resume=False):
-        pass
-    path.write_bytes(path.read_bytes()[:cut])
+    with ResultFile(path, SETTINGS, resume=False) as file:
+        file.add("as it is", cell(256, 0, True))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:7])
     with pytest.raises(CheckpointError, match="not a result file"):
         ResultFile(path, SETTINGS, resume=True)
+    path.write_bytes(b"")
+    with ResultFile(path, SETTINGS, resume=True) as file:
+        file.add("as it is", cell(256, 0, True))
+    assert path.read_bytes() == whole
+
+
+def test_a_run_without_an_answer_leaves_no_file(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with ResultFile(path, SETTINGS, resume=True) as file:
+        assert path.exists()
+        assert file.done == {}
+    assert not path.exists()
+    with ResultFile(path, SETTINGS, resume=True) as file:
+        file.add("as it is", cell(256, 0, True))
+    whole = path.read_bytes()
+    with ResultFile(path, SETTINGS, resume=True):
+        pass
+    assert path.read_bytes() == whole
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from yarncli.errors import OutputError
+from yarncli.evaluate.report import Cell, ResultFile
+
+path = Path(sys.argv[1])
+before, room = int(sys.argv[2]), int(sys.argv[3])
+try:
+    with ResultFile(path, {"seed": 0}, resume=True) as file:
+        for trial in range(before):
+            file.add("x", Cell(256, 0.5, trial, "12345", "", True))
+        # From here on the system takes no more bytes than this, as on a disk that fills up.
+        size = path.stat().st_size + room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        file.add("x", Cell(256, 0.5, before, "12345", "", True))
+except OutputError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("room", [0, 20])
+def test_a_full_disk_keeps_what_is_complete(tmp_path, room):
+    path = tmp_path / "run.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, path, "2", str(room)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 6, done.stderr
+    assert "Cannot write" in done.stdout
+    assert not done.stderr
+    assert len(read_report(path).cells["x"]) == 2
+    with ResultFile(path, {"seed": 0}, resume=True) as file:
+        file.add("x", cell(256, 2, True))
+    assert [c.trial for c in read_report(path).cells["x"]] == [0, 1, 2]
 
 
 def test_resume_refuses_other_settings_but_not_another_device(tmp_path):
     path = tmp_path / "run.jsonl"
-    ResultFile(path, SETTINGS, resume=False).close()
+    with ResultFile(path, SETTINGS, resume=False) as file:
+        file.add("as it is", cell(256, 0, True))
     ResultFile(path, {**SETTINGS, "device": "cuda"}, resume=True).close()
     with pytest.raises(UsageError, match=r"other settings \(seed: 0 there, 1 now\)"):
         ResultFile(path, {**SETTINGS, "seed": 1}, resume=True)
@@ -116,8 +175,23 @@ def test_a_place_that_cannot_be_written(tmp_path):
         ResultFile(tmp_path / "no" / "run.jsonl", SETTINGS, resume=False)
 
 
-def test_the_gate_names_every_length_that_is_too_low():
-    cells = [cell(256, 0, True), cell(512, 0, True), cell(512, 1, False), cell(1024, 0, False)]
-    require_accuracy(cells[:2], 1.0)
-    with pytest.raises(CheckFailed, match=r"below 0\.75: 0\.50 at 512, 0\.00 at 1,024"):
-        require_accuracy(cells, 0.75)
+def test_the_gate_names_every_length_and_setting_that_is_too_low():
+    good = [cell(256, 0, True)]
+    low = [cell(256, 0, True), cell(512, 0, True), cell(512, 1, False), cell(1024, 0, False)]
+    require_accuracy(Report(SETTINGS, {"as it is": good}), 1.0)
+    with pytest.raises(CheckFailed, match=r"is below 0\.75: 0\.50 at 512, 0\.00 at 1,024\."):
+        require_accuracy(Report(SETTINGS, {"as it is": low}), 0.75)
+    with pytest.raises(CheckFailed, match=r"below 0\.75: yarn 0\.50 at 512, .*; ntk 0\.50 at"):
+        require_accuracy(Report(SETTINGS, {"none": low, "yarn": low, "ntk": low}), 0.75)
+
+
+def test_the_gate_lets_what_is_only_compared_with_be_low():
+    good, bad = [cell(512, 0, True)], [cell(512, 0, False)]
+    require_accuracy(Report(SETTINGS, {"none": bad, "yarn": good, "control": bad}), 1.0)
+    with pytest.raises(CheckFailed):  # alone, it is what is judged
+        require_accuracy(Report(SETTINGS, {"none": bad}), 0.5)
+
+
+def test_no_accuracy_reaches_a_minimum_that_is_no_number():
+    with pytest.raises(CheckFailed):
+        require_accuracy(Report(SETTINGS, {"as it is": [cell(512, 0, True)]}), float("nan"))

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from yarncli.errors import CheckpointError
-from yarncli.evaluate.local.greedy import answer_greedily
+from yarncli.evaluate.local.greedy import answer_greedily, greedy_text
 from yarncli.evaluate.local.load import LoadedModel, load_model
 from yarncli.evaluate.local.score import VERIFIED_MODEL_TYPES, FastScorer
 from yarncli.evaluate.passkey import Grid, LoadSettings
@@ -67,21 +67,35 @@ def verdicts(cells):
     return [cell.correct for cell in cells]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_verdicts_are_those_of_greedy_generate(method, scaled, prompts, codec):
+def expected_verdicts(method, scaled, prompts, tokenizer):
+    """What generate says under `method`, by the rule; and the directory with that setting."""
     rope, maximum = METHODS[method]
     directory = scaled(rope, maximum)
-    if method == "dynamic":
-        # generate mixes the frequencies of several lengths in one cache; the static θ of the
-        # prompt's length is what the method means.
-        texts = []
-        for length in LENGTHS:
-            static = scaled({"rope_type": "default", "rope_theta": dynamic_theta(length)},
-                            name=f"static-{length}")  # fmt: skip
-            here = [p for p in prompts if p.length == length]
-            texts += generated(static, here, codec.tokenizer)
-    else:
-        texts = generated(directory, prompts, codec.tokenizer)
+    if method != "dynamic":
+        return generated(directory, prompts, tokenizer), directory
+    # generate mixes the frequencies of several lengths in one cache; the static θ of the
+    # prompt's length is what the method means.
+    texts = []
+    for length in LENGTHS:
+        static = scaled({"rope_type": "default", "rope_theta": dynamic_theta(length)},
+                        name=f"static-{length}")  # fmt: skip
+        texts += generated(static, [p for p in prompts if p.length == length], tokenizer)
+    return texts, directory
+
+
+# The other ways through the same code.
+OPTIONS = (
+    {"chunk": 100},
+    {"batch_tokens": 1},
+    {"batch_tokens": 100_000},
+    {"attention": "masked"},
+    {"attention": "masked", "chunk": 77, "batch_tokens": 1},
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_verdicts_are_those_of_greedy_generate(method, scaled, prompts, codec):
+    texts, directory = expected_verdicts(method, scaled, prompts, codec.tokenizer)
     expected = by_the_rule(texts, prompts)
     assert len(expected) == 36
     loaded = load_model(directory, LoadSettings())
@@ -93,18 +107,25 @@ def test_verdicts_are_those_of_greedy_generate(method, scaled, prompts, codec):
         assert 0.3 < sum(expected) / len(expected) < 0.9  # both verdicts are there to confuse
     if method == "linear":
         assert not any(expected)
-    if method in ("yarn", "none"):
-        # The other ways through the same code, where verdicts are mixed and many texts go on.
-        for options in (
-            {"chunk": 100},
-            {"batch_tokens": 1},
-            {"batch_tokens": 100_000},
-            {"attention": "masked"},
-            {"attention": "masked", "chunk": 77, "batch_tokens": 1},
-        ):
+    if method in ("yarn", "none"):  # where verdicts are mixed and many texts go on
+        for options in OPTIONS:
             again = list(FastScorer(loaded, codec.decode, **options).score(prompts))
             assert verdicts(again) == expected, options
             assert [c.text for c in again] == [c.text for c in found], options
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("method", METHODS)
+def test_verdicts_of_many_prompts_are_those_of_greedy_generate(method, scaled, codec):
+    grid = Grid(LENGTHS, depths=7, trials=10, seed=12)
+    prompts = grid.prompts(codec.builder(grid))
+    texts, directory = expected_verdicts(method, scaled, prompts, codec.tokenizer)
+    expected = by_the_rule(texts, prompts)
+    assert len(expected) == 210
+    loaded = load_model(directory, LoadSettings())
+    for options in ({}, *OPTIONS):
+        found = verdicts(FastScorer(loaded, codec.decode, **options).score(prompts))
+        assert found == expected, options
 
 
 def test_greedy_path_and_fast_path_agree_after_a_longer_prompt(scaled, prompts, codec):
@@ -140,6 +161,26 @@ def test_the_same_prompt_again(demo, codec):
     assert first == again
     assert first.correct
     assert scorer.tokens_forwarded < 256 + 10
+
+
+@pytest.mark.parametrize("agreed", [(0, 2, 4), (4, 2, 0), (3, 3, 1)])
+def test_rows_that_go_on_from_different_places_do_not_disturb_each_other(demo, codec, agreed):
+    """Of a batch, each row's answer agrees for another number of tokens with what is said."""
+    loaded = load_model(demo, LoadSettings())
+    grid = Grid((256,), depths=1, trials=3)
+    said, prompts = [], []
+    for prompt, count in zip(grid.prompts(codec.builder(grid)), agreed, strict=True):
+        said.append(greedy_text(loaded, prompt, codec.decode))
+        assert said[-1].startswith(f" {prompt.key}")  # each digit needs those before it
+        pads = [codec.tokenizer.pad_token_id] * (len(prompt.answer_ids) - count)
+        # A key of words, so that no digit decides the verdict before the text has ended.
+        prompts.append(
+            dataclasses.replace(
+                prompt, answer_ids=(*prompt.answer_ids[:count], *pads), key="amber apple"
+            )
+        )
+    scorer = FastScorer(loaded, codec.decode, batch_tokens=100_000)
+    assert [cell.text for cell in scorer.score(prompts)] == said
 
 
 class LastTokenGoesOn(torch.nn.Module):

@@ -18,6 +18,7 @@ import pytest
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluate.passkey import Grid, LoadSettings, TextCodec, local_cells, make_codec
 from yarncli.evaluate.report import ResultFile, read_report
+from yarncli.evaluate.run import ServedSubject
 from yarncli.evaluate.server import Server, ServerSettings, ServerTokenizer, strip_reasoning
 
 GRID = Grid((256, 512), depths=4, trials=2, seed=21)
@@ -91,7 +92,7 @@ def test_completions_give_the_verdicts_of_a_local_run(served, demo, codec):
     prompts = GRID.prompts(codec.builder(GRID))
     server = Server(ServerSettings(served.url, model=str(demo)))
     found = list(server.cells(prompts))
-    local = list(local_cells(demo, GRID, settings=LoadSettings(), codec=codec))
+    local = list(local_cells(demo, prompts, settings=LoadSettings(), codec=codec))
     assert verdicts(found) == verdicts(local)
     assert {cell.correct for cell in found} == {True, False}
 
@@ -103,37 +104,38 @@ def test_chat_gives_the_verdicts_of_a_local_run(served, chat_demo):
     server = Server(ServerSettings(served.url, model=str(chat_demo), chat=True))
     found = list(server.cells(GRID.prompts(builder)))
     plain = make_codec(chat_demo, False)
-    local = list(local_cells(chat_demo, GRID, settings=LoadSettings(), codec=plain))
+    asked = GRID.prompts(plain.builder(GRID))
+    local = list(local_cells(chat_demo, asked, settings=LoadSettings(), codec=plain))
     assert verdicts(found) == verdicts(local)
 
 
 @pytest.mark.full
 def test_a_server_killed_half_way_is_resumed_without_repeating(demo, codec, tmp_path):
     """With the real server; test_check_passkey.py has the same through the command."""
+    prompts = GRID.prompts(codec.builder(GRID))
     settings = {"variants": {"served": {}}}
     with (tmp_path / "log").open("wb") as log:
         first = Served(log)
         with ResultFile(tmp_path / "run.jsonl", settings, resume=False) as file:
-            cells = Server(ServerSettings(first.url, model=str(demo), timeout=60)).cells(
-                GRID.prompts(codec.builder(GRID))
-            )
+            cells = Server(ServerSettings(first.url, model=str(demo), timeout=60)).cells(prompts)
             for _ in range(5):
                 file.add("served", next(cells))
             first.stop(signal.SIGKILL)
-            with pytest.raises(HubError):
-                list(cells)
+            with pytest.raises(HubError):  # noqa: PT012 what was answered before comes first
+                while True:
+                    file.add("served", next(cells))
         second = Served(log)
         try:
             with ResultFile(tmp_path / "run.jsonl", settings, resume=True) as file:
                 done = {cell.place for cell in file.done["served"]}
-                left = GRID.prompts(codec.builder(GRID), done)
+                left = [prompt for prompt in prompts if prompt.place not in done]
                 assert len(left) == GRID.size - len(done) <= GRID.size - 5
                 for cell in Server(ServerSettings(second.url, model=str(demo))).cells(left):
                     file.add("served", cell)
         finally:
             second.stop()
     found = sorted(read_report(tmp_path / "run.jsonl").cells["served"], key=lambda c: c.place)
-    local = list(local_cells(demo, GRID, settings=LoadSettings(), codec=codec))
+    local = list(local_cells(demo, prompts, settings=LoadSettings(), codec=codec))
     assert verdicts(found) == verdicts(local)
 
 
@@ -249,6 +251,60 @@ def test_another_tokenizer_is_an_error(stub, one):
         list(connected(stub).cells(one))
 
 
+def test_a_server_that_does_not_count_is_told(stub, one):
+    def answer(path, body):
+        status, document = completion(f" {one[0].key}", 0)
+        return status, {**document, "usage": None}
+
+    stub.answer = answer
+    server = connected(stub)
+    (cell,) = server.cells(one)
+    assert cell.correct
+    (caveat,) = ServedSubject("only", server, None).caveats()
+    assert "does not say how many tokens it read" in caveat
+
+
+@pytest.mark.parametrize(
+    "document", ["<html>hello</html>", {}, {"choices": []}, {"choices": None}, [1]]
+)
+def test_something_else_than_an_api(stub, one, document):
+    stub.answer = lambda path, body: (200, document)
+    with pytest.raises(HubError, match="does not answer as an OpenAI-compatible server does"):
+        list(connected(stub).cells(one))
+
+
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "", "ftp://host/v1", "http://"])
+def test_an_address_that_is_none(address):
+    with pytest.raises(UsageError, match="http://localhost:8000/v1"):
+        Server(ServerSettings(address))
+
+
+def test_answers_under_way_are_kept_when_one_fails(stub, codec):
+    """The second of three requests fails at once; the third, in flight, is answered later."""
+    grid = Grid((256,), depths=8, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+    number = {p.token_ids: i for i, p in enumerate(prompts)}
+    third = threading.Event()
+
+    def answer(path, body):
+        asked = number[tuple(body["prompt"])]
+        if asked == 2:
+            third.set()
+        if asked == 1:
+            third.wait(20)
+            return 501, {"error": {"message": "burst"}}
+        if asked == 2:
+            time.sleep(0.2)
+        return completion(f" {prompts[asked].key}", len(body["prompt"]))
+
+    stub.answer = answer
+    cells, found = connected(stub, concurrency=2).cells(prompts), []
+    with pytest.raises(HubError, match="burst"):
+        found.extend(cell.key for cell in cells)  # what was answered comes first
+    assert found == [prompts[0].key, prompts[2].key]
+    assert len(stub.requests) == 3  # nothing was asked after the failure
+
+
 @pytest.mark.parametrize(
     ("status", "said", "message"),
     [
@@ -307,6 +363,20 @@ def test_chat_ignores_thoughts(stub, one):
     messages = stub.requests[0][1]["messages"]
     assert messages == [{"role": "user", "content": one[0].user_text}]
     assert one[0].user_text.endswith("What is the pass key?")
+
+
+def test_a_chat_answer_that_was_cut_is_told(stub, one):
+    stub.answer = lambda path, body: (200, {
+        "id": "1", "object": "chat.completion", "created": 0, "model": "only",
+        "choices": [{"index": 0, "finish_reason": "length",
+                     "message": {"role": "assistant", "content": "<think>Let me see"}}],
+        "usage": {"prompt_tokens": 250, "completion_tokens": 1024, "total_tokens": 1274},
+    })  # fmt: skip
+    server = connected(stub, chat=True)
+    (cell,) = server.cells(one)
+    assert (cell.correct, cell.text) == (False, "")
+    (caveat,) = ServedSubject("only", server, None).caveats()
+    assert "not finished after 1,024 tokens" in caveat
 
 
 @pytest.mark.parametrize(

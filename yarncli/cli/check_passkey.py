@@ -145,7 +145,7 @@ def check_passkey(
     report = run.measure(
         model,
         run.Questions(lengths, depths, trials, seed, keys, needle, filler, chat, tokenizer),
-        run.Variants(override, compare, control, control_model),
+        run.VariantOptions(override, compare, control, control_model),
         LoadSettings(dtype, device, attn_implementation, trust_remote_code, adapter),
         run.ServerOptions(base_url, served_model, api_key_env, concurrency, timeout),
         run.Files(out, resume, plot, dump_prompts),

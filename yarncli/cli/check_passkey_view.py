@@ -1,54 +1,50 @@
-"""How a passkey evaluation looks in the terminal: the grid that fills, and the final table."""
+"""How check-passkey shows its verdicts: a grid that fills while it runs, and the final table."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import TracebackType
-from typing import Any
 
 from yarncli import console
 from yarncli.evaluate.passkey import Grid
 from yarncli.evaluate.prompts import depths
-from yarncli.evaluate.report import Cell, Report
+from yarncli.evaluate.report import Cell, LengthResult, Report
 
 _EVERY = 0.1  # seconds between redraws
+_SIDE_BY_SIDE = 3  # settings that fit beside each other on 80 columns
 
 
-class LiveGrid:
+class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
     """Lengths × depths on a terminal, one sign per position; elsewhere lines of progress.
 
-    `█` all keys found, `▒` some, `░` none, `·` not asked yet.
+    `█` all keys found, `▒` some, `░` none, `·` not asked yet. The context's value takes each new
+    cell.
     """
 
     def __init__(self, title: str, grid: Grid, found: Sequence[Cell]) -> None:
         self._title = title
         self._grid = grid
         self._cells = list(found)
-        self._skipped = len(found)
+        self._known_tokens = self._tokens()
         self._started = time.monotonic()
         self._drawn = 0.0
         self._lines = 0
-        self._progress: AbstractContextManager[Any] | None = None
-        self._advance: Any = None
+        self._progress: AbstractContextManager[Callable[[int], None]] | None = None
 
-    def __enter__(self) -> LiveGrid:
+    def __enter__(self) -> Callable[[Cell], None]:
         """Start drawing."""
-        if not sys.stderr.isatty():
-            left = self._grid.size - self._skipped
-            self._progress = console.progress(left, self._title, unit="prompts")
-            self._advance = self._progress.__enter__()
-        return self
-
-    def add(self, cell: Cell) -> None:
-        """Show one more verdict."""
-        self._cells.append(cell)
-        if self._advance is not None:
-            self._advance(1)
-        elif time.monotonic() - self._drawn >= _EVERY:
+        if sys.stderr is not None and sys.stderr.isatty():
             self._draw()
+            return self._add
+        left = self._grid.size - len(self._cells)
+        self._progress = console.progress(left, self._title, unit="prompts")
+        advance = self._progress.__enter__()
+        return lambda cell: advance(1)
 
     def __exit__(
         self,
@@ -62,24 +58,34 @@ class LiveGrid:
         else:
             self._draw()
 
+    def _add(self, cell: Cell) -> None:
+        self._cells.append(cell)
+        if time.monotonic() - self._drawn >= _EVERY:
+            self._draw()
+
     def _draw(self) -> None:
         self._drawn = time.monotonic()
-        lines = [*grid_lines(self._grid, self._cells), self._pace()]
+        # A line that wraps would put the next drawing in the wrong place.
+        width = shutil.get_terminal_size().columns - 1
+        lines = [line[:width] for line in (*grid_lines(self._grid, self._cells), self._pace())]
         up = f"\x1b[{self._lines}A" if self._lines else ""
         sys.stderr.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
         sys.stderr.flush()
         self._lines = len(lines)
 
     def _pace(self) -> str:
-        asked = len(self._cells) - self._skipped
+        """How many prompts are done; rate and time left by tokens, as lengths differ."""
+        text = f"{self._title}: {len(self._cells):,} of {self._grid.size:,} prompts"
         seconds = time.monotonic() - self._started
-        left = self._grid.size - len(self._cells)
-        rate = asked / seconds if seconds > 0 else 0.0
-        until = f", {left / rate:.0f} s left" if rate and left else ""
-        return (
-            f"{self._title}: {len(self._cells):,} of {self._grid.size:,} prompts, "
-            f"{rate:.1f} per second{until}"
-        )
+        rate = (self._tokens() - self._known_tokens) / seconds if seconds > 0 else 0.0
+        if not rate:
+            return text
+        text += f", {rate:,.0f} tokens/s"
+        left = round((self._grid.tokens - self._tokens()) / rate)
+        return f"{text}, {timedelta(seconds=left)} left" if left else text
+
+    def _tokens(self) -> int:
+        return sum(cell.length for cell in self._cells)
 
 
 def grid_lines(grid: Grid, cells: Sequence[Cell]) -> list[str]:
@@ -100,27 +106,35 @@ def grid_lines(grid: Grid, cells: Sequence[Cell]) -> list[str]:
 
 
 def print_results(report: Report) -> None:
-    """The final table: accuracy and its 95 % interval per length, one column per setting."""
+    """The final table: accuracy and its 95 % interval per length and setting."""
     names = list(report.cells)
-    results = {name: {r.length: r for r in report.lengths(name)} for name in names}
-    lengths = sorted({length for found in results.values() for length in found})
-    single = len(names) == 1
-    rows: list[list[console.Cell]] = []
-    for length in lengths:
-        row: list[console.Cell] = [length]
-        for name in names:
-            result = results[name].get(length)
-            row += _columns(result, single)
-        rows.append(row)
-    headings = ["accuracy", "95 % interval", "prompts"] if single else names
-    console.print_table(["length", *headings], rows)
+    results = {(name, r.length): r for name in names for r in report.lengths(name)}
+    lengths = sorted({length for _, length in results})
+    rows: list[list[console.Cell]]
+    if len(names) == 1:
+        found = [results[names[0], length] for length in lengths]
+        rows = [[r.length, f"{r.accuracy:.2f}", _interval(r), r.trials] for r in found]
+        console.print_table(["length", "accuracy", "95 % interval", "prompts"], rows)
+        return
+    if len(names) <= _SIDE_BY_SIDE:
+        rows = [
+            [length, *(_with_interval(results[name, length]) for name in names)]
+            for length in lengths
+        ]
+        console.print_table(["length", *names], rows)
+        return
+    rows = [
+        [length, name, f"{results[name, length].accuracy:.2f}", _interval(results[name, length])]
+        for length in lengths
+        for name in names
+    ]
+    console.print_table(["length", "setting", "accuracy", "95 % interval"], rows)
 
 
-def _columns(result: Any, single: bool) -> list[console.Cell]:
-    if result is None:
-        return [None] * (3 if single else 1)
+def _interval(result: LengthResult) -> str:
     low, high = result.interval
-    interval = f"{low:.2f} – {high:.2f}"
-    if single:
-        return [f"{result.accuracy:.2f}", interval, result.trials]
-    return [f"{result.accuracy:.2f} ({interval})"]
+    return f"{low:.2f} – {high:.2f}"
+
+
+def _with_interval(result: LengthResult) -> str:
+    return f"{result.accuracy:.2f} ({_interval(result)})"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -77,6 +77,11 @@ class PasskeyPrompt:
     trial: int
 
     @property
+    def place(self) -> tuple[int, float, int]:
+        """What tells a prompt from all others of its grid: length, depth and trial."""
+        return (self.length, self.depth, self.trial)
+
+    @property
     def max_new_tokens(self) -> int:
         """How many tokens greedy decoding may take: the reference's ten, or more for long keys."""
         return max(10, len(self.answer_ids) + 3)
@@ -99,7 +104,8 @@ def is_correct(response: str, key: str) -> bool:
     """
     if key.isdecimal():
         match = re.search(r"\d+", response)
-        return match is not None and int(match.group()) == int(key)
+        # int() itself refuses runs of more than 4,300 digits, which no key has.
+        return match is not None and len(match.group()) < 1000 and int(match.group()) == int(key)
     wanted = key.lower().split()
     return _words(response)[: len(wanted)] == wanted
 
@@ -114,8 +120,11 @@ def is_decided(response: str, key: str) -> bool:
         match = re.search(r"\d+", response)
         if match is None:
             return False
+        if match.end() < len(response):
+            return True
+        # Digits of other scripts have a value too; they are left to the end.
         digits = match.group().lstrip("0")
-        return match.end() < len(response) or not key.lstrip("0").startswith(digits)
+        return digits.isascii() and not key.lstrip("0").startswith(digits)
     wanted = key.lower().split()
     found = _words(response)
     open_word = len(found) - 1 if response[-1:].isalpha() else None
@@ -172,17 +181,6 @@ class PromptBuilder:
             else " ".join(drawn.sample(_WORDS, 2))
         )
         return self.compose(key, length, depth, trial)
-
-    def grid(
-        self, lengths: Sequence[int], depths: Sequence[float], trials: int
-    ) -> list[PasskeyPrompt]:
-        """All prompts, length by length, depths ascending: the order that shares most prefixes."""
-        return [
-            self.build(length, depth, trial)
-            for length in lengths
-            for depth in depths
-            for trial in range(trials)
-        ]
 
     def compose(self, key: str, length: int, depth: float, trial: int = 0) -> PasskeyPrompt:
         """As `build`, for a given key."""

@@ -8,16 +8,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from yarncli.checkpoint.output import output_errors
-from yarncli.errors import CheckpointError, UsageError
+from yarncli.errors import CheckpointError, OutputError, UsageError
 from yarncli.evaluate.prompts import PasskeyPrompt
 
 SCHEMA_VERSION = 1
 
 # What may differ between two parts of one run: it does not change a verdict.
-_FREE_SETTINGS = frozenset({"device", "chunk", "concurrency"})
+_FREE_SETTINGS = frozenset({"device", "concurrency"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,7 @@ class LengthResult:
 class Report:
     """A whole evaluation: settings, and the cells of each variant (by name, in order).
 
-    The first variant is the checkpoint itself (or its override); others come from `--compare` and
-    `--control`.
+    The first variant is the setting in question; others come from `--compare` and `--control`.
     """
 
     settings: Mapping[str, Any]
@@ -117,7 +116,8 @@ def summarise(cells: Iterable[Cell]) -> list[LengthResult]:
 class ResultFile:
     """The JSONL of a run: a line of settings, then one line per cell, written as they come.
 
-    Use as a context manager. Cells of an interrupted run are in `done` when it is resumed.
+    Use as a context manager. Cells of an interrupted run are in `done` when it is resumed. A new
+    file that has no cell at the end is removed again.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
@@ -130,21 +130,24 @@ class ResultFile:
         """
         self.path = path
         self.done: dict[str, list[Cell]] = {}
-        self._file: TextIO | None = None
-        if path.exists() and not resume:
-            raise UsageError(
-                f"{path} already exists. Continue that run with --resume, or choose another name."
-            )
-        if path.exists():
+        refuse_existing(path, resume=resume)
+        self._is_unused = not path.exists()  # made here, and without a cell so far
+        begins = self._is_unused or path.stat().st_size == 0
+        if not begins:
             earlier, end = _read(path)
             _refuse_other_settings(path, earlier.settings, settings)
             self.done = {name: list(cells) for name, cells in earlier.cells.items()}
             with output_errors(str(path)):
                 os.truncate(path, end)  # a line that was being written when the run ended
         with output_errors(str(path)):
-            self._file = path.open("a", encoding="utf-8")
-        if not self.done and self._file.tell() == 0:
-            self._write({"schema_version": SCHEMA_VERSION, "settings": dict(settings)})
+            # Without a buffer: what cannot be written is not tried again when the file is closed.
+            self._file: BinaryIO = path.open("ab", buffering=0)
+        if begins:
+            try:
+                self._write({"schema_version": SCHEMA_VERSION, "settings": dict(settings)})
+            except OutputError:
+                self.close()
+                raise
 
     def add(self, variant: str, cell: Cell) -> None:
         """Append one cell; it is in the file when this returns.
@@ -153,24 +156,37 @@ class ResultFile:
             OutputError: the file cannot be written.
         """
         self._write({"variant": variant, **asdict(cell)})
+        self._is_unused = False
 
     def _write(self, document: Mapping[str, Any]) -> None:
-        assert self._file is not None
+        data = json.dumps(document).encode() + b"\n"
         with output_errors(str(self.path)):
-            self._file.write(json.dumps(document, ensure_ascii=False) + "\n")
-            self._file.flush()
+            while data:
+                data = data[self._file.write(data) :]
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file, and remove it if it is new and without a cell."""
+        self._file.close()
+        if self._is_unused:
+            self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> ResultFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def refuse_existing(path: Path, *, resume: bool) -> None:
+    """Refuse to write over a result, before any work is done.
+
+    Raises:
+        UsageError: `path` exists and `resume` is not set.
+    """
+    if path.exists() and not resume:
+        raise UsageError(
+            f"{path} already exists. Continue that run with --resume, or choose another name."
+        )
 
 
 def read_report(path: Path) -> Report:

@@ -6,9 +6,11 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
+from threading import Thread
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -18,7 +20,9 @@ from yarncli.evaluate.report import Cell
 
 _RETRIES = 4
 # A chat model may think or write a sentence around the key.
-_CHAT_TOKENS = 1024
+CHAT_TOKENS = 1024
+# Its template may render a date or a switch otherwise than here.
+_CHAT_SLACK = 8
 # Greedy whatever the server's or the model's defaults are; servers that know no such field refuse
 # it, and are then asked without.
 _NO_PENALTY = {"repetition_penalty": 1.0}
@@ -48,19 +52,29 @@ class ServerSettings:
 
 @dataclass
 class Server:
-    """A connection; find the model's name in `model`.
+    """A connection.
+
+    Attributes:
+        settings: where and how.
+        bos_token: what the server itself puts before a text.
+        model: the name the server knows.
+        uncounted: some answer came without a count of the prompt's tokens, so that a cut prompt
+            would not be noticed.
+        unfinished: some chat answer was cut at the limit.
 
     Raises on creation:
         MissingExtraError: openai is not installed.
         HubError: the server cannot be reached or refuses.
-        UsageError: it offers several models and none was named.
+        UsageError: it offers several models and none was named, or the address is none.
     """
 
     settings: ServerSettings
     bos_token: str = ""
-    model: str = ""
-    _client: Any = field(default=None, repr=False)
-    _form: int = 0  # the first of _forms() that the server takes
+    model: str = field(default="", init=False)
+    uncounted: bool = field(default=False, init=False)
+    unfinished: bool = field(default=False, init=False)
+    _client: Any = field(default=None, init=False, repr=False)
+    _form: int = field(default=0, init=False)  # the first of _forms() that the server takes
 
     def __post_init__(self) -> None:
         """Connect, and find the model."""
@@ -69,6 +83,11 @@ class Server:
         require_extra("--base-url", "openai")
         from openai import OpenAI
 
+        if not re.match(r"https?://[^/\s]+", self.settings.base_url):
+            raise UsageError(
+                f"--base-url {self.settings.base_url}: write an address such as "
+                "http://localhost:8000/v1."
+            )
         self._client = OpenAI(
             base_url=self.settings.base_url,
             api_key=self.settings.api_key or "none",
@@ -81,30 +100,45 @@ class Server:
         """One cell per prompt, in order; several requests are under way at a time.
 
         Raises:
-            HubError: the server fails, or cut a prompt. Cells before that have been given.
+            HubError: the server fails, or cut a prompt. What it answered has been given before.
         """
         if not prompts:
             return
         # The first answer shows which form of request the server takes.
         yield self._cell(prompts[0])
-        waiting: deque[Future[Cell]] = deque()
         left = iter(prompts[1:])
-        pool = ThreadPoolExecutor(self.settings.concurrency)
-        try:
-            for prompt in left:
-                waiting.append(pool.submit(self._cell, prompt))
-                if len(waiting) >= self.settings.concurrency:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        waiting = deque(self._asked(prompt) for prompt in islice(left, self.settings.concurrency))
+        failure: HubError | None = None
+        while waiting:
+            answer = waiting.popleft()
+            # After a failure, what is under way is still waited for, so that no answer is lost.
+            if isinstance(error := answer.exception(), HubError):
+                failure = failure or error
+                continue
+            if failure is None:
+                waiting.extend(self._asked(prompt) for prompt in islice(left, 1))
+            yield answer.result()
+        if failure is not None:
+            raise failure
+
+    def _asked(self, prompt: PasskeyPrompt) -> Future[Cell]:
+        """The answer to come, in a thread that does not keep an interrupted program alive."""
+        answer: Future[Cell] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._cell(prompt))
+            except BaseException as error:  # raised again by whoever waits
+                answer.set_exception(error)
+
+        Thread(target=ask, daemon=True).start()
+        return answer
 
     def _only_model(self) -> str:
         with self._errors():
             # Not tried again: a wrong address should be told at once.
             client = self._client.with_options(max_retries=0)
-            names = [model.id for model in client.models.list()]
+            names = [model.id for model in _expected(client.models.list(), "data")]
         if len(names) != 1:
             offered = ", ".join(names[:8]) or "none"
             raise UsageError(
@@ -140,9 +174,7 @@ class Server:
         if self.settings.chat:
             message = {"messages": [{"role": "user", "content": prompt.user_text}]}
             extras: list[dict[str, Any]] = [{**_NO_PENALTY, **_NO_THINKING}, _NO_THINKING, {}]
-            return [
-                {**message, "max_tokens": _CHAT_TOKENS, "extra_body": extra} for extra in extras
-            ]
+            return [{**message, "max_tokens": CHAT_TOKENS, "extra_body": extra} for extra in extras]
         # Token ids leave nothing to the server's tokenizer. As text, its own BOS comes on top.
         text = prompt.text.removeprefix(self.bos_token) if self.bos_token else prompt.text
         return [
@@ -152,18 +184,22 @@ class Server:
         ]
 
     def _request(self, form: dict[str, Any]) -> tuple[str, int | None]:
-        if self.settings.chat:
-            answer = self._client.chat.completions.create(model=self.model, temperature=0, **form)
-            text = answer.choices[0].message.content
-        else:
-            answer = self._client.completions.create(model=self.model, temperature=0, **form)
-            text = answer.choices[0].text
+        chat = self.settings.chat
+        api = self._client.chat.completions if chat else self._client.completions
+        answer = api.create(model=self.model, temperature=0, **form)
+        choice = _expected(answer, "choices")[0]
+        if chat and choice.finish_reason == "length":
+            self.unfinished = True
+        text = choice.message.content if chat else choice.text
         return text or "", answer.usage.prompt_tokens if answer.usage else None
 
     def _check_count(self, prompt: PasskeyPrompt, counted: int | None) -> None:
         """A server that cut the prompt did not fail the test: it did not take it."""
+        if counted is None:
+            self.uncounted = True
+            return
         expected = len(prompt.token_ids)
-        if counted is None or abs(counted - expected) <= (8 if self.settings.chat else 1):
+        if abs(counted - expected) <= (_CHAT_SLACK if self.settings.chat else 1):
             return
         if counted < expected:
             raise HubError(
@@ -204,6 +240,11 @@ class Server:
             raise HubError(
                 f"{where} failed with status {error.status_code}: {_said(error)}"
             ) from error
+        except (openai.APIError, ValueError) as error:
+            raise HubError(
+                f"{where} does not answer as an OpenAI-compatible server does. Is /v1 missing at "
+                "the end of --base-url?"
+            ) from error
 
 
 def strip_reasoning(text: str) -> str:
@@ -211,6 +252,18 @@ def strip_reasoning(text: str) -> str:
     without = re.sub(r"<think>.*?(</think>|\Z)", "", text, flags=re.DOTALL)
     # Some templates open the thoughts themselves, so that only their end is generated.
     return without.rpartition("</think>")[2].strip()
+
+
+def _expected(answer: Any, name: str) -> Any:
+    """A field of an answer, which is plain text where the address is not an API's.
+
+    Raises:
+        ValueError: it is missing or empty.
+    """
+    found = getattr(answer, name, None)
+    if not isinstance(found, list) or (name == "choices" and not found):
+        raise ValueError(f"an answer without {name}")
+    return found
 
 
 def _said(error: Any) -> str:

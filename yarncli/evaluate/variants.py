@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from yarncli.checkpoint.provenance import read_provenance
+from yarncli.checkpoint.provenance import Step, read_provenance
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
 from yarncli.jsontext import JsonText
@@ -21,6 +21,7 @@ from yarncli.rope.plan import (
 )
 from yarncli.rope.writing import write_rope
 
+AS_IT_IS = "as it is"
 CONTROL = "control"
 NONE = "none"
 
@@ -32,9 +33,10 @@ class Variant:
     Attributes:
         name: its column in the report.
         config: the content of config.json; None for the checkpoint's own.
-        window: tokens it is meant to read.
-        original: tokens the model was trained with.
+        window: tokens it is meant to read; 0 if not known.
+        original: tokens the model was trained with; 0 if not known.
         rope: the setting per scope, for the report.
+        checkpoint: whose weights are asked; None behind a server.
     """
 
     name: str
@@ -42,6 +44,11 @@ class Variant:
     window: int
     original: int
     rope: Mapping[str, Any]
+    checkpoint: Checkpoint | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As recorded with the results."""
+        return {"original": self.original, "window": self.window, "rope": self.rope}
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,62 @@ class Override:
 
     target: Target
     original_length: int | None = None
+
+    @property
+    def has_target(self) -> bool:
+        """Whether it says how far to extend."""
+        return self.target.length is not None or self.target.factor is not None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which settings of a checkpoint are asked for.
+
+    Attributes:
+        override: a conversion to try.
+        methods: of `METHODS`, or "none", side by side; empty for one setting.
+        control: also the same weights with the scaling off.
+        control_checkpoint: also this one, as it is.
+    """
+
+    override: Override | None = None
+    methods: Sequence[str] = ()
+    control: bool = False
+    control_checkpoint: Checkpoint | None = None
+
+
+def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) -> list[Variant]:
+    """The settings to evaluate, the one in question first.
+
+    Args:
+        checkpoint: whose settings they are.
+        choice: which.
+        longest: prompt, tokens; what `methods` are extended to where nothing else says it.
+
+    Raises:
+        UsageError: a method twice, nothing to extend to, or no control that could be made.
+        CheckpointError, UsageError: as `make_plan`.
+    """
+    override = choice.override
+    if choice.methods:
+        if len(set(choice.methods)) != len(choice.methods):
+            raise UsageError(f"--compare {','.join(choice.methods)}: name each method once.")
+        if not longest and (override is None or not override.has_target):
+            raise UsageError("--compare needs --lengths, or --override factor=N, to extend to.")
+        variants = compared(checkpoint, choice.methods, override, longest)
+    elif override is not None:
+        variants = [tried(checkpoint, override)]
+    else:
+        variants = [as_it_is(checkpoint)]
+    if choice.control:
+        written = not choice.methods and override is None
+        base = unscaled_config(checkpoint) if written else base_config(checkpoint)
+        variants.append(_variant(CONTROL, base.value, base.value))
+    variants = [replace(variant, checkpoint=checkpoint) for variant in variants]
+    if choice.control_checkpoint is not None:
+        other = as_it_is(choice.control_checkpoint, CONTROL)
+        variants.append(replace(other, checkpoint=choice.control_checkpoint))
+    return variants
 
 
 def parse_override(text: str) -> Override:
@@ -91,7 +154,7 @@ def parse_override(text: str) -> Override:
     )
 
 
-def as_it_is(checkpoint: Checkpoint, name: str = "as it is") -> Variant:
+def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     """The checkpoint's own setting."""
     return _variant(name, checkpoint.config().value, None)
 
@@ -117,17 +180,16 @@ def unscaled_config(checkpoint: Checkpoint) -> JsonText:
         UsageError: nothing is recorded, or the temperature was baked into the weights.
     """
     config = checkpoint.config()
-    history = read_provenance(checkpoint)
-    steps = history.steps if history else ()
-    if not any(step.command == "convert" for step in steps):
+    steps = _steps(checkpoint)
+    problem = None
+    if not _is_converted(checkpoint):
+        problem = "no record of a conversion (yarncli.json)"
+    elif any(step.baked for step in steps):
+        problem = "its attention factor in the weights"
+    if problem is not None:
         raise UsageError(
-            f"{checkpoint.name} has no record of a conversion (yarncli.json), so its scaling "
-            "cannot be taken off. Name the checkpoint it was made from with --control-model."
-        )
-    if any(step.baked for step in steps):
-        raise UsageError(
-            f"{checkpoint.name} has its attention factor in the weights, so its scaling cannot be "
-            "taken off. Name the checkpoint it was made from with --control-model."
+            f"{checkpoint.name} has {problem}, so its scaling cannot be taken off. Use the "
+            "checkpoint it was made from: as --control-model, or as MODEL to try settings on."
         )
     for step in reversed(steps):
         entries = [entry for entry in step.replaced if entry["file"] == "config.json"]
@@ -136,10 +198,27 @@ def unscaled_config(checkpoint: Checkpoint) -> JsonText:
     return config
 
 
-def control(checkpoint: Checkpoint) -> Variant:
-    """The same weights with the scaling off. Raises as `unscaled_config`."""
-    value = unscaled_config(checkpoint).value
-    return _variant(CONTROL, value, value)
+def base_config(checkpoint: Checkpoint) -> JsonText:
+    """config.json to try settings on: with the scaling off, or as it is where there is none.
+
+    Raises:
+        UsageError: there is a scaling, and `unscaled_config` cannot take it off.
+    """
+    return unscaled_config(checkpoint) if _is_scaled(checkpoint) else checkpoint.config()
+
+
+def tried(checkpoint: Checkpoint, override: Override) -> Variant:
+    """The setting that `override` describes, from what the checkpoint was before any scaling.
+
+    With an original length, a scaling that cannot be taken off is replaced as in
+    `convert --replace-scaling`.
+
+    Raises:
+        CheckpointError, UsageError: as `overridden` and `base_config`.
+    """
+    replaces = override.original_length is not None and not _is_converted(checkpoint)
+    base = checkpoint.config() if replaces else base_config(checkpoint)
+    return overridden(base, override, override.target.method)
 
 
 def compared(
@@ -156,11 +235,7 @@ def compared(
     Raises:
         UsageError: an unknown method. Otherwise as `overridden`.
     """
-    scaled = any(
-        scope.parameters.rope_type != "default"
-        for scope in read_rope(checkpoint.config().value).scopes.values()
-    )
-    base = unscaled_config(checkpoint) if scaled else checkpoint.config()
+    base = base_config(checkpoint)
     variants = []
     for method in methods:
         if method == NONE:
@@ -194,6 +269,23 @@ def _variant(name: str, value: Mapping[str, Any], config: Mapping[str, Any] | No
     rope = read_rope(value)
     scopes = {s.name: parameters_to_json(s.parameters) for s in rope.scopes.values()}
     return Variant(name, config, window_of(rope), rope.original_length, scopes)
+
+
+def _steps(checkpoint: Checkpoint) -> Sequence[Step]:
+    history = read_provenance(checkpoint)
+    return history.steps if history else ()
+
+
+def _is_converted(checkpoint: Checkpoint) -> bool:
+    return any(step.command == "convert" for step in _steps(checkpoint))
+
+
+def _is_scaled(checkpoint: Checkpoint) -> bool:
+    """Whether RoPE is not as trained; a conversion by ntk shows only in the record."""
+    scopes = read_rope(checkpoint.config().value).scopes.values()
+    return _is_converted(checkpoint) or any(
+        scope.parameters.rope_type != "default" for scope in scopes
+    )
 
 
 def _number(name: str, value: str) -> float:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.output import output_errors
-from yarncli.errors import UsageError
+from yarncli.errors import OutputError, UsageError
 from yarncli.evaluate.report import Cell, Report, summarise
 from yarncli.extras import require_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
 _WINDOW = "#30638e"
+_STYLES = ("-", "--", ":")  # one after the other where the colours do not suffice
+_BANDS = 3  # the intervals of more runs would hide each other
 _COLOURS = ("#30638e", "#d1495b", "#edae49", "#00798c", "#8d6a9f", "#5b8e7d", "#8a8f98")
 
 
@@ -34,7 +38,7 @@ def runs_of(reports: Sequence[Report]) -> list[Run]:
     runs = []
     for report in reports:
         variants = report.settings.get("variants", {})
-        model = str(report.settings.get("model", "")).rstrip("/").rsplit("/", 1)[-1]
+        model = _model_name(report)
         for name, cells in report.cells.items():
             if not cells:
                 continue
@@ -45,33 +49,53 @@ def runs_of(reports: Sequence[Report]) -> list[Run]:
     return runs
 
 
-def check_format(path: Path) -> None:
-    """Refuse a file name that cannot be drawn, before the work.
+def check_figure(path: Path) -> None:
+    """Refuse a figure that cannot be drawn or put there, before the work.
 
     Raises:
         UsageError: the name does not end in .png or .svg.
+        OutputError: its directory does not exist.
         MissingExtraError: matplotlib is not installed.
     """
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"--plot {path}: write a name that ends in .png or .svg.")
-    require_extra("--plot", "matplotlib")
+        raise UsageError(f"{path} is no figure: write a name that ends in .png or .svg.")
+    if not path.parent.is_dir():
+        raise OutputError(f"Cannot write {path}: there is no directory {path.parent}.")
+    require_extra("A figure", "matplotlib")
 
 
 def plot_passkey(reports: Sequence[Report], path: Path) -> None:
     """Draw a heatmap per run, and accuracy over length where there are several runs.
 
     Raises:
-        UsageError: another file format is asked for, or there is nothing to draw.
-        MissingExtraError: matplotlib is not installed.
+        UsageError: there is nothing to draw. Otherwise as `check_figure`.
         OutputError: the file cannot be written.
     """
-    check_format(path)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    check_figure(path)
+    import matplotlib
 
     runs = runs_of(reports)
     if not runs:
         raise UsageError("There are no results to draw yet.")
+    # No date and fixed ids: the SVG of the same data is the same file.
+    metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+    with output_errors(str(path)), matplotlib.rc_context({"svg.hashsalt": "yarncli"}):
+        _draw(runs, _title(reports)).savefig(path, dpi=160, metadata=metadata)
+
+
+def _title(reports: Sequence[Report]) -> str:
+    model = _model_name(reports[0])
+    return "Passkey retrieval" + (f", {model}" if len(reports) == 1 and model else "")
+
+
+def _model_name(report: Report) -> str:
+    return str(report.settings.get("model", "")).rstrip("/").rpartition("/")[2]
+
+
+def _draw(runs: Sequence[Run], title: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = min(len(runs), 3)
     rows = -(-len(runs) // columns)
     lines = len(runs) > 1
@@ -91,13 +115,8 @@ def plot_passkey(reports: Sequence[Report], path: Path) -> None:
     bar.set_label("share of passkeys retrieved")
     if lines:
         _draw_lines(figure.add_subplot(grid[rows, :]), runs)
-    model = str(reports[0].settings.get("model", "")).rstrip("/").rsplit("/", 1)[-1]
-    title = "Passkey retrieval" + (f", {model}" if len(reports) == 1 and model else "")
     figure.suptitle(title, fontsize=13, fontweight="bold")
-    with output_errors(str(path)):
-        # A fixed date keeps the SVG of the same data byte-identical.
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=160, metadata=metadata)
+    return figure
 
 
 def accuracy_grid(cells: Sequence[Cell]) -> tuple[list[int], list[float], list[list[float]]]:
@@ -122,8 +141,11 @@ def _draw_heatmap(axes: Axes, run: Run) -> Any:
     if len(lengths) * len(depths) <= 120:
         for row, line in enumerate(values):
             for column, value in enumerate(line):
-                if value == value:
-                    axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
+                if not math.isnan(value):
+                    ink = "white" if abs(value - 0.5) > 0.35 else "black"
+                    axes.text(
+                        column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink
+                    )
     if run.windows is not None:
         _mark_windows(axes, lengths, run.windows)
     return image
@@ -136,6 +158,8 @@ def _mark_windows(axes: Axes, lengths: Sequence[int], windows: tuple[int, int]) 
         place = _between(lengths, window)
         if place is None:
             continue
+        # On white, so that it is seen on every colour of the map.
+        axes.axvline(place, color="white", lw=4, clip_on=False)
         axes.axvline(place, color=_WINDOW, lw=2.2, ls=style, clip_on=False)
         axes.annotate(
             f"{name} {window:,}", (place, 1), xycoords=("data", "axes fraction"),
@@ -148,15 +172,20 @@ def _draw_lines(axes: Axes, runs: Sequence[Run]) -> None:
         results = summarise(run.cells)
         lengths = [result.length for result in results]
         colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(
-            lengths, [r.accuracy for r in results], "o-", color=colour, lw=2, ms=4, label=run.name
-        )
-        low, high = zip(*(result.interval for result in results), strict=True)
-        axes.fill_between(lengths, low, high, color=colour, alpha=0.12, lw=0)
+        style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
+        shares = [result.accuracy for result in results]
+        axes.plot(lengths, shares, style, marker="o", color=colour, lw=2, ms=4, label=run.name)
+        if len(runs) <= _BANDS:
+            low, high = zip(*(result.interval for result in results), strict=True)
+            axes.fill_between(lengths, low, high, color=colour, alpha=0.12, lw=0)
     axes.set_xscale("log", base=2)
     ticks = sorted({cell.length for run in runs for cell in run.cells})
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
+    known = [run.windows for run in runs if run.windows is not None]
+    originals = {original for original, _ in known}
+    for window in originals | {extended for _, extended in known}:
+        axes.axvline(window, color=_WINDOW, lw=1.4, ls=":" if window in originals else "--")
     axes.set(ylim=(-0.04, 1.04), xlabel="prompt length (tokens)", ylabel="accuracy")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)

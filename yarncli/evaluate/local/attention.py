@@ -117,36 +117,25 @@ class Track(Cache):  # type: ignore[misc]
 
     def truncate(self, length: int) -> None:
         """Forget everything after the first `length` tokens, and all branches."""
-        self.rewind(length)
         for layer in self.layers:
             layer.rows = layer.branch_length = 0
             layer.branch_keys = layer.branch_values = None
+        self.seek(length)
 
-    def rewind(self, length: int) -> None:
-        """Forget the text after its first `length` tokens; branches stay, to be adopted."""
-        self.tokens = self.tokens[:length]
+    def seek(self, length: int) -> None:
+        """Go back to `length` tokens: of the text, or of each branch where there are branches."""
         for layer in self.layers:
-            layer.length = min(layer.length, length)
+            if layer.rows:
+                layer.branch_length = min(layer.branch_length, length - layer.length)
+            else:
+                layer.length = min(layer.length, length)
+        self.tokens = self.tokens[:length]
 
     def branch(self, rows: int, capacity: int) -> None:
         """From now on each of `rows` rows goes on from the text on its own."""
         for layer in self.layers:
             layer.rows, layer.branch_capacity, layer.branch_length = rows, capacity, 0
             layer.branch_keys = layer.branch_values = None
-
-    def adopt(self, row: int, start: int, tokens: list[int]) -> None:
-        """Make the text what branch `row` has read: `tokens`, of which `start` are before it.
-
-        The branches stay, so that another row can be adopted afterwards.
-        """
-        own = len(tokens) - start
-        for layer in self.layers:
-            layer.rows = layer.branch_length = 0
-            layer.length = len(tokens)
-            if layer.branch_keys is not None:
-                layer.keys[0, :, start : layer.length] = layer.branch_keys[row, :, :own]
-                layer.values[0, :, start : layer.length] = layer.branch_values[row, :, :own]
-        self.tokens = list(tokens)
 
 
 def _buffer(like: torch.Tensor, rows: int, length: int) -> torch.Tensor:
@@ -168,7 +157,7 @@ def track_attention(model: Any, kind: AttentionKind) -> Iterator[None]:
     try:
         model.set_attn_implementation(name)
     except (ValueError, KeyError, AttributeError) as error:
-        raise NoFastPath(str(error)) from error
+        raise NoFastPath("the model does not let its attention be replaced") from error
     if model.config.get_text_config()._attn_implementation != name:
         raise NoFastPath("the model keeps its own attention")
     try:
@@ -278,13 +267,13 @@ def _checked_prefix(
     """The keys shared by all rows; refuses what this module does not compute."""
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     if not causal:
-        raise NoFastPath("attention that is not causal")
+        raise NoFastPath("its attention is not causal")
     for name in _UNKNOWN_EXTRAS:
         if extras.get(name) is not None:
-            raise NoFastPath(f"attention with {name}")
+            raise NoFastPath(f"its attention has {name}")
     prefix: tuple[torch.Tensor, torch.Tensor] | None = getattr(key, "shared_prefix", None)
     if query.shape[0] > 1 and prefix is None:
-        raise SharedKeysLost("keys that change after the cache")
+        raise SharedKeysLost("its keys change after the cache")
     return prefix
 
 

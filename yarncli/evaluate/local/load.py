@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from yarncli.errors import CheckpointError, UsageError
+from yarncli.errors import CheckpointError, MissingExtraError, UsageError
 from yarncli.evaluate.passkey import LoadSettings
 
 DTYPES = {
@@ -24,13 +25,37 @@ DTYPES = {
 }
 
 
+# What transformers raises about a damaged or foreign checkpoint.
+_REFUSALS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+    # Of the library that its config classes are made with; nothing else of it is used here.
+    import_module("huggingface_hub.errors").StrictDataclassError,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to be asked, and the device its inputs go to."""
+    """A model ready to be asked.
+
+    Attributes:
+        model: transformers' own.
+        device: where its inputs go.
+        dtype: of its weights.
+        unused: tensors of the checkpoint that the model has no place for.
+    """
 
     model: Any
     device: torch.device
     dtype: torch.dtype
+    unused: tuple[str, ...] = ()
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -84,7 +109,7 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(
                 directory, trust_remote_code=trust_remote_code, local_files_only=True
             )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except _REFUSALS as error:
         raise CheckpointError(
             f"The tokenizer in {directory} cannot be loaded: {_first_line(error)} "
             "Put tokenizer.json beside config.json, or name another with --tokenizer."
@@ -116,49 +141,91 @@ def load_model(
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device, raw)
     several = settings.device in ("auto", "cuda") and torch.cuda.device_count() > 1
-    arguments: dict[str, Any] = {
-        "dtype": dtype,
+    shared: dict[str, Any] = {
         "trust_remote_code": settings.trust_remote_code,
         "local_files_only": True,
     }
+    arguments: dict[str, Any] = {"dtype": dtype, **shared}
     if settings.attn_implementation is not None:
         arguments["attn_implementation"] = settings.attn_implementation
     if several:
         arguments["device_map"] = "auto"
-    try:
-        with quiet(), _config_directory(directory, config) as config_directory:
-            loaded_config = AutoConfig.from_pretrained(
-                config_directory,
-                trust_remote_code=settings.trust_remote_code,
-                local_files_only=True,
-            )
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, config=loaded_config, **arguments
-            )
-            if settings.adapter is not None:
-                model = _with_adapter(model, settings.adapter)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        raise CheckpointError(f"{directory} cannot be loaded: {_first_line(error)}") from error
+    with quiet(), _loading_errors(directory), _config_directory(directory, config) as read_from:
+        loaded_config = AutoConfig.from_pretrained(read_from, **shared)
+        model, fit = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=loaded_config,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+            **arguments,
+        )
+    _require_all_weights(directory, fit)
+    if settings.adapter is not None:
+        model = _with_adapter(model, settings.adapter)
     if not several:
         model = model.to(device)
     _neutralise_generation(model)
-    return LoadedModel(model.eval(), model.device if several else device, dtype)
+    unused = tuple(sorted(fit["unexpected_keys"]))
+    return LoadedModel(model.eval(), model.device if several else device, dtype, unused)
+
+
+def _require_all_weights(directory: Path, fit: Mapping[str, Any]) -> None:
+    """Refuse a model of which a part would be random.
+
+    Args:
+        directory: the checkpoint.
+        fit: the loading info of transformers.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape.
+    """
+    for name, stored, wanted in sorted(fit["mismatched_keys"]):
+        raise CheckpointError(
+            f"{directory} has {name} of shape {list(stored)} where its config.json wants "
+            f"{list(wanted)}. Use the config.json that belongs to these weights."
+        )
+    missing = sorted(fit["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{directory} lacks {len(missing)} tensors of its model, such as {missing[0]}, which "
+            "would be random. Its shards or its config.json are not those of this model."
+        )
+
+
+@contextmanager
+def _loading_errors(what: object) -> Iterator[None]:
+    """One sentence for what transformers refuses.
+
+    Raises:
+        CheckpointError: always, but for memory that ran out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except _REFUSALS as error:
+        raise CheckpointError(f"{what} cannot be loaded: {_first_line(error)}") from error
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:
+    """The model with a PEFT adapter merged into its weights.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        CheckpointError: there is no adapter, or it is for another model.
+    """
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise UsageError("--adapter needs peft. Install it with: pip install peft") from error
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        raise MissingExtraError(
+            "--adapter needs peft, which is not installed. Install it with: pip install peft"
+        ) from error
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{adapter} has no adapter_config.json. Name the directory of a PEFT adapter."
+        )
+    with quiet(), _loading_errors(adapter):
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
 def _neutralise_generation(model: Any) -> None:
@@ -219,9 +286,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".") + "."
+def _first_line(error: BaseException) -> str:
+    """What the error says, in one line; some say only in the second what is wrong."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    text = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    return text.rstrip(".") + "."
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,60 +13,82 @@ import torch
 
 from yarncli.errors import UsageError
 
-# Chunks may use this much beside the KV cache even where the cache itself is small.
+# What a chunk may use beside the KV cache: a share of it, or this much where it is small.
 _SMALL = 64 << 20
-_CHUNK_SHARE = 0.15
+_CHUNK_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes: the weights, the KV cache of the longest prompt, and one chunk's activations."""
+    """Bytes, and the number of tokens to read in one forward call.
+
+    Attributes:
+        weights: of the model.
+        kv_cache: keys and values of the longest prompt.
+        working: what one chunk takes besides: activations, and the keys and values of branches.
+        chunk: tokens.
+    """
 
     weights: int
     kv_cache: int
-    activations: int
+    working: int
     chunk: int
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.weights + self.kv_cache + self.activations
+        """All bytes."""
+        return self.weights + self.kv_cache + self.working
 
 
 def estimate(
-    config: Mapping[str, Any], parameters: int, length: int, dtype: torch.dtype
+    config: Mapping[str, Any],
+    parameters: int,
+    length: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    whole: bool = False,
 ) -> MemoryEstimate:
-    """What evaluating at `length` tokens takes.
+    """What evaluating at `length` tokens takes, and the chunk that keeps its peak low.
 
     Args:
         config: the text part of config.json.
         parameters: of the whole model.
         length: the longest prompt, tokens.
         dtype: of weights and cache.
+        device: where; attention needs an explicit mask everywhere but on a CPU.
+        whole: whether a prompt is read in one forward call, as transformers itself does.
     """
     size = dtype.itemsize
     hidden = _number(config, "hidden_size", "n_embd", "d_model")
     layers = _number(config, "num_hidden_layers", "n_layer", "num_layers")
     heads = _number(config, "num_attention_heads", "n_head") or 1
     head_dim = _number(config, "head_dim") or hidden // heads
-    expanded = 0
-    if _number(config, "kv_lora_rank"):
+    latent = _number(config, "kv_lora_rank")
+    if latent:
         # MLA caches latents, and expands those of all tokens in one layer at a time.
         rope_dim = _number(config, "qk_rope_head_dim")
-        per_layer = _number(config, "kv_lora_rank") + rope_dim
+        per_layer = latent + rope_dim
         per_head = _number(config, "qk_nope_head_dim") + rope_dim + _number(config, "v_head_dim")
-        expanded = heads * per_head * length * size
     else:
         per_layer = 2 * (_number(config, "num_key_value_heads") or heads) * head_dim
+        per_head = 2 * head_dim
     kv_per_token = layers * per_layer * size
     inner = _number(config, "intermediate_size", "n_inner") or 4 * hidden
-    per_token = size * (8 * hidden + 3 * inner + 4 * heads * head_dim) or 1
+    per_token = size * (8 * hidden + 3 * inner + 4 * heads * head_dim)
+    if device.type != "cpu":  # trials are read side by side there, each with its own keys
+        per_token += kv_per_token
+    masked = bool(latent) or device.type != "cpu"
+    if masked:  # as booleans, and added to the scores in the dtype of the model
+        per_token += length * (1 + size)
     budget = max(_SMALL, int(_CHUNK_SHARE * kv_per_token * length))
-    chunk = min(max(budget // per_token, 128), 8192)
+    chunk = length if whole else min(max(budget // max(1, per_token), 128), 8192)
+    # Where there is a mask, one layer's keys and values are repeated for every query head.
+    repeated = heads * per_head * length * size if masked else 0
     return MemoryEstimate(
         parameters * size,
         kv_per_token * length,
-        per_token * min(chunk, length) + expanded,
+        per_token * min(chunk, length) + repeated,
         chunk,
     )
 
@@ -73,13 +96,15 @@ def estimate(
 def available_bytes(device: torch.device) -> int | None:
     """Free memory where the model will be; None where it cannot be told."""
     if device.type == "cuda":
-        free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
-        return int(sum(free))
+        # Without a number the model is spread over all of them.
+        every = range(torch.cuda.device_count())
+        numbers = every if device.index is None else [device.index]
+        return sum(int(torch.cuda.mem_get_info(number)[0]) for number in numbers)
     known = [value for value in (_free_memory(), _container_limit()) if value is not None]
     return min(known) if known else None
 
 
-def require_memory(needed: MemoryEstimate, device: torch.device, length: int) -> None:
+def refuse_too_much(needed: MemoryEstimate, device: torch.device, length: int) -> None:
     """Refuse an evaluation that cannot fit.
 
     Raises:
@@ -94,6 +119,25 @@ def require_memory(needed: MemoryEstimate, device: torch.device, length: int) ->
         f"{_gigabytes(free)} are free on {device.type}. Give shorter --lengths, a smaller --dtype, "
         "another --device, or serve the model and use --base-url."
     )
+
+
+@contextmanager
+def out_of_memory_errors(length: int) -> Iterator[None]:
+    """One sentence where memory runs out although the estimate said it would not.
+
+    Raises:
+        UsageError: it did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator has no exception of its own.
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            raise
+        raise UsageError(
+            f"Memory ran out with prompts of up to {length:,} tokens. Give shorter --lengths, a "
+            "smaller --dtype or another --device, or serve the model and use --base-url."
+        ) from error
 
 
 def _free_memory() -> int | None:
