@@ -42,6 +42,7 @@ def open_for_writing(hub: MiniHub) -> MiniHub:
     hub.pulls = {}  # repository → pull requests
     hub.multipart_size = 1 << 40
     hub.copies_files = True
+    hub.card_remarks = []
     return hub
 
 
@@ -88,12 +89,13 @@ def create(exchange: Exchange, hub: MiniHub) -> None:
 def validate_yaml(exchange: Exchange, hub: MiniHub) -> None:
     bad = "base_model: ./" in exchange.json()["content"]
     errors = [{"message": '"base_model" must be a model id'}] if bad else []
-    exchange.answer_json({"errors": errors, "warnings": []}, 400 if bad else 200)
+    remarks = [{"message": text} for text in hub.card_remarks]
+    exchange.answer_json({"errors": errors, "warnings": remarks}, 400 if bad else 200)
 
 
 @route("POST", r"/api/models/{id}/preupload/(?P<revision>[^/]+)")
 def preupload(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
-    repo = writable_repo(exchange, id, pull=_is_pull(exchange, revision))
+    repo = writable_repo(exchange, id, pull=is_pull(exchange, revision))
     if repo is None:
         return
     commit = repo.resolve(revision)
@@ -193,7 +195,7 @@ def commit(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
 
 def _commit(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
     pull = "create_pr" in exchange.query
-    repo = writable_repo(exchange, id, pull=pull or _is_pull(exchange, revision))
+    repo = writable_repo(exchange, id, pull=pull or is_pull(exchange, revision))
     if repo is None:
         return
     head = repo.resolve(revision)
@@ -292,7 +294,7 @@ def duplicate(exchange: Exchange, hub: MiniHub, id: str) -> None:
     exchange.answer_json({"success": len(wanted["files"]), "failed": []})
 
 
-def _is_pull(exchange: Exchange, revision: str) -> bool:
+def is_pull(exchange: Exchange, revision: str) -> bool:
     return "create_pr" in exchange.query or revision.startswith("refs/pr/")
 
 

@@ -292,6 +292,42 @@ def test_no_signed_address_is_shown(minihub: Any, repo: Any) -> None:
     assert minihub.storage_url not in shown
 
 
+def test_the_log_of_the_client_shows_no_signed_address(
+    minihub: Any, repo: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    import logging
+
+    logger = logging.getLogger("huggingface_hub")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(caplog.handler)
+    minihub.fail("GET", "/storage/", times=2, status=503)
+    try:
+        assert open_checkpoint("hf://org/name").download().headers()
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert len(minihub.requests("GET", "/storage/")) > 2
+    assert "Signature" not in caplog.text
+
+
+def test_inspect_reads_no_weights(minihub: Any, files: dict[str, bytes]) -> None:
+    from typer.testing import CliRunner
+
+    from yarncli.cli.app import app
+    from yarncli.demo import write_demo
+
+    demo = write_demo(minihub.root / "demo")
+    shards = {name: data for name, data in files.items() if "safetensors" in name}
+    small = {path.name: path.read_bytes() for path in demo.glob("*.json")}
+    minihub.add_repo("org/name", {**shards, **small})
+    result = CliRunner().invoke(app, ["inspect", "org/name"])
+    assert result.exit_code == 0, result.output
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        oid = minihub.repos["org/name"].commits[minihub.repos["org/name"].refs["main"]][name]
+        read = minihub.requests("GET", f"/storage/{oid}|/resolve/.*/{name}")
+        assert 0 < sum(request.sent for request in read) <= 150_000
+    assert {request.method for request in minihub.log} <= {"GET", "HEAD"}
+
+
 def test_nobody_listens(minihub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
@@ -344,6 +380,13 @@ def test_xet_failures_have_sentences() -> None:
     )
     assert "does not accept the token" in sentence(client + "(403 Forbidden) for url (x)")
     assert "connection broke" in sentence("Network error: Request middleware error")
+
+
+def test_a_certificate_that_is_not_trusted() -> None:
+    httpx = failures.client_utils().httpx
+    reason = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"
+    with pytest.raises(HubError, match="SSL_CERT_FILE"), hub.hub_errors("org/name"):
+        raise httpx.ConnectError(reason)
 
 
 def test_bugs_are_not_hidden() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,36 +23,54 @@ from yarncli.demo import write_demo
 TOKEN = "hf_" + "t" * 34
 OTHER_TOKEN = "hf_" + "o" * 34
 READ_TOKEN = "hf_" + "r" * 34
+PROGRAM = (sys.executable, "-c", "from yarncli.cli.app import main; main()")
+SECRETS = (TOKEN, OTHER_TOKEN, READ_TOKEN, "Signature=", "xet-secret")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The client's own way of sending files is deprecated in the library below it."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"))
-
-
-def _writing_side() -> Any:
-    name = "yarncli_tests_minihub_writing"
-    if name not in sys.modules:
-        path = Path(__file__).parents[1] / "minihub_writing.py"
-        spec = importlib.util.spec_from_file_location(name, path)
+def _load(name: str) -> Any:
+    """A module of the small Hub; --import-mode=importlib offers no import by name."""
+    full_name = f"yarncli_tests_{name}"
+    if full_name not in sys.modules:
+        path = Path(__file__).parents[1] / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(full_name, path)
         assert spec is not None
         assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+        sys.modules[full_name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full_name])
+    return sys.modules[full_name]
 
 
 @pytest.fixture
 def hub(minihub: Any) -> Any:
     """A Hub that can be written to; the user `me` is logged in, `other` is not."""
-    _writing_side().open_for_writing(minihub)
+    _load("minihub_writing").open_for_writing(minihub)
     minihub.add_user(TOKEN, "me")
     minihub.add_user(OTHER_TOKEN, "other")
     minihub.add_user(READ_TOKEN, "reader", write=False)
     minihub.log_in(TOKEN)
     return minihub
+
+
+@pytest.fixture
+def xet_hub(hub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The Hub with Xet storage, and a client that uses it and gives up soon."""
+    pytest.importorskip("hf_xet")
+    from huggingface_hub import constants
+    from huggingface_hub.utils._xet import abort_xet_session
+
+    _load("minihub_xet").open_for_xet(hub)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    environment = {
+        "HF_HUB_DISABLE_XET": "0",
+        "HF_XET_XORB_COMPRESSION_POLICY": "none",
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1",
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    abort_xet_session()  # the next one reads the environment again
+    yield hub
+    abort_xet_session()
 
 
 @pytest.fixture(scope="session")
@@ -72,12 +94,32 @@ def model(converted_once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def sharded(model: Path) -> Path:
+    """The model in two shards with an index, written by the safetensors package."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = sorted(tensors)
+    weight_map = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        shard = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, model / shard, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, shard)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    return model
+
+
+@pytest.fixture
 def client_log() -> Iterator[list[str]]:
-    """What the client writes to its log; it names signed URLs there."""
+    """What the client writes to its log; left alone, it names signed addresses there."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("huggingface_hub")
+    logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
     yield messages
     logger.removeHandler(handler)
@@ -92,9 +134,42 @@ def cli(client_log: list[str]) -> Callable[..., Any]:
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.stdout + result.stderr
-        for secret in (TOKEN, OTHER_TOKEN, READ_TOKEN, "Signature="):
+        for secret in SECRETS:
             assert secret not in result.output + "".join(client_log)
         return result
+
+    return run
+
+
+@pytest.fixture
+def program() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the program in a process of its own; no secret may appear in what it prints."""
+
+    def run(*arguments: object, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [*PROGRAM, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, **options)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert not [secret for secret in SECRETS if secret in done.stdout + done.stderr]
+        return done
+
+    return run
+
+
+@pytest.fixture
+def interrupted() -> Callable[..., str]:
+    """Run the program, press Ctrl-C once `is_time()`, and give back what it said on stderr."""
+
+    def run(is_time: Callable[[], Any], *arguments: object) -> str:
+        process = subprocess.Popen(
+            [*PROGRAM, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while not is_time() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=30)[1]
+        assert process.returncode == 130, told
+        return str(told)
 
     return run
 

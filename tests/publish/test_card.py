@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -29,10 +30,9 @@ def passkey_results(path):
         for length, depth, right in [(256, 0.0, True), (256, 1.0, True), (2048, 0.0, True),
                                      (2048, 1.0, False)]
     ]  # fmt: skip
-    head = {
-        "schema_version": 1,
-        "settings": {"model": "x", "variants": {"as it is": {"original": 256, "window": 2048}}},
-    }
+    settings = {"model": "x", "lengths": [256, 2048], "depths": 2, "trials": 1, "seed": 7,
+                "variants": {"as it is": {"original": 256, "window": 2048}}}  # fmt: skip
+    head = {"schema_version": 1, "settings": settings}
     path.write_text("".join(json.dumps(line) + "\n" for line in [head, *cells]))
     return path
 
@@ -89,6 +89,96 @@ def test_the_reproduction_gives_the_same_config(cli, demo, model, tmp_path, monk
     assert (tmp_path / "again" / "config.json").read_bytes() == (model / "config.json").read_bytes()
 
 
+def record(model, **changes):
+    """Change the only step of yarncli.json; `plan` is merged into the plan."""
+    path = model / "yarncli.json"
+    history = json.loads(path.read_text())
+    history["steps"][0]["plan"] |= changes.pop("plan", {})
+    history["steps"][0] |= changes
+    path.write_text(json.dumps(history))
+
+
+@pytest.mark.parametrize(
+    "plan", [{"scopes": 3}, {"factor": None}, {"length": "long"}, {"scopes": {"model": {}}}]
+)
+def test_a_plan_that_yarncli_did_not_write(hub, cli, model, plan):
+    record(model, plan=plan)
+    assert "yarncli.json holds a plan" in cli("card", model, code=3).stderr
+    assert "yarncli.json holds a plan" in cli("push", model, "me/long", code=3).stderr
+    assert not hub.requests("POST")
+
+
+def test_recorded_names_do_not_break_the_card(cli, model):
+    record(model, source="my model\n```\n# Gotcha", tool_version="<b>|1", plan={"method": "<img>|"})
+    card = cli("card", model, "--name", "me/long").stdout
+    tokens = rendered(card)
+    titles = [tokens[n + 1].content for n, t in enumerate(tokens) if t.type == "heading_open"]
+    assert titles[-3:] == ["What engines make of it", "How to serve it", "How to reproduce it"]
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not [
+        t
+        for t in [*tokens, *inline]
+        if t.type.startswith("html") and "details" not in t.content and "--" not in t.content
+    ]
+    assert "with <img>|, factor" in "".join(child.content for child in inline)
+    (block,) = [t.content for t in tokens if t.type == "fence" and "yarncli convert" in t.content]
+    assert block.startswith("yarncli convert 'my model ``` # Gotcha' long ")
+
+
+def rendered(card):
+    """The tokens of the card as Markdown, without its metadata."""
+    from markdown_it import MarkdownIt
+
+    from yarncli.hub.cards import body_of
+
+    return MarkdownIt("commonmark").enable("table").parse(body_of(card))
+
+
+def test_the_card_is_sound_markdown(cli, model, tmp_path):
+    results = passkey_results(tmp_path / "r.jsonl")
+    tokens = rendered(cli("card", model, "--name", "me/long", "--results", results).stdout)
+    assert [t.type for t in tokens].count("table_open") == 3
+    assert {t.info for t in tokens if t.type == "fence"} == {"sh", "python"}
+    folds = "".join(t.content for t in tokens if t.type == "html_block")
+    assert folds.count("<details>") == folds.count("</details>") == 2
+
+
+def test_line_ends_of_the_card_stay(hub, cli, model):
+    (model / "README.md").write_bytes(b"---\r\nlicense: mit\r\n---\r\n# x\r\n")
+    assert "\\r" not in cli("card", model).stdout
+    cli("push", model, "me/long")
+    card = card_on_hub(hub)
+    assert card.count("\r\n") == card.count("\n") > 50
+
+
+def test_an_incomplete_run_is_named(cli, model, tmp_path):
+    results = passkey_results(tmp_path / "r.jsonl")
+    head, *cells = results.read_text().splitlines(keepends=True)
+    results.write_text(head + "".join(cells[:3]))
+    assert "holds 3 of 4 prompts" in cli("card", model, "--results", results).stderr
+    results.write_text(head)
+    assert "holds no results yet" in cli("card", model, "--results", results, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "text-generation"),
+        (
+            {"architectures": ["XForConditionalGeneration"], "vision_config": {}},
+            "image-text-to-text",
+        ),
+        ({"architectures": ["AudioForConditionalGeneration"]}, None),
+        ({"architectures": "odd"}, None),
+    ],
+)
+def test_the_task_is_stated_where_it_is_certain(cli, model, config, task):
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    (model / "README.md").unlink()
+    assert metadata(cli("card", model).stdout).pipeline_tag == task
+
+
 def test_results_become_a_model_index_and_a_table(cli, model, tmp_path):
     results = passkey_results(tmp_path / "r.jsonl")
     card = cli("card", model, "--results", results, "--name", "me/long").stdout
@@ -99,6 +189,7 @@ def test_results_become_a_model_index_and_a_table(cli, model, tmp_path):
         ("text-generation", "passkey", "accuracy")
     }
     assert "| 2,048 | 0.50 |" in card
+    assert "yarncli check-passkey long --lengths 256,2048 --depths 2 --trials 1 --seed 7\n" in card
     assert "![Passkey retrieval over length and depth](passkey.png)" in card
 
 
@@ -131,8 +222,6 @@ def test_the_figure_goes_with_the_card(hub, cli, model, tmp_path):
 @pytest.fixture
 def derived(hub, cli, demo, tmp_path):
     """A conversion of a Hub model, whose card came along."""
-    import shutil
-
     base = shutil.copytree(demo, tmp_path / "base")
     (base / "README.md").write_text(
         "---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\nlanguage: [en]\n"
@@ -141,6 +230,7 @@ def derived(hub, cli, demo, tmp_path):
         "---\n# Base\nIts words.\n"
     )
     (base / "LICENSE").write_text("the licence")
+    (base / "NOTICE").write_text("the notice")
     hub.add_repo("org/base", base)
     cli("convert", "hf://org/base", tmp_path / "derived", "--factor", "8")
     return tmp_path / "derived"
@@ -166,11 +256,62 @@ def test_a_derived_model_gets_a_card_of_its_own(hub, cli, derived):
 
 
 def test_licence_files_of_the_base_are_not_lost(hub, cli, derived):
-    (derived / "LICENSE").unlink()
-    cli("push", derived, "me/long")
+    for name in ("LICENSE", "NOTICE"):
+        (derived / name).unlink()
+    cli("push", derived, "me/long", "--exclude", "NOTICE")
     repo = hub.repos["me/long"]
-    licence = repo.commits[repo.refs["main"]]["LICENSE"]
-    assert hub.blob(licence).read_bytes() == b"the licence"
+    assert "NOTICE" not in repo.commits[repo.refs["main"]]
+    cli("push", derived, "me/long")
+    files = repo.commits[repo.refs["main"]]
+    sent = [hub.blob(files[name]).read_bytes() for name in ("LICENSE", "NOTICE")]
+    assert sent == [b"the licence", b"the notice"]
+
+
+def test_an_edited_card_of_the_base_no_longer_speaks_for_the_base(hub, cli, derived):
+    card = (derived / "README.md").read_text().replace("Its words", "My words")
+    (derived / "README.md").write_text(card)
+    cli("push", derived, "me/long")
+    found = metadata(card_on_hub(hub)).to_dict()
+    assert found["base_model"] == "org/base"
+    assert not {"new_version", "model-index"} & set(found)
+    assert "My words" in card_on_hub(hub)
+    own = card_on_hub(hub).replace("base_model: org/base\n", "base_model: org/grandparent\n")
+    (derived / "README.md").write_text(own)
+    cli("push", derived, "me/long", "--force-card")
+    assert metadata(card_on_hub(hub)).base_model == "org/grandparent"  # meant, after all
+
+
+def test_a_card_of_the_base_that_cannot_be_read_is_no_obstacle(hub, cli, derived):
+    base = hub.repos["org/base"]
+    files = {**base.commits[base.refs["main"]], "README.md": hub.store(b"---\na: [\n---\n# x\n")}
+    base.commits[base.refs["main"]] = files  # as it was at the commit that was converted
+    shutil.rmtree(hub.cache)
+    (derived / "README.md").unlink()
+    told = cli("push", derived, "me/long", "--license", "mit").stderr
+    assert "The card of org/base has no metadata" in told
+    assert metadata(card_on_hub(hub)).base_model == "org/base"
+
+
+def test_a_card_on_the_hub_that_cannot_be_read_is_named(hub, cli, model):
+    hub.add_repo("me/long", {"README.md": b"---\na: [\n---\n# x\n"}, private=True)
+    assert "README.md of the Hub, line" in cli("push", model, "me/long", code=3).stderr
+    cli("push", model, "me/long", "--force-card")
+
+
+@pytest.mark.parametrize("line", ["tags: {a: b}", "tags: [[a]]", "model-index: [{results: [3]}]"])
+def test_odd_metadata_are_no_obstacle(cli, model, tmp_path, line):
+    (model / "README.md").write_text(f"---\n{line}\n---\n# x\n")
+    results = passkey_results(tmp_path / "r.jsonl")
+    assert "- yarncli\n" in cli("card", model, "--results", results).stdout
+
+
+def test_a_base_that_is_not_recorded_is_named(hub, cli, model):
+    told = cli("push", model, "me/long").stderr
+    assert "Give --base-model ORG/NAME" in told
+    assert "Do its words and metadata still hold" in told
+    again = cli("push", model, "me/long", "--base-model", "org/missing").stderr
+    assert "takes nothing over from the base model. org/missing: the Hub has no such" in again
+    assert "base_model: org/missing\n" in card_on_hub(hub)
 
 
 def test_what_was_written_on_the_hub_stays(hub, cli, derived):
@@ -220,12 +361,15 @@ def test_metadata_that_is_no_yaml_is_named(cli, model):
         ("ab: 1\n", {"a": 3}, "ab: 1\na: 3\n"),
         ("'a': 1\nx: {a: 5}\n", {"a": 3}, "a: 3\nx: {a: 5}\n"),
         ("t: |\n  a: 9\na: 1\n", {"a": 3}, "t: |\n  a: 9\na: 3\n"),
+        ("gone:\n- x: 1\n  y: 2\nb: 2\n", {}, "b: 2\n"),
+        ("gone: 1\nb: 2\n", {"gone": 3}, "gone: 3\nb: 2\n"),
     ],
 )
 def test_other_lines_of_the_metadata_stay(block, changes, expected):
     from yarncli.hub.cards import with_metadata
 
-    assert with_metadata(f"---\n{block}---\n# x\n", changes) == f"---\n{expected}---\n# x\n"
+    card = with_metadata(f"---\n{block}---\n# x\n", changes, without=["gone"])
+    assert card == f"---\n{expected}---\n# x\n"
 
 
 def test_a_card_without_metadata_gets_some():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,19 +17,14 @@ def blocks(page, language):
     return [code for kind, code in BLOCKS.findall(text) if kind == language]
 
 
-def test_from_checkpoint_to_hub_in_five_commands(hub, tmp_path):
+def test_from_checkpoint_to_hub_in_five_commands(hub, program, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
     commands = [shlex.split(code) for code in blocks("from-checkpoint-to-hub.md", "sh")]
     names = [words[1] for words in commands]
     assert names == ["demo", "convert", "bake", "check-passkey", "card", "push", "check"]
-    start = "from yarncli.cli.app import main; main()"
     for words in commands:
-        arguments = [word.replace("YOU", "me") for word in words[1:]]
-        done = subprocess.run(
-            [sys.executable, "-c", start, *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = program(*(word.replace("YOU", "me") for word in words[1:]), cwd=tmp_path)
         if words[1] == "push":
             repo = hub.repos["me/demo-2k"]
             assert done.stdout == f"{hub.url}/me/demo-2k/commit/{repo.refs['main']}\n"

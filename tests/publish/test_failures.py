@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
+
+from yarncli.errors import CheckpointError, HubError
+from yarncli.publish.local import Options, prepare_local
+from yarncli.publish.plan import make_plan
+from yarncli.publish.push import carry_out
 
 TOKENS = {name: "hf_" + name[0] * 34 for name in ("other", "reader")}
 
 
-@pytest.fixture
-def sharded(model):
-    """The model in two shards with an index, written by the safetensors package."""
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(model / "model.safetensors")
-    (model / "model.safetensors").unlink()
-    names = sorted(tensors)
-    weight_map = {}
-    for number, part in enumerate((names[::2], names[1::2]), 1):
-        shard = f"model-0000{number}-of-00002.safetensors"
-        save_file({name: tensors[name] for name in part}, model / shard, {"format": "pt"})
-        weight_map |= dict.fromkeys(part, shard)
-    import json
-
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    return model
+def planned(model):
+    return make_plan(prepare_local(str(model), Options()), "me/long", Options())
 
 
 def main_of(hub, repo_id="me/long"):
@@ -40,7 +22,7 @@ def main_of(hub, repo_id="me/long"):
 
 def test_without_a_token(hub, cli, model, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    assert "a token is needed" in cli("push", model, "me/long", code=5).stderr
+    assert "A token is needed" in cli("push", model, "me/long", code=5).stderr
     assert hub.log == []
 
 
@@ -49,6 +31,13 @@ def test_a_token_that_is_not_accepted(hub, cli, model):
     result = cli("push", model, "me/long", code=5)
     assert "does not accept the token" in result.stderr
     assert "x" * 34 not in result.output
+
+
+def test_a_token_that_no_header_can_hold(hub, cli, model):
+    hub.log_in("hf_" + "é" * 34)
+    result = cli("push", model, "me/long", code=5)
+    assert "characters that no token has" in result.stderr
+    assert "é" not in result.output
 
 
 def test_a_token_that_may_only_read(hub, cli, model):
@@ -86,19 +75,98 @@ def test_a_bad_name(hub, cli, model, name):
 
 def test_offline(hub, cli, model):
     hub.go_offline()
-    assert "HF_HUB_OFFLINE" in cli("push", model, "me/long", code=5).stderr
+    result = cli("push", model, "me/long", code=5)
+    assert "HF_HUB_OFFLINE is set, so the Hub cannot be asked" in result.stderr
+
+
+def test_nobody_listens(hub, cli, model, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "The Hub cannot be reached" in cli("push", model, "me/long", code=5).stderr
+
+
+def test_a_pull_request_that_does_not_exist(hub, cli, model):
+    hub.add_repo("me/long", {"a": b""}, private=True)
+    result = cli("push", model, "me/long", "--revision", "refs/pr/9", code=5)
+    assert "has no refs/pr/9" in result.stderr
+    assert not hub.requests("POST")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "a..b", "a~1", "x.lock", "a/", "a@{b", "é\\x"])
+def test_a_bad_name_of_a_branch(hub, cli, model, name):
+    result = cli("push", model, "me/long", f"--revision={name}", code=2)
+    assert "cannot be the name of a branch" in result.stderr
+    assert hub.log == []
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (400, "does not accept the request"),
+        (403, "access is denied"),
+        (404, "does not have it"),
+        (409, "conflicts with what is already on the Hub"),
+        (412, "the branch has moved in the meantime"),
+        (429, "limits the number of requests. Try again later"),
+        (500, "status 500"),
+    ],
+)
+def test_every_status_has_its_own_sentence(hub, cli, model, fast_retries, status, sentence):
+    before = hub.add_repo("me/long", {"a": b"old"}, private=True).refs["main"]
+    hub.fail("POST", "/commit/", times=99, status=status)
+    assert sentence in cli("push", model, "me/long", code=5).stderr
+    assert main_of(hub) == before
+
+
+def test_what_the_hub_says_is_passed_on_without_addresses(hub, cli, model):
+    said = "Private storage limit reached, see https://hub/pay?Signature=abc or hf_" + "t" * 34
+    hub.fail("POST", "/commit/", status=403, headers={"X-Error-Message": said})
+    told = cli("push", model, "me/long", code=5).stderr
+    assert "The Hub says: Private storage limit reached, see … or …" in told
+
+
+def test_remarks_of_the_hub_on_the_card_are_warnings(hub, cli, model):
+    hub.card_remarks = ["unknown license"]
+    assert "unknown license" in cli("push", model, "me/long").stderr
+
+
+def test_a_file_that_vanished(hub, model):
+    before = hub.add_repo("me/long", {"a": b""}, private=True).refs["main"]
+    plan = planned(model)
+    (model / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model.safetensors cannot be read: No such file"):
+        carry_out(plan)
+    assert main_of(hub) == before
+
+
+def test_a_cache_that_cannot_be_written(hub, cli, model):
+    hub.add_repo("me/long", {"README.md": b"# x\n"}, private=True)
+    hub.cache.write_text("a file where the cache should be")
+    assert "Cannot write the Hub cache" in cli("push", model, "me/long", code=6).stderr
+
+
+def test_the_hub_holds_other_bytes_than_were_sent(hub, cli, model):
+    repo = hub.add_repo("me/long", {"a": b""}, private=True)
+    real, size = repo.commit, (model / "model.safetensors").stat().st_size
+    repo.commit = lambda files, ref: real(
+        {**files, "model.safetensors": hub.store(b"x" * size)}, ref
+    )
+    assert "differs from what was sent" in cli("push", model, "me/long", code=5).stderr
 
 
 def test_bad_metadata_is_refused_before_any_file_is_sent(hub, cli, model):
     (model / "README.md").write_text("---\nlicense: mit\nbase_model: ./local\n---\n# x\n")
-    assert "metadata of README.md" in cli("push", model, "me/long", code=5).stderr
+    told = cli("push", model, "me/long", code=5).stderr
+    assert "does not accept the metadata of README.md" in told
+    assert '"base_model" must be a model id' in told
     assert not hub.requests("", "batch|/upload/")
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "repos/create"), ("POST", "batch"), ("PUT", "/upload/"), ("POST", "/commit/"),
-     ("GET", "whoami"), ("POST", "preupload"), ("GET", "auth-check")],
+     ("GET", "whoami"), ("POST", "preupload"), ("GET", "auth-check"), ("POST", "validate-yaml")],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "failure",
@@ -114,12 +182,8 @@ def test_a_passing_failure_passes(hub, cli, model, fast_retries, method, path, f
 
 
 def test_what_is_sent_twice_is_counted_once(hub, model, fast_retries):
-    from yarncli.publish.local import Options, prepare_local
-    from yarncli.publish.plan import make_plan
-    from yarncli.publish.push import carry_out
-
     hub.fail("PUT", "/upload/", status=503)
-    plan = make_plan(prepare_local(str(model), Options()), "me/long", Options())
+    plan = planned(model)
     counts = []
     carry_out(plan, progress=counts.append)
     assert len(hub.requests("PUT")) == 2
@@ -160,17 +224,20 @@ def test_a_lost_answer_to_the_commit_is_not_repeated(hub, cli, model, fast_retri
 
 
 def test_a_commit_by_somebody_else_is_not_overwritten(hub, model, fast_retries):
-    from yarncli.errors import HubError
-    from yarncli.publish.local import Options, prepare_local
-    from yarncli.publish.plan import make_plan
-    from yarncli.publish.push import carry_out
-
     hub.add_repo("me/long", {"a": b""}, private=True)
-    plan = make_plan(prepare_local(str(model), Options()), "me/long", Options())
+    plan = planned(model)
     theirs = hub.commit("me/long", {"a": b"new"})
     with pytest.raises(HubError, match="has moved in the meantime"):
         carry_out(plan)
     assert main_of(hub) == theirs
+
+
+def test_a_repository_that_appeared_in_public_is_not_filled(hub, model):
+    plan = planned(model)
+    hub.add_repo("me/long", {"a": b""})
+    with pytest.raises(HubError, match="was not created private"):
+        carry_out(plan)
+    assert not hub.requests("POST", "preupload|/commit/")
 
 
 def test_a_file_that_the_hub_ignores_is_noticed(hub, cli, model):
@@ -194,20 +261,11 @@ def test_a_hub_that_hangs(hub, cli, model, fast_retries, monkeypatch):
     assert "did not answer in time" in cli("push", model, "me/long", code=5).stderr
 
 
-def test_ctrl_c_leaves_the_branch_as_it_was(hub, model):
-    hub.add_repo("me/long", {"a": b"old"}, private=True)
-    before = main_of(hub)
+def test_ctrl_c_leaves_the_branch_as_it_was(hub, model, interrupted):
+    before = hub.add_repo("me/long", {"a": b"old"}, private=True).refs["main"]
     hub.fail("PUT", "/upload/", how="wait", seconds=30)
-    start = "from yarncli.cli.app import main; main()"
-    command = [sys.executable, "-c", start, "push", str(model), "me/long"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    deadline = time.monotonic() + 60
-    while not hub.requests("PUT") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=30)[1]
-    assert process.returncode == 130
-    assert "Traceback" not in error
+    told = interrupted(lambda: hub.requests("PUT"), "push", model, "me/long")
+    assert told.endswith("note: Interrupted. The same command goes on from here.\n")
     assert main_of(hub) == before
 
 

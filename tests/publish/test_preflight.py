@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 TOKEN_TEXT = "hf_" + "Ab3" * 12
+
+
+def local_files(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def refused(hub, cli, model, *arguments):
@@ -25,6 +30,8 @@ def test_all_findings_come_at_once(hub, cli, model):
     told = refused(hub, cli, model)
     for rule in ("spelling-conflict", "pickle", "secret"):
         assert f"[{rule}]" in told
+    assert "insist with --allow-pickle. [pickle]" in told  # what to do comes along
+    assert f"error: {model / 'config.json'}: " in told
     assert TOKEN_TEXT not in told
 
 
@@ -36,8 +43,15 @@ def test_findings_as_json(hub, cli, model):
 
 @pytest.mark.parametrize(
     "text",
-    [TOKEN_TEXT, "AKIA" + "A1" * 8, "-----BEGIN RSA PRIVATE KEY-----", "ghp_" + "a1" * 18],
-    ids=["hub", "aws", "private key", "github"],
+    [
+        TOKEN_TEXT,
+        "AKIA" + "A1" * 8,
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "ghp_" + "a1" * 18,
+        "xoxb-" + "1" * 24,
+        "AIza" + "b" * 35,
+    ],
+    ids=["hub", "aws", "private key", "github", "slack", "google"],
 )
 def test_a_secret_in_a_text_is_found_but_not_shown(hub, cli, model, text):
     (model / "train.py").write_text(f"# ok\nkey = '{text}'\n")
@@ -77,6 +91,30 @@ def test_missing_weights(hub, cli, model):
     assert "[shard-missing]" in refused(hub, cli, model)
 
 
+def test_a_missing_shard(hub, cli, sharded):
+    (sharded / "model-00002-of-00002.safetensors").unlink()
+    told = refused(hub, cli, sharded)
+    assert "model-00002-of-00002.safetensors" in told
+    assert "[shard-missing]" in told
+
+
+def test_an_index_that_forgets_a_tensor(hub, cli, sharded):
+    path = sharded / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"].popitem()
+    path.write_text(json.dumps(index))
+    assert "[tensor-unlisted]" in refused(hub, cli, sharded)
+
+
+def test_links_within_the_folder_are_followed(hub, cli, model):
+    (model / "model.safetensors").rename(model / "weights.safetensors")
+    (model / "model.safetensors").symlink_to("weights.safetensors")
+    cli("push", model, "me/long", "--exclude", "weights*")
+    stored = hub.repos["me/long"].commits[hub.repos["me/long"].refs["main"]]
+    sent = hub.blob(stored["model.safetensors"]).read_bytes()
+    assert sent == (model / "weights.safetensors").read_bytes()
+
+
 def test_a_link_out_of_the_folder(hub, cli, model, tmp_path):
     (tmp_path / "private.txt").write_text("mine")
     (model / "notes.txt").symlink_to(tmp_path / "private.txt")
@@ -106,8 +144,7 @@ def test_training_state_backups_and_secrets_stay(hub, cli, model):
 
 
 def test_a_missing_tokenizer_is_a_warning(hub, cli, model):
-    for path in model.glob("tokenizer*"):
-        path.unlink()
+    (model / "tokenizer.json").unlink()
     assert "[tokenizer-missing]" in cli("push", model, "me/long").stderr
 
 
@@ -133,12 +170,22 @@ def test_the_base_of_from_must_fit(hub, cli, demo, tmp_path):
     out = tmp_path / "out"
     cli("convert", "hf://org/base", out, "--factor", "8", "--config-only")
     result = cli("push", out, "me/long", "--from", "org/another", code=1)
-    assert "was made from org/base, not from org/another" in result.stderr
+    assert re.search(r"was made from org/base@\w{40}, not from org/another@", result.stderr)
+    hub.commit("org/base", {**local_files(demo), "notes.md": b"later"})
+    result = cli("push", out, "me/long", "--from", "org/base@main", code=1)
+    assert "[base-other]" in result.stderr
     history = json.loads((out / "yarncli.json").read_text())
     history["steps"].append({**history["steps"][0], "command": "bake", "baked": {"form": "x"}})
     (out / "yarncli.json").write_text(json.dumps(history))
     result = cli("push", out, "me/long", "--from", "org/base", code=1)
     assert "[base-baked]" in result.stderr
+
+
+def test_a_base_of_from_that_is_not_recorded_is_a_warning(hub, cli, demo, tmp_path):
+    hub.add_repo("org/base", demo)
+    cli("convert", demo, tmp_path / "out", "--factor", "8", "--config-only")
+    result = cli("push", tmp_path / "out", "me/long", "--from", "org/base")
+    assert "Nothing records that" in result.stderr
 
 
 def test_a_gated_base_is_named_where_the_copy_is_public(hub, cli, demo, tmp_path):

@@ -6,6 +6,11 @@ import json
 
 import pytest
 
+from yarncli.errors import HubError
+from yarncli.publish.local import Options, prepare_local
+from yarncli.publish.plan import make_plan
+from yarncli.publish.push import carry_out
+
 
 def on_hub(hub, repo_id, ref="main"):
     """The files of a branch: name → bytes."""
@@ -64,6 +69,14 @@ def test_a_shard_that_changed_within_its_size_is_sent(hub, cli, model):
     assert on_hub(hub, "me/long")["model.safetensors"] == bytes(data)
 
 
+def test_a_small_file_that_changed_within_its_size_is_sent(hub, cli, model):
+    (model / "notes.md").write_text("one")
+    cli("push", model, "me/long")
+    (model / "notes.md").write_text("two")
+    cli("push", model, "me/long")
+    assert on_hub(hub, "me/long")["notes.md"] == b"two"
+
+
 def test_large_files_go_in_parts(hub, cli, model):
     hub.multipart_size = 400_000
     cli("push", model, "me/long")
@@ -79,6 +92,15 @@ def test_a_dry_run_only_reads(hub, cli, model):
     assert writes(hub) == []
     assert hub.log
     assert not hub.repos
+
+
+@pytest.mark.parametrize("how", [["--create-pr"], ["--config-only"], ["--revision", "x"]])
+def test_a_dry_run_on_an_existing_repository_only_reads(hub, cli, model, how):
+    hub.add_repo("me/model", {"config.json": b"{}"})
+    plan = cli("push", model, "me/model", "--public", "--dry-run", *how).stdout
+    assert "To me/model (public" in plan
+    assert "\nreplace" in plan
+    assert writes(hub) == []
 
 
 def test_a_dry_run_needs_no_token(hub, cli, model, monkeypatch):
@@ -101,6 +123,8 @@ def test_a_public_target_must_be_meant(hub, cli, model):
     hub.add_repo("me/open", {"a.txt": b""})
     result = cli("push", model, "me/open", code=2)
     assert "me/open is public" in result.stderr
+    cli("push", model, "me/open", "--config-only", code=2)
+    cli("push", model, "me/open", "--create-pr", code=2)
     assert writes(hub) == []
     cli("push", model, "me/open", "--public")
     assert "model.safetensors" in on_hub(hub, "me/open")
@@ -113,7 +137,9 @@ def test_public_makes_a_public_repository(hub, cli, model):
 
 def test_a_private_repository_stays_private(hub, cli, model):
     hub.add_repo("me/closed", {"a.txt": b""}, private=True)
-    assert "is private and stays so" in cli("push", model, "me/closed", "--public").stderr
+    result = cli("push", model, "me/closed", "--public", "--json")
+    assert "is private and stays so" in result.stderr
+    assert json.loads(result.stdout)["public"] is False
     assert hub.repos["me/closed"].private
 
 
@@ -123,11 +149,72 @@ def test_a_branch_is_made(hub, cli, model):
     assert "model.safetensors" not in on_hub(hub, "me/long")
 
 
+def test_a_new_branch_builds_upon_main(hub, cli, model):
+    hub.add_repo("me/long", {"README.md": b"# Mine\n"}, private=True)
+    result = cli("push", model, "me/long", "--revision", "long/er")
+    assert "a new branch long/er" in result.stderr
+    assert on_hub(hub, "me/long", "long/er")["README.md"].decode().count("# Mine\n") == 1
+    hub.log.clear()
+    cli("push", model, "me/long", "--revision", "long/er")
+    assert writes(hub) == []
+
+
+def test_main_may_move_before_a_branch_is_made(hub, model):
+    hub.add_repo("me/long", {"a": b""}, private=True)
+    options = Options(revision="x")
+    plan = make_plan(prepare_local(str(model), options), "me/long", options)
+    hub.commit("me/long", {"a": b"new"})
+    with pytest.raises(HubError, match="has moved in the meantime"):
+        carry_out(plan)
+    assert on_hub(hub, "me/long", "x") == {"a": b"new"}
+
+
 def test_patterns_choose_files(hub, cli, model):
     cli("push", model, "me/long", "--include", "*.json", "--exclude", "gen*", "--no-card")
     assert sorted(on_hub(hub, "me/long")) == [
         ".gitattributes", "config.json", "tokenizer.json", "tokenizer_config.json", "yarncli.json",
     ]  # fmt: skip
+
+
+def test_what_stays_is_counted(hub, cli, model):
+    (model / "config.json.orig").write_text("{}")
+    assert "1 left out" in cli("push", model, "me/long").stderr
+    listed = cli("push", model, "me/long", "--dry-run").stdout
+    assert "config.json.orig (a backup or journal of yarncli)" in listed
+
+
+def test_weights_that_will_be_missing_are_named(hub, cli, sharded):
+    result = cli("push", sharded, "me/long", "--exclude", "*00002-of*")
+    assert "model-00002-of-00002.safetensors will be missing on the Hub" in result.stderr
+    assert "will be missing" not in cli("push", sharded, "me/long").stderr
+    assert "will be missing" not in cli("push", sharded, "me/long", "--include", "*.md").stderr
+
+
+def test_progress_without_a_terminal_is_plain_lines(hub, cli, model, monkeypatch):
+    from yarncli import console
+
+    monkeypatch.setattr(console, "_LINE_EVERY", 0.0)
+    lines = cli("push", model, "me/long").stderr.splitlines()
+    sending = [line for line in lines if line.startswith("Sending: ")]
+    assert sending[-1].startswith("Sending: 1.3 MB of 1.3 MB, ")
+    assert not [line for line in lines if "\r" in line or "\x1b" in line]
+
+
+@pytest.mark.parametrize(("answer", "sent"), [("y\n", True), ("n\n", False)])
+def test_somebody_at_a_terminal_is_asked(hub, model, monkeypatch, answer, sent):
+    from types import SimpleNamespace
+
+    from typer.testing import CliRunner
+
+    from yarncli.cli import push_run
+    from yarncli.cli.app import app
+
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(push_run, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    result = CliRunner().invoke(app, ["push", str(model), "me/long"], input=answer)
+    assert result.exit_code == 0
+    assert ("me/long" in hub.repos) == sent
+    assert ("Nothing was sent" in result.stderr) != sent
 
 
 def test_weights_of_an_older_state_are_named(hub, cli, model):
@@ -228,6 +315,8 @@ def test_json_is_one_document(hub, cli, model):
     result = json.loads(cli("push", model, "me/long", "--json").stdout)
     assert result["sent"] is True
     assert result["commit"] == hub.repos["me/long"].refs["main"]
+    again = json.loads(cli("push", model, "me/long", "--json").stdout)
+    assert (again["sent"], again["url"]) == (False, result["url"])
 
 
 @pytest.mark.parametrize(

@@ -45,4 +45,4 @@ def card(
     from yarncli import console
     from yarncli.cli.push_run import write_card
 
-    console.print_text(write_card(path, name, results, base_model, licence).rstrip("\n"))
+    console.print_text(write_card(path, name, results, base_model, licence))

@@ -80,9 +80,10 @@ def push(
     from yarncli.publish.local import Options
 
     chosen = Options(
-        public, create_pr, config_only, allow_pickle, revision, commit_message,
-        commit_description, tuple(include or ()), tuple(exclude or ()), copy_from,
-        not no_card, force_card, licence, base_model, dry_run,
+        public=public, create_pr=create_pr, config_only=config_only, allow_pickle=allow_pickle,
+        revision=revision, message=commit_message, description=commit_description,
+        include=include or (), exclude=exclude or (), copy_from=copy_from, dry_run=dry_run,
+        with_card=not no_card, force_card=force_card, licence=licence, base_model=base_model,
     )  # fmt: skip
     local = run.checked(path, chosen, json=json)
     plan = run.planned(local, target, chosen, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -10,18 +11,17 @@ from typing import Any
 import typer
 
 from yarncli import console
-from yarncli.check.finding import Finding
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckFailed, HubError, UsageError
 from yarncli.evaluate.report import Report, read_report
-from yarncli.hub import writing
 from yarncli.hub.writing import Commit
 from yarncli.publish import card as cards
 from yarncli.publish.card import CardRequest
-from yarncli.publish.local import Local, Options, prepare_local
+from yarncli.publish.local import MAIN, Local, Options, prepare_local
 from yarncli.publish.plan import PushPlan, make_plan
-from yarncli.publish.preflight import origin_of
+from yarncli.publish.preflight import told
 from yarncli.publish.push import carry_out
+from yarncli.publish.record import origin_of, steps_of
 from yarncli.publish.section import HEATMAP
 
 SCHEMA = 1
@@ -39,8 +39,9 @@ def checked(path: str, options: Options, *, json: bool) -> Local:
         console.print_json(
             {"schema": SCHEMA, "findings": [finding.to_json() for finding in local.findings]}
         )
+    tell = {"error": console.error, "warning": console.warn, "note": console.note}
     for finding in local.findings:
-        _tell(finding)
+        tell[finding.severity](told(finding))
     if errors:
         raise CheckFailed(f"{errors} error{'' if errors == 1 else 's'}. Nothing was sent.")
     return local
@@ -66,38 +67,61 @@ def show_plan(plan: PushPlan, local: Local, *, json: bool) -> None:
         return
     console.print_text(_summary(plan))
     rows: list[list[str | int | float | None]] = []
-    rows += [["send", console.format_bytes(u.size), u.name] for u in plan.changed]
+    held = plan.target.start.files if plan.target.start else {}
+    rows += [
+        ["replace" if u.name in held else "add", console.format_bytes(u.size), u.name]
+        for u in plan.changed
+    ]
     rows += [["copy on the Hub", None, copy.name] for copy in plan.copies]
     rows += [["unchanged", None, name] for name in plan.unchanged]
-    rows += [[f"stays: {reason}", None, name] for name, reason in plan.left_out.items()]
+    rows += [["stays", None, f"{name} ({reason})"] for name, reason in plan.left_out.items()]
     console.print_table(["what", "size", "file"], rows)
     if plan.card_diff:
-        console.print_text("\n" + plan.card_diff.rstrip("\n"))
+        console.print_text("\n" + plan.card_diff)
 
 
 def agreed(plan: PushPlan, *, ask: bool) -> bool:
-    """Tell what will be sent, and ask where somebody sits at a terminal."""
+    """Tell what will be sent, and ask where somebody sits at a terminal.
+
+    Raises:
+        KeyboardInterrupt: the question was broken off.
+    """
     console.note(_summary(plan))
-    if ask and sys.stdin.isatty() and sys.stderr.isatty():
-        return typer.confirm("Go on?", err=True)
-    return True
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if plan.is_empty or not (ask and is_terminal):
+        return True
+    try:
+        yes = typer.confirm("Go on?", err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if not yes:
+        console.note("Nothing was sent.")
+    return yes
 
 
 def carried_out(plan: PushPlan) -> Commit:
-    """Push, with a bar; where the client stores through Xet, it draws its own."""
-    if writing.uses_xet():
-        return carry_out(plan)
-    with console.progress(plan.size, "Sending") as advance:
-        return carry_out(plan, progress=advance)
+    """Push, with a bar.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted, and what to do next has been told.
+    """
+    try:
+        with console.progress(plan.size, "Sending") as advance:
+            return carry_out(plan, progress=advance)
+    except KeyboardInterrupt:
+        console.note("Interrupted. The same command goes on from here.")
+        raise
 
 
 def show_result(plan: PushPlan, commit: Commit, *, json: bool) -> None:
     """Print the address of the commit or pull request, alone."""
+    for remark in commit.remarks:
+        console.warn(remark)
     if json:
-        done = {"sent": True, "commit": commit.oid, "revision": commit.revision}
+        done = {"sent": not plan.is_empty, "commit": commit.oid, "revision": commit.revision}
         console.print_json({**_plan_json(plan), **done, "url": commit.url})
         return
-    if not plan.changed and not plan.copies:
+    if plan.is_empty:
         console.note("Everything is there already; nothing was sent.")
     console.print_text(commit.url)
 
@@ -109,7 +133,7 @@ def write_card(
     base_model: str | None,
     licence: str | None,
 ) -> str:
-    """The card of a local checkpoint; its base on the Hub is read where it can be reached.
+    """The card of a local checkpoint, with LF line ends; its base is read if it can be reached.
 
     Raises:
         CheckpointError: `path` is not a checkpoint, or a card's metadata cannot be read.
@@ -117,7 +141,7 @@ def write_card(
     checkpoint = open_checkpoint(str(path), bare_hub_id=False)
     if checkpoint.directory is None:
         raise UsageError(f"{path} is not a directory. Give the directory of a checkpoint.")
-    origin = origin_of(cards.steps_of(checkpoint))
+    origin = origin_of(steps_of(checkpoint))
     wanted = (base_model, None) if base_model else origin
     base = None
     if wanted:
@@ -125,26 +149,35 @@ def write_card(
             base = cards.read_base(*wanted)
         except HubError as error:
             console.warn(f"The card takes nothing over from the base model. {error}")
-            base = cards.Base(wanted[0], wanted[1] or "", None, ())
+            base = cards.Base(wanted[0], wanted[1] or "")
     report = _read_results(results, checkpoint.name) if results else None
     request = CardRequest(
         name or path.resolve().name, base, licence, report, heatmap=report is not None
     )
-    return cards.make_card(checkpoint, cards.local_card(checkpoint), request)
-
-
-def _tell(finding: Finding) -> None:
-    place = "" if finding.line is None else f" (line {finding.line})"
-    tell = {"error": console.error, "warning": console.warn, "note": console.note}
-    tell[finding.severity](f"{finding.message}{place} [{finding.rule.id}]")
+    card = cards.make_card(checkpoint, cards.local_card(checkpoint), request)
+    return card.replace("\r\n", "\n").rstrip("\n")
 
 
 def _read_results(path: Path, name: str) -> Report:
     report = read_report(path)
+    cells = sum(map(len, report.cells.values()))
+    if not next(iter(report.cells.values()), ()):
+        raise UsageError(f"{path} holds no results yet. Run check-passkey to its end first.")
+    if cells < (planned := _prompts_planned(report)):
+        console.warn(f"{path} holds {cells} of {planned} prompts: the run was not completed.")
     measured = str(report.settings.get("model") or "").rstrip("/").rpartition("/")[2]
     if measured and measured != Path(name).resolve().name:
         console.warn(f"The results in {path} are of {measured}, not of {name}.")
     return report
+
+
+def _prompts_planned(report: Report) -> int:
+    """How many prompts the settings of a run ask for; 0 where they do not tell."""
+    lengths, variants = report.settings.get("lengths"), report.settings.get("variants")
+    each = [report.settings.get(name) for name in ("depths", "trials")]
+    if not isinstance(lengths, list) or not isinstance(variants, dict):
+        return 0
+    return len(lengths) * len(variants) * math.prod(n if type(n) is int else 0 for n in each)
 
 
 def _heatmap(report: Report) -> bytes | None:
@@ -163,29 +196,34 @@ def _heatmap(report: Report) -> bytes | None:
 
 
 def _summary(plan: PushPlan) -> str:
-    where = plan.destination.repo_id
-    if not plan.exists:
-        where += f" (new, {'public' if plan.public else 'private'})"
-    elif plan.destination.pull_request:
-        where += " (a new pull request)"
-    elif plan.destination.revision != "main":
-        where += f" ({plan.destination.revision})"
+    """One line: where to, what goes, what stays."""
+    destination, exists = plan.target.destination, plan.target.start is not None
+    facts = [] if exists else ["new"]
+    facts.append("public" if plan.public else "private")
+    if destination.pull_request:
+        facts.append("a new pull request")
+    elif plan.target.is_new_branch:
+        facts.append(f"a new branch {destination.revision}")
+    elif destination.revision != MAIN:
+        facts.append(destination.revision)
     count = len(plan.changed)
-    copied = f", {len(plan.copies)} copied on the Hub" if plan.copies else ""
-    return (
-        f"To {where}: {count} file{'' if count == 1 else 's'}, "
-        f"{console.format_bytes(plan.size)}{copied}, {len(plan.unchanged)} unchanged."
-    )
+    size = console.format_bytes(plan.size)
+    parts = [f"{count} file{'' if count == 1 else 's'}, {size}"]
+    parts += [f"{len(plan.copies)} copied on the Hub"] if plan.copies else []
+    parts += [f"{len(plan.unchanged)} unchanged"] if exists else []
+    parts += [f"{len(plan.left_out)} left out"] if plan.left_out else []
+    return f"To {destination.repo_id} ({', '.join(facts)}): {', '.join(parts)}."
 
 
 def _plan_json(plan: PushPlan) -> dict[str, Any]:
+    destination = plan.target.destination
     return {
         "schema": SCHEMA,
-        "repository": plan.destination.repo_id,
-        "exists": plan.exists,
+        "repository": destination.repo_id,
+        "exists": plan.target.start is not None,
         "public": plan.public,
-        "pull_request": plan.destination.pull_request,
-        "revision": plan.destination.revision,
+        "pull_request": destination.pull_request,
+        "revision": destination.revision,
         "files": [{"name": u.name, "size": u.size} for u in plan.changed],
         "copies": [{"name": c.name, "from": f"{c.repo_id}@{c.commit}"} for c in plan.copies],
         "unchanged": list(plan.unchanged),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -45,19 +45,20 @@ def body_of(card: str) -> str:
     return card[front.end() :] if front else card
 
 
-def with_metadata(card: str, changes: Mapping[str, Any]) -> str:
-    """The card with some keys set; every other line stays as it is.
+def with_metadata(card: str, changes: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
+    """The card with some keys set, others taken out; every other line stays as it is.
 
     Args:
-        card: a card that `read_metadata` can read.
+        card: a card that `read_metadata` can read, with LF line ends.
         changes: key → value; a key that is there is replaced, a new one is added at the end.
+        without: keys to take out, but for those in `changes`.
     """
     front = _FRONT.match(card)
     block, text = front[1] if front else "", body_of(card)
-    for key, value in changes.items():
-        lines = dump_metadata({key: value})
+    for key in dict.fromkeys([*without, *changes]):
+        lines = dump_metadata({key: changes[key]}) if key in changes else ""
         # A key's value is the rest of its line and all lines below that do not start a key.
-        entry = re.compile(rf"^['\"]?{re.escape(key)}['\"]?[ \t]*:.*\n(?:[ \t\-].*\n|\r?\n)*", re.M)
+        entry = re.compile(rf"^['\"]?{re.escape(key)}['\"]?[ \t]*:.*\n(?:[ \t\-].*\n|\n)*", re.M)
         if entry.search(block):
             block = entry.sub(lambda _, lines=lines: lines, block, count=1)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,12 @@ T = TypeVar("T")
 
 RETRY_WAITS = (1.0, 3.0)  # seconds before each further try of a request that failed in passing
 _LONGEST_WAIT = 60.0  # seconds that a server may ask to wait before the command gives up
+_LONGEST_WORDS = 300  # characters of a server's own message that are passed on
 _NOT_FOUND = (
     "the Hub has no such model, or it is private. Check the name; for a private model log in with "
     "`hf auth login` or set HF_TOKEN."
 )
+_SAID = {401, 404, 412, 416, 429}  # the server's own words add nothing to ours
 _PASSING = {408, 429, 500, 502, 503, 504}
 
 
@@ -27,15 +30,19 @@ _PASSING = {408, 429, 500, 502, 503, 504}
 def hub_errors(what: str) -> Iterator[None]:
     """Give every failure of the Hub, the network and the client its own sentence.
 
+    The client's log stays silent from here on: when it tries again it names signed addresses.
+
     Args:
-        what: what was asked for, as the subject of the message: `org/name`, `FILE of org/name`.
+        what: what was asked for, as the subject of the message: `org/name`, `FILE of org/name`;
+            empty for the Hub as a whole.
 
     Raises:
-        HubError: the text of the original exception is dropped, as it may hold a signed URL.
+        HubError: the text of the original exception is dropped, as it may hold a signed address.
     """
     from huggingface_hub import errors
 
     httpx = client_utils().httpx
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
     try:
         yield
@@ -49,13 +56,18 @@ def hub_errors(what: str) -> Iterator[None]:
         httpx.InvalidURL,
         ConnectionError,  # OfflineModeIsEnabled, and Xet's failures
         json.JSONDecodeError,
+        UnicodeEncodeError,  # a header cannot hold the token
     ) as error:
-        raise HubError(f"{what}: {_sentence(error)}") from None
+        raise HubError(_about(what, _sentence(error))) from None
     except (RuntimeError, ValueError) as error:
         sentence = _upload_sentence(str(error))
         if sentence is None:
             raise
-        raise HubError(f"{what}: {sentence}") from None
+        raise HubError(_about(what, sentence)) from None
+
+
+def _about(what: str, sentence: str) -> str:
+    return f"{what}: {sentence}" if what else sentence[0].upper() + sentence[1:]
 
 
 def _sentence(error: BaseException) -> str:
@@ -66,6 +78,8 @@ def _sentence(error: BaseException) -> str:
 
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         return _sentence(error.__cause__)
+    if isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "the certificate of the server is not trusted. Name the right one in SSL_CERT_FILE."
     table: list[tuple[Any, str]] = [  # subclasses before their bases
         (errors.GatedRepoError, "access must be granted first. Ask for it on the model's page on "
          "the Hub, then log in with `hf auth login` or set HF_TOKEN."),
@@ -82,10 +96,11 @@ def _sentence(error: BaseException) -> str:
         (errors.HFValidationError, "that is not a valid Hub id. Write org/name."),
         (errors.LocalTokenNotFoundError, "a token is needed. Log in with `hf auth login` or set "
          "HF_TOKEN."),
+        (UnicodeEncodeError, "the token holds characters that no token has. Correct HF_TOKEN."),
         (json.JSONDecodeError, "the server's answer is not JSON, so it is not a Hub. Check "
          "HF_ENDPOINT and proxies."),
-        (httpx.TimeoutException, "the server did not answer in time. Try again, or raise "
-         "HF_HUB_DOWNLOAD_TIMEOUT (seconds)."),
+        (httpx.TimeoutException, "the server did not answer in time. Try again later. For reading, "
+         "HF_HUB_DOWNLOAD_TIMEOUT (seconds) sets the limit."),
         (httpx.ProxyError, "the proxy refused the connection. Check HTTPS_PROXY."),
         (httpx.ConnectError, "the Hub cannot be reached. Check the network and HF_ENDPOINT, or set "
          "HF_HUB_OFFLINE=1 to use what is in the cache."),
@@ -96,7 +111,8 @@ def _sentence(error: BaseException) -> str:
         if isinstance(error, kind):
             return sentence
     if isinstance(error, errors.HfHubHTTPError):
-        return _status_sentence(error)
+        said = "" if error.response.status_code in _SAID else error.server_message
+        return _status_sentence(error) + _server_words(said)
     return _xet_sentence(str(error)) or "the connection broke. Run the command again."
 
 
@@ -105,12 +121,12 @@ def _status_sentence(error: Any) -> str:
     if status == 401 and "Authorization" not in error.response.request.headers:
         return _NOT_FOUND  # without a token the Hub says the same of missing and private models
     sentences = {
-        400: "the Hub calls the request malformed.",
+        400: "the Hub does not accept the request.",
         401: "the Hub does not accept the token. Log in again with `hf auth login`, or correct "
         "HF_TOKEN.",
         403: "access is denied. Log in with a token that has the needed rights (`hf auth login`).",
         404: "the Hub does not have it. Check the name and HF_ENDPOINT.",
-        409: "it conflicts with what is already on the Hub.",
+        409: "it conflicts with what is already on the Hub. Look there, then run it again.",
         412: "the branch has moved in the meantime. Run the command again.",
         416: "the file is shorter than the Hub said. Run the command again.",
     }
@@ -123,31 +139,58 @@ def _status_sentence(error: Any) -> str:
     return sentences.get(status, f"the Hub refused with status {status}.")
 
 
+def _server_words(text: str | None) -> str:
+    """What the Hub itself says of a failure (a quota, a missing agreement), as a sentence."""
+    words = without_secrets(text or "")
+    return f" The Hub says: {words}" if words and not words.startswith(("<", "{")) else ""
+
+
+def without_secrets(text: str) -> str:
+    """The words of a server on one line, without tokens and addresses, which may be signed."""
+    words = re.sub(r"\bhf_\w+|\S*://\S*|\S*[?&]\S+=\S*", "…", text)
+    return " ".join(words.split())[:_LONGEST_WORDS]
+
+
 def _xet_sentence(text: str) -> str | None:
     """Sentences for hf_xet, which reports everything as a `ConnectionError` with a text."""
-    if "xet-write-token" in text or "xet-read-token" in text:
-        if "404" in text:
-            return "this Hub has no Xet storage. Set HF_HUB_DISABLE_XET=1 and run again."
+    found = re.search(r"status \w+ error \((\d{3})\b", text)
+    if found is None:
+        return None
+    status = int(found[1])
+    asks_hub = re.search(r"xet-(write|read)-token", text) is not None
+    if asks_hub and status == 404:
+        return "this Hub has no Xet storage. Set HF_HUB_DISABLE_XET=1 and run again."
+    if asks_hub and status == 403:
         return "the Hub gives no access to its Xet storage. Check the token's rights."
-    if "(401" in text or "(403" in text:
+    if status in (401, 403):
         return "the Xet storage does not accept the token. Log in again with `hf auth login`."
-    return None
+    if status == 429:
+        return "the Xet storage limits the number of requests. Try again later."
+    if status >= 500:
+        return f"the Xet storage has a problem of its own (status {status}). Try again later."
+    return f"the Xet storage refused with status {status}. Run the command again."
 
 
 def _upload_sentence(text: str) -> str | None:
     """Sentences for the client's bare `RuntimeError` and `ValueError`; None for anybody else's."""
+    first, _, details = text.partition("\n")
     for start, sentence in {
         "Error while uploading": "the upload of a file kept failing. Run the command again.",
-        "Invalid metadata in README.md": "the Hub does not accept the metadata of README.md.",
-        "LFS batch API returned errors": "the Hub's file storage refused an upload.",
+        "Invalid metadata in README.md": "the Hub does not accept the metadata of README.md. "
+        "Correct what stands between its --- lines." + _server_words(details),
+        "LFS batch API returned errors": "the Hub's file storage refused an upload. Look at the "
+        "storage limits of the account, then run the command again." + _server_words(details),
     }.items():
-        if text.startswith(start):
+        if first.startswith(start):
             return sentence
     return None
 
 
 def retried(call: Callable[[], T]) -> T:
-    """`call()`, tried again after failures that pass: 5xx, 429, broken connections, timeouts."""
+    """`call()`, tried again after failures that pass: 5xx, 429, broken connections, timeouts.
+
+    Failures of Xet are not among them: the client has tried for minutes by then.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     httpx = client_utils().httpx
@@ -163,7 +206,13 @@ def retried(call: Callable[[], T]) -> T:
                 if asked > _LONGEST_WAIT:
                     raise
                 pause = asked
-        except (httpx.ReadError, httpx.RemoteProtocolError, httpx.TimeoutException):
+        except (
+            httpx.ReadError,
+            httpx.WriteError,
+            httpx.RemoteProtocolError,
+            httpx.TimeoutException,
+            json.JSONDecodeError,  # the page of a proxy in place of an answer
+        ):
             pass
         time.sleep(pause)
     return call()

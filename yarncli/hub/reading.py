@@ -138,11 +138,7 @@ def download(
             path = Path(
                 retried(lambda: hf_hub_download(repo_id, name, revision=commit, tqdm_class=bar))
             )
-        if path.stat().st_size != size:
-            raise HubError(
-                f"{name} of {repo_id} arrived with {path.stat().st_size} bytes instead of {size}. "
-                f"Delete {path.resolve()} and run again."
-            )
+        _require_size(path, size, f"{name} of {repo_id}")
         return path.parents[name.count("/")]
 
     with ThreadPoolExecutor(workers) as pool:
@@ -155,6 +151,15 @@ def download(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return snapshots[0]
+
+
+def _require_size(path: Path, size: int, what: str) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise HubError(
+            f"{what} arrived with {found} bytes instead of {size}. Delete {path.resolve()} and run "
+            "again."
+        )
 
 
 def read_range(repo_id: str, commit: str, name: str, offset: int, length: int) -> bytes:

@@ -7,8 +7,13 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from yarncli.errors import CheckpointError
+from yarncli.hub.failures import client_utils
 
 _BLOCK = 1 << 20
 
@@ -41,12 +46,22 @@ class Upload:
 
     @classmethod
     def of(cls, name: str, content: Path | bytes) -> Upload:
-        """The upload of a file, not read yet, or of bytes."""
-        size = content.stat().st_size if isinstance(content, Path) else len(content)
-        return cls(name, content, size)
+        """The upload of a file, not read yet, or of bytes.
+
+        Raises:
+            CheckpointError: the file cannot be read.
+        """
+        if isinstance(content, bytes):
+            return cls(name, content, len(content))
+        with _readable(content):
+            return cls(name, content, content.stat().st_size)
 
     def equals(self, remote: RemoteFile, progress: Progress = None) -> bool:
-        """Whether the Hub's file holds the same bytes; reads the local one if the sizes agree."""
+        """Whether the Hub's file holds the same bytes; reads the local one if the sizes agree.
+
+        Raises:
+            CheckpointError: the local file cannot be read.
+        """
         if remote.size != self.size:
             return False
         if remote.sha256 is None:
@@ -57,7 +72,7 @@ class Upload:
         return self.sha256 == remote.sha256
 
     def _digest(self, digest: Any, progress: Progress) -> str:
-        with self.open() as file:
+        with self.open() as file, _readable(self.content):
             while block := file.read(_BLOCK):
                 digest.update(block)
                 if progress:
@@ -65,10 +80,23 @@ class Upload:
         return str(digest.hexdigest())
 
     def open(self) -> io.BufferedIOBase:
-        """The content, for reading."""
-        return (
-            io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
-        )
+        """The content, for reading.
+
+        Raises:
+            CheckpointError: the file cannot be opened.
+        """
+        if isinstance(self.content, bytes):
+            return io.BytesIO(self.content)
+        with _readable(self.content):
+            return self.content.open("rb")
+
+
+@contextmanager
+def _readable(content: Path | bytes) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{content!s} cannot be read: {error.strerror}.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +127,92 @@ def copy_operation(file: Copy) -> Any:
 
 
 def add_operation(upload: Upload, progress: Progress) -> Any:
-    """The client's operation for an upload, which tells how much of it was sent."""
+    """The client's operation for an upload, which tells how much of it was sent.
+
+    Raises:
+        CheckpointError: the file cannot be read any more.
+    """
     from huggingface_hub import CommitOperationAdd
 
     class Addition(CommitOperationAdd):
         @contextmanager
         def as_file(self, with_tqdm: bool = False) -> Iterator[Any]:
-            if not with_tqdm or not progress:
-                with super().as_file() as file:
-                    yield file
-                return
-            with upload.open() as raw, _CountedFile(raw, progress) as file:
-                yield file
+            with upload.open() as file:
+                # The client asks for a bar where it sends, and only there.
+                yield _CountedFile(file, progress) if with_tqdm and progress else file
 
+    upload.open().close()
     operation = Addition(upload.name, upload.content)
     if upload.sha256 is not None:
         operation.upload_info.sha256 = bytes.fromhex(upload.sha256)
     return operation
+
+
+def uses_xet() -> bool:
+    """Whether the client stores large files through Xet."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
+
+
+@contextmanager
+def counted_uploads(progress: Progress) -> Iterator[None]:
+    """Hide the client's own bars, and let `progress` hear what goes through Xet.
+
+    What goes the other way is counted by `add_operation`.
+    """
+    with _counted_xet(progress) if uses_xet() else _hidden_bars():
+        yield
+
+
+@contextmanager
+def _hidden_bars() -> Iterator[None]:
+    """No bars, unless HF_HUB_DISABLE_PROGRESS_BARS, which wins, says something."""
+    from huggingface_hub import constants
+
+    utils = client_utils()
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
+
+
+@contextmanager
+def _counted_xet(progress: Progress) -> Iterator[None]:
+    """Count where the client would draw.
+
+    It draws bars for Xet on any stderr, a file too, and offers no other way to count. With
+    HF_HUB_DISABLE_PROGRESS_BARS=1 it makes no bars, so nothing is counted.
+    """
+    module: Any = import_module("huggingface_hub.utils._xet_progress_reporting")
+    drawn = module.XetUploadProgressReporter
+    module.XetUploadProgressReporter = lambda *_, **__: _XetCounter(progress)
+    try:
+        yield
+    finally:
+        module.XetUploadProgressReporter = drawn
+
+
+class _XetCounter:
+    """Stands in for the client's bars of an upload through Xet."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done = 0
+
+    def update_progress(self, group: Any, _items: Any = None) -> None:
+        """Called with the state of the whole upload, from a thread of Xet, in a standstill too."""
+        step = max(0, int(group.total_bytes_completed) - self._done)
+        self._done += step
+        if self._progress:
+            self._progress(step)
+
+    def close(self) -> None:
+        """The upload has ended."""
 
 
 class _CountedFile(io.BufferedReader):

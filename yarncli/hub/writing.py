@@ -6,13 +6,14 @@ or not at all, and what the Hub holds already is not sent again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yarncli.errors import HubError
-from yarncli.hub.failures import client_utils, hub_errors, retried
+from yarncli.hub.failures import client_utils, hub_errors, retried, without_secrets
 from yarncli.hub.uploads import (
     Copy,
     Progress,
@@ -20,9 +21,9 @@ from yarncli.hub.uploads import (
     Upload,
     add_operation,
     copy_operation,
+    counted_uploads,
 )
 
-_SILENT = 50  # logging.CRITICAL
 ANSWER_WAIT = 60.0  # seconds without a byte after which a server counts as hanging
 
 
@@ -39,11 +40,19 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a push left behind: the commit, its page, and the branch or `refs/pr/N` it is on."""
+    """What a push left behind.
+
+    Attributes:
+        oid: full commit hash.
+        url: page of the commit, or of the pull request.
+        revision: the branch or `refs/pr/N` it is on.
+        remarks: what the Hub has to say about the card.
+    """
 
     oid: str
     url: str
     revision: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +72,16 @@ class Destination:
 
 
 @contextmanager
-def _session(what: str, *, bars: bool = False) -> Iterator[Any]:
-    """The client's API, with a limit on waiting and without its log, which shows signed URLs."""
+def _session(what: str) -> Iterator[Any]:
+    """The client's API, with a limit on waiting."""
     with hub_errors(what):
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import logging
 
+        if is_offline():
+            raise HubError("HF_HUB_OFFLINE is set, so the Hub cannot be asked. Unset it to push.")
         utils = client_utils()
-        level, hidden = logging.get_verbosity(), utils.are_progress_bars_disabled()
         utils.get_session().timeout = utils.httpx.Timeout(ANSWER_WAIT)
-        logging.set_verbosity(_SILENT)
-        if not bars:
-            utils.disable_progress_bars()
-        try:
-            yield HfApi()
-        finally:
-            logging.set_verbosity(level)
-            if not hidden and not bars:
-                utils.enable_progress_bars()
+        yield HfApi()
 
 
 def is_offline() -> bool:
@@ -103,7 +104,7 @@ def who_am_i() -> str:
     Raises:
         HubError: there is no token, it is not accepted, or the Hub cannot be reached.
     """
-    with _session("the login") as api:
+    with _session("") as api:
         return str(retried(api.whoami)["name"])
 
 
@@ -237,37 +238,30 @@ def commit(
         uploads: files to send.
         copies: files to copy inside the Hub.
         parent: the commit that `destination` was when it was looked at.
-        progress: called with bytes sent, from worker threads. Never where the client stores
-            through Xet: it then draws bars of its own.
+        progress: called with bytes sent, from worker threads.
 
     Raises:
+        CheckpointError: a file cannot be read any more.
         HubError: see `hub_errors`; the branch is as it was.
     """
     from huggingface_hub.errors import FileDuplicationError
 
     tried = False
-    revision = destination.revision
 
     def attempt(api: Any) -> Commit:
         nonlocal tried
         if tried and (landed := _landed(destination, uploads, copies, parent)):
             return landed
         tried = True
-        info = api.create_commit(
-            destination.repo_id,
-            operations,
-            commit_message=destination.message,
-            commit_description=destination.description,
-            revision=revision,
-            create_pr=destination.pull_request,
-            parent_commit=parent,
-        )
-        where = info.pr_revision if destination.pull_request else revision
-        return Commit(info.oid, info.pr_url or info.commit_url, where)
+        return _create_commit(api, destination, operations, parent)
 
-    with _session(destination.repo_id, bars=uses_xet()) as api:
-        operations = [add_operation(upload, progress) for upload in uploads]
-        operations += [copy_operation(file) for file in copies]
+    operations = [add_operation(upload, progress) for upload in uploads]
+    operations += [copy_operation(file) for file in copies]
+    with (
+        _session(destination.repo_id) as api,
+        counted_uploads(progress),
+        _warnings_of_client() as remarks,
+    ):
         try:
             done = retried(lambda: attempt(api))
         except FileDuplicationError:
@@ -279,16 +273,42 @@ def commit(
     for upload, operation in zip(uploads, operations, strict=False):
         if upload.sha256 is None and operation.upload_info.is_hashed:
             upload.sha256 = operation.upload_info.sha256.hex()
-    return done
+    return replace(done, remarks=tuple(remarks))
 
 
-def require_same(repo_id: str, revision: str, files: Sequence[Upload | Copy]) -> None:
-    """Check that the Hub holds what was sent or copied, by size and hash.
+def _create_commit(
+    api: Any, destination: Destination, operations: Sequence[Any], parent: str
+) -> Commit:
+    info = api.create_commit(
+        destination.repo_id,
+        operations,
+        commit_message=destination.message,
+        commit_description=destination.description,
+        revision=destination.revision,
+        create_pr=destination.pull_request,
+        parent_commit=parent,
+    )
+    revision = info.pr_revision if destination.pull_request else destination.revision
+    return Commit(info.oid, info.pr_url or info.commit_url, revision)
+
+
+@contextmanager
+def _warnings_of_client() -> Iterator[list[str]]:
+    """Collect what the client would print as Python warnings: the Hub's remarks on a card."""
+    remarks: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield remarks
+    remarks += [without_secrets(str(w.message)) for w in caught if w.category is UserWarning]
+
+
+def require_same(repo_id: str, commit: str, files: Sequence[Upload | Copy]) -> None:
+    """Check that a commit on the Hub holds what was sent or copied, by size and hash.
 
     Raises:
         HubError: a file is missing or differs; named.
     """
-    remote = look_up(repo_id, revision)
+    remote = look_up(repo_id, commit)
     held = remote.files if remote else {}
     for file in files:
         if file.name not in held:
@@ -301,15 +321,6 @@ def require_same(repo_id: str, revision: str, files: Sequence[Upload | Copy]) ->
                 f"{file.name} of {repo_id} differs from what was sent. Was the local file "
                 "changed meanwhile? Push again."
             )
-
-
-def uses_xet() -> bool:
-    """Whether the client would store large files through Xet."""
-    from importlib.util import find_spec
-
-    from huggingface_hub import constants
-
-    return not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
 
 
 def _landed(

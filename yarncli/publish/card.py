@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from yarncli import hub
-from yarncli.checkpoint.provenance import Step, read_provenance
+from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.provenance import Step
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError, HubError
 from yarncli.evaluate.report import Report
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
-from yarncli.publish.section import Facts, last_plan, section
+from yarncli.publish.record import last_conversion, steps_of
+from yarncli.publish.section import Facts, section
 from yarncli.publish.selection import README
 from yarncli.rope.engines.intended import Intended
 from yarncli.rope.engines.registry import judge
@@ -24,21 +27,20 @@ _INHERITED = (
     "license", "license_name", "license_link", "language", "library_name", "pipeline_tag",
     "tags", "datasets",
 )  # fmt: skip
+# What a card that came along from the base, and was edited, still says of the base alone.
+_OF_THE_BASE = ("base_model", "base_model_relation", "model-index", "new_version")
 _OURS = re.compile(r"<!-- yarncli:begin\b.*?<!-- yarncli:end -->\n?", re.DOTALL)
-_PIPELINES = {
-    "ForCausalLM": "text-generation",
-    "ForConditionalGeneration": "image-text-to-text",
-}
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model that a checkpoint was made from; its card and licence files, if it has them."""
+    """The model that a checkpoint was made from: its card with its metadata, its file names."""
 
     repo_id: str
     commit: str
-    card: str | None
-    files: tuple[str, ...]
+    card: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,32 +64,41 @@ class CardRequest:
     repairs: bool = False
 
 
-def steps_of(checkpoint: Checkpoint) -> tuple[Step, ...]:
-    """What yarncli.json records, oldest first; empty without one.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    history = read_provenance(checkpoint)
-    return history.steps if history else ()
-
-
 def read_base(repo_id: str, commit: str | None) -> Base:
     """What a card needs to know of the model that a checkpoint was made from.
 
+    Metadata that cannot be read count as none: nobody here can mend that card.
+
     Raises:
         HubError: the Hub cannot be reached, or does not show the model to this user.
+        OutputError: the Hub cache cannot be written.
     """
-    listing = hub.list_files(repo_id, commit)
+    with output_errors("the Hub cache"):
+        listing = hub.list_files(repo_id, commit)
     card = None
     if README in listing.files or listing.snapshot is not None:
         try:
-            path = hub.cached_file(repo_id, listing.commit, README)
+            path = fetch(repo_id, listing.commit, README)
             card = path.read_text(encoding="utf-8", errors="replace")
         except HubError:
             if listing.snapshot is None:
                 raise
-    return Base(repo_id, listing.commit, card, tuple(listing.files))
+    try:
+        metadata = read_metadata(card or "", f"{README} of {repo_id}")
+    except CheckpointError:
+        metadata = {}
+    return Base(repo_id, listing.commit, card, metadata, tuple(listing.files))
+
+
+def fetch(repo_id: str, commit: str, name: str) -> Path:
+    """A small file of a Hub model, in the Hub cache.
+
+    Raises:
+        HubError: it cannot be fetched.
+        OutputError: the cache cannot be written.
+    """
+    with output_errors("the Hub cache"):
+        return hub.cached_file(repo_id, commit, name)
 
 
 def local_card(checkpoint: Checkpoint) -> str | None:
@@ -128,21 +139,38 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         title = request.name.rpartition("/")[2]
         metadata = _metadata(checkpoint, steps, {}, request)
         return f"---\n{dump_metadata(metadata)}---\n\n# {title}\n\n{part}"
-    old = read_metadata(current, README)
+    ends = "\r\n" if "\r\n" in current else "\n"
+    current = current.replace("\r\n", "\n")
     found = _OURS.search(current)
     if found:
         text = current[: found.start()] + part + current[found.end() :]
     else:
         text = current.rstrip() + "\n\n" + part
-    if request.repairs:
-        return text
-    new = _metadata(checkpoint, steps, old, request)
-    return with_metadata(text, {k: v for k, v in new.items() if old.get(k) != v})
+    if not request.repairs:
+        old = read_metadata(current, README)
+        stale = [] if found else list(_left_from_base(old, request))
+        kept = {key: value for key, value in old.items() if key not in stale}
+        new = _metadata(checkpoint, steps, kept, request)
+        changes = {k: v for k, v in new.items() if k not in old or old[k] != v}
+        text = with_metadata(text, changes, without=stale)
+    return text.replace("\n", ends)
+
+
+def has_our_part(card: str) -> bool:
+    """Whether a card has the part that yarncli writes."""
+    return _OURS.search(card) is not None
 
 
 def own_words(card: str) -> list[str]:
     """The words of a card without its metadata and without our part."""
     return body_of(_OURS.sub("", card)).split()
+
+
+def _left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[str]:
+    """Keys that an edited copy of the base's card still holds, with what they say of the base."""
+    if request.base is not None and request.base.repo_id != request.name:
+        said = request.base.metadata
+        yield from (k for k in _OF_THE_BASE if k in old and old[k] == said.get(k))
 
 
 def _is_same(card: str, other: str | None) -> bool:
@@ -168,9 +196,7 @@ def _metadata(
 ) -> dict[str, Any]:
     """The metadata of the card: `old` wins, save for tags and results, which are joined."""
     base = request.base
-    inherited: dict[str, Any] = {}
-    if base is not None and base.card is not None:
-        inherited = read_metadata(base.card, f"{README} of {base.repo_id}")
+    inherited = base.metadata if base is not None else {}
     found = {key: inherited[key] for key in _INHERITED if key in inherited} | dict(old)
     if request.licence:
         found["license"] = request.licence
@@ -178,17 +204,29 @@ def _metadata(
         found.setdefault("base_model", base.repo_id)
         if found["base_model"] == base.repo_id:
             found.setdefault("base_model_relation", "finetune")
-    architecture = str((checkpoint.config().value.get("architectures") or [""])[0])
-    for ending, task in _PIPELINES.items():
-        if architecture.endswith(ending):
-            found.setdefault("pipeline_tag", task)
+    if task := _task_of(checkpoint):
+        found.setdefault("pipeline_tag", task)
     found.setdefault("library_name", "transformers")
-    method = last_plan(steps).get("method")
-    tags = [*([str(method)] if method else []), "rope-scaling", "long-context", "yarncli"]
-    found["tags"] = list(dict.fromkeys([*_list(found.get("tags")), *tags]))
+    done = last_conversion(steps)
+    ours = [*([done.method] if done else []), "rope-scaling", "long-context", "yarncli"]
+    tags = _list(found.get("tags"))
+    found["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]
     if request.results is not None:
         found["model-index"] = _model_index(request.name, request.results, old.get("model-index"))
     return found
+
+
+def _task_of(checkpoint: Checkpoint) -> str | None:
+    """The Hub's name for what the model does; None where its class does not tell."""
+    config = checkpoint.config().value
+    classes = config.get("architectures")
+    architecture = str(classes[0]) if isinstance(classes, list) and classes else ""
+    if architecture.endswith("ForCausalLM"):
+        return "text-generation"
+    sees = "vision_config" in config and "audio_config" not in config
+    if architecture.endswith("ForConditionalGeneration") and sees:
+        return "image-text-to-text"
+    return None
 
 
 def _list(value: Any) -> list[Any]:
@@ -201,11 +239,7 @@ def _model_index(name: str, report: Report, old: Any) -> list[dict[str, Any]]:
     """Passkey results of the checkpoint itself as the Hub reads them; other results stay."""
     kept = [entry for entry in _list(old) if isinstance(entry, dict)]
     first = kept[0] if kept else {"name": name.rpartition("/")[2]}
-    others = [
-        result
-        for result in _list(first.get("results"))
-        if not (isinstance(result, dict) and (result.get("dataset") or {}).get("type") == "passkey")
-    ]
+    others = [result for result in _list(first.get("results")) if not _is_passkey(result)]
     results = [
         {
             "task": {"type": "text-generation", "name": "Text Generation"},
@@ -219,3 +253,8 @@ def _model_index(name: str, report: Report, old: Any) -> list[dict[str, Any]]:
         for row in report.lengths(next(iter(report.cells)))
     ]
     return [{**first, "results": [*others, *results]}, *kept[1:]]
+
+
+def _is_passkey(result: Any) -> bool:
+    dataset = result.get("dataset") if isinstance(result, dict) else None
+    return isinstance(dataset, dict) and dataset.get("type") == "passkey"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,15 @@ from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.hub.cards import read_metadata
 from yarncli.publish import card as cards
-from yarncli.publish.preflight import Wanted, finding, licence_of, origin_of, preflight
+from yarncli.publish.preflight import Wanted, finding, licence_of, preflight
+from yarncli.publish.record import origin_of, steps_of
 from yarncli.publish.selection import README, Selection, select_files
 
 MAIN = "main"
+# What git allows as the name of a branch (git check-ref-format).
+_BRANCH = re.compile(
+    r"(?![-./])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)))[^\s\x00-\x20~^:?*\[\\\x7f]{1,255}(?<![./])"
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def prepare_local(path: str, options: Options) -> Local:
         exclude=options.exclude,
         config_only=options.config_only,
     )
-    steps = cards.steps_of(checkpoint)
+    steps = steps_of(checkpoint)
     base = _copy_base(options.copy_from, steps) if options.copy_from else None
     wanted = Wanted(options.config_only, options.allow_pickle, base)
     found = preflight(checkpoint, selection, steps, wanted)
@@ -86,10 +92,7 @@ def about_licence(checkpoint: Checkpoint, card: str | None, options: Options) ->
     metadata = read_metadata(card, checkpoint.where(README)) if card else {}
     if options.licence or licence_of(checkpoint, metadata):
         return []
-    message = (
-        f"Nothing states the licence of {checkpoint.name}. Give --license, or write `license:` "
-        "into the metadata of README.md."
-    )
+    message = f"Nothing states the licence of {checkpoint.name}."
     severity: Severity = "error" if options.public else "warning"
     return [finding("licence-unknown", checkpoint.name, message, severity=severity)]
 
@@ -100,6 +103,8 @@ def _require_consistent(options: Options) -> None:
             "--create-pr goes to the main branch, so leave out --revision. To add to a pull "
             "request give --revision refs/pr/N alone."
         )
+    if not _BRANCH.fullmatch(options.revision):
+        raise UsageError(f"--revision {options.revision!r} cannot be the name of a branch.")
     if options.copy_from and options.config_only:
         raise UsageError("--from publishes weights and --config-only none. Leave one out.")
     if options.force_card and not options.with_card:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from yarncli import hub
 from yarncli.checkpoint.files import SourceFile, kind_of
-from yarncli.errors import CheckFailed, HubError, UsageError
+from yarncli.errors import CheckFailed, HubError
 from yarncli.evaluate.report import Report
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, Progress, RemoteFile, Upload
-from yarncli.hub.writing import Destination, Remote
+from yarncli.hub.writing import Remote
 from yarncli.publish import card as cards
 from yarncli.publish.card import Base, CardRequest
-from yarncli.publish.local import MAIN, Local, Options, about_licence
-from yarncli.publish.preflight import is_licence_file, origin_of
-from yarncli.publish.section import HEATMAP, last_plan
-from yarncli.publish.selection import README, is_pickle, select_files
+from yarncli.publish.local import Local, Options, about_licence
+from yarncli.publish.preflight import finding, is_legal_file, is_licence_file, told
+from yarncli.publish.record import origin_of
+from yarncli.publish.section import HEATMAP
+from yarncli.publish.selection import README, is_pickle, reason_to_stay, select_files
+from yarncli.publish.target import Target, find_target
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,8 @@ class PushPlan:
     """Everything that a push will do.
 
     Attributes:
-        destination: where to; for a pull request that is continued, its `refs/pr/N`.
-        remote: the branch as it is; None where it, or the repository, is still to be made.
-        exists: whether the repository exists.
+        target: where to.
+        public: whether everybody can read the repository, or will once it is made.
         changed: files to send.
         unchanged: names of files that the Hub holds already.
         copies: files to copy inside the Hub.
@@ -39,10 +38,8 @@ class PushPlan:
         notes: what a person should know.
     """
 
-    destination: Destination
+    target: Target
     public: bool
-    remote: Remote | None
-    exists: bool
     changed: tuple[Upload, ...]
     unchanged: tuple[str, ...]
     copies: tuple[Copy, ...]
@@ -55,10 +52,15 @@ class PushPlan:
         """Bytes to send."""
         return sum(upload.size for upload in self.changed)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the Hub holds everything already."""
+        return not self.changed and not self.copies
+
 
 def make_plan(
     local: Local,
-    target: str,
+    name: str,
     options: Options,
     *,
     results: Report | None = None,
@@ -69,7 +71,7 @@ def make_plan(
 
     Args:
         local: what `prepare_local` found; its findings have been heeded.
-        target: `org/name`.
+        name: `org/name`.
         options: the user's.
         results: passkey results for the card.
         heatmap: their figure as PNG.
@@ -81,31 +83,28 @@ def make_plan(
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
     notes: list[str] = []
-    destination, remote, exists = _look(_destination(local, target, options), options, notes)
+    target = find_target(local, name, options, notes)
     base = _base(local, options, notes)
     if base is not None and not options.config_only:
         _heed_base(local, base, options, notes)
     uploads = _uploads(local, base, options)
     copies = _copies(local, uploads, options)
-    old = _remote_card(target, remote)
+    old = _remote_card(target.start)
     if options.with_card:
         if heatmap is not None:
             uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
         request = CardRequest(
-            target, base, options.licence, results, heatmap is not None, options.config_only
+            name, base, options.licence, results, heatmap is not None, options.config_only
         )
-        current = _current_card(local, old, base, options, notes)
-        text = cards.make_card(local.checkpoint, current, request)
+        text = _card(local, old, request, options, notes)
         uploads[README] = Upload.of(README, text.encode())
-    held = remote.files if remote else {}
+    held = target.start.files if target.start else {}
     files: list[Upload | Copy] = [*uploads.values(), *copies]
     same = {f.name for f in files if f.name in held and _equals(f, held[f.name], progress)}
-    _warn_of_stale_weights(held, {file.name for file in files}, options, notes)
+    _warn_of_weights(local, set(held), {file.name for file in files}, options, notes)
     return PushPlan(
-        destination,
-        options.public,
-        remote,
-        exists,
+        target,
+        not target.start.private if target.start else options.public,
         tuple(upload for upload in uploads.values() if upload.name not in same),
         tuple(sorted(same)),
         tuple(file for file in copies if file.name not in same),
@@ -115,79 +114,8 @@ def make_plan(
     )
 
 
-def _destination(local: Local, target: str, options: Options) -> Destination:
-    writing.require_repo_id(target)
-    return Destination(
-        target,
-        _author(options),
-        options.message or _message(local, options),
-        options.description,
-        options.revision,
-        options.create_pr,
-    )
-
-
 def _equals(file: Upload | Copy, remote: RemoteFile, progress: Progress) -> bool:
     return file.equals(remote) if isinstance(file, Copy) else file.equals(remote, progress)
-
-
-def _author(options: Options) -> str:
-    """The user's name; empty where a dry run has no token to ask with."""
-    if options.dry_run and (writing.is_offline() or not writing.has_token()):
-        return ""
-    return writing.who_am_i()
-
-
-def _message(local: Local, options: Options) -> str:
-    plan = last_plan(local.steps)
-    to = f"{plan.get('length'):,} tokens with {plan['method']}" if plan else ""
-    if options.config_only:
-        return f"Extend the context window to {to}" if plan else "Correct the RoPE configuration"
-    name = Path(local.checkpoint.name).resolve().name
-    return f"Upload {name}: {to}" if plan else f"Upload {name}"
-
-
-def _look(
-    destination: Destination, options: Options, notes: list[str]
-) -> tuple[Destination, Remote | None, bool]:
-    """The destination, the branch that it means, and whether the repository exists."""
-    target = destination.repo_id
-    if options.dry_run and writing.is_offline():
-        notes.append("HF_HUB_OFFLINE is set, so every file counts as new.")
-        return destination, None, False
-    main = writing.look_up(target)
-    if main is None:
-        if options.create_pr or options.config_only:
-            raise HubError(
-                f"{target}: the Hub has no such model, or it is private. A pull request and "
-                "--config-only need one that exists."
-            )
-        return destination, None, False
-    _require_visibility(main, options, notes)
-    if destination.author and not options.create_pr and not options.revision.startswith("refs/pr/"):
-        writing.require_write_access(target)
-    if options.create_pr:
-        opened = writing.open_pull_request(destination) if destination.author else None
-        if opened is None:
-            return destination, main, True
-        notes.append(f"Your open pull request {opened} is continued.")
-        destination = replace(destination, revision=opened, pull_request=False)
-        return destination, writing.look_up(target, opened), True
-    if options.revision == MAIN:
-        return destination, main, True
-    return destination, writing.look_up(target, options.revision), True
-
-
-def _require_visibility(main: Remote, options: Options, notes: list[str]) -> None:
-    if main.private:
-        if options.public:
-            notes.append(f"{main.repo_id} is private and stays so; change it in its settings.")
-        return
-    if not options.public and not (options.create_pr and options.config_only):
-        raise UsageError(
-            f"{main.repo_id} is public, so everybody could read what is sent. Add --public if that "
-            "is meant."
-        )
 
 
 def _base(local: Local, options: Options, notes: list[str]) -> Base | None:
@@ -199,32 +127,31 @@ def _base(local: Local, options: Options, notes: list[str]) -> Base | None:
     elif copied is not None and copied.repo_id:
         repo_id, commit = copied.repo_id, copied.commit
     elif origin:
-        repo_id, commit = origin[0], origin[1]
+        repo_id, commit = origin
     else:
         return None
     try:
-        return cards.read_base(repo_id, commit)
+        base = cards.read_base(repo_id, commit)
     except HubError as error:
         notes.append(f"The card takes nothing over from the base model. {error}")
-        return Base(repo_id, commit or "", None, ())
+        return Base(repo_id, commit or "")
+    if not base.metadata:
+        notes.append(f"The card of {repo_id} has no metadata, so none are taken over.")
+    return base
 
 
 def _heed_base(local: Local, base: Base, options: Options, notes: list[str]) -> None:
     """The licence, and the conditions of access, which only the Hub knows."""
-    inherited = read_metadata(base.card, f"{README} of {base.repo_id}") if base.card else {}
-    if not inherited.get("license") and not any(map(is_licence_file, base.files)):
+    if not base.metadata.get("license") and not any(map(is_licence_file, base.files)):
         for found in about_licence(local.checkpoint, cards.local_card(local.checkpoint), options):
             if found.severity == "error":
-                raise CheckFailed(found.message)
-            notes.append(found.message)
+                raise CheckFailed(told(found))
+            notes.append(told(found))
     if options.public and not writing.is_offline():
         remote = writing.look_up(base.repo_id)
         if remote is not None and remote.gated:
-            message = (
-                f"{base.repo_id} is gated and the target is public. Read its licence, and gate "
-                "the repository in its settings if that asks for it."
-            )
-            notes.append(message)
+            message = f"{base.repo_id} is gated and the target is public."
+            notes.append(told(finding("base-gated", base.repo_id, message)))
 
 
 def _uploads(local: Local, base: Base | None, options: Options) -> dict[str, Upload]:
@@ -233,10 +160,10 @@ def _uploads(local: Local, base: Base | None, options: Options) -> dict[str, Upl
     paths = {file.name: checkpoint.path(file.name) for file in local.selection.files}
     if not options.with_card:
         paths.pop(README, None)
-    if base is not None and not options.config_only and not options.include:
-        for name in filter(is_licence_file, base.files):
-            if name not in paths:
-                paths[name] = hub.cached_file(base.repo_id, base.commit, name)
+    if base is not None and not options.config_only:
+        for name in filter(is_legal_file, base.files):
+            if name not in paths and not reason_to_stay(name, options.include, options.exclude):
+                paths[name] = cards.fetch(base.repo_id, base.commit, name)
     return {name: Upload.of(name, path) for name, path in paths.items()}
 
 
@@ -249,7 +176,7 @@ def _copies(local: Local, uploads: Mapping[str, Upload], options: Options) -> li
     held = there.files if there else {}
     return [
         Copy(file.name, base.repo_id, base.commit, held[file.name])
-        for file in select_files(base, exclude=options.exclude).files
+        for file in select_files(base, include=options.include, exclude=options.exclude).files
         if file.name not in uploads and file.name in held and _may_copy(file, options)
     ]
 
@@ -259,28 +186,51 @@ def _may_copy(file: SourceFile, options: Options) -> bool:
     return not own and (options.allow_pickle or not is_pickle(file.name))
 
 
-def _warn_of_stale_weights(
-    held: Mapping[str, RemoteFile], names: set[str], options: Options, notes: list[str]
+def _warn_of_weights(
+    local: Local, held: set[str], names: set[str], options: Options, notes: list[str]
 ) -> None:
-    """Weights on the Hub that are not part of the checkpoint would be loaded, or downloaded."""
-    stale = sorted(
-        name
-        for name in held
-        if name not in names and kind_of(name) in ("shard", "weights", "index")
-    )
-    if stale and not options.config_only and not options.include:
-        more = " and others" if stale[3:] else ""
+    """Weights on the Hub that are not the checkpoint's, and weights that will be missing there."""
+    if options.config_only:
+        return
+    lacking = sorted(set(local.checkpoint.shard_names()) - names - held)
+    if lacking:
         notes.append(
-            f"The repository also holds {', '.join(stale[:3])}{more}, "
-            "which are not part of this checkpoint. Delete them on the Hub if they are old."
+            f"{_first(lacking)} will be missing on the Hub: --include or --exclude leaves weights "
+            "out that the model needs."
+        )
+    stale = [n for n in held - names if kind_of(n) in ("shard", "weights", "index")]
+    if stale and not options.include:
+        notes.append(
+            f"The repository also holds {_first(sorted(stale))}, which the checkpoint does not "
+            "have. Delete on the Hub what is old."
         )
 
 
-def _remote_card(target: str, remote: Remote | None) -> str | None:
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" and others" if names[3:] else "")
+
+
+def _remote_card(remote: Remote | None) -> str | None:
     if remote is None or README not in remote.files:
         return None
-    path = hub.cached_file(target, remote.commit, README)
+    path = cards.fetch(remote.repo_id, remote.commit, README)
     return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _card(
+    local: Local, old: str | None, request: CardRequest, options: Options, notes: list[str]
+) -> str:
+    """README.md as it will be; `old` is the Hub's."""
+    current = _current_card(local, old, request.base, options, notes)
+    card = cards.make_card(local.checkpoint, current, request)
+    if not local.steps or options.config_only:
+        return card
+    if "base_model" not in read_metadata(card, README):
+        notes.append(
+            "yarncli.json names no model of the Hub as the source, so the card has no base_model. "
+            "Give --base-model ORG/NAME if there is one."
+        )
+    return card
 
 
 def _current_card(
@@ -288,16 +238,23 @@ def _current_card(
 ) -> str | None:
     """The card to put our part into: the Hub's, so that nothing written there gets lost."""
     mine = cards.local_card(local.checkpoint)
+    copied = mine is not None and base is not None and mine == base.card
     if options.force_card or old is None:
+        if mine and local.steps and not copied and not cards.has_our_part(mine):
+            notes.append(
+                "README.md goes along, with our part below. Do its words and metadata still hold "
+                "after the conversion? `yarncli card` shows it."
+            )
         return mine
-    if mine is None or (base is not None and mine == base.card) or options.config_only:
+    # A Hub's card that cannot be read ends it here, by its name; --force-card gets round it.
+    known = read_metadata(old, f"{README} of the Hub")
+    if mine is None or copied or options.config_only:
         return old
     if cards.own_words(mine) != cards.own_words(old):
         notes.append(
             "README.md on the Hub differs from the local one and is kept; --force-card sends the "
             "local one."
         )
-    known = read_metadata(old, README)
     added = read_metadata(mine, local.checkpoint.where(README))
     return with_metadata(old, {k: v for k, v in added.items() if k not in known})
 
@@ -306,8 +263,6 @@ def _diff(old: str, upload: Upload | None) -> str:
     if upload is None or not isinstance(upload.content, bytes):
         return ""
     new = upload.content.decode()
-    return "".join(
-        difflib.unified_diff(
-            old.splitlines(True), new.splitlines(True), f"a/{README}", f"b/{README}"
-        )
-    )
+    names = (f"a/{README}", f"b/{README}")
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm="")
+    return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yarncli.check.catalogue import RULES as CHECK_RULES
@@ -16,6 +16,7 @@ from yarncli.checkpoint.provenance import Step
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError
+from yarncli.publish.record import origin_of
 from yarncli.publish.selection import Selection, is_pickle
 
 RULES = {
@@ -75,7 +76,7 @@ RULES = {
             "error",
             "The checkpoint was not made from what --from names",
             "The config would be published over the weights of another model.",
-            "Name the model that yarncli.json names.",
+            "Make sure that --from names the model that the config was made from.",
         ),
         Rule(
             "base-gated",
@@ -89,19 +90,27 @@ RULES = {
 
 _TOKENIZERS = re.compile(
     r"(tokenizer\.json|tokenizer\.model|vocab\.(json|txt)|spiece\.model|tekken\.json"
-    r"|sentencepiece\.bpe\.model|.*\.tiktoken|tokenizer_config\.json)"
+    r"|sentencepiece\.bpe\.model|.*\.tiktoken)"
 )
-_LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING)([._-].*)?", re.IGNORECASE)
+_LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING)([._-][^/]*)?", re.IGNORECASE)
+_LEGAL_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|USE_POLICY)([._-][^/]*)?", re.IGNORECASE)
 _SECRET = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b|\bgithub_pat_\w{50,}\b"
-    rb"|\bsk-[A-Za-z0-9_-]{40,}|\bAKIA[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|\bsk-[A-Za-z0-9_-]{40,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[A-Za-z0-9-]{20,}"
+    rb"|\bAIza[A-Za-z0-9_-]{35}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-_TEXT = re.compile(r"\.(json|jsonl|md|txt|py|ya?ml|toml|cfg|ini|sh|jinja)$|(^|/)[^.]+$", re.I)
+_TEXT = re.compile(
+    r"\.(json|jsonl|ipynb|md|txt|log|csv|tsv|py|ya?ml|toml|cfg|conf|ini|sh|jinja|html|xml)$"
+    r"|(^|/)[^.]+$",
+    re.IGNORECASE,
+)
 _MAX_TEXT = 1 << 20  # bytes; larger texts are vocabularies and results
 _POINTER_SIZE = 1024  # bytes; a Git-LFS pointer is always smaller
 _VOCABULARY = {"tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"}
 # What `check` says of weights does not matter where none are sent.
 _ABOUT_WEIGHTS = {"lfs-pointer", "ambiguous-weights"}
+# What `check` warns of and what must not be published: loaders would differ in what they load.
+_STRICTER = {"tensor-unlisted"}
 _WEIGHT_RULE = re.compile(r"(shard|tensor|index)-")
 
 
@@ -134,6 +143,7 @@ def preflight(
     weightless = wanted.config_only or wanted.base is not None
     report = check_source(checkpoint.name, require_weights=not weightless)
     found = [f for f in report.findings if not (weightless and _is_about_weights(f))]
+    found = [replace(f, severity="error") if f.rule.id in _STRICTER else f for f in found]
     for file in selection.files:
         found += _about_file(checkpoint, file, wanted)
     if wanted.base is not None:
@@ -151,6 +161,14 @@ def finding(
     return Finding(kind, severity or kind.severity, file, line, (), message)
 
 
+def told(found: Finding) -> str:
+    """A finding as a person reads it; of push's own rules with what to do, as no page tells."""
+    where = "" if found.file in found.message else f"{found.file}: "
+    line = "" if found.line is None else f" (line {found.line})"
+    mend = f" {found.rule.mend}" if found.rule.id in RULES else ""
+    return f"{where}{found.message}{line}{mend} [{found.rule.id}]"
+
+
 def licence_of(checkpoint: Checkpoint, metadata: dict[str, Any]) -> str | None:
     """What says the licence: the metadata of the card, or a licence file; None if nothing does."""
     named = metadata.get("license")
@@ -162,6 +180,11 @@ def licence_of(checkpoint: Checkpoint, metadata: dict[str, Any]) -> str | None:
 def is_licence_file(name: str) -> bool:
     """Whether a file states a licence."""
     return _LICENCE_FILE.fullmatch(name) is not None
+
+
+def is_legal_file(name: str) -> bool:
+    """Whether a licence may ask to hand the file on: itself, a notice, a policy of use."""
+    return _LEGAL_FILE.fullmatch(name) is not None
 
 
 def _is_about_weights(found: Finding) -> bool:
@@ -189,10 +212,10 @@ def _about_file(checkpoint: Checkpoint, file: SourceFile, wanted: Wanted) -> Ite
 
 
 def _about_whole(checkpoint: Checkpoint, selection: Selection, wanted: Wanted) -> Iterator[Finding]:
-    files = (*selection.files, *(wanted.base.files if wanted.base else ()))
-    if not any(_TOKENIZERS.fullmatch(file.name) for file in files):
+    there = (*checkpoint.files, *(wanted.base.files if wanted.base else ()))
+    if not any(_TOKENIZERS.fullmatch(file.name) for file in there):
         yield finding("tokenizer-missing", checkpoint.name, f"{checkpoint.name} has no tokenizer.")
-    kinds = {"pickle" if is_pickle(f.name) else f.kind for f in files if f.is_weights}
+    kinds = {"pickle" if is_pickle(f.name) else f.kind for f in selection.files if f.is_weights}
     if {"pickle", "shard"} <= kinds:
         yield finding(
             "weights-twice", checkpoint.name, f"{checkpoint.name} has safetensors and pickles."
@@ -207,8 +230,12 @@ def _about_base(
     if any(step.baked for step in steps):
         yield finding("base-baked", name, f"{name} is baked, so its weights are not {base.name}'s.")
     origin = origin_of(steps)
-    if origin and origin[0] != base.repo_id:
-        message = f"{name} was made from {origin[0]}, not from {base.repo_id}."
+    if origin is None:
+        message = f"Nothing records that {name} was made from {base.repo_id}."
+        yield finding("base-other", name, message, severity="warning")
+    elif origin != (base.repo_id, base.commit):
+        wrong = f"{base.repo_id}@{base.commit}"
+        message = f"{name} was made from {'@'.join(origin)}, not from {wrong}."
         yield finding("base-other", name, message)
     if not base.shard_names():
         yield finding("base-other", base.name, f"{base.name} has no safetensors weights.")
@@ -216,9 +243,3 @@ def _about_base(
         yield from check_weights(base, require_weights=True)
     except CheckpointError as error:
         yield finding("base-other", base.name, str(error))
-
-
-def origin_of(steps: tuple[Step, ...]) -> tuple[str, str] | None:
-    """The Hub id and commit that the first step started from, if it was on the Hub."""
-    match = steps and re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", steps[0].source, re.ASCII)
-    return (match[1], match[2]) if match else None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from yarncli.errors import HubError
 from yarncli.hub import writing
 from yarncli.hub.uploads import Progress
-from yarncli.hub.writing import Commit
-from yarncli.publish.local import MAIN
+from yarncli.hub.writing import Commit, Remote
 from yarncli.publish.plan import PushPlan
 
 
@@ -15,36 +14,37 @@ def carry_out(plan: PushPlan, *, progress: Progress = None) -> Commit:
 
     Args:
         plan: from `make_plan`, of the same minute.
-        progress: called with bytes sent; never where the client stores through Xet and draws
-            its own bars.
+        progress: called with bytes sent, from worker threads.
 
     Returns:
         The commit made, or the one that is there where nothing was to be sent.
 
     Raises:
+        CheckpointError: a file cannot be read any more.
         HubError: something failed; the branch is as it was, and another push goes on from there.
     """
-    destination, remote = plan.destination, plan.remote
-    if not plan.exists:
-        writing.create_repository(destination.repo_id, private=not plan.public)
-        writing.require_write_access(destination.repo_id)
-        main = writing.look_up(destination.repo_id)
-        if main is None or main.private == plan.public:
-            raise HubError(
-                f"{destination.repo_id} was not created {'public' if plan.public else 'private'}. "
-                "Look at its settings on the Hub before you push again."
-            )
-        remote = main if destination.revision == MAIN else None
-    if remote is None:
+    destination = plan.target.destination
+    start = plan.target.start or _new_repository(destination.repo_id, public=plan.public)
+    if plan.target.is_new_branch:
         writing.create_branch(destination.repo_id, destination.revision)
-        remote = writing.look_up(destination.repo_id, destination.revision)
-    if remote is None:
-        raise HubError(f"{destination.repo_id} has no {destination.revision} after creating it.")
-    if not plan.changed and not plan.copies:
-        page = writing.page_of(destination.repo_id, remote.commit, destination.revision)
-        return Commit(remote.commit, page, destination.revision)
+    if plan.is_empty:
+        page = writing.page_of(destination.repo_id, start.commit, destination.revision)
+        return Commit(start.commit, page, destination.revision)
     done = writing.commit(
-        destination, plan.changed, plan.copies, parent=remote.commit, progress=progress
+        destination, plan.changed, plan.copies, parent=start.commit, progress=progress
     )
-    writing.require_same(destination.repo_id, done.revision, (*plan.changed, *plan.copies))
+    writing.require_same(destination.repo_id, done.oid, (*plan.changed, *plan.copies))
     return done
+
+
+def _new_repository(repo_id: str, *, public: bool) -> Remote:
+    """Create a repository; one that appeared meanwhile must be as wanted, and the user's."""
+    writing.create_repository(repo_id, private=not public)
+    writing.require_write_access(repo_id)
+    main = writing.look_up(repo_id)
+    if main is None or main.private == public:
+        raise HubError(
+            f"{repo_id} was not created {'public' if public else 'private'}. Look at its settings "
+            "on the Hub before you push again."
+        )
+    return main

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from yarncli.checkpoint.provenance import Step
 from yarncli.evaluate.report import Report
-from yarncli.publish.preflight import origin_of
+from yarncli.publish.record import Conversion, last_conversion, origin_of
 from yarncli.rope.engines.view import EngineView
 
 BEGIN = "<!-- yarncli:begin – `yarncli card` rewrites everything up to yarncli:end -->"
@@ -23,6 +24,7 @@ _METHODS = {
     "llama3": "Llama 3 RoPE scaling",
     "longrope": "LongRoPE",
 }
+# Settings of a method that are options of `convert` under the same name.
 _SETTINGS = (
     "attention_factor",
     "beta_fast",
@@ -63,43 +65,35 @@ def section(facts: Facts) -> str:
         _passkey(facts),
         _reproducing(facts),
     ]
-    body = "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
+    body = "\n\n".join(text for part in parts if (text := "\n".join(part).rstrip()))
     return f"{BEGIN}\n## Context extension\n\n{body}\n{END}\n"
 
 
-def last_plan(steps: Sequence[Step]) -> Mapping[str, Any]:
-    """The plan of the last conversion; empty if there was none."""
-    plans = [step.plan for step in steps if step.plan.get("scopes")]
-    return plans[-1] if plans else {}
-
-
 def _done(facts: Facts) -> Iterator[str]:
-    plan = last_plan(facts.steps)
-    if not plan:
+    done = last_conversion(facts.steps)
+    if done is None:
         yield "No conversion is recorded for this model (it has no yarncli.json)."
         return
     origin = origin_of(facts.steps)
     base = f"[{origin[0]}](https://huggingface.co/{origin[0]})" if origin else "its base model"
     at = f" at commit `{origin[1][:12]}`" if origin else ""
-    method = _METHODS.get(plan["method"], plan["method"])
     yield (
-        f"The context window of {base}{at} was extended from "
-        f"{_number(plan.get('original_max_position_embeddings'))} to "
-        f"**{_number(plan.get('length'))} tokens** with {method}, factor {_cell(plan['factor'])}. "
-        f"{_about_weights(facts.steps)}"
+        f"The context window of {base}{at} was extended from {done.original_length:,} to "
+        f"**{done.length:,} tokens** with {_METHODS.get(done.method, _plain(done.method))}, "
+        f"factor {_cell(done.factor)}. {_about_weights(facts.steps)}"
     )
     yield ""
-    for name, scope in plan["scopes"].items():
-        if len(plan["scopes"]) > 1:
-            yield f"Layers of kind `{name}`:"
+    for name, (before, after) in done.scopes.items():
+        if len(done.scopes) > 1:
+            yield f"Layers of kind {_code(name)}:"
             yield ""
-        before, after = scope["before"], scope["after"]
         yield "| RoPE | before | after |"
         yield "|---|---|---|"
         for key in dict.fromkeys([*before, *after]):
             old, new = before.get(key), after.get(key)
             if key not in _SIZES or old != new:
-                yield f"| `{key}` | {_cell(old)} | {_cell(new)} |"
+                yield f"| {_code(key)} | {_cell(old)} | {_cell(new)} |"
+        yield ""
 
 
 def _about_weights(steps: Sequence[Step]) -> str:
@@ -126,27 +120,49 @@ def _engines(facts: Facts) -> Iterator[str]:
         return
     yield "### What engines make of it"
     yield ""
-    yield f"Compared with what is meant (by {facts.intended}), per engine and version:"
+    yield (
+        f"Compared with what is meant (by {facts.intended}), per engine and version; “serves” is "
+        "the longest text in tokens that it accepts, – where it sets no limit:"
+    )
     yield ""
     yield "| engine | versions | result | serves | remarks |"
     yield "|---|---|---|---|---|"
     for item in facts.engines:
-        serves = _number(item.served_length) if item.served_length else "–"
+        serves = f"{item.served_length:,}" if item.served_length else "–"
         remarks = "" if item.status == "exact" else _plain(item.summary())
         cells = (item.engine.name, item.engine.versions, item.status, serves, remarks)
         yield f"| {' | '.join(cells)} |"
 
 
 def _serving(facts: Facts) -> Iterator[str]:
-    names: dict[str, list[str]] = {}
-    for item in facts.engines:
-        if item.launch:
-            names.setdefault(item.launch, []).append(f"{item.engine.name} ({item.engine.versions})")
-    if not names:
+    plain = [item for item in facts.engines if item.launch and item.status == "exact"]
+    helped = [i for i in facts.engines if i.launch and i.status != "exact" and i.launch_is_exact]
+    wrong = [i for i in facts.engines if i.launch and not i.launch_is_exact]
+    if not (plain or helped or wrong):
         return
     yield "### How to serve it"
-    for launch, engines in names.items():
-        yield from ("", f"{'; '.join(engines)}:", "", "```", launch, "```")
+    yield from _lines(plain)
+    if helped:
+        yield from _folded("Engines that need these options to read it as meant", helped)
+    if wrong:
+        yield from _folded("Engines that do not read it as meant, whatever the options", wrong)
+
+
+def _folded(title: str, engines: Sequence[EngineView]) -> Iterator[str]:
+    yield from ("", f"<details><summary>{title}</summary>")
+    yield from _lines(engines)
+    yield from ("", "</details>")
+
+
+def _lines(engines: Sequence[EngineView]) -> Iterator[str]:
+    """Launch lines, each with the engines that it is for."""
+    names: dict[str, list[EngineView]] = {}
+    for item in engines:
+        names.setdefault(item.launch or "", []).append(item)
+    for launch, group in names.items():
+        language = "python" if group[0].engine.id.startswith("transformers") else "sh"
+        title = "; ".join(f"{item.engine.name} ({item.engine.versions})" for item in group)
+        yield from ("", f"{title}:", "", f"```{language}", launch, "```")
 
 
 def _passkey(facts: Facts) -> Iterator[str]:
@@ -162,7 +178,7 @@ def _passkey(facts: Facts) -> Iterator[str]:
     for variant in report.cells:
         if len(report.cells) > 1:
             yield ""
-            yield f"Setting: {variant}"
+            yield f"Setting: {_plain(variant)}"
         yield ""
         yield "| tokens | accuracy | 95 % interval | prompts |"
         yield "|---|---|---|---|"
@@ -175,50 +191,83 @@ def _passkey(facts: Facts) -> Iterator[str]:
 
 
 def _reproducing(facts: Facts) -> Iterator[str]:
-    if not facts.steps:
+    commands = [*_steps(facts), *_measurement(facts)]
+    if not commands:
         return
     yield "### How to reproduce it"
     yield ""
+    yield "```sh"
+    for words in commands:
+        # A line break in a recorded name must not leave the block.
+        yield " ".join(shlex.join(["yarncli", *words]).split())
     yield "```"
-    source = facts.steps[0].source
+    if facts.steps:
+        version = _plain(facts.steps[-1].tool_version)
+        values = "`yarncli.json` holds every value that was written or replaced."
+        yield from ("", f"With yarncli {version}. {values}")
+
+
+def _steps(facts: Facts) -> Iterator[list[str]]:
+    """The recorded commands; the output of the first of two is called step1, and so on."""
+    source = facts.steps[0].source if facts.steps else ""
     for number, step in enumerate(facts.steps, 1):
-        last = number == len(facts.steps)
-        out = facts.name.rpartition("/")[2] if last else f"step{number}"
-        yield f"yarncli {step.command} {source} {out}{_options(step)}"
+        out = _short(facts.name) if number == len(facts.steps) else f"step{number}"
+        options = _bake_options(step, facts.steps) if step.baked else _convert_options(step)
+        yield [step.command, source, out, *options]
         source = out
-    yield "```"
-    yield ""
-    version = facts.steps[-1].tool_version
-    yield f"With yarncli {version}. `yarncli.json` holds every value that was written or replaced."
 
 
-def _options(step: Step) -> str:
+def _bake_options(step: Step, steps: Sequence[Step]) -> Iterator[str]:
+    """The options that lead from the step's source to its weights."""
+    baked = step.baked or {}
+    for name, usual in (("form", "neutral"), ("side", "k")):
+        value = str(baked.get(name) or usual)
+        yield from (f"--{name}", value) if value != usual else ()
+    done, factors = last_conversion(steps), baked.get("attention_factor")
+    given = set(map(str, factors.values())) if isinstance(factors, Mapping) else set()
+    # These methods have a temperature only where the user gives one.
+    if done and done.method in ("ntk", "linear", "llama3", "dynamic") and len(given) == 1:
+        yield from ("--attention-factor", given.pop())
+
+
+def _convert_options(step: Step) -> Iterator[str]:
     """The options that lead from the step's source to its numbers."""
-    if step.baked:
-        given = {"form": step.baked.get("form"), "side": step.baked.get("side")}
-        return "".join(f" --{k} {v}" for k, v in given.items() if v and v not in ("neutral", "k"))
-    plan = step.plan
-    if not plan:
-        return ""
-    method = plan.get("method")
-    options = "" if method == "yarn" else f" --method {method}"
-    options += f" --length {plan.get('length')}"
-    befores = [scope["before"].get("rope_type") for scope in plan["scopes"].values()]
-    afters = [scope["after"] for scope in plan["scopes"].values()]
+    done = Conversion.of(step)
+    if done is None:
+        return
+    if done.method != "yarn":
+        yield from ("--method", done.method)
+    yield from ("--length", str(done.length))
+    afters = [after for _, after in done.scopes.values()]
+    befores = [before.get("rope_type") for before, _ in done.scopes.values()]
     if any(before not in (None, "default") for before in befores):
-        same = all(before == a.get("rope_type") for before, a in zip(befores, afters, strict=True))
-        options += " --rescale" if same else " --replace-scaling"
-    for key in _SETTINGS if method != "ntk-by-parts" else ():
+        same = all(b == after.get("rope_type") for b, after in zip(befores, afters, strict=True))
+        yield "--rescale" if same else "--replace-scaling"
+    for key in _SETTINGS if done.method != "ntk-by-parts" else ():
         values = {str(after[key]) for after in afters if key in after}
         if len(values) == 1:
-            options += f" --{key.replace('_', '-')} {values.pop()}"
-    if plan.get("original_source") == "--original-length":
-        options += f" --original-length {plan.get('original_max_position_embeddings')}"
-    return options
+            yield from (f"--{key.replace('_', '-')}", values.pop())
+    if done.original_source == "--original-length":
+        yield from ("--original-length", str(done.original_length))
 
 
-def _number(value: Any) -> str:
-    return f"{value:,}" if type(value) is int else _plain(str(value))
+def _measurement(facts: Facts) -> Iterator[list[str]]:
+    """The evaluation, as far as its settings are those of `check-passkey` itself."""
+    if facts.results is None:
+        return
+    lengths = ",".join(
+        str(row.length) for row in facts.results.lengths(next(iter(facts.results.cells)))
+    )
+    words = ["check-passkey", _short(facts.name), "--lengths", lengths]
+    for name in ("depths", "trials", "seed"):
+        value = facts.results.settings.get(name)
+        if type(value) is int:
+            words += [f"--{name}", str(value)]
+    yield words
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _cell(value: Any) -> str:
@@ -229,10 +278,14 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
     if isinstance(value, list) and len(value) > 4:
         return f"{len(value)} values"
     return _plain(str(value))
+
+
+def _code(text: str) -> str:
+    return f"`{_plain(text).replace('`', '')}`"
 
 
 def _plain(text: str) -> str:

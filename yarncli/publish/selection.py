@@ -77,7 +77,7 @@ def select_files(
     """
     chosen, left_out = [], {}
     for file in checkpoint.files:
-        reason = _reason(file.name, include, exclude, config_only)
+        reason = reason_to_stay(file.name, include, exclude, config_only=config_only)
         if reason:
             left_out[file.name] = reason
         else:
@@ -92,7 +92,10 @@ def is_pickle(name: str) -> bool:
     return _PICKLE.search(name) is not None
 
 
-def _reason(name: str, include: Sequence[str], exclude: Sequence[str], config_only: bool) -> str:
+def reason_to_stay(
+    name: str, include: Sequence[str], exclude: Sequence[str], *, config_only: bool = False
+) -> str:
+    """Why a file is not sent; empty where it is. Arguments as for `select_files`."""
     if config_only and name not in (*CONFIG_FILES, README):
         return "--config-only"
     for kind, patterns in _KINDS.items():

@@ -1,0 +1,112 @@
+"""The Xet side of the small Hub: write tokens, and a store for xorbs and shards.
+
+Loaded beside minihub_writing.py, whose routes it adds to. Formats and paths are those of
+https://huggingface.co/docs/xet (api, xorb, shard). Chunks must come uncompressed
+(HF_XET_XORB_COMPRESSION_POLICY=none). A shard is accepted only if each of its files, put together
+from the xorbs, has the SHA-256 that it claims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import time
+from collections.abc import Iterator
+
+from yarncli_tests_minihub import Exchange, MiniHub, route  # type: ignore[import-not-found]
+from yarncli_tests_minihub_writing import (  # type: ignore[import-not-found]
+    is_pull,
+    writable_repo,
+)
+
+ENTRY = 48  # bytes of every record of a shard
+WITH_VERIFICATION, WITH_SHA256 = 1 << 31, 1 << 30
+
+
+def open_for_xet(hub: MiniHub) -> MiniHub:
+    """Give a hub the state that these routes need; without it, it has no Xet."""
+    hub.xet_tokens = {}  # token → repository
+    hub.xorbs = {}  # hash → chunks
+    return hub
+
+
+@route("GET", r"/api/models/{id}/xet-write-token/(?P<revision>[^/]+)")
+def write_token(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
+    if not hasattr(hub, "xet_tokens"):
+        exchange.error(404, message="no such route")
+        return
+    repo = writable_repo(exchange, id, pull=is_pull(exchange, revision))
+    if repo is None:
+        return
+    token, expires = f"xet-secret-{len(hub.xet_tokens)}", int(time.time()) + 3600
+    hub.xet_tokens[token] = id
+    headers = {
+        "X-Xet-Cas-Url": hub.storage_url,
+        "X-Xet-Access-Token": token,
+        "X-Xet-Token-Expiration": str(expires),
+    }
+    body = {"casUrl": hub.storage_url, "accessToken": token, "exp": expires}
+    exchange.answer(200, json.dumps(body).encode(), headers)
+
+
+@route("POST", r"/v1/xorbs/default/(?P<name>[0-9a-f]{64})")
+def xorb(exchange: Exchange, hub: MiniHub, name: str) -> None:
+    if _repo_of(exchange, hub) is not None:
+        hub.xorbs[name] = list(_chunks(exchange.body))
+        exchange.answer_json({"was_inserted": True})
+
+
+@route("POST", r"/v1/shards")
+def shard(exchange: Exchange, hub: MiniHub) -> None:
+    repo_id = _repo_of(exchange, hub)
+    if repo_id is None:
+        return
+    for sha256, terms in _files(exchange.body):
+        data = b"".join(b"".join(hub.xorbs[name][begin:end]) for name, begin, end in terms)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            exchange.error(400, message="the file has another SHA-256")
+            return
+        hub.store(data)
+        hub.objects.setdefault(repo_id, set()).add(sha256)
+    exchange.answer_json({"result": 1})
+
+
+def _repo_of(exchange: Exchange, hub: MiniHub) -> str | None:
+    """The repository that the Xet token was given for; otherwise the error is answered."""
+    token = (exchange.headers.get("Authorization") or "").removeprefix("Bearer ")
+    if token not in hub.xet_tokens:
+        exchange.error(401, message="not a Xet token")
+    return hub.xet_tokens.get(token)
+
+
+def _chunks(xorb: bytes) -> Iterator[bytes]:
+    """The chunks of a serialised xorb, up to its footer."""
+    position = 0
+    while position + 8 <= len(xorb) and xorb[position] == 0:
+        size = int.from_bytes(xorb[position + 1 : position + 4], "little")
+        assert xorb[position + 4] == 0, "a compressed chunk"
+        yield xorb[position + 8 : position + 8 + size]
+        position += 8 + size
+
+
+def _files(shard: bytes) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
+    """SHA-256 and terms (xorb, first chunk, end) of each file of a shard."""
+    position = ENTRY  # after the header
+    while shard[position : position + 32] != b"\xff" * 32:
+        flags, count = struct.unpack_from("<II", shard, position + 32)
+        assert flags & WITH_SHA256
+        position += ENTRY
+        terms = []
+        for _ in range(count):
+            begin, end = struct.unpack_from("<II", shard, position + 40)
+            terms.append((_hash(shard, position), begin, end))
+            position += ENTRY
+        position += ENTRY * count if flags & WITH_VERIFICATION else 0
+        yield _hash(shard, position), terms
+        position += ENTRY
+
+
+def _hash(data: bytes, position: int) -> str:
+    """A hash as text: four little-endian numbers."""
+    return "".join(f"{number:016x}" for number in struct.unpack_from("<4Q", data, position))
