@@ -29,8 +29,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 from yarncli.evaluate.local import memory
 from yarncli.evaluate.local.load import LoadedModel, load_model, load_tokenizer
 from yarncli.evaluate.local.score import FastScorer
-from yarncli.evaluate.passkey import Grid, LoadSettings, TextCodec
+from yarncli.evaluate.passkey import Grid, TextCodec
 from yarncli.evaluate.prompts import PasskeyPrompt, Wording
+from yarncli.evaluate.settings import LoadSettings
 
 DEMO = Path(__file__).resolve().parents[1] / "yarncli" / "demo" / "base"
 

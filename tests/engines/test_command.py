@@ -194,6 +194,14 @@ def test_a_residual_bake_keeps_yarns_own_temperature():
     assert misreadings(config, "llama.cpp", meant) == []
 
 
+@pytest.mark.parametrize("length", ["long", None, 2.5, True])
+def test_a_record_with_an_impossible_length_is_refused(length, tmp_path):
+    plan, config = planned("yarn")
+    steps = [Step("convert", "here", plan={**plan.to_json(), "length": length})]
+    result = run(directory(tmp_path, config, steps))
+    assert (result.exit_code, "is no number of tokens" in result.stderr) == (3, True)
+
+
 def test_overrides_say_what_they_do():
     """The launch lines of vLLM and SGLang, parsed and judged again."""
     plan, config = planned("yarn", attention_factor=1.05)

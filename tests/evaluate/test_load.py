@@ -13,7 +13,8 @@ from yarncli.evaluate.local import memory
 from yarncli.evaluate.local.greedy import greedy_text
 from yarncli.evaluate.local.load import choose_dtype, load_model, load_tokenizer
 from yarncli.evaluate.local.rotary import rope_frozen_at
-from yarncli.evaluate.passkey import Grid, LoadSettings, local_cells
+from yarncli.evaluate.passkey import Grid, local_cells
+from yarncli.evaluate.settings import LoadSettings
 
 
 @pytest.fixture
@@ -247,7 +248,8 @@ import resource, sys
 from pathlib import Path
 from yarncli.errors import UsageError
 from yarncli.evaluate.local import load
-from yarncli.evaluate.passkey import Grid, LoadSettings, local_cells, make_codec
+from yarncli.evaluate.passkey import Grid, local_cells, make_codec
+from yarncli.evaluate.settings import LoadSettings
 
 demo = Path(sys.argv[1])
 codec = make_codec(demo, False)

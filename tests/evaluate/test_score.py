@@ -12,8 +12,9 @@ from yarncli.errors import CheckpointError
 from yarncli.evaluate.local.greedy import answer_greedily, greedy_text
 from yarncli.evaluate.local.load import LoadedModel, load_model
 from yarncli.evaluate.local.score import VERIFIED_MODEL_TYPES, FastScorer
-from yarncli.evaluate.passkey import Grid, LoadSettings
+from yarncli.evaluate.passkey import Grid
 from yarncli.evaluate.prompts import PasskeyPrompt
+from yarncli.evaluate.settings import LoadSettings
 
 LENGTHS = (256, 512, 1024)
 GRID = Grid(LENGTHS, depths=4, trials=3, seed=11)

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from yarncli.errors import HubError, UsageError
-from yarncli.evaluate.passkey import Grid, LoadSettings, TextCodec, local_cells, make_codec
+from yarncli.evaluate.passkey import Grid, TextCodec, local_cells, make_codec
 from yarncli.evaluate.report import ResultFile, read_report
 from yarncli.evaluate.run import ServedSubject
 from yarncli.evaluate.server import Server, ServerSettings, ServerTokenizer, strip_reasoning
+from yarncli.evaluate.settings import LoadSettings
 
 GRID = Grid((256, 512), depths=4, trials=2, seed=21)
 # The user's text with the beginning of the answer where a base model goes on.

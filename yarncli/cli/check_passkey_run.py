@@ -16,10 +16,11 @@ from yarncli.cli.fetching import fetch
 from yarncli.cli.options import parse_length
 from yarncli.errors import UsageError
 from yarncli.evaluate import run
-from yarncli.evaluate.passkey import Decode, Grid, LoadSettings, TextCodec, make_codec
+from yarncli.evaluate.passkey import Decode, Grid, TextCodec, make_codec
 from yarncli.evaluate.prompts import KeyKind, Wording
 from yarncli.evaluate.report import Cell, Report, ResultFile, refuse_existing
 from yarncli.evaluate.server import Server, ServerSettings, ServerTokenizer
+from yarncli.evaluate.settings import LoadSettings
 from yarncli.evaluate.variants import (
     Choice,
     Variant,

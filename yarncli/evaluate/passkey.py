@@ -11,30 +11,11 @@ from yarncli.errors import UsageError
 from yarncli.evaluate import prompts as prompts_module
 from yarncli.evaluate.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluate.report import Cell
+from yarncli.evaluate.settings import LoadSettings
 from yarncli.extras import require_extra
 
 Decode = Literal["fast", "greedy"]
 Chat = bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSettings:
-    """How to load.
-
-    Attributes:
-        dtype: float32, float16, bfloat16, or "auto": the checkpoint's own on a GPU, float32 on
-            a CPU.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        attn_implementation: as in transformers; None takes its default.
-        trust_remote_code: run code that comes with the checkpoint.
-        adapter: directory of a PEFT adapter to put on top.
-    """
-
-    dtype: str = "auto"
-    device: str = "auto"
-    attn_implementation: str | None = None
-    trust_remote_code: bool = False
-    adapter: str | None = None
 
 
 @dataclass(frozen=True)

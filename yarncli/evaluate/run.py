@@ -15,7 +15,6 @@ from yarncli.errors import CheckFailed, CheckpointError
 from yarncli.evaluate.passkey import (
     Decode,
     Grid,
-    LoadSettings,
     TextCodec,
     local_cells,
     require_memory,
@@ -23,6 +22,7 @@ from yarncli.evaluate.passkey import (
 from yarncli.evaluate.prompts import PasskeyPrompt, PromptBuilder
 from yarncli.evaluate.report import Cell, Report, ResultFile, summarise
 from yarncli.evaluate.server import CHAT_TOKENS, Server
+from yarncli.evaluate.settings import LoadSettings
 from yarncli.evaluate.variants import CONTROL, NONE, Variant, as_it_is
 
 # Opened once per variant with the cells known before; takes each new cell.

@@ -225,6 +225,13 @@ def _wait_asked(response: Any) -> float | None:
     return float(match[1]) if match else None
 
 
+def config_error() -> type[Exception]:
+    """What the config classes of transformers raise; the client's library makes them."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return StrictDataclassError
+
+
 def client_utils() -> Any:
     """huggingface_hub.utils, whose `httpx` is httpx in 1.x and httpx2 in 2.x; it has no types."""
     return import_module("huggingface_hub.utils")

@@ -186,10 +186,15 @@ def _counted_xet(progress: Progress) -> Iterator[None]:
     """Count where the client would draw.
 
     It draws bars for Xet on any stderr, a file too, and offers no other way to count. With
-    HF_HUB_DISABLE_PROGRESS_BARS=1 it makes no bars, so nothing is counted.
+    HF_HUB_DISABLE_PROGRESS_BARS=1 it makes no bars, so nothing is counted. A client that has moved
+    this private class draws its own.
     """
-    module: Any = import_module("huggingface_hub.utils._xet_progress_reporting")
-    drawn = module.XetUploadProgressReporter
+    try:
+        module: Any = import_module("huggingface_hub.utils._xet_progress_reporting")
+        drawn = module.XetUploadProgressReporter
+    except (ImportError, AttributeError):
+        yield
+        return
     module.XetUploadProgressReporter = lambda *_, **__: _XetCounter(progress)
     try:
         yield

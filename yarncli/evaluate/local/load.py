@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 
 from yarncli.errors import CheckpointError, MissingExtraError, UsageError
-from yarncli.evaluate.passkey import LoadSettings
+from yarncli.evaluate.settings import LoadSettings
+from yarncli.hub.failures import config_error
 
 DTYPES = {
     "float32": torch.float32,
@@ -36,8 +36,7 @@ _REFUSALS = (
     ImportError,
     RuntimeError,
     SafetensorError,
-    # Of the library that its config classes are made with; nothing else of it is used here.
-    import_module("huggingface_hub.errors").StrictDataclassError,
+    config_error(),
 )
 
 

@@ -88,7 +88,13 @@ class Intended:
                 "yarncli.json holds a plan that yarncli did not write. Restore the file, or remove "
                 "it."
             ) from error
-        return _planned(config, after, plan.get("length"), baked, assume_like)
+        length = plan.get("length")
+        if plan and type(length) is not int:
+            raise ConfigError(
+                f"yarncli.json holds the length {length!r}, which is no number of tokens. Restore "
+                "the file, or remove it."
+            )
+        return _planned(config, after, length, baked, assume_like)
 
 
 def _planned(
