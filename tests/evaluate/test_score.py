@@ -216,6 +216,40 @@ def test_a_digit_after_the_key_is_a_longer_number(demo, codec):
     assert wrong.text.strip() == prompt.key + "7"
 
 
+class Scripted(LastTokenGoesOn):
+    """A model that says `answer` after a prompt of `start` tokens, whatever it has read."""
+
+    def __init__(self, model, answer, start):
+        super().__init__(model, answer, None)
+        self.start = start
+
+    def forward(self, input_ids, position_ids, **kwargs):
+        out = self.model(input_ids=input_ids, position_ids=position_ids, **kwargs)
+        for row, places in zip(out.logits, position_ids.tolist(), strict=True):
+            for logits, place in zip(row, places[-row.shape[0] :], strict=True):
+                if 0 <= place + 1 - self.start < len(self.answer):
+                    logits[self.answer[place + 1 - self.start]] += 1000.0
+        return out
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100_000])
+def test_what_would_follow_the_end_of_the_text_is_not_said(demo, codec, batch_tokens):
+    """Also where the last prompt's words, its end included, are the guess for the next."""
+    grid = Grid((256,), depths=2, trials=3)
+    prompts = grid.prompts(codec.builder(grid))
+    loaded = load_model(demo, LoadSettings())
+    the, end = codec.tokenizer.convert_tokens_to_ids(["e", "</s>"])
+    for prompt in prompts[1:]:
+        answer = [the, end, *prompt.answer_ids]
+        model = Scripted(loaded.model, answer, len(prompt.token_ids))
+        scorer = FastScorer(
+            LoadedModel(model, loaded.device, loaded.dtype), codec.decode, batch_tokens=batch_tokens
+        )
+        cells = list(scorer.score(prompts))
+        assert scorer.fallback is None
+        assert [(cell.text, cell.correct) for cell in cells] == [("e", False)] * len(prompts)
+
+
 def test_tokens_read_are_near_the_floor(demo, codec):
     grid = Grid((1024,), depths=5, trials=4)
     prompts = grid.prompts(codec.builder(grid))

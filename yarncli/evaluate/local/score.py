@@ -155,7 +155,7 @@ class FastScorer:
             logits = self._read(track, [text[shared:] for text in texts], keep)
         self._require_finite(logits, batch[0].length)
         said = [
-            _proven(draft, best[keep - 1 - len(draft) :])
+            self._until_end(_proven(draft, best[keep - 1 - len(draft) :]))
             for draft, best in zip(drafts, logits.argmax(-1).tolist(), strict=True)
         ]
         self._decode_on(track, batch, said)
@@ -181,6 +181,11 @@ class FastScorer:
         if alone:
             return self._last_said[: prompt.max_new_tokens - 1]
         return [*self._last_said, *answer[len(self._last_said) :]][: len(answer)]
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        """`ids` up to the first that ends a text; what a pass proves behind it is never said."""
+        end = next((place for place, token in enumerate(ids) if token in self._ends), len(ids))
+        return ids[: end + 1]
 
     def _is_final(self, prompt: PasskeyPrompt, ids: list[int]) -> bool:
         return (
