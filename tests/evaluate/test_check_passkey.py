@@ -351,8 +351,11 @@ def test_the_grid_fills_on_a_terminal(monkeypatch):
             show(Cell(256, 0.0, 1, "1", "", False))
             show(Cell(256, 0.5, 0, "1", "", True))
             show(Cell(1024, 1.0, 0, "1", "", False))
-        text = os.read(master, 100_000).decode()
+        written = b""
+        while b"4 of 12" not in written or not written.endswith(b"\n"):  # it comes in pieces
+            written += os.read(master, 100_000)
     os.close(master)
+    text = written.decode()
     frames = text.replace("\r", "").split("\x1b[3A")
     assert len(frames) >= 2
     first, last = (
