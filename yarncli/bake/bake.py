@@ -124,7 +124,6 @@ def prepare(
             f"There is nothing to bake for this {rope.model_type} model: {layout.nothing}."
         )
     temperatures = decide(rope, options.form, options.attention_factor)
-    headers = _headers(checkpoint)
     wanted = Wanted(
         factors=_factors(rope, temperatures),
         side=options.side or "k",
@@ -132,10 +131,10 @@ def prepare(
         entry=entry,
         block=quantised.block_rows(current.value),
     )
+    modules = find_modules(_headers(checkpoint), rope, text, wanted)
     if options.side is None:
-        modules = find_modules(headers, rope, text, wanted)
         wanted = replace(wanted, side=_default_side(layout, modules, current.value))
-    edits = tuple(find_edits(headers, rope, text, wanted))
+    edits = tuple(find_edits(modules, rope, text, wanted))
     baked = _baked(options.form, wanted.side, layout, temperatures)
     written = write_config(
         _scale_clip(current, rope, layout, wanted),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from yarncli.bake import arithmetic, quantised
 from yarncli.bake.arithmetic import Selection
 from yarncli.bake.layouts import Edit, Layout
-from yarncli.bake.modules import Module, Side, Wanted, find_modules
+from yarncli.bake.modules import Module, Side, Wanted
 from yarncli.bake.registry import Entry
 from yarncli.bake.rows import LayerSizes
 from yarncli.checkpoint.rewrite import Patch
@@ -95,12 +95,12 @@ class TensorEdit:
 
 
 def find_edits(
-    headers: Mapping[str, Header], rope: RopeConfig, text: Mapping[str, Any], wanted: Wanted
+    modules: Iterable[Module], rope: RopeConfig, text: Mapping[str, Any], wanted: Wanted
 ) -> list[TensorEdit]:
-    """Every tensor edit, checked: all layers there, all shapes right, nothing unknown.
+    """Every tensor edit, checked: all tensors there, all shapes right, nothing unknown.
 
     Args:
-        headers: shard name → header.
+        modules: of the layers that rotate; see `find_modules`.
         rope: the config as read.
         text: the text part of the config.
         wanted: factors, side and layout.
@@ -113,7 +113,6 @@ def find_edits(
     """
     layout, powers = wanted.layout, _POWERS[wanted.side]
     _check_side(layout, wanted.side)
-    modules = find_modules(headers, rope, text, wanted)
     edits: list[TensorEdit] = []
     for module in modules:
         factor = _factor_of(module, wanted, rope)

@@ -75,8 +75,5 @@ def to_json(baking: Baking) -> dict[str, Any]:
         "edits": edits_to_json(baking.edits),
         "changes": list(baking.provenance.steps[-1].replaced),
         "notes": list(baking.notes),
-        "engines": [
-            {"engine": v.engine.id, "status": v.status, "summary": v.summary()}
-            for v in engine_views(baking)
-        ],
+        "engines": [view.brief() for view in engine_views(baking)],
     }

@@ -12,6 +12,7 @@ from yarncli.errors import ConfigError
 
 if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
+    from yarncli.jsontext import JsonText
 
 FILE_NAME = "yarncli.json"
 SCHEMA_VERSION = 1
@@ -39,6 +40,12 @@ class Step:
     replaced: tuple[Mapping[str, Any], ...] = ()
     baked: Mapping[str, Any] | None = None
     config_only: bool = False
+
+    def restored(self, name: str, text: JsonText) -> JsonText:
+        """The file `name` with every value put back that this step replaced in it."""
+        mine = [entry for entry in self.replaced if entry["file"] == name]
+        values = {tuple(e["path"]): e["before"] for e in mine if "before" in e}
+        return text.edited(values, [tuple(e["path"]) for e in mine if "before" not in e])
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,11 @@ class Checkpoint:
             raise UsageError(f"{self.name} is on the Hub; its files have no path here.")
         return self._local_path(name)
 
+    def parameters(self) -> int:
+        """Elements of all tensors together. Raises as `headers`."""
+        headers = self.headers().values()
+        return sum(tensor.parameters for header in headers for tensor in header.tensors.values())
+
     def missing_bytes(self, names: tuple[str, ...] | None = None) -> int:
         """Bytes that `download` would transfer: 0 for what is local or in the Hub cache."""
         if not self.is_remote:

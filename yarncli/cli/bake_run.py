@@ -16,6 +16,7 @@ from yarncli.bake.view import edit_rows, edits_to_json, engine_views, to_json
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import open_checkpoint
+from yarncli.cli.engines_view import warn_of
 from yarncli.cli.fetching import fetch
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.extras import require_extra
@@ -156,9 +157,7 @@ def _compare(baking: Baking, out: Path, text: str) -> dict[str, Any]:
 
     directory = baking.checkpoint.directory
     assert directory is not None
-    headers = baking.checkpoint.headers().values()
-    parameters = sum(info.parameters for h in headers for info in h.tensors.values())
-    found = compare_logits(directory, out, text, parameters)
+    found = compare_logits(directory, out, text, baking.checkpoint.parameters())
     return {
         "difference": found.difference,
         "same_choice": found.same_choice,
@@ -206,6 +205,4 @@ def show_notes(baking: Baking) -> None:
     """Tell what to know of a bake, and which engines compute something else from it."""
     for text in baking.notes:
         console.note(text)
-    for view in engine_views(baking):
-        if view.status != "exact":
-            console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
+    warn_of(engine_views(baking))

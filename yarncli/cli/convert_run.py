@@ -11,6 +11,7 @@ from typing import Any
 from yarncli import console
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.cli.engines_view import warn_of
 from yarncli.cli.fetching import fetch
 from yarncli.convert import convert as library
 from yarncli.convert.convert import Conversion, Weights, files_to_carry
@@ -66,7 +67,11 @@ def convert(conversion: Conversion, run: Run, *, json: bool) -> None:
         _write(conversion, run)
     if json:
         console.print_json(
-            {**to_json(conversion, run), "bake": None, "engines": _engines_json(conversion)}
+            {
+                **to_json(conversion, run),
+                "bake": None,
+                "engines": [view.brief() for view in _views(conversion)],
+            }
         )
     else:
         _report(conversion, run)
@@ -146,9 +151,7 @@ def _report(conversion: Conversion, run: Run) -> None:
     show_changes(conversion, run)
     for text in conversion.plan.notes:
         console.note(text)
-    for view in _views(conversion):
-        if view.status != "exact":
-            console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
+    warn_of(_views(conversion))
     if not run.dry_run:
         console.note(f"Next: yarncli engines {run.out or conversion.checkpoint.name}")
 
@@ -157,13 +160,6 @@ def _views(conversion: Conversion) -> list[EngineView]:
     config, like = conversion.config.value, conversion.assume_like
     meant = Intended.by_plan(config, conversion.plan, assume_like=like)
     return judge(config, meant, assume_like=like, launch=False)
-
-
-def _engines_json(conversion: Conversion) -> list[dict[str, Any]]:
-    return [
-        {"engine": v.engine.id, "status": v.status, "summary": v.summary()}
-        for v in _views(conversion)
-    ]
 
 
 def undo(checkpoint: Checkpoint, *, json: bool) -> None:

@@ -56,6 +56,13 @@ def to_json(found: Judged) -> dict[str, Any]:
     }
 
 
+def warn_of(views: Iterable[EngineView]) -> None:
+    """Name on stderr each engine that does not do what is meant, and what it does."""
+    for view in views:
+        if view.status != "exact":
+            console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
+
+
 def show(found: Judged, *, lines: bool) -> None:
     """The table, what is wrong below it, and launch lines where they are asked for or needed."""
     length = found.views[0].length

@@ -12,7 +12,7 @@ import typer
 
 from yarncli import console
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.errors import CheckFailed, HubError, UsageError
+from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluate.report import Report, read_report
 from yarncli.hub.writing import Commit
 from yarncli.publish import card as cards
@@ -143,13 +143,10 @@ def write_card(
         raise UsageError(f"{path} is not a directory. Give the directory of a checkpoint.")
     origin = origin_of(steps_of(checkpoint))
     wanted = (base_model, None) if base_model else origin
-    base = None
-    if wanted:
-        try:
-            base = cards.read_base(*wanted)
-        except HubError as error:
-            console.warn(f"The card takes nothing over from the base model. {error}")
-            base = cards.Base(wanted[0], wanted[1] or "")
+    notes: list[str] = []
+    base = cards.base_of(wanted[0], wanted[1], notes) if wanted else None
+    for text in notes:
+        console.warn(text)
     report = _read_results(results, checkpoint.name) if results else None
     request = CardRequest(
         name or path.resolve().name, base, licence, report, heatmap=report is not None

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from yarncli.checkpoint import output
 from yarncli.checkpoint.files import SourceFile
@@ -228,7 +228,7 @@ def undo(checkpoint: Checkpoint) -> list[FieldChange]:
             "from here. Use the checkpoint it was made from."
         )
     restored = {
-        name: (text, _restored(text, [r for r in step.replaced if r["file"] == name]))
+        name: (text, step.restored(name, text))
         for name in dict.fromkeys(r["file"] for r in step.replaced)
         if (text := checkpoint.optional_json(name)) is not None
     }
@@ -240,11 +240,6 @@ def undo(checkpoint: Checkpoint) -> list[FieldChange]:
     else:
         (directory / FILE_NAME).unlink()
     return [change for name, pair in restored.items() for change in changed_fields(name, *pair)]
-
-
-def _restored(text: JsonText, replaced: list[Mapping[str, Any]]) -> JsonText:
-    values = {tuple(r["path"]): r["before"] for r in replaced if "before" in r}
-    return text.edited(values, [tuple(r["path"]) for r in replaced if "before" not in r])
 
 
 def verify(

@@ -197,8 +197,7 @@ def _directory(variant: Variant) -> Path:
 
 def _parameters(variant: Variant) -> int:
     assert variant.checkpoint is not None
-    headers = variant.checkpoint.headers().values()
-    return sum(tensor.parameters for header in headers for tensor in header.tensors.values())
+    return variant.checkpoint.parameters()
 
 
 def local_directory(checkpoint: Checkpoint) -> Path:

@@ -192,9 +192,7 @@ def unscaled_config(checkpoint: Checkpoint) -> JsonText:
             "checkpoint it was made from: as --control-model, or as MODEL to try settings on."
         )
     for step in reversed(steps):
-        entries = [entry for entry in step.replaced if entry["file"] == "config.json"]
-        values = {tuple(e["path"]): e["before"] for e in entries if "before" in e}
-        config = config.edited(values, [tuple(e["path"]) for e in entries if "before" not in e])
+        config = step.restored("config.json", config)
     return config
 
 

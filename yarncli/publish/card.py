@@ -90,6 +90,15 @@ def read_base(repo_id: str, commit: str | None) -> Base:
     return Base(repo_id, listing.commit, card, metadata, tuple(listing.files))
 
 
+def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
+    """As `read_base`; where the Hub does not show the model, its name alone, which `notes` say."""
+    try:
+        return read_base(repo_id, commit)
+    except HubError as error:
+        notes.append(f"The card takes nothing over from the base model. {error}")
+        return Base(repo_id, commit or "")
+
+
 def fetch(repo_id: str, commit: str, name: str) -> Path:
     """A small file of a Hub model, in the Hub cache.
 

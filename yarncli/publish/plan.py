@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yarncli.checkpoint.files import SourceFile, kind_of
-from yarncli.errors import CheckFailed, HubError
+from yarncli.errors import CheckFailed
 from yarncli.evaluate.report import Report
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
@@ -130,12 +130,8 @@ def _base(local: Local, options: Options, notes: list[str]) -> Base | None:
         repo_id, commit = origin
     else:
         return None
-    try:
-        base = cards.read_base(repo_id, commit)
-    except HubError as error:
-        notes.append(f"The card takes nothing over from the base model. {error}")
-        return Base(repo_id, commit or "")
-    if not base.metadata:
+    base = cards.base_of(repo_id, commit, notes)
+    if base.files and not base.metadata:  # it could be read
         notes.append(f"The card of {repo_id} has no metadata, so none are taken over.")
     return base
 

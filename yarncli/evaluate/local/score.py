@@ -155,7 +155,7 @@ class FastScorer:
             logits = self._read(track, [text[shared:] for text in texts], keep)
         self._require_finite(logits, batch[0].length)
         said = [
-            self._until_end(_proven(draft, best[keep - 1 - len(draft) :]))
+            self._said(draft, best[keep - 1 - len(draft) :])
             for draft, best in zip(drafts, logits.argmax(-1).tolist(), strict=True)
         ]
         self._decode_on(track, batch, said)
@@ -182,8 +182,9 @@ class FastScorer:
             return self._last_said[: prompt.max_new_tokens - 1]
         return [*self._last_said, *answer[len(self._last_said) :]][: len(answer)]
 
-    def _until_end(self, ids: list[int]) -> list[int]:
-        """`ids` up to the first that ends a text; what a pass proves behind it is never said."""
+    def _said(self, draft: Sequence[int], best: list[int]) -> list[int]:
+        """What a pass over `draft` proves, up to an end of the text; nothing is said behind it."""
+        ids = _proven(draft, best)
         end = next((place for place, token in enumerate(ids) if token in self._ends), len(ids))
         return ids[: end + 1]
 
@@ -270,7 +271,7 @@ class FastScorer:
         """One uncached pass through the model as it is; generation where that is no proof."""
         keep = len(prompt.answer_ids) + 1
         best = self._plain_logits(prompt)[0, -keep:].argmax(-1).tolist()
-        said = _proven(prompt.answer_ids, best)
+        said = self._said(prompt.answer_ids, best)
         final = self._is_final(prompt, said)
         text = self.decode(said) if final else greedy_text(self.loaded, prompt, self.decode)
         return Cell.of(prompt, text, is_correct(text, prompt.key))

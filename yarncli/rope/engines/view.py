@@ -166,6 +166,10 @@ class EngineView:
             wrong.append(f"serves {self.served_length:,} tokens instead of {self.length:,}")
         return "; ".join([*wrong, *self.faults]) or self.status
 
+    def brief(self) -> dict[str, str]:
+        """This engine's entry of `convert --json` and `bake --json`."""
+        return {"engine": self.engine.id, "status": self.status, "summary": self.summary()}
+
     def to_json(self) -> dict[str, Any]:
         """This engine's entry of `engines --json`."""
         return {
