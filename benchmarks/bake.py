@@ -141,7 +141,8 @@ def measure(scratch: Path, runs: int, layers: int) -> None:
     bake = [sys.executable, "-c", YARNCLI, "bake", str(source)]
     # --verify also bakes a small twin; that is a fixed cost and is left out by the library call.
     verify = (
-        "import sys; from pathlib import Path; from yarncli.bake.bake import prepare, write_copy; "
+        "import sys; from pathlib import Path; "
+        "from yarncli.baking.baking import prepare, write_copy; "
         "from yarncli.checkpoint.source import open_checkpoint; "
         "write_copy(prepare(open_checkpoint(sys.argv[1])), Path(sys.argv[2]), verify=True)"
     )

@@ -26,12 +26,12 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 
-from yarncli.evaluate.local import memory
-from yarncli.evaluate.local.load import LoadedModel, load_model, load_tokenizer
-from yarncli.evaluate.local.score import FastScorer
-from yarncli.evaluate.passkey import Grid, TextCodec
-from yarncli.evaluate.prompts import PasskeyPrompt, Wording
-from yarncli.evaluate.settings import LoadSettings
+from yarncli.evaluation.local import memory
+from yarncli.evaluation.local.load import LoadedModel, load_model, load_tokenizer
+from yarncli.evaluation.local.score import FastScorer
+from yarncli.evaluation.passkey import Grid, TextCodec
+from yarncli.evaluation.prompts import PasskeyPrompt, Wording
+from yarncli.evaluation.settings import LoadSettings
 
 DEMO = Path(__file__).resolve().parents[1] / "yarncli" / "demo" / "base"
 

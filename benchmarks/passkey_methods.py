@@ -12,10 +12,10 @@ from pathlib import Path
 
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.demo import write_demo
-from yarncli.evaluate.passkey import evaluate
-from yarncli.evaluate.report import summarise
-from yarncli.evaluate.variants import Override, overridden
-from yarncli.rope.plan import Target
+from yarncli.evaluation.passkey import evaluate
+from yarncli.evaluation.report import summarise
+from yarncli.evaluation.variants import Override, overridden
+from yarncli.planning.plan import Target
 
 LENGTHS = (256, 512, 1024, 2048)
 FACTOR = 8.0

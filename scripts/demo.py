@@ -12,8 +12,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from yarncli import console
-from yarncli.evaluate.passkey import evaluate
+from yarncli.cli import console
+from yarncli.evaluation.passkey import evaluate
 
 WINDOW = 256
 LENGTHS = [WINDOW * times for times in (1, 2, 4, 8)]

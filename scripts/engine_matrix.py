@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yarncli.jsontext import JsonText
-from yarncli.rope.config import read_rope
-from yarncli.rope.engines.intended import Intended
-from yarncli.rope.engines.registry import ENGINES, judge
-from yarncli.rope.engines.view import EngineView
-from yarncli.rope.plan import Target, make_plan
-from yarncli.rope.writing import Spelling, write_rope
+from yarncli.config.reading import read_rope
+from yarncli.engines.intended import Intended
+from yarncli.engines.registry import ENGINES, judge
+from yarncli.engines.verdict import EngineView
+from yarncli.jsontext.text import JsonText
+from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.writing import Spelling, write_rope
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "engines.md"
 
@@ -99,7 +99,7 @@ _SYMBOLS = {"exact": "✓", "differs": "≠", "ignores": "–", "refuses": "✗"
 _HEAD = """\
 # What each engine makes of a config
 
-Made from the rules in `yarncli/rope/engines/` by `make docs`; a test keeps it current. The same
+Made from the rules in `yarncli/engines/rules/` by `make docs`; a test keeps it current. The same
 rules answer `yarncli engines SOURCE` for a checkpoint of yours, with all numbers and launch lines.
 
 The transformers rules are compared with the libraries themselves in more than a thousand configs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yarncli.check.catalogue import RULES, explain
+from yarncli.rules.catalogue import RULES, explain
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "rules"
 

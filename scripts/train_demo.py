@@ -23,9 +23,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.convert.convert import prepare, write_copy
-from yarncli.evaluate.prompts import PromptBuilder, Wording
-from yarncli.rope.plan import Target
+from yarncli.conversion.conversion import prepare, write_copy
+from yarncli.evaluation.prompts import PromptBuilder, Wording
+from yarncli.planning.plan import Target
 
 WINDOW = 256
 FACTOR = 8.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from yarncli import console
+from yarncli.cli import console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +20,7 @@ def on_terminal(code, **environment):
     leader, follower = pty.openpty()
     base = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
     child = subprocess.Popen(
-        [sys.executable, "-c", "import time\nfrom yarncli import console\n" + code],
+        [sys.executable, "-c", "import time\nfrom yarncli.cli import console\n" + code],
         cwd=ROOT,
         env={**base, "TERM": "xterm", **environment},
         stdin=subprocess.DEVNULL,

@@ -9,13 +9,13 @@ import pytest
 from safetensors import safe_open
 
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.convert.convert import prepare
+from yarncli.conversion.conversion import prepare
 from yarncli.demo import write_demo
 from yarncli.errors import UsageError
-from yarncli.evaluate.passkey import evaluate
-from yarncli.evaluate.report import summarise
-from yarncli.evaluate.variants import Override, overridden
-from yarncli.rope.plan import Target
+from yarncli.evaluation.passkey import evaluate
+from yarncli.evaluation.report import summarise
+from yarncli.evaluation.variants import Override, overridden
+from yarncli.planning.plan import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_demo.py"

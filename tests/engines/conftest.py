@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from yarncli.rope.engines.reading import LoaderError, read_model
-from yarncli.rope.engines.registry import ENGINES
-from yarncli.rope.engines.view import EngineCrash
+from yarncli.engines.loaders import LoaderError, read_model
+from yarncli.engines.registry import ENGINES
+from yarncli.engines.verdict import EngineCrash
 
 FOLDER = Path(__file__).parent
 

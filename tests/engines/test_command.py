@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from yarncli.checkpoint.provenance import Provenance, Step
 from yarncli.cli.app import app
+from yarncli.config.reading import read_rope
+from yarncli.engines.intended import Intended
+from yarncli.engines.registry import ENGINES, get_engine, judge, misreadings
 from yarncli.errors import UsageError
-from yarncli.jsontext import JsonText
-from yarncli.rope.config import read_rope
-from yarncli.rope.engines.intended import Intended
-from yarncli.rope.engines.registry import ENGINES, get_engine, judge, misreadings
-from yarncli.rope.plan import Target, make_plan
-from yarncli.rope.writing import write_rope
+from yarncli.history import Provenance, Step
+from yarncli.jsontext.text import JsonText
+from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.writing import write_rope
 
 M4 = 1.138629436111989
 IDS = (

@@ -10,10 +10,10 @@ import math
 
 import pytest
 
-from yarncli.rope.engines import llama_cpp
-from yarncli.rope.engines.reading import LoaderError, read_model, version_5
-from yarncli.rope.engines.registry import ENGINES, judge
-from yarncli.rope.engines.view import EngineCrash
+from yarncli.engines.loaders import LoaderError, read_model, version_5
+from yarncli.engines.registry import ENGINES, judge
+from yarncli.engines.rules import llama_cpp
+from yarncli.engines.verdict import EngineCrash
 
 M4 = 1.138629436111989  # 0.1 · ln 4 + 1
 LLAMA = {
@@ -262,7 +262,7 @@ def test_the_keys_in_a_gguf_file(tmp_path):
 def test_every_architecture_name_is_one_that_gguf_knows():
     import gguf
 
-    from yarncli.rope.families import FAMILIES
+    from yarncli.config.families.table import FAMILIES
 
     names = {llama_cpp.architecture(name) for name in FAMILIES} - {None}
     assert names <= set(gguf.MODEL_ARCH_NAMES.values())

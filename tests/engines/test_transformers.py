@@ -87,7 +87,7 @@ def test_transformers_4_57_live(cases, problems):
 
 def test_no_engine_rule_imports_a_heavy_library():
     code = (
-        "import sys; import yarncli.rope.engines.registry; "
+        "import sys; import yarncli.engines.registry; "
         "print([m for m in ('torch', 'transformers', 'numpy', 'rich') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

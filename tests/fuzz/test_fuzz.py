@@ -14,19 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from yarncli.check.run import check_source, to_json
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.convert.convert import prepare
-from yarncli.describe.describe import describe
-from yarncli.describe.describe import to_json as description_to_json
+from yarncli.conversion.conversion import prepare
 from yarncli.errors import YarncliError
-from yarncli.rope.plan import Target
+from yarncli.inspection.description import describe
+from yarncli.inspection.description import to_json as description_to_json
+from yarncli.planning.plan import Target
+from yarncli.rules.run import check_source, to_json
 
 SHARD = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.json"
 METHODS = ("yarn", "ntk", "ntk-by-parts", "linear", "dynamic", "llama3")
 PUBLISHED: list[dict[str, Any]] = list(
-    json.loads((Path(__file__).parents[1] / "check" / "published.json").read_text()).values()
+    json.loads((Path(__file__).parents[1] / "rules" / "published.json").read_text()).values()
 )
 
 numbers = st.one_of(

@@ -16,7 +16,7 @@ from yarncli.checkpoint.files import SourceFile, kind_of, list_files
 from yarncli.checkpoint.output import output_errors, require_not_pending
 from yarncli.checkpoint.safetensors import Header, Index
 from yarncli.errors import CheckpointError, ConfigError, UsageError, WeightsError
-from yarncli.jsontext import JsonText
+from yarncli.jsontext.text import JsonText
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_SHARD_NAME = "model.safetensors"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from yarncli import console
+from yarncli.cli import console
 from yarncli.errors import YarncliError
 
 if TYPE_CHECKING:

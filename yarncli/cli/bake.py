@@ -95,7 +95,7 @@ def bake(
     yarn multiplies attention by a factor that engines compute in different ways, or not at all.
     In the weights it is the same everywhere. OUT appears whole or not at all.
     """
-    from yarncli.bake.bake import Options
+    from yarncli.baking.baking import Options
     from yarncli.cli import bake_run
 
     if recover:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yarncli import console
-from yarncli.bake import adapters
-from yarncli.bake import bake as library
-from yarncli.bake.adapters import AdapterBaking
-from yarncli.bake.bake import Baking, Options
-from yarncli.bake.view import edit_rows, edits_to_json, engine_views, to_json
+from yarncli.baking import adapters
+from yarncli.baking import baking as library
+from yarncli.baking.adapters import AdapterBaking
+from yarncli.baking.baking import Baking, Options
+from yarncli.baking.view import edit_rows, edits_to_json, engine_views, to_json
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import open_checkpoint
+from yarncli.cli import console
 from yarncli.cli.engines_view import warn_of
 from yarncli.cli.fetching import fetch
 from yarncli.errors import UnsupportedArchitectureError, UsageError
@@ -116,7 +116,7 @@ def _check_twin(baking: Baking, run: Run) -> dict[str, Any]:
     if run.options.layout is None and not run.verify:
         return {}
     require_extra("The check on a small random model", "torch", "transformers")
-    from yarncli.bake import twin
+    from yarncli.baking import twin
 
     found = twin.check_layout(baking)
     return {"twin": {"unbaked": found.without, "baked": found.baked}}
@@ -153,7 +153,7 @@ def write_copy(
 
 def _compare(baking: Baking, out: Path, text: str) -> dict[str, Any]:
     require_extra("--verify-logits", "torch", "transformers")
-    from yarncli.bake.twin import compare_logits
+    from yarncli.baking.twin import compare_logits
 
     directory = baking.checkpoint.directory
     assert directory is not None

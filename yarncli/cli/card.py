@@ -42,7 +42,7 @@ def card(
 
     The card that is there is kept; only the part between the yarncli marks is renewed.
     """
-    from yarncli import console
+    from yarncli.cli import console
     from yarncli.cli.push_run import write_card
 
     console.print_text(write_card(path, name, results, base_model, licence))

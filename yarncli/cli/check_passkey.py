@@ -140,7 +140,7 @@ def check_passkey(
     verdicts are those of greedy decoding.
     """
     from yarncli.cli import check_passkey_run as run
-    from yarncli.evaluate.settings import LoadSettings
+    from yarncli.evaluation.settings import LoadSettings
 
     report = run.measure(
         model,

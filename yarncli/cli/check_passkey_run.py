@@ -9,19 +9,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yarncli import console
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.cli import console
 from yarncli.cli.check_passkey_view import LiveGrid, print_results
 from yarncli.cli.fetching import fetch
 from yarncli.cli.options import parse_length
 from yarncli.errors import UsageError
-from yarncli.evaluate import run
-from yarncli.evaluate.passkey import Decode, Grid, TextCodec, make_codec
-from yarncli.evaluate.prompts import KeyKind, Wording
-from yarncli.evaluate.report import Cell, Report, ResultFile, refuse_existing
-from yarncli.evaluate.server import Server, ServerSettings, ServerTokenizer
-from yarncli.evaluate.settings import LoadSettings
-from yarncli.evaluate.variants import (
+from yarncli.evaluation import run
+from yarncli.evaluation.passkey import Decode, Grid, TextCodec, make_codec
+from yarncli.evaluation.prompts import KeyKind, Wording
+from yarncli.evaluation.report import Cell, Report, ResultFile, refuse_existing
+from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
+from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.variants import (
     Choice,
     Variant,
     choose_variants,

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
 
-from yarncli import console
-from yarncli.evaluate.passkey import Grid
-from yarncli.evaluate.prompts import depths
-from yarncli.evaluate.report import Cell, LengthResult, Report
+from yarncli.cli import console
+from yarncli.evaluation.passkey import Grid
+from yarncli.evaluation.prompts import depths
+from yarncli.evaluation.report import Cell, LengthResult, Report
 
 _EVERY = 0.1  # seconds between redraws
 _SIDE_BY_SIDE = 3  # settings that fit beside each other on 80 columns

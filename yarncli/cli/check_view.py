@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yarncli import console
-from yarncli.check.catalogue import RULES, explain
-from yarncli.check.finding import Finding, Rule
-from yarncli.check.run import Report, check_source, findings_of, place_of, to_json
+from yarncli.cli import console
 from yarncli.errors import CheckFailed, UsageError
+from yarncli.rules.catalogue import RULES, explain
+from yarncli.rules.finding import Finding, Rule
+from yarncli.rules.run import Report, check_source, findings_of, place_of, to_json
 
 
 def print_rule(name: str) -> None:
@@ -36,7 +36,7 @@ def check_all(
     """
     ignored = {_rule(name).id for name in ignore}
     if engines:
-        from yarncli.rope.engines.registry import get_engine
+        from yarncli.engines.registry import get_engine
 
         engines = [get_engine(name).id for name in engines]
     if not paths:

@@ -86,8 +86,8 @@ def convert(
     """
     from yarncli.checkpoint.source import open_checkpoint
     from yarncli.cli import convert_run
-    from yarncli.convert.convert import prepare
-    from yarncli.rope.plan import Target
+    from yarncli.conversion.conversion import prepare
+    from yarncli.planning.plan import Target
 
     checkpoint = open_checkpoint(source)
     if undo:
@@ -119,7 +119,7 @@ def convert(
     )
     convert_run.check_out(conversion, run)
     if bake:
-        from yarncli.cli import convert_bake  # numpy comes with it
+        from yarncli.cli import convert_bake
 
         convert_bake.convert(conversion, run, engines=engines, json=json)
     else:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yarncli import console
-from yarncli.bake.bake import Options, prepare
-from yarncli.bake.view import to_json
-from yarncli.cli import bake_run, convert_run
-from yarncli.convert.convert import Conversion
+from yarncli.baking.baking import Options, prepare
+from yarncli.baking.view import to_json
+from yarncli.cli import bake_run, console, convert_run
+from yarncli.conversion.conversion import Conversion
 
 
 def convert(

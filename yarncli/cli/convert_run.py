@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yarncli import console
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.cli import console
 from yarncli.cli.engines_view import warn_of
 from yarncli.cli.fetching import fetch
-from yarncli.convert import convert as library
-from yarncli.convert.convert import Conversion, Weights, files_to_carry
+from yarncli.conversion import conversion as library
+from yarncli.conversion.conversion import Conversion, Weights, files_to_carry
+from yarncli.engines.intended import Intended
+from yarncli.engines.registry import judge
+from yarncli.engines.verdict import EngineView
 from yarncli.errors import UsageError
-from yarncli.rope.engines.intended import Intended
-from yarncli.rope.engines.registry import judge
-from yarncli.rope.engines.view import EngineView
-from yarncli.rope.fields import FieldChange
+from yarncli.jsontext.changes import FieldChange
 
 SCHEMA = 1
 

@@ -25,7 +25,7 @@ def demo(
     It retrieves a passkey within its window of 256 tokens and fails far beyond it, so every
     example of the documentation can be tried offline in seconds.
     """
-    from yarncli import console
+    from yarncli.cli import console
     from yarncli.demo import write_demo
 
     write_demo(output, tuned=tuned)

@@ -33,8 +33,8 @@ def engines(
 
     What is meant comes from yarncli.json if there is one, else from what transformers 5 reads.
     """
-    from yarncli import console
     from yarncli.checkpoint.source import open_checkpoint
+    from yarncli.cli import console
     from yarncli.cli.engines_view import explained, judged, show, to_json
 
     ids = [explain] if explain else engine or []

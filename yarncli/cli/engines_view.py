@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from yarncli import console
-from yarncli.checkpoint.provenance import read_provenance
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.rope.engines.intended import Intended
-from yarncli.rope.engines.registry import get_engine, judge
-from yarncli.rope.engines.view import SCHEMA, EngineView, ScopeView
+from yarncli.cli import console
+from yarncli.engines.intended import Intended
+from yarncli.engines.registry import get_engine, judge
+from yarncli.engines.verdict import SCHEMA, EngineView, ScopeView
+from yarncli.history import read_provenance
 
 
 @dataclass(frozen=True, slots=True)

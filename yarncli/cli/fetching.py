@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from yarncli import console
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.cli import console
 
 
 def fetch(checkpoint: Checkpoint, names: tuple[str, ...] | None = None) -> Checkpoint:

@@ -38,11 +38,11 @@ def inspect(
     Reads the config, the tokenizer config and the shard headers, never weights. With --method,
     --length or --factor it previews a conversion and writes nothing.
     """
-    from yarncli import console
     from yarncli.checkpoint.source import open_checkpoint
+    from yarncli.cli import console
     from yarncli.cli.inspect_view import show
-    from yarncli.describe.describe import describe, to_json
-    from yarncli.rope.plan import Target
+    from yarncli.inspection.description import describe, to_json
+    from yarncli.planning.plan import Target
 
     asked = length is not None or factor is not None or method is not None
     target = Target(method or "yarn", length, factor) if asked else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from yarncli import console
-from yarncli.describe.describe import Description, dimensions
-from yarncli.rope.config import Scope
+from yarncli.cli import console
+from yarncli.config.reading import Scope
+from yarncli.inspection.description import Description, dimensions
+from yarncli.planning.plan import window_of
 from yarncli.rope.methods import KEEPS_MAX
-from yarncli.rope.plan import window_of
 
 
 def show(description: Description, *, table: bool) -> None:

@@ -23,8 +23,8 @@ def plot(
     ] = Path("passkey.png"),
 ) -> None:
     """Draw saved check-passkey runs: a heatmap each, and their accuracy over length."""
-    from yarncli import console
-    from yarncli.evaluate.report import read_report
+    from yarncli.cli import console
+    from yarncli.evaluation.report import read_report
     from yarncli.figures.passkey import plot_passkey
 
     plot_passkey([read_report(path) for path in results], out)

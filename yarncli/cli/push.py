@@ -77,7 +77,7 @@ def push(
     it stopped. The address of the commit or pull request is all that is printed on stdout.
     """
     from yarncli.cli import push_run as run
-    from yarncli.publish.local import Options
+    from yarncli.publishing.local import Options
 
     chosen = Options(
         public=public, create_pr=create_pr, config_only=config_only, allow_pickle=allow_pickle,

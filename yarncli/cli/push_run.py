@@ -10,19 +10,19 @@ from typing import Any
 
 import typer
 
-from yarncli import console
 from yarncli.checkpoint.source import open_checkpoint
+from yarncli.cli import console
 from yarncli.errors import CheckFailed, UsageError
-from yarncli.evaluate.report import Report, read_report
+from yarncli.evaluation.report import Report, read_report
 from yarncli.hub.writing import Commit
-from yarncli.publish import card as cards
-from yarncli.publish.card import CardRequest
-from yarncli.publish.local import MAIN, Local, Options, prepare_local
-from yarncli.publish.plan import PushPlan, make_plan
-from yarncli.publish.preflight import told
-from yarncli.publish.push import carry_out
-from yarncli.publish.record import origin_of, steps_of
-from yarncli.publish.section import HEATMAP
+from yarncli.publishing import card as cards
+from yarncli.publishing.card import CardRequest
+from yarncli.publishing.local import MAIN, Local, Options, prepare_local
+from yarncli.publishing.plan import PushPlan, make_plan
+from yarncli.publishing.preflight import told
+from yarncli.publishing.push import carry_out
+from yarncli.publishing.record import origin_of, steps_of
+from yarncli.publishing.section import HEATMAP
 
 SCHEMA = 1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import OutputError, UsageError
-from yarncli.evaluate.report import Cell, Report, summarise
+from yarncli.evaluation.report import Cell, Report, summarise
 from yarncli.extras import require_extra
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.output import output_errors
-from yarncli.describe.describe import Description, Dimension, dimensions
+from yarncli.config.reading import Scope
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
-from yarncli.rope.config import Scope
+from yarncli.inspection.description import Description, Dimension, dimensions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,46 @@
+"""Whatever the shapes: only the rows that were announced change, and all of them."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yarncli.baking.arithmetic import Selection
+from yarncli.baking.edits import TensorEdit
+from yarncli.checkpoint.safetensors import Header, TensorInfo
+
+
+@st.composite
+def selections(draw):
+    period = draw(st.integers(1, 12))
+    start = draw(st.integers(0, period - 1))
+    stop = draw(st.integers(start + 1, period))
+    windows = [(start, stop)]
+    if stop < period - 1 and draw(st.booleans()):
+        windows.append((stop + 1, period))
+    begin = draw(st.integers(0, 5))
+    end = begin + period * draw(st.integers(1, 4))
+    return Selection(period, tuple(windows), begin, end, draw(st.integers(1, 5)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(selections(), st.integers(0, 3), st.integers(0, 40))
+def test_patches_touch_the_selected_rows_only(chosen, below, before):
+    rows = chosen.end + below
+    nbytes = rows * chosen.width * 4
+    info = TensorInfo("t", "F32", (rows, chosen.width), (before, before + nbytes))
+    edit = TensorEdit("t", "s", info, chosen, 2.0, 2, 0.0, 0, "t", "t", chosen, rows, False)
+    file = bytearray(
+        b"\x07" * (8 + before) + np.ones(rows * chosen.width, "<f4").tobytes() + b"\x07"
+    )
+    header = Header({"t": info}, {}, 8, len(file))
+    for patch in edit.patches(header):
+        for offset, length in patch.pieces():
+            file[offset : offset + length] = patch.apply(bytes(file[offset : offset + length]))
+    values = np.frombuffer(bytes(file[8 + before : 8 + before + nbytes]), "<f4")
+    wanted = np.ones((rows, chosen.width), "<f4")
+    for start in range(chosen.begin, chosen.end, chosen.period):
+        for first, last in chosen.windows:
+            wanted[start + first : start + last] = 2.0
+    assert np.array_equal(values.reshape(rows, chosen.width), wanted)
+    assert set(file[: 8 + before] + file[-1:]) == {7}
+    assert edit.nbytes == int((wanted == 2.0).sum()) * 4

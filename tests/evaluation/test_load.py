@@ -1,0 +1,276 @@
+"""Loading: nothing that comes with a checkpoint changes a verdict or runs unasked."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from yarncli.errors import CheckpointError, UsageError
+from yarncli.evaluation.local import memory
+from yarncli.evaluation.local.greedy import greedy_text
+from yarncli.evaluation.local.load import choose_dtype, load_model, load_tokenizer
+from yarncli.evaluation.local.rotary import rope_frozen_at
+from yarncli.evaluation.passkey import Grid, local_cells
+from yarncli.evaluation.settings import LoadSettings
+
+
+@pytest.fixture
+def copy(tmp_path, demo):
+    for file in demo.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+
+    def edit(name, **values):
+        path = tmp_path / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        return tmp_path
+
+    return edit
+
+
+def test_sampling_defaults_do_not_matter(copy, demo, codec):
+    directory = copy(
+        "generation_config.json", do_sample=True, temperature=5.0, top_k=3, repetition_penalty=1.9,
+        min_new_tokens=9, bad_words_ids=[[20]], max_length=20,
+    )  # fmt: skip
+    grid = Grid((256,), depths=3, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+    wild, plain = (load_model(d, LoadSettings()) for d in (directory, demo))
+    said = [[greedy_text(m, p, codec.decode) for p in prompts] for m in (wild, plain)]
+    assert said[0] == said[1]
+
+
+def test_remote_code_is_not_run(copy):
+    directory = copy("config.json", auto_map={"AutoModelForCausalLM": "evil.Model"})
+    (directory / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(CheckpointError, match="--trust-remote-code"):
+        load_model(directory, LoadSettings())
+    directory = copy("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]})
+    with pytest.raises(CheckpointError, match="--trust-remote-code"):
+        load_tokenizer(directory)
+
+
+def test_a_config_can_be_tried_without_writing_it(demo):
+    config = json.loads((demo / "config.json").read_text())
+    config["rope_scaling"] = {"type": "linear", "factor": 2.0}
+    loaded = load_model(demo, LoadSettings(), config=config)
+    plain = AutoModelForCausalLM.from_pretrained(demo)
+    rotary, before = loaded.model.model.rotary_emb, plain.model.rotary_emb
+    assert torch.allclose(rotary.inv_freq * 2, before.inv_freq)
+    assert loaded.dtype == torch.float32
+
+
+def test_auto_dtype_is_the_checkpoint_s_own_except_on_a_cpu():
+    config = {"torch_dtype": "float16"}
+    assert choose_dtype("auto", torch.device("cpu"), config) == torch.float32
+    assert choose_dtype("auto", torch.device("cuda"), config) == torch.float16
+    assert choose_dtype("auto", torch.device("cuda"), {"text_config": {"dtype": "bfloat16"}}) == (
+        torch.bfloat16
+    )
+    with pytest.raises(UsageError, match="--dtype must be"):
+        choose_dtype("float8", torch.device("cpu"), config)
+
+
+@pytest.mark.parametrize("device", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there(demo, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UsageError, match=f"--device {device} cannot be used"):
+        load_model(demo, LoadSettings(device=device))
+
+
+def test_no_tokenizer(copy, tmp_path):
+    copy("config.json")
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(CheckpointError, match="--tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_damaged_weights(copy):
+    directory = copy("config.json")
+    (directory / "model.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_model(directory, LoadSettings())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_hidden_layers": 4}, "lacks 9 tensors of its model, such as model.layers.3.input"),
+        ({"vocab_size": 600}, r"embed_tokens.weight of shape \[512, 128\] where .* \[600, 128\]"),
+        ({"hidden_size": 130}, "cannot be loaded: .*hidden size \\(130\\) is not a multiple"),
+        ({"hidden_act": "magic"}, "cannot be loaded: .*magic"),
+        ({"model_type": "magic"}, "cannot be loaded: .*magic"),
+    ],
+)
+def test_weights_that_do_not_belong_to_the_config(copy, values, message):
+    """transformers would make up random weights, or say so only in its log."""
+    with pytest.raises(CheckpointError, match=message):
+        load_model(copy("config.json", **values), LoadSettings())
+
+
+def test_tensors_without_a_place_are_told(copy, codec):
+    directory = copy("config.json", num_hidden_layers=2)
+    grid = Grid((256,), depths=1, trials=1)
+    told = []
+    prompts = grid.prompts(codec.builder(grid))
+    list(local_cells(directory, prompts, settings=LoadSettings(), codec=codec,
+                     on_caveat=told.append))  # fmt: skip
+    assert len(told) == 1
+    assert "has 9 tensors that its model does not use, such as model.layers.2.input" in told[0]
+
+
+def test_another_attention_is_really_taken(demo, codec, monkeypatch):
+    from transformers.models.llama import modeling_llama
+
+    grid = Grid((256,), depths=2, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+    plain, calls, told = modeling_llama.eager_attention_forward, [], []
+    monkeypatch.setattr(
+        modeling_llama, "eager_attention_forward", lambda *a, **k: calls.append(1) or plain(*a, **k)
+    )
+    run = {"codec": codec, "on_caveat": told.append}
+    fast = list(local_cells(demo, prompts, settings=LoadSettings(), **run))
+    assert (calls, told) == ([], [])
+    eager = LoadSettings(attn_implementation="eager")
+    assert list(local_cells(demo, prompts, settings=eager, **run)) == fast
+    assert len(calls) >= 2 * 3
+    assert "as --attn-implementation eager does" in told[0]
+
+
+def test_no_adapter_where_one_is_named(demo, tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no adapter_config\.json"):
+        load_model(demo, LoadSettings(adapter=str(tmp_path)))
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_model(demo, LoadSettings(adapter=str(tmp_path)))
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
+def test_an_adapter_changes_the_model(copy, demo, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(demo, dtype=torch.float32),
+        LoraConfig(r=2, target_modules=["o_proj"], init_lora_weights=False),
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    settings = LoadSettings(adapter=str(tmp_path / "adapter"))
+    ids = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        found = load_model(demo, settings).model(ids).logits
+        assert torch.allclose(found, model(ids).logits, atol=1e-3)
+        assert not torch.allclose(found, load_model(demo, LoadSettings()).model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("rope", "length"),
+    [
+        ({"rope_type": "dynamic", "factor": 4.0}, 777),
+        ({"rope_type": "dynamic", "factor": 4.0}, 100),
+        (
+            {
+                "rope_type": "longrope", "original_max_position_embeddings": 256,
+                "short_factor": [1.0] * 16, "long_factor": [3.0] * 16, "factor": 8.0,
+            },
+            300,
+        ),
+    ],
+)  # fmt: skip
+def test_frozen_frequencies_are_those_of_one_fresh_forward(scaled, rope, length):
+    model = AutoModelForCausalLM.from_pretrained(
+        scaled(rope, 2048 if "factor" not in rope else 256)
+    )
+    rotary = model.model.rotary_emb
+    rotary(torch.zeros(1), torch.tensor([[length - 1]]))
+    expected = rotary.inv_freq.clone()
+    rotary(torch.zeros(1), torch.tensor([[1999]]))  # something longer in between
+    with rope_frozen_at(model, length):
+        rotary(torch.zeros(1), torch.tensor([[5]]))
+        assert torch.equal(rotary.inv_freq, expected)
+        rotary(torch.zeros(1), torch.tensor([[1500]]))
+        assert torch.equal(rotary.inv_freq, expected)
+    assert rotary.rope_type == rope["rope_type"]
+
+
+def test_estimated_cache_is_what_transformers_allocates():
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+             "intermediate_size": 96, "vocab_size": 64}  # fmt: skip
+    gqa = {"head_dim": 24, "num_key_value_heads": 2}
+    mla = {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 16,
+           "qk_rope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 3}  # fmt: skip
+    for model_type, extra in (("llama", gqa), ("gpt_neox", {}), ("deepseek_v3", mla)):
+        config = AutoConfig.for_model(model_type, **{**sizes, **extra})
+        cache = DynamicCache()
+        AutoModelForCausalLM.from_config(config)(
+            torch.ones(1, 50, dtype=int), past_key_values=cache
+        )
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+        cpu = torch.device("cpu")
+        found = memory.estimate(config.to_dict(), 1000, 50, torch.float32, cpu)
+        assert found.kv_cache == held, model_type
+        assert found.weights == 4000
+
+
+def test_what_cannot_fit_is_refused_before_loading(demo, codec, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 3_000_000)
+    grid = Grid((2048,), depths=1, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+    with pytest.raises(UsageError, match=r"needs about 0\.\d GB .* 0\.0 GB are free on cpu"):
+        next(local_cells(demo, prompts, settings=LoadSettings(), codec=codec, parameters=650_112))
+
+
+def test_a_chunk_bounds_what_is_held_beside_the_cache():
+    """Llama-3-8B's sizes; 0.2 of the cache, as the module says."""
+    llama = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": 8, "intermediate_size": 14336}  # fmt: skip
+    for device in ("cpu", "cuda"):
+        found = memory.estimate(llama, 8_030_261_248, 131072, torch.bfloat16, torch.device(device))
+        assert found.weights == 16_060_522_496
+        assert found.kv_cache == 131072 * 131072  # 128 kB a token
+        # Where attention needs a mask, one layer's keys and values are repeated for 32 heads.
+        repeated = 0 if device == "cpu" else 2 * 32 * 128 * 131072 * 2
+        assert 0.05 < (found.working - repeated) / found.kv_cache <= 0.2
+    whole = memory.estimate(llama, 0, 131072, torch.bfloat16, torch.device("cpu"), whole=True)
+    assert whole.chunk == 131072
+    assert whole.working > found.kv_cache
+
+
+def test_memory_that_runs_out_is_told(demo, codec):
+    """In a process whose address space is bounded once everything is loaded."""
+    script = """
+import resource, sys
+from pathlib import Path
+from yarncli.errors import UsageError
+from yarncli.evaluation.local import load
+from yarncli.evaluation.passkey import Grid, local_cells, make_codec
+from yarncli.evaluation.settings import LoadSettings
+
+demo = Path(sys.argv[1])
+codec = make_codec(demo, False)
+grid = Grid((16384,), depths=1, trials=1)
+prompts = grid.prompts(codec.builder(grid))
+loaded = load.load_model(demo, LoadSettings())
+
+def bounded(*arguments, **options):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 20_000_000, used + 20_000_000))
+    return loaded
+
+load.load_model = bounded
+try:
+    list(local_cells(demo, prompts, settings=LoadSettings(), codec=codec))
+except UsageError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, demo], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Memory ran out with prompts of up to 16,384 tokens." in done.stdout

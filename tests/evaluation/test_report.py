@@ -1,0 +1,197 @@
+"""Intervals, the JSON contract, and the file that survives an interruption."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
+from yarncli.evaluation.report import (
+    Cell,
+    Report,
+    ResultFile,
+    read_report,
+    summarise,
+    wilson_interval,
+)
+from yarncli.evaluation.run import require_accuracy
+
+SETTINGS = {"model": "m", "seed": 0, "device": "cpu", "variants": {"as it is": {}, "control": {}}}
+
+
+def cell(length, trial, correct, depth=0.5):
+    return Cell(length, depth, trial, "12345", " 12345", correct)
+
+
+@pytest.mark.parametrize(
+    ("correct", "trials", "low", "high"),
+    [
+        # statsmodels.stats.proportion.proportion_confint(method="wilson")
+        (0, 10, 0.0, 0.27753279964),
+        (5, 10, 0.23659309051, 0.76340690949),
+        (10, 10, 0.72246720036, 1.0),
+        (81, 263, 0.25528838, 0.36621006),
+    ],
+)
+def test_wilson_interval(correct, trials, low, high):
+    assert wilson_interval(correct, trials) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_accuracy_is_per_length():
+    cells = [cell(512, 0, True), cell(256, 0, True), cell(512, 1, False), cell(256, 1, True)]
+    results = summarise(cells)
+    assert [(r.length, r.accuracy, r.trials) for r in results] == [(256, 1.0, 2), (512, 0.5, 2)]
+
+
+def test_json_contract():
+    report = Report(SETTINGS, {"as it is": [cell(256, 0, True)], "control": [cell(256, 0, False)]})
+    document = json.loads(json.dumps(report.to_json()))
+    assert document["schema_version"] == 1
+    (length,) = document["lengths"]
+    assert {"length", "accuracy", "interval", "trials"} == set(length)
+    assert length["accuracy"] == 1.0
+    assert document["cells"] == [
+        {"length": 256, "depth": 0.5, "trial": 0, "key": "12345", "text": " 12345",
+         "correct": True}
+    ]  # fmt: skip
+    assert document["settings"]["model"] == "m"
+    assert document["variants"]["control"]["lengths"][0]["accuracy"] == 0.0
+
+
+def test_a_torn_file_goes_on_where_it_was_whole(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with ResultFile(path, SETTINGS, resume=False) as file:
+        file.add("as it is", cell(256, 0, True))
+        file.add("as it is", cell(256, 1, False))
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:-5])
+    with ResultFile(path, SETTINGS, resume=True) as file:
+        assert file.done == {"as it is": [cell(256, 0, True)], "control": []}
+        file.add("as it is", cell(256, 1, False))
+    assert path.read_bytes() == whole
+    assert read_report(path).cells["as it is"] == [cell(256, 0, True), cell(256, 1, False)]
+
+
+def test_a_file_torn_in_its_first_line_is_refused_and_an_empty_one_begun(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with ResultFile(path, SETTINGS, resume=False) as file:
+        file.add("as it is", cell(256, 0, True))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:7])
+    with pytest.raises(CheckpointError, match="not a result file"):
+        ResultFile(path, SETTINGS, resume=True)
+    path.write_bytes(b"")
+    with ResultFile(path, SETTINGS, resume=True) as file:
+        file.add("as it is", cell(256, 0, True))
+    assert path.read_bytes() == whole
+
+
+def test_a_run_without_an_answer_leaves_no_file(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with ResultFile(path, SETTINGS, resume=True) as file:
+        assert path.exists()
+        assert file.done == {}
+    assert not path.exists()
+    with ResultFile(path, SETTINGS, resume=True) as file:
+        file.add("as it is", cell(256, 0, True))
+    whole = path.read_bytes()
+    with ResultFile(path, SETTINGS, resume=True):
+        pass
+    assert path.read_bytes() == whole
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from yarncli.errors import OutputError
+from yarncli.evaluation.report import Cell, ResultFile
+
+path = Path(sys.argv[1])
+before, room = int(sys.argv[2]), int(sys.argv[3])
+try:
+    with ResultFile(path, {"seed": 0}, resume=True) as file:
+        for trial in range(before):
+            file.add("x", Cell(256, 0.5, trial, "12345", "", True))
+        # From here on the system takes no more bytes than this, as on a disk that fills up.
+        size = path.stat().st_size + room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        file.add("x", Cell(256, 0.5, before, "12345", "", True))
+except OutputError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("room", [0, 20])
+def test_a_full_disk_keeps_what_is_complete(tmp_path, room):
+    path = tmp_path / "run.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, path, "2", str(room)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 6, done.stderr
+    assert "Cannot write" in done.stdout
+    assert not done.stderr
+    assert len(read_report(path).cells["x"]) == 2
+    with ResultFile(path, {"seed": 0}, resume=True) as file:
+        file.add("x", cell(256, 2, True))
+    assert [c.trial for c in read_report(path).cells["x"]] == [0, 1, 2]
+
+
+def test_resume_refuses_other_settings_but_not_another_device(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with ResultFile(path, SETTINGS, resume=False) as file:
+        file.add("as it is", cell(256, 0, True))
+    ResultFile(path, {**SETTINGS, "device": "cuda"}, resume=True).close()
+    with pytest.raises(UsageError, match=r"other settings \(seed: 0 there, 1 now\)"):
+        ResultFile(path, {**SETTINGS, "seed": 1}, resume=True)
+    with pytest.raises(UsageError, match="--resume"):
+        ResultFile(path, SETTINGS, resume=False)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not json\n",
+        b"[]\n",
+        b'{"schema_version": 2, "settings": {}}\n',
+        b'{"schema_version": 1, "settings": {}}\n{"variant": "x"}\n',
+        b'{"schema_version": 1, "settings": {}}\n{"variant": "x", "length": "256", "depth": 0.5, '
+        b'"trial": 0, "key": "1", "text": "", "correct": true}\n',
+        b"\xff\xfe\n",
+    ],
+)
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a result file"):
+        read_report(path)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    with pytest.raises(OutputError):
+        ResultFile(tmp_path / "no" / "run.jsonl", SETTINGS, resume=False)
+
+
+def test_the_gate_names_every_length_and_setting_that_is_too_low():
+    good = [cell(256, 0, True)]
+    low = [cell(256, 0, True), cell(512, 0, True), cell(512, 1, False), cell(1024, 0, False)]
+    require_accuracy(Report(SETTINGS, {"as it is": good}), 1.0)
+    with pytest.raises(CheckFailed, match=r"is below 0\.75: 0\.50 at 512, 0\.00 at 1,024\."):
+        require_accuracy(Report(SETTINGS, {"as it is": low}), 0.75)
+    with pytest.raises(CheckFailed, match=r"below 0\.75: yarn 0\.50 at 512, .*; ntk 0\.50 at"):
+        require_accuracy(Report(SETTINGS, {"none": low, "yarn": low, "ntk": low}), 0.75)
+
+
+def test_the_gate_lets_what_is_only_compared_with_be_low():
+    good, bad = [cell(512, 0, True)], [cell(512, 0, False)]
+    require_accuracy(Report(SETTINGS, {"none": bad, "yarn": good, "control": bad}), 1.0)
+    with pytest.raises(CheckFailed):  # alone, it is what is judged
+        require_accuracy(Report(SETTINGS, {"none": bad}), 0.5)
+
+
+def test_no_accuracy_reaches_a_minimum_that_is_no_number():
+    with pytest.raises(CheckFailed):
+        require_accuracy(Report(SETTINGS, {"as it is": [cell(512, 0, True)]}), float("nan"))

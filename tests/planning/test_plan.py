@@ -1,0 +1,201 @@
+"""Plans: the numbers of design §5 and the refusals, on the fields of published configs."""
+
+import math
+
+import pytest
+
+from yarncli.config.reading import read_rope
+from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
+from yarncli.planning.plan import Target, factor_for, make_plan, window_of
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+}
+QWEN3 = {
+    **LLAMA,
+    "model_type": "qwen3",
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1000000,
+}
+LLAMA31 = {
+    **LLAMA,
+    "max_position_embeddings": 131072,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}
+DEEPSEEK = {
+    "model_type": "deepseek_v3",
+    "max_position_embeddings": 163840,
+    "num_hidden_layers": 2,
+    "qk_rope_head_dim": 64,
+    "rope_theta": 10000,
+    "rope_scaling": {
+        "type": "yarn",
+        "factor": 40,
+        "original_max_position_embeddings": 4096,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+    },
+}
+QWEN_VL = {
+    "model_type": "qwen2_5_vl",
+    "text_config": {
+        **LLAMA,
+        "model_type": "qwen2_5_vl_text",
+        "max_position_embeddings": 32768,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    },
+}
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "max_position_embeddings": 32768,
+    "head_dim": 256,
+    "num_hidden_layers": 6,
+    "rope_theta": 1000000,
+    "rope_local_base_freq": 10000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+}
+
+
+def plan(config, method="yarn", length=None, factor=None, original=None, **fields):
+    rope = read_rope(config, original_length=original)
+    options = {k: fields.pop(k) for k in list(fields) if k not in ("rescale", "replace_scaling")}
+    return make_plan(rope, Target(method, length, factor, options=options, **fields))
+
+
+def test_yarn_extends_the_maximum_and_says_where_the_original_came_from():
+    found = plan(LLAMA, length=32768)
+    (scope,) = found.scopes
+    assert (found.factor, found.max_position_embeddings) == (4.0, 32768)
+    assert found.original_source == "max_position_embeddings"
+    assert scope.after.original_max_position_embeddings == 8192
+    assert scope.after.attention_factor is None
+    assert scope.after.effective_attention_factor() == pytest.approx(1.138629, rel=1e-6)
+
+
+def test_qwen3_was_trained_with_32768_tokens():
+    found = plan(QWEN3, length=131072)
+    assert found.factor == 4.0
+    assert found.original_length == 32768
+    assert "known original" in found.original_source
+
+
+def test_ntk_changes_the_base_alone():
+    (scope,) = plan(LLAMA, "ntk", factor=4).scopes
+    assert scope.after.rope_type == "default"
+    assert scope.after.rope_theta == pytest.approx(500000 * 4 ** (128 / 126), rel=1e-12)
+    assert scope.after.max_position_embeddings == 32768
+
+
+@pytest.mark.parametrize("method", ["linear", "dynamic"])
+def test_linear_and_dynamic_leave_the_maximum(method):
+    found = plan(LLAMA, method, factor=4)
+    assert (found.length, found.max_position_embeddings) == (32768, 8192)
+    (scope,) = found.scopes
+    assert scope.after.max_position_embeddings == 8192
+    assert scope.after.original_max_position_embeddings is None
+
+
+def test_dynamic_takes_a_factor_of_one():
+    (scope,) = plan(LLAMA, "dynamic", factor=1).scopes
+    assert scope.after.factor == 1.0
+
+
+@pytest.mark.parametrize(
+    ("config", "extra", "fields"),
+    [
+        (LLAMA, {}, {"attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}),
+        (QWEN_VL, {"attn_factor": 1 / (0.1 * math.log(4) + 1), "mrope_section": [16, 24, 24]},
+         {"attention_factor": 1.0, "mscale": None, "mscale_all_dim": None}),
+    ],
+    ids=["plain", "mrope"],
+)  # fmt: skip
+def test_by_parts_is_yarn_without_its_temperature(config, extra, fields):
+    (scope,) = plan(config, "ntk-by-parts", factor=4).scopes
+    assert {name: getattr(scope.after, name) for name in fields} == fields
+    assert dict(scope.after.extra) == extra
+    assert scope.after.effective_attention_factor() == 1.0
+    assert scope.after.inv_freq() == plan(config, "yarn", factor=4).scopes[0].after.inv_freq()
+
+
+def test_only_the_scope_past_the_window_is_extended():
+    found = plan(GEMMA3, factor=2)
+    assert [scope.name for scope in found.scopes] == ["full_attention"]
+
+
+def test_a_fractional_product_rounds_the_length_down():
+    found = plan(QWEN3, factor=1.3)
+    assert found.length == 42598
+    assert int(found.factor * 32768) == 42598
+    assert any("not whole" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("original", [2048, 4096, 8191, 32768])
+def test_the_length_is_the_integer_truth(original):
+    for length in range(original, original * 9, 997):
+        assert int(factor_for(length, original) * original) == length
+
+
+def test_rescaling_keeps_every_setting_of_the_method():
+    found = plan(DEEPSEEK, length=327680, rescale=True)
+    (scope,) = found.scopes
+    assert scope.after.factor == 80.0
+    assert scope.after.original_max_position_embeddings == 4096
+    assert (scope.after.mscale, scope.after.mscale_all_dim) == (1.0, 1.0)
+    llama3 = plan(LLAMA31, length=262144, rescale=True)
+    assert llama3.scopes[0].after.factor == 16.0
+    linear = {**LLAMA, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    assert window_of(read_rope(linear)) == 16384
+    found = plan(linear, length=32768, rescale=True)
+    assert (found.scopes[0].after.factor, found.max_position_embeddings) == (4.0, 8192)
+
+
+def test_replacing_a_scaling_says_how_far_the_frequencies_move():
+    found = plan(LLAMA31, length=262144, original=8192, replace_scaling=True)
+    assert found.factor == 32.0
+    assert any("frequencies change by" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "error", "message"),
+    [
+        (LLAMA, {"length": 8192}, CheckpointError, "already reads 8,192"),
+        (LLAMA31, {"length": 262144}, CheckpointError, "--rescale --length 262144.*--replace-sc"),
+        (LLAMA, {"length": 9000, "factor": 2}, UsageError, "only one"),
+        (LLAMA, {}, UsageError, "--length TOKENS or as --factor"),
+        (LLAMA, {"factor": 0.5}, UsageError, "at least 1"),
+        (LLAMA, {"factor": math.nan}, UsageError, "at least 1"),
+        (LLAMA, {"factor": 2, "beta_fast": 8.0, "method": "ntk"}, UsageError, "--beta-fast belo"),
+        (LLAMA, {"factor": 2, "method": "longrope"}, UsageError, "--short-factor FILE"),
+        (LLAMA, {"factor": 2, "rescale": True}, CheckpointError, "no scaling to rescale"),
+        (LLAMA31, {"factor": 64, "replace_scaling": True}, UsageError, "--original-length"),
+        (LLAMA, {"factor": 2, "method": "su"}, UsageError, "known: yarn"),
+        ({**LLAMA, "model_type": "phi3"}, {"factor": 2}, UnsupportedArchitectureError, "phi3"),
+        ({**LLAMA, "model_type": "mistral", "sliding_window": 4096}, {"factor": 2},
+         UnsupportedArchitectureError, "only within 4,096"),
+        ({**DEEPSEEK, "rope_scaling": None, "max_position_embeddings": 4096},
+         {"factor": 2, "method": "ntk-by-parts"}, UnsupportedArchitectureError, "latent"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_right_is_refused(config, arguments, error, message):
+    with pytest.raises(error, match=message):
+        plan(config, **arguments)
+
+
+def test_a_window_that_holds_the_target_is_no_obstacle():
+    found = plan({**LLAMA, "model_type": "mistral", "sliding_window": 65536}, factor=2)
+    assert found.length == 16384

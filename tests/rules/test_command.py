@@ -1,0 +1,205 @@
+"""`yarncli check` as people run it: output, exit codes, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from yarncli.cli.app import app
+from yarncli.rules.catalogue import RULES
+
+ROOT = Path(__file__).resolve().parents[2]
+WARNING = {"model_type": "llama", "max_position_embeddings": 4096, "seq_length": 1024}
+ERROR = {
+    "model_type": "llama",
+    "max_position_embeddings": 4096,
+    "rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 4},
+}
+GOOD = {"model_type": "llama", "max_position_embeddings": 4096}
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`yarncli check` in an empty directory, in this process."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, ["check", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "code"),
+    [
+        (GOOD, [], 0),
+        (WARNING, [], 0),
+        (WARNING, ["--strict"], 1),
+        (WARNING, ["--strict", "--ignore", "stale-length"], 0),
+        (ERROR, [], 1),
+        (ERROR, ["--ignore", "factor-integer"], 0),
+        (ERROR, ["--fix"], 1),
+        (WARNING, ["--fix"], 1),
+        (GOOD, ["--fix"], 0),
+        (GOOD, ["--engine", "vllm"], 0),
+        (GOOD, ["--engine", "no-such-engine"], 2),
+        (GOOD, ["--ignore", "no-such-rule"], 2),
+        (GOOD, ["--format", "sarif"], 2),
+        (GOOD, ["https://example.org/model"], 2),
+    ],
+)
+def test_exit_codes(
+    run: Callable[..., Any], write: Write, config: dict[str, Any], arguments: list[str], code: int
+) -> None:
+    write(config)
+    assert run("config.json", *arguments).exit_code == code
+
+
+def test_without_a_path_it_says_what_it_needs(run: Callable[..., Any]) -> None:
+    result = run()
+    assert result.exit_code == 2
+    assert "at least one config file" in result.stderr
+
+
+def test_a_line_of_text_has_place_severity_rule_and_message(
+    run: Callable[..., Any], write: Write
+) -> None:
+    write(ERROR)
+    result = run("config.json")
+    (line,) = [x for x in result.stdout.splitlines() if "error" in x]
+    assert re.fullmatch(r"config\.json:\d+: error\[factor-integer\] .*\(--fix mends it\)", line)
+    assert result.stderr == "error: 1 error, 0 warnings. --fix can mend 1 of these findings.\n"
+
+
+def test_good_configs_are_passed_in_silence(run: Callable[..., Any], write: Write) -> None:
+    write(GOOD)
+    result = run("config.json", ".")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_json_is_one_document(run: Callable[..., Any], write: Write) -> None:
+    write({**ERROR, "seq_length": 1})
+    result = run("config.json", "--json")
+    document = json.loads(result.stdout)
+    assert document.keys() == {"schema", "findings", "changes", "errors", "warnings", "notes"}
+    assert (document["errors"], document["warnings"], document["notes"]) == (1, 1, 1)
+    assert {f["rule"] for f in document["findings"]} <= RULES.keys()
+    fixed = json.loads(run("config.json", "--json", "--fix").stdout)
+    assert {tuple(c["path"]) for c in fixed["changes"]} == {
+        ("rope_scaling", "factor"), ("seq_length",),
+    }  # fmt: skip
+    assert fixed["errors"] == fixed["warnings"] == 0
+
+
+def test_github_annotations_are_escaped(run: Callable[..., Any], tmp_path: Path) -> None:
+    odd = tmp_path / "a,b:c%.json"
+    odd.write_text(json.dumps({**ERROR, "rope_scaling": {"factor": 4, "x\n::error::y": 1}}))
+    result = run(odd.name, "--format", "github")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    place = "file=a%2Cb%3Ac%25.json,line=1,title="
+    assert all(x.startswith((f"::error {place}", f"::warning {place}")) for x in lines)
+    assert len(lines) == 2
+
+
+def test_every_rule_is_explained(run: Callable[..., Any]) -> None:
+    for rule in RULES.values():
+        result = run("--explain", rule.id)
+        assert result.exit_code == 0
+        assert rule.title in result.stdout
+        assert rule.breaks in result.stdout
+        assert rule.mend in result.stdout
+    assert run("--explain", "nonsense").exit_code == 2
+
+
+def test_fix_says_what_it_changed(run: Callable[..., Any], write: Write) -> None:
+    write(ERROR)
+    result = run("config.json", "--fix")
+    assert "note: changed config.json: rope_scaling.factor 4 → 4.0" in result.stderr
+    assert "0 errors, 0 warnings, 1 file changed." in result.stderr
+
+
+def test_each_path_is_checked_once(run: Callable[..., Any], write: Write) -> None:
+    write(WARNING)
+    result = run("config.json", "config.json", "./tokenizer_config.json", ".", "--whole")
+    assert result.stdout.count("stale-length") == 1
+
+
+def test_a_bad_file_does_not_stop_the_next(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "odd.json").write_text(json.dumps(ERROR))
+    result = run("missing.json", "bad.json", "odd.json")
+    assert result.exit_code == 1
+    for expected in ("missing.json: error[unreadable]", "bad.json:1: error[unreadable]",
+                     "odd.json:1: error[factor-integer]"):  # fmt: skip
+        assert expected in result.stdout
+
+
+def test_a_local_config_needs_no_heavy_library(write: Write) -> None:
+    path = write(ERROR) / "config.json"
+    code = (
+        "import atexit, json, sys\n"
+        "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
+        "from yarncli.cli.app import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "check", str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    loaded = {name.split(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
+    assert "yarncli" in loaded
+    assert not loaded & {"rich", "numpy", "huggingface_hub", "torch", "transformers", "safetensors"}
+
+
+def hooks() -> dict[str, dict[str, Any]]:
+    return {h["id"]: h for h in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+
+
+@pytest.mark.parametrize(
+    ("name", "config_hook", "model_hook"),
+    [
+        ("config.json", True, True),
+        ("models/a/config.json", True, True),
+        ("adapter_config.json", False, False),
+        ("tokenizer_config.json", False, True),
+        ("package.json", False, False),
+        ("model.safetensors", False, True),
+        ("a/model-00001-of-00002.safetensors", False, True),
+        ("model.safetensors.index.json", False, True),
+        ("myconfig.json", False, False),
+    ],
+)
+def test_the_hooks_take_the_right_files(name: str, config_hook: bool, model_hook: bool) -> None:
+    offered = hooks()
+    assert bool(re.search(offered["yarncli-check"]["files"], name)) is config_hook
+    assert bool(re.search(offered["yarncli-check-model"]["files"], name)) is model_hook
+
+
+def test_the_hooks_run_commands_that_exist(run: Callable[..., Any], write: Write) -> None:
+    write(GOOD)
+    for hook in hooks().values():
+        program, command, *arguments = hook["entry"].split()
+        assert (program, command) == ("yarncli", "check")
+        assert run(*arguments, "config.json").exit_code == 0
+
+
+def test_the_pages_of_the_docs_are_current() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "rule_pages.py"))
+    folder = ROOT / "docs" / "rules"
+    written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert written == script["pages"]()
+
+
+def test_the_docs_name_every_hook_and_option() -> None:
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    options = set(re.findall(r"--[a-z-]+", (ROOT / "yarncli/cli/check.py").read_text()))
+    for word in {*hooks(), *options}:
+        assert word in page, word

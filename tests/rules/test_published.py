@@ -1,0 +1,88 @@
+"""Published configs, cut to the fields that RoPE depends on: no errors, few and known warnings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yarncli.config.families.table import FAMILIES
+from yarncli.rules.run import Report
+from yarncli.rules.spelling_rules import NEW_IN_TRANSFORMERS_5
+
+PUBLISHED: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "published.json").read_text()
+)
+
+# What is really wrong with them, held against engines' behaviour by hand.
+WARNINGS = {
+    # transformers 5 looks for the original length in the dict, Llama's class declares none on top.
+    "microsoft/llama3-8b-longrope2": {"original-missing"},
+    # Saved by transformers 5: the yarn dict is invisible to transformers 4 and mlx-lm.
+    "nvidia/Kimi-K2.7-Code-NVFP4": {"v5-only"},
+    # transformers 4 reads longrope's original length at top level only; 32786 is a slip for 32768.
+    "openbmb/MiniCPM-V-4": {"original-missing", "original-implausible"},
+    "openbmb/MiniCPM3-4B": {"original-missing"},
+}
+
+
+def test_the_set_is_large_and_scaled_enough() -> None:
+    assert len(PUBLISHED) >= 40
+    assert sum("rope_scaling" in json.dumps(c) for c in PUBLISHED.values()) >= 20
+    assert sum("rope_parameters" in json.dumps(c) for c in PUBLISHED.values()) >= 5
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_has_no_error(
+    check: Callable[[dict[str, Any]], Report], name: str
+) -> None:
+    report = check(PUBLISHED[name])
+    assert [f.message for f in report.findings if f.severity == "error"] == []
+    warned = {f.rule.id for f in report.findings if f.severity == "warning"}
+    assert warned == WARNINGS.get(name, set())
+
+
+@pytest.mark.parametrize(
+    ("name", "break_it"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B", {"rope_scaling.original_max_position_embeddings": None}),
+        ("deepseek-ai/DeepSeek-R1", {"max_position_embeddings": 4096}),
+        ("Qwen/Qwen3-8B", {"rope_scaling": {"type": "linear", "factor": 4}}),
+        ("microsoft/Phi-3-mini-128k-instruct", {"rope_scaling.long_factor": [1.0] * 47}),
+    ],
+)
+def test_the_same_configs_broken_have_errors(
+    check: Callable[[dict[str, Any]], Report], name: str, break_it: dict[str, Any]
+) -> None:
+    config = json.loads(json.dumps(PUBLISHED[name]))
+    for path, value in break_it.items():
+        *parents, key = path.split(".")
+        place = config
+        for parent in parents:
+            place = place[parent]
+        place[key] = value
+    assert check(config).count("error") == 1
+
+
+@pytest.mark.full
+@pytest.mark.skipif("YARNCLI_TF4_PYTHON" not in os.environ, reason="set by make test-full")
+def test_the_model_types_that_transformers_4_does_not_know() -> None:
+    """Every text family is either on the list or known to transformers 4.57."""
+    code = """
+import json, pathlib, re, transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES as names
+found = set(names)
+for file in pathlib.Path(transformers.__file__).parent.glob("models/*/configuration_*.py"):
+    found.update(re.findall('^    model_type = "([^"]+)"', file.read_text(), re.M))
+print(json.dumps(sorted(found)))
+"""
+    done = subprocess.run(
+        [os.environ["YARNCLI_TF4_PYTHON"], "-c", code], capture_output=True, text=True, check=True
+    )
+    known = set(json.loads(done.stdout))
+    assert FAMILIES.keys() - known == NEW_IN_TRANSFORMERS_5

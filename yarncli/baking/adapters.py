@@ -1,0 +1,196 @@
+"""LoRA adapters of a baked model: their rows are scaled exactly where the base's rows are.
+
+A delta B·A is added to a projection, so B's output rows follow the projection's; a DoRA magnitude
+too, as the direction it multiplies is normalised. Copies of base parameters follow the base.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yarncli.baking import arithmetic
+from yarncli.baking.arithmetic import Selection
+from yarncli.baking.baking import Baking
+from yarncli.baking.edits import TensorEdit
+from yarncli.checkpoint import output, rewrite
+from yarncli.checkpoint.files import SourceFile, list_files
+from yarncli.checkpoint.rewrite import FileCopy
+from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
+from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
+from yarncli.history import FILE_NAME, Provenance, Step
+from yarncli.jsontext.text import JsonText
+
+WEIGHTS_NAME = "adapter_model.safetensors"
+CONFIG_NAME = "adapter_config.json"
+
+_PREFIX = "base_model.model."
+_PARTS = re.compile(
+    r"(?P<owner>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB])"
+    r"(?:\.default)?(?:\.(?P<parameter>weight|bias))?"
+)
+_LAYER = re.compile(r".*?(?:^|\.)(?:layers|h|blocks)\.(?P<layer>\d+)\.(?P<name>.+)")
+
+
+@dataclass(frozen=True)
+class AdapterBaking:
+    """What happens to one adapter: its edits (none where the base's norms carry the factor)."""
+
+    directory: Path
+    header: Header
+    files: tuple[SourceFile, ...]
+    edits: tuple[TensorEdit, ...]
+    provenance: Provenance
+
+
+def prepare_adapter(directory: Path, baking: Baking) -> AdapterBaking:
+    """Decide how an adapter of the source follows the bake.
+
+    Args:
+        directory: holds `adapter_config.json` and `adapter_model.safetensors`.
+        baking: the bake of its base model.
+
+    Raises:
+        CheckpointError: no readable LoRA adapter, or it is baked already.
+        UnsupportedArchitectureError: another kind of adapter, or one for other modules than the
+            base has.
+    """
+    config = _read_config(directory)
+    header = read_header(directory / WEIGHTS_NAME)
+    _refuse_others(directory, config.value)
+    base = _base_names(baking)
+    by_name: dict[tuple[int, str], list[TensorEdit]] = {}
+    for edit in baking.edits:
+        place = _place(edit.weight)
+        if place:
+            by_name.setdefault(place, []).append(edit)
+    edits: list[TensorEdit] = []
+    for info in header.tensors.values():
+        edits += _edits_of(info, base, by_name)
+    step = Step(
+        command="bake",
+        source=directory.resolve().name,
+        baked={**(baking.provenance.steps[-1].baked or {}), "adapter": True},
+    )
+    files = tuple(sorted(list_files(directory.resolve()), key=lambda file: file.name))
+    return AdapterBaking(directory, header, files, tuple(edits), Provenance((step,)))
+
+
+def write_adapter(
+    adapter: AdapterBaking,
+    destination: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write the scaled adapter to a new directory, whole or not at all, and read it back.
+
+    Raises:
+        UsageError: the destination is refused.
+        CheckpointError: a file cannot be carried over.
+        OutputError: something cannot be written, or does not read back.
+    """
+    source = adapter.directory
+    for file in adapter.files:
+        if file.problem:
+            raise CheckpointError(f"{source / file.name} {file.problem}. Put a real file there.")
+    patches = tuple(patch for edit in adapter.edits for patch in edit.patches(adapter.header))
+    with output.output_directory(destination, source=source, overwrite=overwrite) as staging:
+        copies = []
+        for file in adapter.files:
+            if file.name == FILE_NAME:
+                continue
+            (staging / file.name).parent.mkdir(parents=True, exist_ok=True)
+            changed = patches if file.name == WEIGHTS_NAME else ()
+            copies.append(FileCopy(source / file.name, staging / file.name, changed))
+        rewrite.copy_files(copies, progress=progress)
+        (staging / FILE_NAME).write_bytes(adapter.provenance.to_bytes())
+        made = staging / WEIGHTS_NAME
+        if rewrite.first_wrong_patch(source / WEIGHTS_NAME, made, patches) is not None:
+            raise OutputError(f"{WEIGHTS_NAME} does not read back as it was written. Run again.")
+
+
+def _read_config(directory: Path) -> JsonText:
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{directory} is not a LoRA adapter: it has no {name}.")
+    try:
+        return JsonText.parse((directory / CONFIG_NAME).read_bytes(), str(directory / CONFIG_NAME))
+    except OSError as error:
+        raise CheckpointError(f"{directory / CONFIG_NAME} cannot be read: {error}.") from error
+
+
+def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise UnsupportedArchitectureError(
+            f"{directory} is a {kind} adapter; only LoRA and DoRA can follow a bake. Merge it into "
+            "its base model first, then bake the result."
+        )
+    if config.get("fan_in_fan_out"):
+        raise UnsupportedArchitectureError(
+            f"{directory} stores its matrices transposed (fan_in_fan_out). Merge it into its base "
+            "model first, then bake the result."
+        )
+    if (directory / FILE_NAME).exists():
+        raise CheckpointError(
+            f"{directory} has a {FILE_NAME}: it is baked already. Bake the one it came from."
+        )
+
+
+def _base_names(baking: Baking) -> set[tuple[int, str]]:
+    """Layer and name of every module and parameter of the base model."""
+    names = set()
+    for header in baking.checkpoint.headers().values():
+        for name in header.tensors:
+            place = _place(name)
+            if place:
+                names |= {place, (place[0], place[1].rpartition(".")[0])}
+    return names
+
+
+def _place(name: str) -> tuple[int, str] | None:
+    match = _LAYER.fullmatch(name)
+    return (int(match["layer"]), match["name"]) if match else None
+
+
+def _edits_of(
+    info: TensorInfo,
+    base: set[tuple[int, str]],
+    by_name: Mapping[tuple[int, str], list[TensorEdit]],
+) -> list[TensorEdit]:
+    """The edits of one tensor of the adapter."""
+    name = info.name.removeprefix(_PREFIX).replace(".modules_to_save.default", "")
+    name = name.replace(".base_layer", "")
+    match = _PARTS.fullmatch(name)
+    owner = match["owner"] if match else name
+    place = _place(owner)
+    if place is None:
+        return []  # embeddings, the head: nothing outside the layers carries the factor
+    if place not in base:
+        raise UnsupportedArchitectureError(
+            f"{info.name} belongs to a module that the base checkpoint does not store under that "
+            "name, so it is not known whether it must follow. Merge the adapter first."
+        )
+    if match is None:  # a copy of a base parameter, which takes its place
+        return [_follow(info, edit) for edit in by_name.get(place, [])]
+    if match["part"] in ("lora_A", "lora_embedding_A", "lora_embedding_B"):
+        return []
+    weight = by_name.get((place[0], f"{place[1]}.weight"), [])
+    return [_follow(info, edit) for edit in weight]
+
+
+def _follow(info: TensorInfo, edit: TensorEdit) -> TensorEdit:
+    """`edit` applied to a tensor of the adapter that has the same output rows."""
+    width = info.shape[-1] if len(info.shape) > 1 and not edit.is_norm else 1
+    rows = info.parameters // width if width else 0
+    if rows != edit.rows_total or (info.dtype not in arithmetic.SCALABLE):
+        raise WeightsError(
+            f"{info.name} is {info.dtype} of shape {list(info.shape)}; it should have the "
+            f"{edit.rows_total} rows of {edit.weight}, in floating point."
+        )
+    selection: Selection = replace(edit.rows, width=width)
+    return replace(edit, tensor=info.name, shard=WEIGHTS_NAME, info=info, selection=selection)

@@ -1,0 +1,338 @@
+"""From headers, layout and factors to the exact list of tensor rows that are multiplied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from yarncli.baking import arithmetic, quantised
+from yarncli.baking.arithmetic import Selection
+from yarncli.baking.layouts import Edit, Layout
+from yarncli.baking.modules import Module, Side, Wanted
+from yarncli.baking.registry import Entry
+from yarncli.baking.rows import LayerSizes
+from yarncli.checkpoint.rewrite import Patch
+from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.config.reading import RopeConfig
+from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
+
+_CACHE = ("k_scale", "v_scale", "q_scale", "output_scale")
+_POWERS: dict[Side, dict[str, int]] = {
+    "k": {"k": 2, "shared": 2},
+    "q": {"q": 2, "shared": 2},
+    "both": {"q": 1, "k": 1, "shared": 2, "v": 1, "o": -1},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEdit:
+    """Rows of one stored tensor that are multiplied by `factor`.
+
+    Attributes:
+        tensor: name of the tensor that changes (a scale, where the weight is quantised).
+        shard: file that holds it.
+        info: its header entry.
+        selection: which rows.
+        factor: the multiplier.
+        power: of the attention factor that `factor` is.
+        offset: 1 for norms that multiply by 1 + w.
+        layer: index of the layer.
+        kind: name of the parameter within a layer, for summaries.
+        weight: name of the parameter that is meant: the tensor, or the weight it is a scale of.
+        rows: the selected rows of that weight, and `rows_total` how many it has.
+        is_norm: whether single elements count as rows.
+    """
+
+    tensor: str
+    shard: str
+    info: TensorInfo
+    selection: Selection
+    factor: float
+    power: int
+    offset: float
+    layer: int
+    kind: str
+    weight: str
+    rows: Selection
+    rows_total: int
+    is_norm: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are multiplied."""
+        size = arithmetic.element_size(self.info.dtype)
+        return self.selection.count * self.selection.width * size
+
+    @property
+    def rounding(self) -> float:
+        """The largest relative error that rounding makes in what is stored."""
+        return arithmetic.rounding_bound(self.info.dtype, self.factor, self.offset)
+
+    def patches(self, header: Header) -> list[Patch]:
+        """The byte ranges of the shard that pass through the multiplication."""
+        chosen = self.selection
+        pieces = [chosen]
+        if chosen.end - chosen.begin == chosen.period:  # nothing repeats: no need to read between
+            base = chosen.begin
+            pieces = [
+                Selection(1, ((0, 1),), base + start, base + stop, chosen.width)
+                for start, stop in chosen.windows
+            ]
+        row = chosen.width * arithmetic.element_size(self.info.dtype)
+        start = header.header_size + self.info.data_offsets[0]
+        return [
+            Patch(
+                start + piece.begin * row,
+                (piece.end - piece.begin) * row,
+                arithmetic.scaler(self.info.dtype, self.factor, self.offset, piece, self.tensor),
+                step=piece.period * row,
+            )
+            for piece in pieces
+        ]
+
+
+def find_edits(
+    modules: Iterable[Module], rope: RopeConfig, text: Mapping[str, Any], wanted: Wanted
+) -> list[TensorEdit]:
+    """Every tensor edit, checked: all tensors there, all shapes right, nothing unknown.
+
+    Args:
+        modules: of the layers that rotate; see `find_modules`.
+        rope: the config as read.
+        text: the text part of the config.
+        wanted: factors, side and layout.
+
+    Raises:
+        WeightsError: a tensor is missing or has an unexpected shape or dtype.
+        UnsupportedArchitectureError: attention tensors that the layout does not know, or a
+            quantisation that cannot carry the factor.
+        UsageError: a side that this layout does not have.
+    """
+    layout, powers = wanted.layout, _POWERS[wanted.side]
+    _check_side(layout, wanted.side)
+    edits: list[TensorEdit] = []
+    for module in modules:
+        factor = _factor_of(module, wanted, rope)
+        if factor == 1.0:
+            continue
+        sizes = layer_sizes(rope, text, module, wanted.entry)
+        if layout.full_rotary and sizes.rotary_dim != sizes.head_dim:
+            raise UnsupportedArchitectureError(
+                f"{rope.model_type} rotates only {sizes.rotary_dim} of {sizes.head_dim} dimensions "
+                "of a head, and its learned scales act on all of them, so the temperature cannot "
+                "be baked. Keep it in the config."
+            )
+        edits += _module_edits(module, sizes, factor, powers, wanted)
+    return edits
+
+
+def _factor_of(module: Module, wanted: Wanted, rope: RopeConfig) -> float:
+    if not module.prediction and not wanted.entry.stacks:
+        return wanted.factors[module.layer]
+    factors = set(wanted.factors.values())
+    if len(factors) > 1:
+        raise UnsupportedArchitectureError(
+            f"{module.where} is an extra layer (multi-token prediction), and the layers of this "
+            f"{rope.model_type} model differ in their RoPE setting. It is not known which one it "
+            "follows, so nothing is baked."
+        )
+    return factors.pop()
+
+
+def _check_side(layout: Layout, side: Side) -> None:
+    sides = {edit.side for edit in layout.edits}
+    if "shared" in sides and side == "q":
+        raise UsageError(
+            "Queries have no learned scale of their own in this architecture. Use --side k."
+        )
+    if layout.clip and side != "both":
+        raise UsageError(
+            "This model clamps queries, keys and values, so all of them are scaled together. Use "
+            "--side both."
+        )
+
+
+def layer_sizes(
+    rope: RopeConfig, text: Mapping[str, Any], module: Module, entry: Entry
+) -> LayerSizes:
+    """The sizes of one layer, from the config; `per_layer_config` wins over the rest."""
+    scopes = list(rope.scopes.values())
+    scope = next((s for s in scopes if module.layer in s.layers), scopes[0])
+    every = text.get("per_layer_config")
+    own: Mapping[str, Any] = {}
+    if isinstance(every, Mapping):
+        found = [v for k, v in every.items() if str(k).isdecimal() and int(k) == module.layer]
+        own = found[0] if found and isinstance(found[0], Mapping) else {}
+
+    def size(key: str, default: int) -> int:
+        value = own.get(key, text.get(key))
+        return value if type(value) is int and value > 0 else default
+
+    family, p = rope.family, scope.parameters
+    return LayerSizes(
+        head_dim=p.head_dim,
+        rotary_dim=p.rotary_dim,
+        heads=size("num_attention_heads", rope.num_attention_heads),
+        kv_heads=rope.num_key_value_heads,
+        heads_vary=entry.heads_vary,
+        nope_dim=size("qk_nope_head_dim", family.qk_nope_head_dim or 0) if rope.is_mla else 0,
+        kv_lora_rank=size("kv_lora_rank", 512),
+        v_head_dim=size("v_head_dim", 128),
+        index_head_dim=_index_head_dim(text),
+    )
+
+
+def _index_head_dim(text: Mapping[str, Any]) -> int:
+    nested = text.get("sparse_attention_config")
+    places = [text.get("index_head_dim"), text.get("indexer_head_dim")]
+    if isinstance(nested, Mapping):
+        places.append(nested.get("sparse_index_dim"))
+    return next((value for value in places if type(value) is int and value > 0), 128)
+
+
+def _module_edits(
+    module: Module, sizes: LayerSizes, factor: float, powers: Mapping[str, int], wanted: Wanted
+) -> list[TensorEdit]:
+    layout = wanted.layout
+    owners: dict[str, dict[str, tuple[str, TensorInfo]]] = {}
+    for name, place in module.tensors.items():
+        owner, _, parameter = name.rpartition(".")
+        owners.setdefault(owner, {})[parameter] = place
+    _check_known(module, owners, wanted)
+    made: list[TensorEdit] = []
+    for edit in layout.edits:
+        matching = [owner for owner in owners if re.fullmatch(edit.base, owner)]
+        optional = edit.optional or (wanted.entry.optional_keys and edit.side == "k")
+        if not matching and not optional:
+            raise WeightsError(
+                f"{module.where}.{_label(edit.base)} is missing from these weights, so the layer "
+                f"cannot be baked by the layout {layout.name!r}. The checkpoint is incomplete, or "
+                "stores attention in another way."
+            )
+        power = powers.get(edit.side, 0)
+        if power:
+            for owner in matching:
+                for name, parameter, selection, chosen in _rows(
+                    edit, owners[owner], sizes, wanted.block
+                ):
+                    shard, info = owners[owner][parameter]
+                    made.append(
+                        TensorEdit(
+                            tensor=info.name,
+                            shard=shard,
+                            info=info,
+                            selection=selection,
+                            factor=factor**power,
+                            power=power,
+                            offset=edit.offset,
+                            layer=module.layer,
+                            kind=f"{owner}.{parameter}",
+                            weight=f"{module.where}.{owner}.{name}",
+                            rows=chosen[0],
+                            rows_total=chosen[1],
+                            is_norm=edit.is_norm,
+                        )
+                    )
+    return _merged(made)
+
+
+def _check_known(
+    module: Module,
+    owners: Mapping[str, Mapping[str, tuple[str, TensorInfo]]],
+    wanted: Wanted,
+) -> None:
+    """Refuse what the layout does not know, and scales of a cache that would not fit any more."""
+    layout = wanted.layout
+    others = re.compile("|".join(f"(?:{other})" for other in layout.others))
+    for owner, parameters in owners.items():
+        known: set[str] = set()
+        for edit in layout.edits:
+            if re.fullmatch(edit.base, owner):
+                known |= {*edit.parameters, *quantised.PARAMETERS, *_CACHE}
+        for parameter, (_, info) in parameters.items():
+            name = f"{owner}.{parameter}".lstrip(".")
+            if parameter not in known and not (others.fullmatch(name) or others.fullmatch(owner)):
+                raise UnsupportedArchitectureError(
+                    f"{info.name} is a part of attention that the layout {layout.name!r} does not "
+                    "know. It may need the factor too, so nothing is baked."
+                )
+            if is_cache_scale(name) and wanted.side != "q":
+                raise UsageError(f"{info.name} scales cached keys, which would grow. Use --side q.")
+
+
+def _label(base: str) -> str:
+    """A rule's regex as a person would name it."""
+    return re.sub(r"\(\?:[^()]*\)\??|\\d\+|\\", "", base).replace("|", " or ")
+
+
+def is_cache_scale(name: str) -> bool:
+    """Whether a parameter of an attention module holds the scale of cached keys."""
+    owner, _, parameter = name.rpartition(".")
+    return parameter == "k_scale" or (owner == "k_proj" and parameter == "output_scale")
+
+
+def _rows(
+    edit: Edit,
+    parameters: Mapping[str, tuple[str, TensorInfo]],
+    sizes: LayerSizes,
+    block: int | None,
+) -> list[tuple[str, str, Selection, tuple[Selection, int]]]:
+    """What changes of one owner: parameter meant, parameter changed, its rows, the rows meant."""
+    infos = {name: info for name, (_, info) in parameters.items()}
+    found: list[tuple[str, str, Selection, tuple[Selection, int]]] = []
+    for name in edit.parameters:
+        if name == "weight" and not edit.is_norm and quantised.is_quantised(infos):
+            carried = quantised.scale_rows(infos, edit.rows, sizes, block)
+            if carried is None:
+                raise _wrong_shape(next(iter(infos.values())), sizes)
+            found.append((name, *carried))
+            continue
+        if name not in infos:
+            continue
+        info = infos[name]
+        is_matrix = name == "weight" and not edit.is_norm
+        if is_matrix != (len(info.shape) > 1) and not edit.is_norm:
+            raise _wrong_shape(info, sizes)
+        width = info.shape[-1] if is_matrix else 1
+        rows = prod(info.shape) // width if width else 0
+        chosen = edit.rows(sizes, rows) if rows else None
+        if chosen is None:
+            raise _wrong_shape(info, sizes)
+        if info.dtype not in arithmetic.SCALABLE:
+            raise UnsupportedArchitectureError(
+                f"{info.name} is stored as {info.dtype}, which cannot be multiplied exactly. Bake "
+                "the unquantised checkpoint and quantise the result."
+            )
+        found.append((name, name, replace(chosen, width=width), (chosen, rows)))
+    return found
+
+
+def _wrong_shape(info: TensorInfo, sizes: LayerSizes) -> WeightsError:
+    return WeightsError(
+        f"{info.name} has the shape {list(info.shape)}, which does not fit the config (heads "
+        f"{sizes.heads}, key heads {sizes.kv_heads}, head size {sizes.head_dim}, rotating "
+        f"{sizes.rotary_dim}). Nothing is baked."
+    )
+
+
+def _merged(edits: list[TensorEdit]) -> list[TensorEdit]:
+    """Join edits of one tensor (queries and keys of a fused one) whose periods are the same."""
+    made: list[TensorEdit] = []
+    for edit in edits:
+        for place, other in enumerate(made):
+            a, b = other.selection, edit.selection
+            alike = other.tensor == edit.tensor and other.factor == edit.factor
+            if alike and (a.period, a.begin, a.end) == (b.period, b.begin, b.end):
+                windows = tuple(sorted(a.windows + b.windows))
+                made[place] = replace(
+                    other,
+                    selection=replace(a, windows=windows),
+                    rows=replace(other.rows, windows=windows),
+                )
+                break
+        else:
+            made.append(edit)
+    return made

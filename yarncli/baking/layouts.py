@@ -1,0 +1,302 @@
+"""Which rows of which tensors carry the attention temperature, one `Layout` per kind of attention.
+
+Rules address names as they stand in files. Found and proved per architecture by comparing logits
+of transformers 5.23 before and after; `registry.py` says which model type has which layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from yarncli.baking import rows
+from yarncli.baking.rows import RowRule
+
+EditSide = Literal["q", "k", "shared", "v", "o"]
+"""What a tensor makes: queries, keys, the vector that is both key and value, values, the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One kind of tensor of an attention module that is multiplied.
+
+    Attributes:
+        base: regex of the parameter's owner, relative to the attention module (`q_proj`).
+        rows: selects rows.
+        side: see `EditSide`; decides the power of the factor.
+        is_norm: the parameter scales elements, so its elements are the rows.
+        offset: 1 for norms that multiply by 1 + w.
+        optional: may be missing in a layer.
+        parameters: names below `base`; a bias is scaled like the weight's rows.
+    """
+
+    base: str
+    rows: RowRule
+    side: EditSide
+    is_norm: bool = False
+    offset: float = 0.0
+    optional: bool = False
+    parameters: tuple[str, ...] = ("weight", "bias")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One kind of attention.
+
+    Attributes:
+        name: what `--layout` calls it.
+        edits: the tensors to multiply.
+        others: regexes of further owners or parameters that the attention module may have.
+        module: regex of the attention module's place in a layer.
+        full_rotary: only exact where the whole head rotates.
+        clip: key path of a clamp between projection and rotation that is multiplied too.
+        shared_block: the layers share one stored block, so a layer may have none of its own.
+        nothing: why there is nothing to bake; empty for all but norm-after-RoPE models.
+    """
+
+    name: str
+    edits: tuple[Edit, ...]
+    others: tuple[str, ...] = ()
+    module: str = "self_attn"
+    full_rotary: bool = False
+    clip: tuple[str, ...] = ()
+    shared_block: bool = False
+    nothing: str = ""
+
+
+# Layouts
+
+
+def _norm(base: str, rule: RowRule, side: EditSide, **rest: float | bool) -> Edit:
+    return Edit(base, rule, side, is_norm=True, **rest)  # type: ignore[arg-type]
+
+
+_OUT = (r"[vo]_proj", r"out_proj", r"dense", r"rotary_emb")
+_EXTRA = (
+    r"sinks",
+    r"attention_sink_bias",
+    r"softmax_offset",
+    r"lambda_[qk][12]",
+    r"attn_sub_norm",
+    r"g(ate)?_proj",
+    r"gate_bias",
+    r"A",
+    r"dt_proj",
+    r"[kv]_scale",
+    r"k_cache",
+    r"v_cache",
+)
+_COMMON = _OUT + _EXTRA
+_Q_NORM = r"q_(?:layer)?norm(?:\.norms\.\d+)?"
+_K_NORM = r"k_(?:layer)?norm(?:\.norms\.\d+)?"
+
+PLAIN = Layout(
+    "plain", (Edit("q_proj", rows.q_heads, "q"), Edit("k_proj", rows.k_heads, "k")), _COMMON
+)  # q_norm and k_norm are not listed, so a model that has them is refused here
+QK_NORM = Layout(
+    "qk-norm",
+    (_norm(_Q_NORM, rows.norm_entries, "q"), _norm(_K_NORM, rows.norm_entries, "k")),
+    (*_COMMON, "[qk]_proj"),
+)
+QK_NORM_OFFSET = replace(
+    QK_NORM,
+    name="qk-norm-offset",
+    edits=tuple(replace(edit, offset=1.0) for edit in QK_NORM.edits),
+)
+INDEX_NORM_OFFSET = replace(
+    QK_NORM_OFFSET,
+    name="qk-norm-offset-indexer",
+    edits=(
+        *QK_NORM_OFFSET.edits,
+        _norm(
+            r"index_q_norm|indexer\.q_(?:layer)?norm",
+            rows.index_heads,
+            "q",
+            offset=1.0,
+            optional=True,
+        ),
+        _norm(
+            r"index_k_norm|indexer\.k_(?:layer)?norm",
+            rows.index_heads,
+            "k",
+            offset=1.0,
+            optional=True,
+        ),
+    ),
+    others=(*QK_NORM_OFFSET.others, r"index_[qk]_proj", r"indexer\.(?:[qk]|index_qk)_proj"),
+)
+
+_MLA_OTHERS = (
+    r"kv_b_proj",
+    r"q_a_proj",
+    r"(?:q_a|kv_a)_(?:layer)?norm(?:\.W_(?:down|up)|\.mlp\.fc[12])?",
+    r"o_proj",
+    r"dense",
+    r"rotary_emb",
+    r"g_proj",
+    r"linear_gate",
+    r"learnable_sink_param",
+    r"[kv]_scale",
+)
+_INDEX_OTHERS = (r"indexer\.(?:wk|weights_proj|k_proj)",)
+_MLA_KEY = Edit("kv_a_proj_with_mqa", rows.mla_key, "k")
+MLA = Layout("mla", (Edit("q_b_proj|q_proj", rows.mla_query, "q"), _MLA_KEY), _MLA_OTHERS)
+
+
+def _indexer(rule: RowRule) -> tuple[Edit, ...]:
+    return (
+        Edit(r"indexer\.wq_b", rule, "q", optional=True),
+        _norm(r"indexer\.k_norm", rule, "k", optional=True),
+    )
+
+
+MLA_INDEXER = replace(
+    MLA,
+    name="mla-indexer",
+    edits=(*MLA.edits, *_indexer(rows.index_heads)),
+    others=_MLA_OTHERS + _INDEX_OTHERS,
+)
+MLA_INDEXER_LAST = replace(
+    MLA_INDEXER, name="mla-indexer-last", edits=(*MLA.edits, *_indexer(rows.index_heads_last))
+)
+MLA_GATED = replace(
+    MLA_INDEXER,
+    name="mla-gated",
+    edits=(Edit("q_b_proj", rows.mla_gated_query, "q"), _MLA_KEY, *_indexer(rows.index_heads)),
+)
+MLA_KEY_NORM = replace(
+    MLA_INDEXER,
+    name="mla-key-norm",
+    edits=(
+        Edit("q_b_proj", rows.mla_query, "q"),
+        _norm("k_rope_only_layernorm", rows.rotary_entries, "k"),
+        *_indexer(rows.index_heads),
+    ),
+    others=(*MLA_INDEXER.others, "kv_a_proj_with_mqa"),
+)
+MLA_TWICE = replace(MLA, name="mla-twice", module=r"self_attn\.(?P<sub>[01])")
+
+FUSED = Layout(
+    "fused-block",
+    (Edit("qkv_proj", rows.block_q, "q"), Edit("qkv_proj", rows.block_k, "k")),
+    _COMMON,
+)
+FUSED_GATED = Layout(
+    "fused-gated",
+    (Edit("gqkv_proj", rows.gated_block_q, "q"), Edit("gqkv_proj", rows.gated_block_k, "k")),
+    _COMMON,
+    module="attn",
+)
+INTERLEAVED = Layout(
+    "fused-interleaved",
+    (Edit("query_key_value", rows.slot_q, "q"), Edit("query_key_value", rows.slot_k, "k")),
+    (*_COMMON, "dense_bias", "bias", "masked_bias"),
+    module="(?:self_)?attention",
+)
+PERSIMMON = Layout("fused-qk-norm", QK_NORM.edits, (*_COMMON, "query_key_value"), full_rotary=False)
+
+AFTER_ROPE = Layout(
+    "norm-after-rope",
+    (),
+    nothing="its queries and keys are normalised after the rotation, which removes the temperature",
+)
+
+SHARED_KV = Layout(
+    "shared-kv",
+    tuple(
+        _norm(base, rows.last_entries, "shared", optional=base != "norm")
+        for base in ("norm", r"compressor\.norm", r"indexer\.compressor\.norm")
+    ),
+    (
+        r"(?:indexer\.)?compressor\.(?:ape|wgate|wkv)",
+        r"indexer\.(?:weights_proj|wq_b)",
+        r"attn_sink",
+        r"q_norm",
+        r"wkv|wo_[ab]|wq_[ab]",
+    ),
+    module="attn",
+)
+MOE_ATTENTION = Layout(
+    "moe-attention",
+    (
+        Edit(r"experts\.input_linear", rows.everything, "q"),
+        Edit("kv_proj", rows.first_half, "k"),
+    ),
+    (r"experts\.(?:bias|output_linear|router\.layer)",),
+    module="self_attention",
+    full_rotary=True,
+)
+SHARED_BLOCK = Layout(
+    "shared-block",
+    (
+        *PLAIN.edits,
+        Edit(r"linear_q_adapter_list\.\d+\.1", rows.q_heads, "q", optional=True),
+        Edit(r"linear_k_adapter_list\.\d+\.1", rows.k_heads, "k", optional=True),
+    ),
+    (*_COMMON, r"linear_[qk]_adapter_list\.\d+\.0", r"linear_v_adapter_list\.\d+\.[01]"),
+    module=r"shared_transformer\.self_attn",
+    shared_block=True,
+)
+TEMPERATURE = Layout(
+    "key-temperature",
+    (Edit("qk_norm", rows.everything, "shared", parameters=("temp",)),),
+    (
+        r"o_proj",
+        r"qkv_proj\.(?:conv_qk_(?:depthwise|grouped)|[qk]_proj|v_proj_(?:current|delayed))",
+    ),
+    full_rotary=True,
+)
+
+
+def clipped(layout: Layout, clip: tuple[str, ...], *extra: Edit) -> Layout:
+    """The layout with a clamp behind its projections, which is homogeneous.
+
+    Queries, keys and values are all multiplied by m, the clamp too, and the output projection
+    divides the values' factor out again.
+    """
+    edits = (
+        *layout.edits,
+        *extra,
+        Edit(r"o_proj|out_proj", rows.everything, "o", parameters=("weight",)),
+    )
+    return replace(layout, name=f"{layout.name}-clipped", edits=edits, full_rotary=True, clip=clip)
+
+
+PLAIN_CLIPPED = clipped(PLAIN, ("clip_qkv",), Edit("v_proj", rows.everything, "v"))
+QK_NORM_CLIPPED = clipped(QK_NORM, ("clip_qkv",), Edit("v_proj", rows.everything, "v"))
+DBRX = replace(
+    FUSED,
+    name="fused-wqkv",
+    edits=tuple(replace(edit, base="Wqkv") for edit in FUSED.edits),
+    module=r"norm_attn_norm\.attn",
+)
+DBRX_CLIPPED = clipped(DBRX, ("attn_config", "clip_qkv"), Edit("Wqkv", rows.block_v, "v"))
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        PLAIN,
+        QK_NORM,
+        QK_NORM_OFFSET,
+        INDEX_NORM_OFFSET,
+        MLA,
+        MLA_INDEXER,
+        MLA_INDEXER_LAST,
+        MLA_GATED,
+        MLA_KEY_NORM,
+        MLA_TWICE,
+        FUSED,
+        FUSED_GATED,
+        INTERLEAVED,
+        PERSIMMON,
+        AFTER_ROPE,
+        SHARED_KV,
+        MOE_ATTENTION,
+        SHARED_BLOCK,
+        TEMPERATURE,
+        PLAIN_CLIPPED,
+        QK_NORM_CLIPPED,
+        DBRX,
+        DBRX_CLIPPED,
+    )
+}

@@ -1,0 +1,138 @@
+"""The attention modules of a checkpoint's text model, found by the names of their tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from yarncli.baking.layouts import Layout
+from yarncli.baking.registry import Entry
+from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.config.reading import RopeConfig
+from yarncli.errors import UnsupportedArchitectureError, WeightsError
+
+Side = Literal["k", "q", "both"]
+
+# Where the layers of a text model lie in files; towers for other senses have other names.
+_STACKS = (
+    r"(?:model\.|transformer\.|gpt_neox\.|gpt_neox_japanese\.)?(?:layers|h|blocks)"
+    r"|model\.(?:language_model|text_model)\.layers"
+    r"|language_model\.(?:model\.)?layers"
+    r"|(?:text_model|decoder|thinker)\.model\.layers"
+)
+_PREDICTION = r"(?:model\.)?mtp\.layers"  # multi-token prediction, beside the usual layers
+_TENSOR = re.compile(r"(?P<stack>(?:[^.]+\.)*?[^.]+)\.(?P<layer>\d{1,6})\.(?P<rest>.+)")
+_ATTENTION_NAME = re.compile(
+    r"(?:^|[._])(?:q|k|qkv|gqkv|query|key)_?(?:proj|norm|layernorm|key_value)?(?:[._]|$)|Wqkv|kv_a_proj"
+)
+# Parts of multimodal models whose attention has nothing to do with the text model's.
+_FOREIGN = re.compile(
+    r"(?:^|[._])(?:vision|visual|audio|image|img|vit|speech|whisper|projector|resampler|perceiver"
+    r"|qformer|vqmodel|vq_model|depth_decoder|codec|aligner|mm_projector|vlm_adapter|embed_tokens_extend)"
+    r"(?:[._]|$|\d)"
+)  # fmt: skip
+
+
+@dataclass
+class Module:
+    """The tensors of one attention module: name below the module → where it is."""
+
+    layer: int
+    where: str
+    tensors: dict[str, tuple[str, TensorInfo]] = field(default_factory=dict)
+    prediction: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be baked: a factor per layer, on which side, by which layout.
+
+    `block` is the number of rows under one scale of a block-quantised checkpoint.
+    """
+
+    factors: Mapping[int, float]
+    side: Side
+    layout: Layout
+    entry: Entry
+    block: int | None = None
+
+
+def find_modules(
+    headers: Mapping[str, Header], rope: RopeConfig, text: Mapping[str, Any], wanted: Wanted
+) -> list[Module]:
+    """The attention modules of all layers that rotate, in order.
+
+    Raises:
+        WeightsError: a layer is missing.
+        UnsupportedArchitectureError: attention tensors in places that are not known.
+    """
+    layout, entry = wanted.layout, wanted.entry
+    usual = re.compile(entry.stacks or _STACKS)
+    prediction = re.compile(_PREDICTION)
+    inside = re.compile(rf"{layout.module}\.(?P<name>.+)")
+    per_layer = rope.family.attention_per_layer
+    count = rope.num_hidden_layers // per_layer
+    found: dict[tuple[str, int], Module] = {}
+    for shard, header in headers.items():
+        for info in header.tensors.values():
+            parts = _TENSOR.fullmatch(info.name)
+            stack = parts["stack"] if parts else ""
+            if parts is None or not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
+                _refuse_unknown_place(info.name)
+                continue
+            match = inside.fullmatch(parts["rest"])
+            if match is None:
+                continue
+            number = int(parts["layer"])
+            extra = bool(prediction.fullmatch(stack)) or number >= count
+            layer = number * per_layer + int(match.groupdict().get("sub") or 0)
+            where = info.name[: -len(match["name"]) - 1]
+            module = found.setdefault(
+                (f"{stack}{'+' if extra else ''}", layer), Module(layer, where, prediction=extra)
+            )
+            module.tensors[match["name"]] = (shard, info)
+    stacks = {stack for stack, _ in found if not stack.endswith("+") and usual.fullmatch(stack)}
+    if len(stacks) > 1 and not entry.stacks:
+        raise UnsupportedArchitectureError(
+            f"The checkpoint holds several stacks of layers ({', '.join(sorted(stacks))}), and it "
+            "is not known which of them is the text model. It is not baked."
+        )
+    _check_all_layers(found, stacks, rope, text, wanted)
+    rotating = set(wanted.factors)
+    return [
+        module
+        for (_, layer), module in sorted(found.items(), key=lambda item: item[0])
+        if module.prediction or entry.stacks or layer in rotating
+    ]
+
+
+def _check_all_layers(
+    found: Mapping[tuple[str, int], Module],
+    stacks: set[str],
+    rope: RopeConfig,
+    text: Mapping[str, Any],
+    wanted: Wanted,
+) -> None:
+    needed = {layer for layer, factor in wanted.factors.items() if factor != 1.0}
+    if wanted.entry.stacks:
+        needed = set(range(int(text.get("num_layers_per_stack") or 0)))
+    if wanted.layout.shared_block and stacks:
+        needed = {layer for _, layer in found} & needed
+    missing = [layer for stack in stacks or {""} for layer in needed if (stack, layer) not in found]
+    if missing or not needed:
+        layer = min(missing, default=0)
+        raise WeightsError(
+            f"Layer {layer} has no attention tensors of the layout {wanted.layout.name!r} in these "
+            f"weights, but a {rope.model_type} model needs them. The checkpoint is incomplete, or "
+            "its tensors have other names; it is not baked."
+        )
+
+
+def _refuse_unknown_place(name: str) -> None:
+    if _ATTENTION_NAME.search(name) and not _FOREIGN.search(name):
+        raise UnsupportedArchitectureError(
+            f"{name} looks like attention, but lies outside the layers of the text model. It is "
+            "not known whether it carries the temperature, so nothing is baked."
+        )

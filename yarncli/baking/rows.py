@@ -1,0 +1,171 @@
+"""Row rules: which rows of a tensor belong to queries or keys and rotate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from yarncli.baking.arithmetic import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSizes:
+    """What the rules need to know of one layer; widths in elements.
+
+    `head_dim` is the distance from head to head, `rotary_dim` the rotating part. For multi-head
+    latent attention `nope_dim` precedes the rotating part of a query head and `v_head_dim` is the
+    width of its output gate, where there is one. `heads_vary`: counts differ from layer to layer.
+    """
+
+    head_dim: int
+    rotary_dim: int
+    heads: int
+    kv_heads: int
+    heads_vary: bool = False
+    nope_dim: int = 0
+    kv_lora_rank: int = 0
+    v_head_dim: int = 0
+    index_head_dim: int = 0
+
+
+RowRule = Callable[[LayerSizes, int], Selection | None]
+"""The rows that a rule selects of a tensor with so many rows; None where that cannot be."""
+
+
+def everything(sizes: LayerSizes, rows: int) -> Selection | None:
+    """All rows."""
+    return Selection(1, ((0, 1),), 0, rows)
+
+
+def q_heads(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The rotating rows of every query head."""
+    return _heads(sizes, rows, sizes.heads)
+
+
+def k_heads(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The rotating rows of every key head."""
+    return _heads(sizes, rows, sizes.kv_heads)
+
+
+def _heads(sizes: LayerSizes, rows: int, count: int) -> Selection | None:
+    wide = sizes.head_dim
+    if rows % wide or (rows != count * wide and not sizes.heads_vary):
+        return None
+    return Selection(wide, ((0, sizes.rotary_dim),), 0, rows)
+
+
+def norm_entries(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The rotating entries of a norm over one head, or over all heads side by side."""
+    wide = sizes.head_dim
+    return Selection(wide, ((0, sizes.rotary_dim),), 0, rows) if rows % wide == 0 else None
+
+
+def last_entries(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The last `rotary_dim` entries."""
+    first = rows - sizes.rotary_dim
+    return Selection(rows, ((first, rows),), 0, rows) if first >= 0 else None
+
+
+def rotary_entries(sizes: LayerSizes, rows: int) -> Selection | None:
+    """A norm over the rotating part alone."""
+    return everything(sizes, rows) if rows == sizes.rotary_dim else None
+
+
+def mla_query(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The rotating end of every query head of latent attention."""
+    return _mla_query(sizes, rows, sizes.nope_dim + sizes.rotary_dim)
+
+
+def mla_gated_query(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The same where every head is followed by its output gate (A.X K2)."""
+    return _mla_query(sizes, rows, sizes.nope_dim + sizes.rotary_dim + sizes.v_head_dim)
+
+
+def _mla_query(sizes: LayerSizes, rows: int, wide: int) -> Selection | None:
+    if rows != sizes.heads * wide:
+        return None
+    start = sizes.nope_dim
+    return Selection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
+
+
+def mla_key(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The rotating rows behind the latent ones."""
+    if rows != sizes.kv_lora_rank + sizes.rotary_dim:
+        return None
+    return Selection(rows, ((sizes.kv_lora_rank, rows),), 0, rows)
+
+
+def index_heads(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The rotating beginning of every head of a sparse-attention indexer."""
+    return _index(sizes, rows, 0)
+
+
+def index_heads_last(sizes: LayerSizes, rows: int) -> Selection | None:
+    """The rotating end of every head of a sparse-attention indexer."""
+    return _index(sizes, rows, sizes.index_head_dim - sizes.rotary_dim)
+
+
+def _index(sizes: LayerSizes, rows: int, start: int) -> Selection | None:
+    wide = sizes.index_head_dim
+    if wide < sizes.rotary_dim or rows % wide:
+        return None
+    return Selection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
+
+
+def block_q(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Queries of `[q | k | v]`."""
+    return _block(sizes, rows, 0, sizes.heads, 0)
+
+
+def block_k(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Keys of `[q | k | v]`."""
+    return _block(sizes, rows, sizes.heads, sizes.kv_heads, 0)
+
+
+def block_v(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Values of `[q | k | v]`."""
+    return _block(sizes, rows, sizes.heads + sizes.kv_heads, sizes.kv_heads, 0)
+
+
+def gated_block_q(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Queries of `[gate | q | k | v]`."""
+    return _block(sizes, rows, sizes.heads, sizes.heads, sizes.heads)
+
+
+def gated_block_k(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Keys of `[gate | q | k | v]`."""
+    return _block(sizes, rows, 2 * sizes.heads, sizes.kv_heads, sizes.heads)
+
+
+def _block(sizes: LayerSizes, rows: int, first: int, count: int, gates: int) -> Selection | None:
+    wide = sizes.head_dim
+    if rows != (gates + sizes.heads + 2 * sizes.kv_heads) * wide:
+        return None
+    return Selection(wide, ((0, sizes.rotary_dim),), first * wide, (first + count) * wide)
+
+
+def slot_q(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Queries where every kv group is stored as `[q …, k, v]` (GPT-NeoX: one query per group)."""
+    return _slots(sizes, rows, range(sizes.heads // sizes.kv_heads))
+
+
+def slot_k(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Keys where every kv group is stored as `[q …, k, v]`."""
+    group = sizes.heads // sizes.kv_heads
+    return _slots(sizes, rows, range(group, group + 1))
+
+
+def _slots(sizes: LayerSizes, rows: int, slots: range) -> Selection | None:
+    wide = sizes.head_dim
+    period = (sizes.heads // sizes.kv_heads + 2) * wide
+    if rows != sizes.kv_heads * period:
+        return None
+    windows = tuple((slot * wide, slot * wide + sizes.rotary_dim) for slot in slots)
+    return Selection(period, windows, 0, rows)
+
+
+def first_half(sizes: LayerSizes, rows: int) -> Selection | None:
+    """Keys of `[k | v]`, wholly rotating."""
+    if rows != 2 * sizes.kv_heads * sizes.head_dim:
+        return None
+    return Selection(1, ((0, 1),), 0, rows // 2)

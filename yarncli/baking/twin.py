@@ -1,0 +1,269 @@
+"""A tiny random model of a checkpoint's own kind, baked and compared: does the layout hold?
+
+The config is kept (flags, layer types, RoPE block) and only its sizes shrink, so transformers runs
+the very code that the large model uses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from yarncli.baking.shrink import DROPPED, shrink
+from yarncli.errors import CheckFailed, CheckpointError, UnsupportedArchitectureError
+
+if TYPE_CHECKING:
+    from yarncli.baking.baking import Baking
+
+TOLERANCE = 1e-4  # of the largest logit; exact bakes reach 1e-6
+_BYTES = 4  # of a parameter in float32
+_ROOM = 1.25  # activations, logits and what the loader holds for a moment
+_SHOWS = 3e-4  # a temperature that changes logits by less proves nothing
+
+_QUERY_OR_KEY = ("q_", "k_", "qkv", "query", "wq", "wkv", "kv_", "input_linear")
+# What transformers and torch raise for a config that they cannot build or run.
+_BUILD_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    ImportError,
+    NotImplementedError,
+    AssertionError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TwinCheck:
+    """Largest relative difference of logits, median over sequences.
+
+    `without` compares with unbaked weights under the baked config: what would be lost.
+    """
+
+    without: float
+    baked: float
+
+
+def check_layout(baking: Baking) -> TwinCheck:
+    """Bake a tiny random twin with the same options, and compare logits before and after.
+
+    Raises:
+        UnsupportedArchitectureError: transformers cannot build or run such a twin, or the
+            temperature does not show in it, so nothing is proved.
+        CheckFailed: the baked twin computes something else: the layout is wrong for this model.
+    """
+    config = baking.unbaked.value
+    with quiet(), tempfile.TemporaryDirectory(prefix="yarncli-twin-") as scratch:
+        source = Path(scratch, "source")
+        try:
+            save_random(shrink(expanded(config)), source, rope_of=shrink(config))
+            result = _compare(source, Path(scratch), baking)
+        except _BUILD_ERRORS as error:
+            raise UnsupportedArchitectureError(
+                f"The layout cannot be checked: transformers {transformers.__version__} does not "
+                f"run a small {baking.rope.model_type} model ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''})."
+            ) from error
+    if result.without < _SHOWS:
+        raise UnsupportedArchitectureError(
+            "The layout cannot be checked: a small random model of this kind hardly depends on the "
+            f"temperature (logits change by {result.without:.1e})."
+        )
+    if not result.baked <= TOLERANCE:
+        raise CheckFailed(
+            f"The layout {baking.layout.name!r} is wrong for {baking.rope.model_type}: logits of "
+            f"a small random model baked by it change by {result.baked:.1e} (at most {TOLERANCE:g} "
+            "is rounding). Nothing was written."
+        )
+    return result
+
+
+def _compare(source: Path, scratch: Path, baking: Baking) -> TwinCheck:
+    from yarncli.baking.baking import prepare, write_copy
+    from yarncli.checkpoint.source import open_checkpoint
+
+    options = replace(baking.options, side=baking.side)
+    made = prepare(open_checkpoint(str(source)), options)
+    out = scratch / "baked"
+    write_copy(made, out)
+    before = logits(source)
+    after = logits(out)
+    (source / "config.json").write_bytes((out / "config.json").read_bytes())
+    return TwinCheck(difference(before, logits(source)), difference(before, after))
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Median over sequences of the largest difference relative to the largest logit.
+
+    A median, because a correct bake can still flip one routing choice by rounding.
+    """
+    each = [float((x - y).abs().max() / x.abs().max()) for x, y in zip(a, b, strict=True)]
+    return sorted(each)[len(each) // 2]
+
+
+def logits(directory: Path, *, sequences: int = 3, length: int = 96) -> torch.Tensor:
+    """Logits of a saved checkpoint on fixed random tokens, float32: (sequences, length, vocab)."""
+    config = transformers.AutoConfig.from_pretrained(directory)
+    model = _auto(config).from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    )
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(3, 60, (sequences, length), generator=generator)
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=tokens).logits
+    return found
+
+
+def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with every default that transformers fills in."""
+    kept = {key: value for key, value in config.items() if key not in DROPPED}
+    found: dict[str, Any] = transformers.AutoConfig.for_model(**kept).to_dict()
+    return found
+
+
+def save_random(
+    config: Mapping[str, Any],
+    directory: Path,
+    *,
+    seed: int = 0,
+    rope_of: Mapping[str, Any] | None = None,
+) -> None:
+    """Build a model from a config and save it, every kind of parameter random.
+
+    Args:
+        config: of the model.
+        directory: where to save it.
+        seed: of the weights.
+        rope_of: the config whose RoPE blocks are written as they stand there; transformers would
+            respell them.
+    """
+    made = transformers.AutoConfig.for_model(**config)
+    torch.manual_seed(seed)
+    model = _auto(made).from_config(made, attn_implementation="eager", dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("temp"):
+                parameter.add_(4.0)
+            elif parameter.ndim == 1 or name.endswith("bias") or "norm" in name.split(".")[-2]:
+                parameter.add_(torch.rand(parameter.shape, generator=generator) * 0.5 + 0.1)
+            elif "embed" not in name and "lm_head" not in name:
+                # Sharp attention, so that its temperature shows in the logits.
+                parameter.mul_(4.0 if any(part in name for part in _QUERY_OR_KEY) else 1.5)
+    model.save_pretrained(directory)
+    _keep_rope(directory / "config.json", rope_of or config)
+
+
+def _keep_rope(path: Path, config: Mapping[str, Any]) -> None:
+    saved = json.loads(path.read_text())
+
+    def restore(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+        for key in ("rope_scaling", "rope_parameters"):
+            target.pop(key, None)
+            if key in source:
+                target[key] = source[key]
+        for key, value in source.items():
+            inner = target.get(key)
+            nested = key.endswith("_config") and key != "per_layer_config"
+            if nested and isinstance(value, Mapping) and isinstance(inner, dict):
+                restore(inner, value)
+
+    restore(saved, config)
+    path.write_text(json.dumps(saved, indent=2))
+
+
+def _auto(config: Any) -> Any:
+    for auto in (transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM):
+        if type(config) in auto._model_mapping:
+            return auto
+    raise ValueError(f"transformers has no language model for {config.model_type}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress bars and warnings of transformers."""
+    level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    if bars:
+        transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsCheck:
+    """How far two checkpoints differ over the last half of a text.
+
+    `difference` is the largest difference relative to the largest logit, `same_choice` the share
+    of positions at which both rank the same token first.
+    """
+
+    difference: float
+    same_choice: float
+    positions: int
+
+
+def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> LogitsCheck:
+    """Run both checkpoints on `text` with transformers; remote code is never run.
+
+    Args:
+        source: the unbaked checkpoint.
+        baked: the other one.
+        text: what to read; only the second half of its positions counts, the late ones.
+        parameters: how many the model has.
+
+    Raises:
+        CheckpointError: not enough memory, no tokenizer, or a text of fewer than 2 tokens.
+    """
+    needed, free = int(parameters * _BYTES * _ROOM), _free_memory()
+    if free is not None and needed > free:
+        raise CheckpointError(
+            f"--verify-logits needs {needed / 1e9:.1f} GB of memory for this model, and "
+            f"{free / 1e9:.1f} GB are free. Use --verify, which checks a small model instead."
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source} has no tokenizer that transformers can load.") from error
+    tokens = tokenizer(text, return_tensors="pt").input_ids
+    if tokens.shape[1] < 2:
+        raise CheckpointError("--verify-logits needs a text of at least 2 tokens.")
+    start = tokens.shape[1] // 2
+    one, other = (_text_logits(path, tokens)[start:] for path in (source, baked))
+    same = (one.argmax(-1) == other.argmax(-1)).float().mean()
+    largest = (one - other).abs().max() / one.abs().max()
+    return LogitsCheck(float(largest), float(same), len(one))
+
+
+def _text_logits(directory: Path, tokens: torch.Tensor) -> Any:
+    config = transformers.AutoConfig.from_pretrained(directory)
+    model = _auto(config).from_pretrained(directory, dtype=torch.float32)
+    with torch.no_grad():
+        return model.eval()(input_ids=tokens).logits[0]
+
+
+def _free_memory() -> int | None:
+    """Bytes that a process may still take; None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""One row per model type: what transformers assumes where the file is silent."""

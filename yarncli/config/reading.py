@@ -1,0 +1,204 @@
+"""Reading the RoPE part of `config.json` the way transformers 5 does, refusing contradictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from yarncli.config.families.family import Family
+from yarncli.config.families.table import FAMILIES, NO_ROPE, UNSUPPORTED
+from yarncli.config.layers import read_layers
+from yarncli.config.scopes import Scope, read_scopes
+from yarncli.config.text_model import TextModel
+from yarncli.errors import ConfigError, UnsupportedArchitectureError, UsageError
+from yarncli.jsontext.fields import Fields
+
+__all__ = ["RopeConfig", "Scope", "read_rope"]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeConfig:
+    """Everything the text part of a config says about positions.
+
+    `text_path` leads to the text part, `length_key` is its name for `max_position_embeddings`.
+    `head_dim` is the width one head is split into for rotation (`qk_rope_head_dim` for MLA).
+    `nope_layers` attend without RoPE; `windowed_layers` attend within `sliding_window` tokens.
+    """
+
+    model_type: str
+    family: Family
+    text_path: tuple[str, ...]
+    scopes: dict[str, Scope]
+    max_position_embeddings: int
+    length_key: str
+    original_length: int
+    original_source: str
+    spelling_found: str
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    sliding_window: int | None
+    nope_layers: tuple[int, ...]
+    windowed_layers: tuple[int, ...]
+    is_mla: bool
+    mrope: bool
+    notes: tuple[str, ...]
+
+
+def read_rope(
+    config: Mapping[str, Any],
+    *,
+    assume_like: str | None = None,
+    original_length: int | None = None,
+) -> RopeConfig:
+    """Read a config as transformers 5 does.
+
+    Args:
+        config: the JSON object of `config.json`.
+        assume_like: treat an unknown model type as this one.
+        original_length: the window the model was trained with, tokens, if the caller knows better.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of range, or two places contradict.
+        UnsupportedArchitectureError: no RoPE, or a model type that is not known.
+        UsageError: `assume_like` or `original_length` is not usable.
+    """
+    if original_length is not None and original_length < 1:
+        raise UsageError(f"--original-length {original_length} is not a positive number of tokens.")
+    if assume_like is not None and assume_like not in FAMILIES:
+        raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
+    family, path, values = find_text(config, assume_like)
+    model = TextModel(family, Fields(values, path, family.names))
+    layers = read_layers(model.fields, family, model.layer_count)
+    scopes = read_scopes(model, layers)
+    rotating = {i for scope in scopes.values() for i in scope.layers}
+    if not rotating:
+        raise UnsupportedArchitectureError(
+            f"No layer of this {family.model_type} model uses RoPE, so there is nothing to scale."
+        )
+    _refuse_private_fields(model, scopes)
+    original, source = _original(model, scopes, original_length)
+    everywhere = range(model.layer_count)
+    return RopeConfig(
+        model_type=family.model_type,
+        family=family,
+        text_path=path,
+        scopes=scopes,
+        max_position_embeddings=model.length,
+        length_key=model.fields.name("max_position_embeddings"),
+        original_length=original,
+        original_source=source,
+        spelling_found=_spelling(model),
+        num_hidden_layers=model.layer_count,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads(),
+        head_dim=model.head_dim,
+        sliding_window=layers.window,
+        nope_layers=tuple(i for i in everywhere if layers.attends[i] and i not in rotating),
+        windowed_layers=tuple(i for i in everywhere if layers.windowed[i]),
+        is_mla=family.is_mla,
+        mrope=family.mrope or _says_mrope(model),
+        notes=tuple(dict.fromkeys(model.notes)),
+    )
+
+
+def find_text(
+    config: Mapping[str, Any], assume_like: str | None
+) -> tuple[Family, tuple[str, ...], Mapping[str, Any]]:
+    """The family of the text part, the path to it and its values."""
+    fields = Fields(config)
+    if assume_like is not None:
+        family = _family(assume_like)
+        inner = (
+            None if family.text_key or "hidden_size" in config else fields.mapping("text_config")
+        )
+        if inner is not None:
+            return family, ("text_config",), inner.values
+    else:
+        named = fields.text("model_type")
+        if not named:
+            raise UnsupportedArchitectureError(
+                "The config names no model_type, so nobody knows how it is read. "
+                "Name a similar one with --assume-like MODEL_TYPE."
+            )
+        family = _family(named)
+    while family.text_key:
+        fields = Fields(fields.values, fields.path, family.names)
+        inner = fields.mapping(family.text_key)
+        if inner is None:
+            if not family.flat_text:
+                raise ConfigError(
+                    f"{fields.where(family.text_key)} is missing; a {family.model_type} config "
+                    "keeps its text model there."
+                )
+            return _family(family.text_type), fields.path, fields.values
+        fields = inner
+        kind = None if family.text_fixed else fields.text("model_type")
+        family = _family(kind or family.text_type)
+    return family, fields.path, fields.values
+
+
+def _family(model_type: str) -> Family:
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    if model_type in UNSUPPORTED:
+        raise UnsupportedArchitectureError(
+            f"{model_type} cannot be extended: {UNSUPPORTED[model_type]}."
+        )
+    if model_type in NO_ROPE:
+        raise UnsupportedArchitectureError(f"{model_type} does not use RoPE in a text model.")
+    raise UnsupportedArchitectureError(
+        f"model_type {model_type!r} is not one that yarncli knows. If its code reads RoPE as a "
+        "known type does (often llama), name that one with --assume-like MODEL_TYPE."
+    )
+
+
+def _spelling(model: TextModel) -> str:
+    """Which spelling the file uses: legacy, v5, both, or none."""
+    keys = {key for rule in model.family.scopes for key in rule.theta_keys}
+    keys |= set(model.family.theta_keys)
+    legacy = model.scaling is not None or any(model.fields.has(key) for key in keys)
+    if model.parameters is None:
+        return "legacy" if legacy else "none"
+    return "both" if legacy else "v5"
+
+
+def _says_mrope(model: TextModel) -> bool:
+    blocks = [block for block in (model.scaling, model.parameters) if block is not None]
+    return any(b.has("mrope_section") or b.values.get("type") == "mrope" for b in blocks)
+
+
+def _refuse_private_fields(model: TextModel, scopes: dict[str, Scope]) -> None:
+    """Fields by which single architectures override what a conversion would write."""
+    f, kind = model.fields, model.family.model_type
+    inner = f.mapping("attn_config") if kind == "dbrx" else None
+    theta = inner.number("rope_theta") if inner else None
+    used = scopes["model"].parameters.rope_theta if theta is not None else None
+    if inner is not None and theta != used:
+        raise ConfigError(
+            f"{inner.where('rope_theta')} is {theta}, but transformers 5 does not read it and uses "
+            f"{used}. Make rope_theta at the top level equal to it."
+        )
+    if kind == "zamba2" and f.boolean("use_long_context"):
+        raise UnsupportedArchitectureError(
+            f"{f.where('use_long_context')} is true; transformers then sets the length to 16384, "
+            "whatever the config says."
+        )
+
+
+def _original(model: TextModel, scopes: dict[str, Scope], given: int | None) -> tuple[int, str]:
+    """The window the model was trained with, tokens, and where that is known from."""
+    if given is not None:
+        return given, "--original-length"
+    extendable = [scope for scope in scopes.values() if not scope.windowed]
+    first = (extendable or list(scopes.values()))[0].parameters
+    if first.original_max_position_embeddings is not None:
+        return first.original_max_position_embeddings, "original_max_position_embeddings"
+    known = model.family.known_originals.get(model.length)
+    if known is not None and first.rope_type == "default":
+        return known, f"known original of {model.family.model_type}"
+    if model.fields.has("max_position_embeddings"):
+        return model.length, "max_position_embeddings"
+    return model.length, "family default"

@@ -1,0 +1,106 @@
+"""`convert --for`: the spelling and fields under which the named engines do what is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from yarncli.config.reading import RopeConfig
+from yarncli.engines.equivalents import stated_together
+from yarncli.engines.intended import Intended
+from yarncli.engines.registry import get_engine, misreadings
+from yarncli.errors import CheckpointError, UnsupportedArchitectureError
+from yarncli.jsontext.text import JsonText
+from yarncli.planning.lengths import raise_config_lengths
+from yarncli.planning.plan import RopePlan
+from yarncli.planning.writing import Spelling, write_rope
+
+
+def write_config(
+    config: JsonText, rope: RopeConfig, plan: RopePlan, spelling: Spelling
+) -> JsonText:
+    """config.json with the plan and every length field written into it."""
+    written = write_rope(config, rope, plan, spelling)
+    return raise_config_lengths(
+        written, rope.text_path, plan.max_position_embeddings, rope.length_key
+    )
+
+
+def fit(
+    config: JsonText,
+    rope: RopeConfig,
+    plan: RopePlan,
+    spelling: Spelling,
+    engines: Sequence[str],
+    *,
+    assume_like: str | None = None,
+) -> tuple[RopePlan, Spelling]:
+    """The first way to write the plan that all `engines` read as it is meant.
+
+    Tried are the spellings (only the given one, unless it is "both"), every way to state the
+    temperature and, for linear, a raised `max_position_embeddings`, which llama.cpp needs.
+
+    Raises:
+        UsageError: an unknown engine.
+        UnsupportedArchitectureError: no config does; the message says what each engine makes of
+            the usual one.
+    """
+    for name in engines:
+        get_engine(name)
+    usual: dict[str, str] = {}
+    for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
+        try:
+            written = write_config(config, rope, way, chosen).value
+            meant = Intended.by_plan(written, way, assume_like=assume_like)
+            wrong = {
+                name: misreadings(written, name, meant, assume_like=assume_like) for name in engines
+            }
+        except CheckpointError:
+            continue
+        if not any(wrong.values()):
+            return way, chosen
+        usual = usual or {name: texts[0] for name, texts in wrong.items() if texts}
+    reasons = "; ".join(f"{name}: {text.rstrip('.')}" for name, text in usual.items())
+    raise UnsupportedArchitectureError(
+        f"No config makes {', '.join(engines)} compute {plan.method} as planned ({reasons}). "
+        "Try --method ntk, or leave out --for and use the launch lines of `yarncli engines`."
+        + _by_baking(plan, mla=rope.is_mla)
+    )
+
+
+def _by_baking(plan: RopePlan, *, mla: bool) -> str:
+    if mla or all(scope.after.attention_factor is None for scope in plan.scopes):
+        return ""
+    return (
+        " The temperature reaches engines that compute yarn's own by yarncli bake --form residual."
+    )
+
+
+def _ways(plan: RopePlan, spelling: Spelling, *, mla: bool) -> Iterator[tuple[RopePlan, Spelling]]:
+    spellings: tuple[Spelling, ...] = (
+        ("both", "legacy", "v5") if spelling == "both" else (spelling,)
+    )
+    plans = [plan]
+    if plan.method == "linear":
+        scopes = tuple(
+            replace(s, after=replace(s.after, max_position_embeddings=plan.length))
+            for s in plan.scopes
+        )
+        note = (
+            "max_position_embeddings is raised for the engines asked for; vLLM and SGLang would "
+            "multiply it by the factor once more."
+        )
+        raised = replace(plan, max_position_embeddings=plan.length, scopes=scopes, notes=(note,))
+        plans.append(raised)
+    if not mla:  # there, mscale drives the softmax scale too
+        after = [s.after for s in plan.scopes]
+        plans += [
+            replace(
+                plan,
+                scopes=tuple(replace(s, after=p) for s, p in zip(plan.scopes, stated, strict=True)),
+            )
+            for stated in stated_together(after, [None] * len(after))
+        ]
+    for way in plans:
+        for chosen in spellings:
+            yield way, chosen

@@ -1,0 +1,307 @@
+"""One config as each generation of loaders sees it: transformers 5, and readers of `rope_scaling`.
+
+`read_rope` refuses a config that contradicts itself; a loader picks a winner and goes on. The
+functions here resolve the contradictions as that loader does, and let `read_rope` do the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from yarncli.config.families.family import Family, ScopeRule
+from yarncli.config.reading import RopeConfig, read_rope
+from yarncli.errors import ConfigError
+from yarncli.planning.plan import window_of
+from yarncli.rope.parameters import RopeParameters, canonical_rope_type
+
+_BLOCKS = ("rope_scaling", "rope_parameters")
+_HAVE_ORIGINAL = ("llama3", "yarn", "longrope")
+_ORIGINAL = "original_max_position_embeddings"
+
+
+class LoaderError(Exception):
+    """The loader in question does not accept the config; the text says why, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A config as every engine gets it.
+
+    `text` holds the values of the text part, which lies at `text_path`. `rope` is what
+    transformers 5 reads, or, where `refusal` says why it reads nothing, the same without the RoPE
+    block: good for sizes and layers only. `length` is the window meant, in tokens.
+    """
+
+    source: str
+    config: Mapping[str, Any]
+    text: Mapping[str, Any]
+    rope: RopeConfig
+    refusal: str
+    length: int
+    assume_like: str | None = None
+
+    @property
+    def family(self) -> Family:
+        """Defaults and rules of the text part's model type."""
+        return self.rope.family
+
+    @property
+    def text_path(self) -> tuple[str, ...]:
+        """Where the text part lies in the config."""
+        return self.rope.text_path
+
+    @property
+    def model_type(self) -> str:
+        """The model type that decides how an engine loads the checkpoint."""
+        return str(self.config.get("model_type") or self.rope.model_type)
+
+    def block(self, key: str) -> Mapping[str, Any]:
+        """`rope_scaling` or `rope_parameters` as it stands in the file; empty where it is none."""
+        found = self.text.get(key)
+        return found if isinstance(found, Mapping) else {}
+
+    def winning_block(self, scope: str) -> Mapping[str, Any]:
+        """The dict that transformers 5 reads for `scope`, as it stands in the file."""
+        nested = self.block("rope_parameters").get(scope)
+        flat = self.block("rope_scaling") or self.block("rope_parameters")
+        if not self.family.scopes:
+            return flat
+        entry = nested if isinstance(nested, Mapping) else {}
+        takes = any(rule.name == scope and rule.takes_flat for rule in self.family.scopes)
+        return {**entry, **self.block("rope_scaling")} if takes else entry
+
+
+def read_model(
+    config: Mapping[str, Any],
+    *,
+    source: str = "SOURCE",
+    length: int | None = None,
+    assume_like: str | None = None,
+) -> Model:
+    """Prepare a config for the engines.
+
+    Args:
+        config: the JSON object of `config.json`.
+        source: what to call the checkpoint in launch lines.
+        length: the window meant, tokens; by default what transformers 5 reads.
+        assume_like: treat an unknown model type as this one.
+
+    Raises:
+        ConfigError: the sizes of the model cannot be read.
+        UnsupportedArchitectureError: no RoPE, or a model type that is not known.
+    """
+    bare = read_rope(_without_blocks(config), assume_like=assume_like)
+    text = _at(config, bare.text_path)
+    resolved = _with_text(config, bare.text_path, _as_version_5(text, bare.family))
+    refusal = ""
+    try:
+        rope = read_rope(resolved, assume_like=assume_like)
+    except ConfigError as error:
+        rope, refusal = bare, str(error)
+    return Model(source, config, text, rope, refusal, length or meant_window(rope), assume_like)
+
+
+def with_fields(model: Model, fields: Mapping[str, Any]) -> Model:
+    """The model after its RoPE blocks and θ were replaced by `fields` of the text part."""
+    keys = {*_BLOCKS, *model.family.theta_keys, *_scope_theta_keys(model.family)}
+    kept = {k: v for k, v in model.text.items() if k not in keys}
+    config = _with_text(model.config, model.text_path, {**kept, **fields})
+    return read_model(
+        config, source=model.source, length=model.length, assume_like=model.assume_like
+    )
+
+
+def meant_window(rope: RopeConfig) -> int:
+    """The length in tokens that a config is written for.
+
+    That of the plan's convention, or original length × factor where yarn was given a larger one.
+    """
+    window = window_of(rope)
+    for scope in rope.scopes.values():
+        p = scope.parameters
+        if p.rope_type == "yarn":
+            window = max(window, int(p.original_length * p.resolved_factor()))
+    return window
+
+
+def version_5(model: Model) -> dict[str, RopeParameters]:
+    """What transformers 5 reads, per scope.
+
+    Raises:
+        LoaderError: it does not load the config.
+    """
+    if model.refusal:
+        raise LoaderError(model.refusal)
+    found = {}
+    for name, scope in model.rope.scopes.items():
+        reason = model.family.refuses.get(scope.parameters.rope_type)
+        if reason and model.rope.model_type != "phimoe":
+            raise LoaderError(f"{model.rope.model_type} cannot load it: {reason}.")
+        found[name] = scope.parameters
+    return found
+
+
+def legacy(
+    model: Model, *, type_wins: bool = True, default_theta: float | None = None
+) -> dict[str, RopeParameters]:
+    """What a loader reads that knows `rope_scaling` and top-level θ only, per scope.
+
+    Args:
+        model: the config.
+        type_wins: whether `type` beats `rope_type` where they differ.
+        default_theta: what it assumes without a θ; by default the family's.
+
+    Raises:
+        LoaderError: it does not load the config.
+    """
+    text = _as_legacy(model.text, model.family, type_wins)
+    key = model.family.theta_keys[0]
+    if default_theta is not None and text.get(key) is None:
+        text = {**text, key: default_theta}
+    config = _with_text(model.config, model.text_path, text)
+    try:
+        rope = read_rope(config, assume_like=model.assume_like)
+    except ConfigError as error:
+        raise LoaderError(str(error)) from error
+    found = {name: scope.parameters for name, scope in rope.scopes.items()}
+    theta = text.get(key)
+    for rule in model.family.scopes:
+        # These readers have one θ for every scope that has no key of its own.
+        if rule.name in found and not rule.theta_keys and theta is not None:
+            found[rule.name] = replace(found[rule.name], rope_theta=float(theta))
+    return found
+
+
+def refuse_aliases(model: Model) -> None:
+    """Insist on type names that transformers' own model classes know.
+
+    Raises:
+        LoaderError: names the one that is unknown.
+    """
+    for name in model.rope.scopes:
+        block = model.winning_block(name)
+        said = str(block.get("rope_type") or block.get("type") or "default")
+        known = (said == "mrope" and model.rope.mrope) or (
+            said == "su" and model.family.yarn_means_longrope
+        )
+        if said != canonical_rope_type(said) and not known:
+            raise LoaderError(f"rope_type {said!r} is not one that transformers knows.")
+
+
+def is_v5_only(model: Model) -> bool:
+    """Whether `rope_parameters` says something that readers of the older spelling miss."""
+    block = model.block("rope_parameters")
+    if not block or model.block("rope_scaling"):
+        return False
+    entries = [e for e in block.values() if isinstance(e, Mapping)] or [block]
+    scaled = any(e.get("rope_type", e.get("type", "default")) != "default" for e in entries)
+    keys = (*model.family.theta_keys, *_scope_theta_keys(model.family))
+    return scaled or all(model.text.get(key) is None for key in keys)
+
+
+def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    for key in path:
+        config = config[key]
+    return config
+
+
+def _with_text(
+    config: Mapping[str, Any], path: tuple[str, ...], text: Mapping[str, Any]
+) -> dict[str, Any]:
+    if not path:
+        return dict(text)
+    return {**config, path[0]: _with_text(config[path[0]], path[1:], text)}
+
+
+def _without_blocks(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without any RoPE block, wherever its text part lies."""
+    return {
+        key: _without_blocks(value)
+        if isinstance(value, Mapping) and key.endswith("_config")
+        else value
+        for key, value in config.items()
+        if key not in _BLOCKS
+    }
+
+
+def _scope_theta_keys(family: Family) -> set[str]:
+    return {key for rule in family.scopes for key in rule.theta_keys}
+
+
+def _as_version_5(text: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """Contradictions resolved as `convert_rope_params_to_dict` of transformers 5 does."""
+    found = dict(text)
+    scaling, parameters = found.get("rope_scaling"), found.get("rope_parameters")
+    if isinstance(scaling, Mapping) and scaling:
+        if family.fills_scopes and "rope_type" not in scaling:
+            # Gemma 3 merges the dict into one that says rope_type "default".
+            scaling = {k: v for k, v in scaling.items() if k != "type"}
+        if family.scopes and isinstance(parameters, Mapping):
+            del found["rope_scaling"]
+            found["rope_parameters"] = {
+                **parameters,
+                **{
+                    rule.name: _one_type({**_mapping(parameters.get(rule.name)), **scaling})
+                    for rule in family.scopes
+                    if rule.takes_flat
+                },
+            }
+        else:
+            found.pop("rope_parameters", None)
+            found["rope_scaling"] = _one_type(scaling)
+    elif isinstance(parameters, Mapping):
+        found["rope_parameters"] = {
+            k: _one_type(v) if isinstance(v, Mapping) else v for k, v in parameters.items()
+        }
+        if not family.scopes:
+            found["rope_parameters"] = _one_type(found["rope_parameters"])
+    return _without_losers(found, family)
+
+
+def _without_losers(found: dict[str, Any], family: Family) -> dict[str, Any]:
+    """θ in a dict beats θ at the top level; the original length is the other way round."""
+    for rule in family.scopes or (ScopeRule("", 0.0, theta_keys=family.theta_keys),):
+        block = _mapping(found.get("rope_scaling")) or _mapping(found.get("rope_parameters"))
+        if family.scopes and not found.get("rope_scaling"):
+            block = _mapping(block.get(rule.name))
+        for key in rule.theta_keys:
+            if "rope_theta" in block and found.get(key) not in (None, block["rope_theta"]):
+                found.pop(key)
+    winner = next((k for k in _BLOCKS if _mapping(found.get(k))), None)
+    if winner and not family.scopes and found.get(_ORIGINAL) is not None:
+        block = found[winner]
+        if canonical_rope_type(str(block.get("rope_type") or block.get("type"))) in _HAVE_ORIGINAL:
+            found[winner] = {k: v for k, v in block.items() if k != _ORIGINAL}
+    return found
+
+
+def _as_legacy(text: Mapping[str, Any], family: Family, type_wins: bool) -> dict[str, Any]:
+    found = {k: v for k, v in text.items() if k != "rope_parameters"}
+    scaling = found.get("rope_scaling")
+    if isinstance(scaling, Mapping) and scaling:
+        ignored = {"rope_theta", "partial_rotary_factor"}
+        block = {k: v for k, v in scaling.items() if k not in ignored}
+        names = [block.get("type"), block.get("rope_type")]
+        name = next((n for n in (names if type_wins else names[::-1]) if n), "default")
+        block.pop("type", None)
+        found["rope_scaling"] = {**block, "rope_type": name}
+        if found.get(_ORIGINAL) is not None:
+            found.pop(_ORIGINAL)  # each reader says itself which of the two it prefers
+            found["rope_scaling"].setdefault(_ORIGINAL, text[_ORIGINAL])
+    elif "rope_scaling" in found and family.rope_defaults:
+        # An explicit null switches the class's own default off.
+        found["rope_scaling"] = {"rope_type": "default"}
+    return found
+
+
+def _one_type(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The block with one name of its type: transformers 5 prefers `rope_type`."""
+    if block.get("rope_type") and block.get("type"):
+        return {k: v for k, v in block.items() if k != "type"}
+    return dict(block)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

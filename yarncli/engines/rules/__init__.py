@@ -1,0 +1,1 @@
+"""The rules of each inference engine, one module per engine."""

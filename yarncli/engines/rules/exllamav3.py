@@ -1,0 +1,65 @@
+"""exllamav3: `rope_scaling` as it stands in the file; YaRN's factor from the two lengths."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy
+from yarncli.engines.rules.vllm import longrope_scale_by_lengths
+from yarncli.engines.verdict import Engine, EngineCrash, Launch, Reading, Used, second_hand_softmax
+from yarncli.rope.parameters import RopeParameters
+
+_ORIGINAL = "original_max_position_embeddings"
+
+
+def read(model: Model) -> Reading:
+    """What exllamav3 computes; the cache size is the limit, by default max_position_embeddings.
+
+    Raises:
+        LoaderError: it refuses the config, or its rule is not known here.
+        EngineCrash: it computes a factor below 1.
+    """
+    if is_v5_only(model):
+        raise LoaderError("yarncli has no rule for how it reads rope_parameters.")
+    parameters = legacy(model, type_wins=False)
+    scopes = {name: _used(model, p) for name, p in parameters.items()}
+    return Reading(scopes, model.rope.max_position_embeddings)
+
+
+def _used(model: Model, p: RopeParameters) -> Used:
+    match p.rope_type:
+        case "dynamic":
+            raise LoaderError("dynamic is not supported: ValueError.")
+        case "yarn":
+            original = model.block("rope_scaling").get(_ORIGINAL)
+            if original is not None:
+                factor = p.max_position_embeddings / original
+                if factor < 1:
+                    raise EngineCrash(f"It computes a factor of {factor:.3g} from the lengths.")
+                p = replace(p, factor=factor)
+            return Used(p, p.effective_attention_factor(), second_hand_softmax(model, p))
+        case "longrope":
+            return Used(p, longrope_scale_by_lengths(p))
+    return Used(p)
+
+
+def launch(parts: Launch) -> str:
+    """TabbyAPI, the usual server around exllamav3; it takes no config overrides."""
+    words = ["python", "main.py", "--model-name", parts.model.source]
+    return shlex.join([*words, "--max-seq-len", str(parts.length)])
+
+
+ENGINE = Engine(
+    "exllamav3",
+    "exllamav3",
+    "2026",
+    "read",
+    read,
+    launch,
+    about=(
+        "yarn: the factor is max_position_embeddings / original_max_position_embeddings wherever "
+        "the latter is given; `attention_factor`, the mscale pair and `truncate` are read.",
+        "dynamic is refused; longrope's `attention_factor` is not read.",
+    ),
+)

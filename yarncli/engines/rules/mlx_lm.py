@@ -1,0 +1,105 @@
+"""mlx-lm: `rope_scaling` and top-level θ only, but for a few newer models."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy, version_5
+from yarncli.engines.rules.transformers_5 import MLA_SOFTMAX
+from yarncli.engines.rules.vllm import longrope_scale_by_lengths
+from yarncli.engines.verdict import (
+    Engine,
+    EngineCrash,
+    Launch,
+    Reading,
+    Used,
+    mla_softmax,
+    mscale_ratio,
+)
+from yarncli.rope.parameters import RopeParameters
+
+_READS_ROPE_PARAMETERS = frozenset(
+    """
+    exaone_moe gemma4_text glm_moe_dsa laguna lfm2 lfm2_moe mellum ministral3 qwen3_5_text
+    qwen3_5_moe_text
+    """.split()
+)
+_NEEDS_THETA = frozenset({"qwen3", "olmo3"})
+_DEFAULT_ORIGINAL = 4096
+
+
+def read(model: Model) -> Reading:
+    """What mlx-lm computes; it sets no limit on the length.
+
+    Raises:
+        LoaderError: it refuses the config.
+        EngineCrash: it fails while loading.
+    """
+    kind = model.rope.model_type
+    block = model.block("rope_scaling")
+    notes = []
+    if kind in _READS_ROPE_PARAMETERS and is_v5_only(model):
+        parameters = version_5(model)
+    else:
+        if kind in _NEEDS_THETA and model.text.get("rope_theta") is None:
+            raise EngineCrash(f"{kind} has no default for rope_theta: TypeError while loading.")
+        if is_v5_only(model):
+            notes.append("ignores rope_parameters: θ and scaling are its defaults")
+        _check_names(kind, block)
+        parameters = legacy(model, default_theta=1e6 if kind == "qwen2" else None)
+    scopes = {name: _used(model, p) for name, p in parameters.items()}
+    return Reading(scopes, None, tuple(notes))
+
+
+def _check_names(kind: str, block: object) -> None:
+    if not isinstance(block, dict) or not block:
+        return
+    if kind == "phi3" and not ("type" in block and "long_factor" in block):
+        raise EngineCrash("phi3 needs the keys type and long_factor in rope_scaling.")
+    if block.get("type", block.get("rope_type")) == "su" and kind != "phi3":
+        raise LoaderError("rope_type 'su' is unknown to it; the name is longrope.")
+
+
+def _used(model: Model, p: RopeParameters) -> Used:
+    kind = model.rope.model_type
+    if kind == "gpt_neox":
+        return Used(replace(p, rope_type="default"))
+    if p.rope_type == "yarn":
+        scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
+        original = _stated_original(model) or _DEFAULT_ORIGINAL
+        softmax = mla_softmax(p) if kind in MLA_SOFTMAX else 1.0
+        p = replace(p, truncate=None, original_max_position_embeddings=original)
+        return Used(p, scale, softmax)
+    if p.rope_type == "longrope":
+        return Used(replace(p, short_factor=p.long_factor), longrope_scale_by_lengths(p))
+    return Used(p, p.effective_attention_factor())
+
+
+def _stated_original(model: Model) -> int | None:
+    for block in (model.block("rope_scaling"), model.block("rope_parameters")):
+        found = block.get("original_max_position_embeddings")
+        if isinstance(found, int):
+            return found
+    return None
+
+
+def launch(parts: Launch) -> str:
+    """`mlx_lm.server`, which takes no config overrides."""
+    return shlex.join(["mlx_lm.server", "--model", parts.model.source])
+
+
+ENGINE = Engine(
+    "mlx-lm",
+    "mlx-lm",
+    "August 2026",
+    "read",
+    read,
+    launch,
+    about=(
+        "Most models read `rope_scaling` and top-level θ only; `type` beats `rope_type`.",
+        "yarn: the scale is m(s·mscale) / m(s·mscale_all_dim) with defaults 1 and 0; "
+        "`attention_factor` and `truncate` are not read.",
+        "longrope always uses the long factors and a scale from the two lengths.",
+    ),
+)

@@ -1,0 +1,75 @@
+"""TensorRT-LLM: `rope_scaling`, with θ also from `rope_parameters`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy
+from yarncli.engines.rules.vllm import longrope_scale_by_lengths
+from yarncli.engines.verdict import (
+    Engine,
+    Launch,
+    Reading,
+    Used,
+    mscale_ratio,
+    second_hand_softmax,
+)
+from yarncli.rope.parameters import RopeParameters
+
+_ORIGINAL = "original_max_position_embeddings"
+_DEFAULT_ORIGINAL = 1024
+
+
+def read(model: Model) -> Reading:
+    """What TensorRT-LLM computes; its table ends at max_position_embeddings.
+
+    Raises:
+        LoaderError: it refuses the config, or its rule is not known here.
+    """
+    theta = model.block("rope_parameters").get("rope_theta")
+    notes = []
+    if is_v5_only(model):
+        notes.append("takes θ from rope_parameters, but no scaling")
+    parameters = legacy(model, default_theta=float(theta) if theta else None)
+    scopes = {name: _used(model, p) for name, p in parameters.items()}
+    return Reading(scopes, model.rope.max_position_embeddings, tuple(notes))
+
+
+def _used(model: Model, p: RopeParameters) -> Used:
+    match p.rope_type:
+        case "dynamic":
+            raise LoaderError("yarncli has no rule for what it makes of dynamic.")
+        case "yarn":
+            inner = model.block("rope_scaling").get(_ORIGINAL)
+            original = model.text.get(_ORIGINAL) or inner or _DEFAULT_ORIGINAL
+            scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
+            return Used(
+                replace(p, original_max_position_embeddings=original, truncate=None),
+                scale,
+                second_hand_softmax(model, p),
+            )
+        case "longrope":
+            return Used(p, longrope_scale_by_lengths(p))
+    return Used(p)
+
+
+def launch(parts: Launch) -> str:
+    """`trtllm-serve`, which takes no config overrides."""
+    words = ["trtllm-serve", parts.model.source, "--max_seq_len", str(parts.length)]
+    return shlex.join(words)
+
+
+ENGINE = Engine(
+    "tensorrt-llm",
+    "TensorRT-LLM",
+    "2026",
+    "read",
+    read,
+    launch,
+    about=(
+        "yarn: `attention_factor` is not read, the mscale pair is; without an original length it "
+        "takes 1024, and the top-level one wins.",
+        "The table of angles ends at max_position_embeddings.",
+    ),
+)

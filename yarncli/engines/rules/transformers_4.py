@@ -1,0 +1,258 @@
+"""transformers 4.x: three generations of YaRN, all reading `rope_scaling` and top-level θ only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy, refuse_aliases
+from yarncli.engines.rules.transformers_5 import launch, phimoe_scale
+from yarncli.engines.verdict import Engine, EngineCrash, Reading, Used, mla_softmax
+from yarncli.rope.formulas import longrope_attention_factor
+from yarncli.rope.parameters import RopeParameters
+
+_ORIGINAL = "original_max_position_embeddings"
+
+# The model types of `families`, by the release that was the first of these three to know them
+# (from configuration_auto.py of each).
+_SINCE_50 = frozenset(
+    """
+    aria aria_text aya_vision bamba blip-2 chameleon cohere cohere2 colpali dbrx diffllama emu3
+    falcon fuyu gemma gemma2 gemma3 gemma3_text glm got_ocr2 gpt_neox gpt_neox_japanese granite
+    granitemoe granitemoeshared helium idefics idefics2 idefics3 instructblip instructblipvideo
+    jetmoe llama llava llava_next llava_next_video llava_onevision mistral mistral3 mixtral mllama
+    modernbert moshi nemotron olmo olmo2 olmoe paligemma persimmon phi phi3 phimoe qwen2
+    qwen2_5_vl qwen2_audio qwen2_moe qwen2_vl shieldgemma2 smolvlm stablelm starcoder2 video_llava
+    vipllava zamba2
+    """.split()
+)
+_SINCE_55 = _SINCE_50 | frozenset(
+    """
+    arcee bitnet cohere2_vision colqwen2 csm deepseek_v2 deepseek_v3 deepseek_vl
+    deepseek_vl_hybrid doge dots1 ernie4_5 ernie4_5_moe evolla exaone4 falcon_h1 gemma3n
+    gemma3n_text glm4 glm4_moe glm4v glm4v_text gpt_oss granite_speech granitemoehybrid internvl
+    janus kyutai_speech_to_text lfm2 llama4 llama4_text minimax modernbert-decoder perception_lm
+    phi4_multimodal qwen2_5_omni qwen2_5_vl_text qwen2_vl_text qwen3 qwen3_moe smollm3 voxtral
+    """.split()
+)
+_SINCE_57 = _SINCE_55 | frozenset(
+    """
+    apertus flex_olmo glm4v_moe glm4v_moe_text hunyuan_v1_dense hunyuan_v1_moe lfm2_vl
+    longcat_flash ministral olmo3 ovis2 qwen3_next qwen3_omni_moe qwen3_vl qwen3_vl_moe
+    qwen3_vl_moe_text qwen3_vl_text seed_oss vaultgemma
+    """.split()
+)
+# Rotary classes of their own, with the scaling types each knows.
+_OWN_ROTARY: dict[str, tuple[str, ...]] = {
+    "chameleon": ("linear", "dynamic"),
+    "dbrx": (),
+    "idefics": (),
+    "modernbert-decoder": (),
+    "nemotron": (),
+}
+_SOFTMAX = frozenset({"deepseek_v3", "longcat_flash"})
+# Config classes that leave head_dim empty, which yarn, dynamic and longrope then fail on.
+_NO_HEAD_DIM: dict[str, frozenset[str]] = {
+    "4.50": frozenset(),
+    "4.55": frozenset({"minimax", "mistral", "mixtral"}),
+    "4.57": frozenset(
+        {"hunyuan_v1_dense", "hunyuan_v1_moe", "minimax", "ministral", "mistral", "mixtral"}
+    ),
+}
+# θ where the file has none, where version 5 assumes another.
+_THETA = {
+    "cohere": 1e4,
+    "falcon_h1": 1e5,
+    "kyutai_speech_to_text": 1e5,
+    "olmo3": 1e4,
+    "persimmon": 25e3,
+    "qwen3_vl_moe_text": 5e6,
+    "qwen3_vl_text": 5e6,
+}
+# Config classes that accept these keys of `rope_scaling` and no other, and these types.
+_FACTOR_ONLY = (frozenset({"type", "factor"}), ("linear", "dynamic"))
+_LISTS_ONLY = (frozenset({"type", "short_factor", "long_factor"}), ("longrope", "su", "yarn"))
+_STRICT = {
+    "chameleon": _FACTOR_ONLY,
+    "olmo": _FACTOR_ONLY,
+    "olmo2": _FACTOR_ONLY,
+    "phi3": _LISTS_ONLY,
+    "phi4_multimodal": _LISTS_ONLY,
+}
+
+Yarn = Callable[[Model, RopeParameters], tuple[RopeParameters, float]]
+
+
+def _yarn_50(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
+    """4.43 – 4.50: the window is the original length; no mscale, no truncate."""
+    p = replace(
+        p, original_max_position_embeddings=None, truncate=None, mscale=None, mscale_all_dim=None
+    )
+    return p, p.effective_attention_factor()
+
+
+def _yarn_55(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
+    """4.51 – 4.55: the factor is the ratio of the lengths wherever the original one is given."""
+    original = model.block("rope_scaling").get(_ORIGINAL)
+    if original is None:
+        p = replace(p, original_max_position_embeddings=None)
+    else:
+        factor = p.max_position_embeddings / original
+        if factor < 1:
+            raise EngineCrash(f"It computes a factor of {factor:.3g} from the two lengths.")
+        p = replace(p, original_max_position_embeddings=original, factor=factor)
+    return p, p.effective_attention_factor()
+
+
+def _yarn_57(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
+    """4.56 – 4.57: as transformers 5."""
+    stated = model.block("rope_scaling") or model.family.rope_defaults
+    p = replace(p, original_max_position_embeddings=stated.get(_ORIGINAL))
+    return p, p.effective_attention_factor()
+
+
+def _longrope(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
+    """All of 4.x: only the top-level original length counts, and it overrides the factor."""
+    original = model.text.get(_ORIGINAL, model.family.original_max_position_embeddings)
+    if model.rope.model_type == "phimoe":
+        original = model.block("rope_scaling").get(_ORIGINAL, original)
+    if original:
+        factor = p.max_position_embeddings / original
+    elif p.factor is not None:
+        factor, original = p.factor, p.max_position_embeddings
+    else:
+        raise EngineCrash("longrope without factor and top-level original_max_position_embeddings.")
+    scale = p.attention_factor or longrope_attention_factor(factor, original)
+    p = replace(p, original_max_position_embeddings=original, factor=max(factor, 1.0))
+    return p, scale
+
+
+def _reader(version: str, known: frozenset[str], yarn: Yarn) -> Callable[[Model], Reading]:
+    def read(model: Model) -> Reading:
+        if model.model_type not in known:
+            own = " The checkpoint's own code would run instead." * ("auto_map" in model.config)
+            raise LoaderError(f"It does not know the model type {model.model_type!r}.{own}")
+        refuse_aliases(model)
+        _refuse_strict(model)
+        notes = []
+        if is_v5_only(model):
+            notes.append("ignores rope_parameters without a word: θ and scaling are its defaults")
+        scopes = {
+            n: _used(model, p, version, yarn)
+            for n, p in legacy(model, default_theta=_THETA.get(model.rope.model_type)).items()
+        }
+        return Reading(scopes, None, tuple(notes))
+
+    return read
+
+
+def _refuse_strict(model: Model) -> None:
+    """What single config classes insist on.
+
+    Raises:
+        LoaderError: it is not given.
+    """
+    block = model.block("rope_scaling")
+    mscales = [block.get(name) for name in ("short_mscale", "long_mscale")]
+    if model.rope.model_type == "phimoe" and block and None in mscales:
+        raise LoaderError("phimoe needs the numbers short_mscale and long_mscale.")
+    rule = _STRICT.get(model.rope.model_type)
+    if rule is None or not block:
+        return
+    keys, types = rule
+    if set(block) != keys or block["type"] not in types:
+        raise LoaderError(
+            f"For {model.rope.model_type} it accepts rope_scaling with exactly the keys "
+            f"{', '.join(sorted(keys))} and type {' or '.join(types)}."
+        )
+
+
+def _used(model: Model, p: RopeParameters, version: str, yarn: Yarn) -> Used:
+    kind = model.rope.model_type
+    own = _OWN_ROTARY.get(kind)
+    if own is not None and p.rope_type not in own:
+        return Used(replace(p, rope_type="default"))
+    _crash_on_habits(model, p, version)
+    needs_width = kind in _NO_HEAD_DIM[version] and model.text.get("head_dim") is None
+    if needs_width and p.rope_type in ("yarn", "dynamic", "longrope"):
+        raise EngineCrash(
+            f"{kind} without head_dim in config.json: TypeError. Add head_dim: {p.head_dim}."
+        )
+    softmax = 1.0
+    if kind in _SOFTMAX and version != "4.50" and p.rope_type != "default" and p.mscale_all_dim:
+        softmax = mla_softmax(p)
+    if p.rope_type == "yarn":
+        p, scale = yarn(model, p)
+        return Used(p, scale, softmax)
+    if p.rope_type == "longrope":
+        p, scale = _longrope(model, p)
+        if kind == "phimoe":
+            scale = phimoe_scale(p, model.length)
+        return Used(p, scale, softmax)
+    stated = model.block("rope_scaling") or model.family.rope_defaults
+    if p.rope_type == "llama3" and _ORIGINAL not in stated:
+        raise EngineCrash("llama3 without original_max_position_embeddings: KeyError.")
+    return Used(p, 1.0, softmax)
+
+
+def _crash_on_habits(model: Model, p: RopeParameters, version: str) -> None:
+    """What single model classes fail on.
+
+    Raises:
+        EngineCrash: such a case.
+    """
+    kind = model.rope.model_type
+    if kind == "gpt_oss" and p.rope_type == "llama3" and version == "4.55":
+        raise EngineCrash("llama3 for gpt_oss: AttributeError while the config is checked.")
+    if kind == "llama4_text" and p.rope_type not in ("default", "llama3"):
+        raise EngineCrash(f"llama4 computes llama3 whatever the type; {p.rope_type}: KeyError.")
+    if kind.startswith("hunyuan_v1") and p.rope_type == "dynamic":
+        raise EngineCrash(f"{kind}: dynamic needs alpha, KeyError.")
+    if kind == "jetmoe" and version != "4.57":
+        raise EngineCrash("jetmoe: it computes half the frequencies the heads need.")
+    if kind in ("qwen3_vl_text", "qwen3_vl_moe_text") and not model.block("rope_scaling"):
+        raise EngineCrash(f"{kind} needs rope_scaling with mrope_section.")
+
+
+def _engine(version: str, versions: str, known: frozenset[str], yarn: Yarn, about: str) -> Engine:
+    return Engine(
+        f"transformers-{version}",
+        f"transformers {version}",
+        versions,
+        "run",
+        _reader(version, known, yarn),
+        launch,
+        override="legacy",
+        about=(
+            about,
+            "`rope_parameters` is ignored without a warning; `type` beats `rope_type`.",
+            "longrope takes the original length from the top level only.",
+        ),
+    )
+
+
+ENGINES = (
+    _engine(
+        "4.57",
+        "4.56 – 4.57",
+        _SINCE_57,
+        _yarn_57,
+        "yarn as in transformers 5.",
+    ),
+    _engine(
+        "4.55",
+        "4.51 – 4.55",
+        _SINCE_55,
+        _yarn_55,
+        "yarn: `factor` is replaced by max_position_embeddings / original_max_position_embeddings; "
+        "a config that leaves the maximum at the original window switches YaRN off.",
+    ),
+    _engine(
+        "4.50",
+        "4.43 – 4.50",
+        _SINCE_50,
+        _yarn_50,
+        "yarn: `original_max_position_embeddings`, `mscale` and `truncate` are not read; the ramp "
+        "is placed for max_position_embeddings, which is wrong once that is extended.",
+    ),
+)

@@ -1,0 +1,278 @@
+"""vLLM: the config as transformers 5 loads it, rotary classes of its own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from yarncli.engines.loaders import LoaderError, Model, version_5
+from yarncli.engines.rules.transformers_5 import used as hf_used
+from yarncli.engines.verdict import (
+    Engine,
+    EngineCrash,
+    Launch,
+    Reading,
+    Used,
+    mla_softmax,
+    mscale_ratio,
+)
+from yarncli.rope import formulas
+from yarncli.rope.parameters import RopeParameters
+
+# models/registry.py sends these through transformers' own modelling code.
+_TRANSFORMERS_BACKEND = frozenset(
+    """
+    arcee cwm flex_olmo glm gpt_bigcode gpt_neox hunyuan_v1_dense hunyuan_v1_moe mellum
+    nanbeige olmo olmo2 olmo3 phi seed_oss smollm3 starcoder2 vaultgemma
+    """.split()
+)
+_NOT_MULTIPLIED = frozenset({"longrope", "llama3", "yarn"})
+_LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+
+
+def uses_deepseek_rope(model: Model) -> bool:
+    """Whether vLLM and SGLang turn every scaling of this model into DeepSeek's YaRN."""
+    return model.rope.is_mla and model.rope.model_type not in ("minicpm3", "dots3_note_text")
+
+
+def refuse_different_names(model: Model) -> None:
+    """Insist, as vLLM does, that `type` and `rope_type` agree.
+
+    Raises:
+        LoaderError: they do not.
+    """
+    for name in model.rope.scopes:
+        block = model.winning_block(name)
+        both = block.get("rope_type"), block.get("type")
+        if all(both) and both[0] != both[1]:
+            raise LoaderError(
+                f"rope_type is {both[0]!r} and type is {both[1]!r}; it insists on one."
+            )
+
+
+def refuse_integer_factor(model: Model, scopes: Mapping[str, RopeParameters]) -> None:
+    """Refuse an integer factor of linear: vLLM's and SGLang's rotary class fails on it.
+
+    Raises:
+        EngineCrash: the factor of a linear scope is an integer.
+    """
+    for name, p in scopes.items():
+        factor = model.winning_block(name).get("factor")
+        if p.rope_type == "linear" and isinstance(factor, int):
+            raise EngineCrash(f"linear with the integer factor {factor}; write {factor}.0.")
+
+
+def read(model: Model) -> Reading:
+    """What vLLM 0.33 computes and serves.
+
+    Raises:
+        LoaderError: it refuses the config.
+        EngineCrash: it fails at start-up.
+    """
+    refuse_different_names(model)
+    parameters = version_5(model)
+    refuse_integer_factor(model, parameters)
+    served = served_length(model, parameters)
+    notes: list[str] = []
+    faults: list[str] = []
+    if model.rope.model_type in _TRANSFORMERS_BACKEND:
+        notes.append("runs transformers' own modelling code for this model")
+        scopes = {name: hf_used(model, p) for name, p in parameters.items()}
+        return Reading(scopes, served, tuple(notes))
+    scopes = {}
+    for name, p in parameters.items():
+        scopes[name] = _used(model, p, served, notes)
+        rows = _table_rows(model, p)
+        if rows < served:
+            faults.append(f"its table of angles ends at {rows:,} tokens")
+    return Reading(scopes, served, tuple(notes), tuple(dict.fromkeys(faults)))
+
+
+def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int:
+    """The default `--max-model-len`: the smallest length field, multiplied for some types.
+
+    Reference: vLLM `config/model.py`, `_get_and_verify_max_len`.
+    """
+    first = next(iter(parameters.values()))
+    if first.rope_type == "longrope":
+        outer = model.text.get("original_max_position_embeddings")
+        return int(outer or first.max_position_embeddings)
+    stated = model.text.get("model_max_length")
+    if isinstance(stated, int) and stated:
+        length: int = stated
+    else:
+        found = [v for v in map(model.text.get, _LENGTH_KEYS) if type(v) is int]
+        length = min([*found, first.max_position_embeddings])
+    if model.rope.model_type.startswith("gemma3"):
+        return length
+    for p in parameters.values():
+        if p.rope_type not in _NOT_MULTIPLIED and p.rope_type != "default":
+            length = int(length * p.resolved_factor())
+    return length
+
+
+def _table_rows(model: Model, p: RopeParameters) -> int:
+    """How many positions the precomputed cos/sin table has."""
+    if p.rope_type == "yarn":
+        return int(p.original_length * p.resolved_factor())
+    if p.rope_type == "linear":
+        return int(p.max_position_embeddings * p.resolved_factor())
+    return p.max_position_embeddings
+
+
+def _used(model: Model, p: RopeParameters, served: int, notes: list[str]) -> Used:
+    if uses_deepseek_rope(model) and p.rope_type != "default":
+        return _deepseek(p, notes)
+    match p.rope_type:
+        case "dynamic":
+            return Used(_dynamic(p, notes))
+        case "longrope":
+            return _longrope(p, served, notes)
+        case "yarn" if model.rope.model_type == "gpt_oss":
+            notes.append("gpt-oss: attention_factor and mscale are dropped")
+            p = replace(p, attention_factor=None, mscale=None, mscale_all_dim=None)
+        case "yarn" if model.rope.model_type == "deepseek_v4":
+            return Used(p)  # its mscale is switched off in code
+    return Used(p, p.effective_attention_factor())
+
+
+def _deepseek(p: RopeParameters, notes: list[str]) -> Used:
+    """Every scaling of an MLA model becomes DeepSeek's YaRN."""
+    if p.original_max_position_embeddings is None:
+        raise EngineCrash(
+            f"MLA models get DeepSeek's YaRN whatever the type; {p.rope_type} has no "
+            "original_max_position_embeddings for it."
+        )
+    softmax = mla_softmax(p)
+    if p.attention_factor == 1.0:
+        notes.append("attention_factor 1.0 switches mscale_all_dim's softmax scale off")
+        softmax = 1.0
+    scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
+    return Used(_as_yarn(p), scale, softmax)
+
+
+def _as_yarn(p: RopeParameters) -> RopeParameters:
+    return RopeParameters(
+        "yarn",
+        p.rope_theta,
+        p.head_dim,
+        p.max_position_embeddings,
+        p.partial_rotary_factor,
+        factor=p.resolved_factor(),
+        original_max_position_embeddings=p.original_max_position_embeddings,
+        beta_fast=p.beta_fast,
+        beta_slow=p.beta_slow,
+    )
+
+
+def _dynamic(p: RopeParameters, notes: list[str]) -> RopeParameters:
+    """A fixed base from `max_trained_positions`; without that key no scaling at all."""
+    trained = p.extra.get("max_trained_positions") or p.max_position_embeddings
+    theta = formulas.dynamic_theta(
+        p.rope_theta, p.rotary_dim, p.resolved_factor(), p.max_position_embeddings, trained
+    )
+    if theta == p.rope_theta:
+        notes.append("dynamic does nothing: its base does not follow the length of the text")
+    return replace(p, rope_type="default", rope_theta=theta)
+
+
+def _longrope(p: RopeParameters, served: int, notes: list[str]) -> Used:
+    long = served > p.original_length
+    chosen = p.long_factor if long else p.short_factor
+    notes.append(
+        f"uses the {'long' if long else 'short'} factors for every text at this maximum length"
+    )
+    stated = p.extra.get("long_mscale" if long else "short_mscale")
+    scale = stated if stated is not None else longrope_scale_by_lengths(p)
+    return Used(replace(p, short_factor=chosen, long_factor=chosen), scale)
+
+
+def longrope_scale_by_lengths(p: RopeParameters) -> float:
+    """LongRoPE's scale from the two lengths, where `factor` and `attention_factor` are not read."""
+    ratio = p.max_position_embeddings / p.original_length
+    return formulas.longrope_attention_factor(ratio, p.original_length)
+
+
+def launch(parts: Launch) -> str:
+    """`vllm serve`, with `--hf-overrides` where fields must change."""
+    words = ["vllm", "serve", parts.model.source, "--max-model-len", str(parts.length)]
+    fields: Mapping[str, Any] | None = parts.fields
+    if fields:
+        for key in reversed(parts.model.text_path):
+            fields = {key: fields}
+        words += ["--hf-overrides", json.dumps(fields)]
+    return shlex.join(words)
+
+
+def read_older(model: Model) -> Reading:
+    """What vLLM computed before: `attn_factor` multiplies, `attention_factor` is lost.
+
+    Raises:
+        LoaderError: it refuses the config.
+        EngineCrash: it fails at start-up.
+    """
+    refuse_different_names(model)
+    parameters = version_5(model)
+    refuse_integer_factor(model, parameters)
+    notes: list[str] = []
+    first = next(iter(parameters.values()))
+    served = served_length(model, parameters)
+    if first.rope_type == "yarn":
+        served = int(first.original_length * first.resolved_factor())
+    scopes = {}
+    for name, p in parameters.items():
+        found = _used(model, p, served, notes)
+        if p.rope_type == "yarn" and not uses_deepseek_rope(model):
+            multiplier = p.extra.get("attn_factor", 1.0)
+            scale = formulas.get_mscale(p.resolved_factor()) * multiplier
+            found = Used(p, scale)
+        scopes[name] = found
+    return Reading(scopes, served, tuple(notes))
+
+
+_ABOUT = (
+    "linear and dynamic multiply max_position_embeddings by the factor; yarn, llama3 and longrope "
+    "take it as it is.",
+    "dynamic does not scale; a linear factor must be a float.",
+    "longrope: long factors for every text once the maximum exceeds the original window; "
+    "`attention_factor` is not read, `short_mscale`/`long_mscale` are.",
+    "MLA models: every scaling becomes DeepSeek's YaRN.",
+)
+
+ENGINES = (
+    Engine(
+        "vllm",
+        "vLLM",
+        "0.33",
+        "read",
+        read,
+        launch,
+        override="v5",
+        about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
+    ),
+    Engine(
+        "vllm-older",
+        "vLLM, older",
+        "before it honoured attention_factor",
+        "read",
+        read_older,
+        launch,
+        override="v5",
+        about=(
+            "yarn: m(s) × `attn_factor`; `attention_factor` and mscale are not read; the length is "
+            "original × factor.",
+            *_ABOUT[1:],
+        ),
+    ),
+)

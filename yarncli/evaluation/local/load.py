@@ -1,0 +1,310 @@
+"""Load a checkpoint for evaluation: model, tokenizer, device, with nothing left to chance."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from yarncli.errors import CheckpointError, MissingExtraError, UsageError
+from yarncli.evaluation.settings import LoadSettings
+from yarncli.hub.failures import config_error
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+# What transformers raises about a damaged or foreign checkpoint.
+_REFUSALS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+    config_error(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to be asked.
+
+    Attributes:
+        model: transformers' own.
+        device: where its inputs go.
+        dtype: of its weights.
+        unused: tensors of the checkpoint that the model has no place for.
+    """
+
+    model: Any
+    device: torch.device
+    dtype: torch.dtype
+    unused: tuple[str, ...] = ()
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device to run on; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: the device does not exist here.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {wanted} cannot be used here: {reason}") from error
+    return device
+
+
+def choose_dtype(wanted: str, device: torch.device, config: Mapping[str, Any]) -> torch.dtype:
+    """The dtype of the weights while evaluating.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if wanted == "auto":
+        text = config.get("text_config")
+        nested = text if isinstance(text, dict) else {}
+        named = [d.get(key) for d in (config, nested) for key in ("dtype", "torch_dtype")]
+        name = next((n for n in named if isinstance(n, str)), "float32")
+        # Half precision is slow on most CPUs and rounds what is being measured.
+        return torch.float32 if device.type == "cpu" else DTYPES.get(name, torch.bfloat16)
+    if wanted not in DTYPES:
+        raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, not {wanted!r}.")
+    return DTYPES[wanted]
+
+
+def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
+    """The checkpoint's tokenizer.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    _refuse_remote_code(directory, "tokenizer_config.json", trust_remote_code)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                directory, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except _REFUSALS as error:
+        raise CheckpointError(
+            f"The tokenizer in {directory} cannot be loaded: {_first_line(error)} "
+            "Put tokenizer.json beside config.json, or name another with --tokenizer."
+        ) from error
+    # Longer prompts than the old window are the point; no warning about them.
+    tokenizer.model_max_length = 10**30
+    return tokenizer
+
+
+def load_model(
+    directory: Path, settings: LoadSettings, *, config: Mapping[str, Any] | None = None
+) -> LoadedModel:
+    """Load the causal language model of a checkpoint directory, in evaluation mode.
+
+    Args:
+        directory: holds config.json and the weights.
+        settings: where and how.
+        config: the content of config.json to use instead of the file's, to try a RoPE setting
+            without writing it.
+
+    Raises:
+        CheckpointError: it needs remote code that is not trusted, or cannot be loaded.
+        UsageError: a device or dtype that does not exist.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _refuse_remote_code(directory, "config.json", settings.trust_remote_code)
+    raw = dict(config) if config is not None else read_config(directory)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device, raw)
+    several = settings.device in ("auto", "cuda") and torch.cuda.device_count() > 1
+    shared: dict[str, Any] = {
+        "trust_remote_code": settings.trust_remote_code,
+        "local_files_only": True,
+    }
+    arguments: dict[str, Any] = {"dtype": dtype, **shared}
+    if settings.attn_implementation is not None:
+        arguments["attn_implementation"] = settings.attn_implementation
+    if several:
+        arguments["device_map"] = "auto"
+    with quiet(), _loading_errors(directory), _config_directory(directory, config) as read_from:
+        loaded_config = AutoConfig.from_pretrained(read_from, **shared)
+        model, fit = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=loaded_config,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+            **arguments,
+        )
+    _require_all_weights(directory, fit)
+    if settings.adapter is not None:
+        model = _with_adapter(model, settings.adapter)
+    if not several:
+        model = model.to(device)
+    _neutralise_generation(model)
+    unused = tuple(sorted(fit["unexpected_keys"]))
+    return LoadedModel(model.eval(), model.device if several else device, dtype, unused)
+
+
+def _require_all_weights(directory: Path, fit: Mapping[str, Any]) -> None:
+    """Refuse a model of which a part would be random.
+
+    Args:
+        directory: the checkpoint.
+        fit: the loading info of transformers.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape.
+    """
+    for name, stored, wanted in sorted(fit["mismatched_keys"]):
+        raise CheckpointError(
+            f"{directory} has {name} of shape {list(stored)} where its config.json wants "
+            f"{list(wanted)}. Use the config.json that belongs to these weights."
+        )
+    missing = sorted(fit["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{directory} lacks {len(missing)} tensors of its model, such as {missing[0]}, which "
+            "would be random. Its shards or its config.json are not those of this model."
+        )
+
+
+@contextmanager
+def _loading_errors(what: object) -> Iterator[None]:
+    """One sentence for what transformers refuses.
+
+    Raises:
+        CheckpointError: always, but for memory that ran out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except _REFUSALS as error:
+        raise CheckpointError(f"{what} cannot be loaded: {_first_line(error)}") from error
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    """The model with a PEFT adapter merged into its weights.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        CheckpointError: there is no adapter, or it is for another model.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtraError(
+            "--adapter needs peft, which is not installed. Install it with: pip install peft"
+        ) from error
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{adapter} has no adapter_config.json. Name the directory of a PEFT adapter."
+        )
+    with quiet(), _loading_errors(adapter):
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
+def _neutralise_generation(model: Any) -> None:
+    """Drop every decoding default of the checkpoint except which tokens end a text.
+
+    Sampling, penalties, forced and suppressed tokens would all change the verdicts.
+    """
+    from transformers import GenerationConfig
+
+    old = model.generation_config
+    ends = old.eos_token_id
+    pad = old.pad_token_id
+    if pad is None:
+        pad = ends[0] if isinstance(ends, list) and ends else ends
+    model.generation_config = GenerationConfig(
+        bos_token_id=old.bos_token_id, eos_token_id=ends, pad_token_id=pad, do_sample=False
+    )
+
+
+def _refuse_remote_code(directory: Path, name: str, trusted: bool) -> None:
+    if trusted or not (directory / name).is_file():
+        return
+    if _read(directory / name).get("auto_map"):
+        raise CheckpointError(
+            f"{directory} brings its own Python code ({name}: auto_map), which yarncli does not "
+            "run by default. Read that code, then pass --trust-remote-code."
+        )
+
+
+@contextmanager
+def _config_directory(directory: Path, config: Mapping[str, Any] | None) -> Iterator[Path]:
+    """Where transformers reads the config: through its own reader, as a converted copy would be."""
+    if config is None:
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="yarncli-") as temporary:
+        for module in directory.glob("*.py"):
+            (Path(temporary) / module.name).write_bytes(module.read_bytes())
+        (Path(temporary) / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
+        yield Path(temporary)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json as plain data.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    return _read(directory / "config.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from yarncli.jsontext.text import JsonText
+
+    try:
+        return JsonText.parse(path.read_bytes(), str(path)).value
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What the error says, in one line; some say only in the second what is wrong."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    text = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    return text.rstrip(".") + "."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bars, notes and warnings; errors still raise."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

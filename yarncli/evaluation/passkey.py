@@ -1,0 +1,281 @@
+"""A passkey evaluation on this machine, from its grid to its verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from yarncli.errors import UsageError
+from yarncli.evaluation import prompts as prompts_module
+from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
+from yarncli.evaluation.report import Cell
+from yarncli.evaluation.settings import LoadSettings
+from yarncli.extras import require_extra
+
+Decode = Literal["fast", "greedy"]
+Chat = bool | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which prompts are asked: every length at every depth, `trials` keys each."""
+
+    lengths: tuple[int, ...]
+    depths: int = 5
+    trials: int = 2
+    seed: int = 0
+    keys: KeyKind = "digits"
+    wording: Wording = field(default_factory=Wording)
+
+    def __post_init__(self) -> None:
+        """Refuse an empty grid."""
+        if not self.lengths or min(self.lengths) < 1:
+            raise UsageError("--lengths must name at least one positive number of tokens.")
+        if self.trials < 1 or self.depths < 1:
+            raise UsageError("--trials and --depths must be at least 1.")
+
+    @property
+    def size(self) -> int:
+        """Number of prompts."""
+        return len(self.lengths) * self.depths * self.trials
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts together."""
+        return sum(self.lengths) * self.depths * self.trials
+
+    def prompts(
+        self, builder: PromptBuilder, progress: Callable[[int], None] | None = None
+    ) -> list[PasskeyPrompt]:
+        """All prompts, in the order that shares most computation: length, depth, trial.
+
+        Args:
+            builder: writes each.
+            progress: called with 1 after every prompt.
+
+        Raises:
+            UsageError: as `PromptBuilder.build`.
+        """
+        prompts = []
+        for length in self.lengths:
+            for depth in prompts_module.depths(self.depths):
+                for trial in range(self.trials):
+                    prompts.append(builder.build(length, depth, trial))
+                    if progress is not None:
+                        progress(1)
+        return prompts
+
+    def to_json(self) -> dict[str, Any]:
+        """As recorded with the results."""
+        return {**asdict(self), "lengths": list(self.lengths)}
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """A tokenizer as the evaluation uses it: whole prompts in, answers out.
+
+    `frame` is the chat template's, None for plain text.
+    """
+
+    tokenizer: Any
+    frame: Any = None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a whole prompt; a template brings its own special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=self.frame is None)
+        end = self.tokenizer.eos_token_id
+        # An end token that the tokenizer adds to every text would end the prompt before the answer.
+        if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token or "\0"):
+            ids = ids[:-1]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text without special tokens, as the reference's pipeline shows it."""
+        text: str = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def builder(self, grid: Grid, *, answer_prefix: bool = True) -> PromptBuilder:
+        """The prompts' builder; without `answer_prefix` a chat prompt ends with the question."""
+        render = None
+        if self.frame is not None:
+            frame = self.frame
+
+            def render(user: str, prefix: str) -> str:
+                text: str = frame.render(user, prefix if answer_prefix else "")
+                return text
+
+        return PromptBuilder(self.encode, self.decode, grid.wording, grid.keys, grid.seed, render)
+
+
+def make_codec(directory: Path, chat: Chat, *, trust_remote_code: bool = False) -> TextCodec:
+    """The tokenizer of a checkpoint, with its chat template where one is wanted.
+
+    Args:
+        directory: holds the tokenizer.
+        chat: None uses the template if there is one.
+        trust_remote_code: run a tokenizer's own code.
+
+    Raises:
+        CheckpointError: no tokenizer, or a template that cannot be rendered.
+        UsageError: `chat` is True and there is no template.
+    """
+    from yarncli.evaluation.local.load import load_tokenizer
+    from yarncli.evaluation.template import render_frame
+
+    tokenizer = load_tokenizer(directory, trust_remote_code=trust_remote_code)
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):
+        template = template.get("default")
+    if chat is True and not template:
+        raise UsageError(f"{directory} has no chat template. Leave out --chat.")
+    if chat is False or not template:
+        return TextCodec(tokenizer)
+    tokens = {
+        name: str(value)
+        for name, value in tokenizer.special_tokens_map.items()
+        if isinstance(value, str)
+    }
+    return TextCodec(tokenizer, render_frame(template, tokens))
+
+
+def require_memory(
+    directory: Path,
+    length: int,
+    *,
+    settings: LoadSettings,
+    config: Mapping[str, Any] | None = None,
+    parameters: int = 0,
+    decode: Decode = "fast",
+) -> int:
+    """Refuse prompts of up to `length` tokens that cannot fit. The rest as in `local_cells`.
+
+    Returns:
+        How many tokens to read in one forward call.
+
+    Raises:
+        UsageError: they cannot, with the numbers; or a device or dtype that does not exist.
+    """
+    from yarncli.evaluation.local import load, memory
+
+    raw = dict(config) if config is not None else load.read_config(directory)
+    device = load.choose_device(settings.device)
+    dtype = load.choose_dtype(settings.dtype, device, raw)
+    whole = decode == "greedy" or settings.attn_implementation is not None
+    needed = memory.estimate(
+        raw.get("text_config") or raw, parameters, length, dtype, device, whole=whole
+    )
+    memory.refuse_too_much(needed, device, length)
+    return needed.chunk
+
+
+def local_cells(
+    directory: Path,
+    prompts: Sequence[PasskeyPrompt],
+    *,
+    settings: LoadSettings,
+    codec: TextCodec,
+    config: Mapping[str, Any] | None = None,
+    parameters: int = 0,
+    decode: Decode = "fast",
+    on_caveat: Callable[[str], None] | None = None,
+) -> Iterator[Cell]:
+    """Ask a checkpoint on this machine, one cell at a time.
+
+    Args:
+        directory: the checkpoint.
+        prompts: as `Grid.prompts` orders them.
+        settings: device, dtype and so on.
+        codec: the tokenizer the prompts were made with.
+        config: the content of config.json to use instead of the file's.
+        parameters: of the model, for the memory estimate; 0 if not known.
+        decode: "greedy" generates with transformers, one prompt at a time; "fast" gives the same
+            verdicts from one pass.
+        on_caveat: told what should be known about the answers.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or gives non-finite logits.
+        UsageError: a device or dtype that does not exist, or too little memory.
+    """
+    from yarncli.evaluation.local import load, memory
+    from yarncli.evaluation.local.greedy import answer_greedily
+    from yarncli.evaluation.local.score import FastScorer
+
+    if not prompts:
+        return
+    longest = max(prompt.length for prompt in prompts)
+    chunk = require_memory(
+        directory, longest, settings=settings, config=config, parameters=parameters, decode=decode
+    )
+    with memory.out_of_memory_errors(longest):
+        loaded = load.load_model(directory, settings, config=config)
+        caveats = []
+        if loaded.unused:
+            caveats.append(
+                f"{directory} has {len(loaded.unused)} tensors that its model does not use, such "
+                f"as {loaded.unused[0]}."
+            )
+        if decode == "greedy":
+            yield from answer_greedily(loaded, prompts, codec.decode)
+        else:
+            # On a CPU, rows side by side gain nothing (benchmarks/passkey.py) and take memory.
+            together = 1 if loaded.device.type == "cpu" else chunk
+            scorer = FastScorer(loaded, codec.decode, chunk=chunk, batch_tokens=together)
+            if settings.attn_implementation is not None:
+                scorer.fallback = f"as --attn-implementation {settings.attn_implementation} does"
+            yield from scorer.score(prompts)
+            if scorer.fallback is not None:
+                caveats.append(
+                    f"Each prompt was read on its own, slower but as exact: {scorer.fallback}."
+                )
+    if on_caveat is not None:
+        for caveat in caveats:
+            on_caveat(caveat)
+
+
+def evaluate(
+    directory: Path,
+    lengths: Sequence[int],
+    *,
+    depths: int = 5,
+    trials: int = 2,
+    seed: int = 0,
+    decode: Decode = "fast",
+    settings: LoadSettings | None = None,
+    config: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Cell]:
+    """Measure passkey retrieval of a local checkpoint, as plain text in the paper's wording.
+
+    Args:
+        directory: the checkpoint.
+        lengths: tokens per prompt, answer included.
+        depths: number of needle positions, from the start of the filler to its end.
+        trials: prompts per length and depth.
+        seed: decides the keys.
+        decode: see `local_cells`.
+        settings: device, dtype and so on; by default automatic.
+        config: the content of config.json to use instead of the file's.
+        progress: called with 1 after every prompt.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        CheckpointError: the checkpoint cannot be loaded.
+        UsageError: a length is too short for a prompt.
+    """
+    require_extra("check-passkey", "torch", "transformers")
+    chosen = settings or LoadSettings()
+    codec = make_codec(directory, False, trust_remote_code=chosen.trust_remote_code)
+    grid = Grid(tuple(lengths), depths, trials, seed)
+    prompts = grid.prompts(codec.builder(grid))
+    cells = []
+    for cell in local_cells(
+        directory, prompts, settings=chosen, codec=codec, config=config, decode=decode
+    ):
+        cells.append(cell)
+        if progress is not None:
+            progress(1)
+    return cells

@@ -1,0 +1,246 @@
+"""Results of a passkey evaluation: accuracy per length, the JSON report, and the JSONL file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from yarncli.checkpoint.output import output_errors
+from yarncli.errors import CheckpointError, OutputError, UsageError
+from yarncli.evaluation.prompts import PasskeyPrompt
+
+SCHEMA_VERSION = 1
+
+# What may differ between two parts of one run: it does not change a verdict.
+_FREE_SETTINGS = frozenset({"device", "concurrency"})
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The verdict on one prompt.
+
+    `text` is what the model said after the prompt, as far as the verdict needs it.
+    """
+
+    length: int
+    depth: float
+    trial: int
+    key: str
+    text: str
+    correct: bool
+
+    @classmethod
+    def of(cls, prompt: PasskeyPrompt, text: str, correct: bool) -> Cell:
+        """The cell of `prompt`."""
+        return cls(prompt.length, prompt.depth, prompt.trial, prompt.key, text, correct)
+
+    @property
+    def place(self) -> tuple[int, float, int]:
+        """What tells a cell from all others of its variant: length, depth and trial."""
+        return (self.length, self.depth, self.trial)
+
+
+@dataclass(frozen=True, slots=True)
+class LengthResult:
+    """Accuracy at one length with its 95 % interval."""
+
+    length: int
+    accuracy: float
+    interval: tuple[float, float]
+    trials: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole evaluation: settings, and the cells of each variant (by name, in order).
+
+    The first variant is the setting in question; others come from `--compare` and `--control`.
+    """
+
+    settings: Mapping[str, Any]
+    cells: Mapping[str, Sequence[Cell]]
+
+    def lengths(self, variant: str) -> list[LengthResult]:
+        """Results of one variant, shortest length first."""
+        return summarise(self.cells[variant])
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `--json`; `lengths` and `cells` are the first variant's."""
+        first = next(iter(self.cells))
+        document = {"schema_version": SCHEMA_VERSION, **self._variant(first)}
+        document["settings"] = dict(self.settings)
+        document["variants"] = {name: self._variant(name) for name in self.cells if name != first}
+        return document
+
+    def _variant(self, name: str) -> dict[str, Any]:
+        return {
+            "lengths": [
+                {**asdict(result), "interval": list(result.interval)}
+                for result in self.lengths(name)
+            ],
+            "cells": [asdict(cell) for cell in self.cells[name]],
+        }
+
+
+def wilson_interval(correct: int, trials: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share; unlike the usual one it is sound near 0 and 1.
+
+    Reference: E. B. Wilson, "Probable inference, the law of succession, and statistical
+    inference", JASA 22 (1927), 209–212.
+    """
+    z = 1.959963984540054
+    share = correct / trials
+    centre = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return (0.0 if correct == 0 else low, 1.0 if correct == trials else high)
+
+
+def summarise(cells: Iterable[Cell]) -> list[LengthResult]:
+    """Accuracy per length, shortest first."""
+    verdicts: dict[int, list[bool]] = {}
+    for cell in cells:
+        verdicts.setdefault(cell.length, []).append(cell.correct)
+    return [
+        LengthResult(length, sum(v) / len(v), wilson_interval(sum(v), len(v)), len(v))
+        for length, v in sorted(verdicts.items())
+    ]
+
+
+class ResultFile:
+    """The JSONL of a run: a line of settings, then one line per cell, written as they come.
+
+    Use as a context manager. Cells of an interrupted run are in `done` when it is resumed. A new
+    file that has no cell at the end is removed again.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Create the file, or open it again to go on.
+
+        Raises:
+            UsageError: it exists and `resume` is not set, or it is of a run with other settings.
+            CheckpointError: it is not a result file.
+            OutputError: it cannot be written.
+        """
+        self.path = path
+        self.done: dict[str, list[Cell]] = {}
+        refuse_existing(path, resume=resume)
+        self._is_unused = not path.exists()  # made here, and without a cell so far
+        begins = self._is_unused or path.stat().st_size == 0
+        if not begins:
+            earlier, end = _read(path)
+            _refuse_other_settings(path, earlier.settings, settings)
+            self.done = {name: list(cells) for name, cells in earlier.cells.items()}
+            with output_errors(str(path)):
+                os.truncate(path, end)  # a line that was being written when the run ended
+        with output_errors(str(path)):
+            # Without a buffer: what cannot be written is not tried again when the file is closed.
+            self._file: BinaryIO = path.open("ab", buffering=0)
+        if begins:
+            try:
+                self._write({"schema_version": SCHEMA_VERSION, "settings": dict(settings)})
+            except OutputError:
+                self.close()
+                raise
+
+    def add(self, variant: str, cell: Cell) -> None:
+        """Append one cell; it is in the file when this returns.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        self._write({"variant": variant, **asdict(cell)})
+        self._is_unused = False
+
+    def _write(self, document: Mapping[str, Any]) -> None:
+        data = json.dumps(document).encode() + b"\n"
+        with output_errors(str(self.path)):
+            while data:
+                data = data[self._file.write(data) :]
+
+    def close(self) -> None:
+        """Close the file, and remove it if it is new and without a cell."""
+        self._file.close()
+        if self._is_unused:
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> ResultFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def refuse_existing(path: Path, *, resume: bool) -> None:
+    """Refuse to write over a result, before any work is done.
+
+    Raises:
+        UsageError: `path` exists and `resume` is not set.
+    """
+    if path.exists() and not resume:
+        raise UsageError(
+            f"{path} already exists. Continue that run with --resume, or choose another name."
+        )
+
+
+def read_report(path: Path) -> Report:
+    """The report of a JSONL file, as far as it got.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not a result file.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Report, int]:
+    """The report and the size in bytes of its complete lines."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    end = data.rfind(b"\n") + 1
+    lines = data[:end].splitlines()
+    try:
+        head = json.loads(lines[0]) if lines else {}
+        settings = head["settings"]
+        if head["schema_version"] != SCHEMA_VERSION or not isinstance(settings, dict):
+            raise KeyError("schema_version")
+        cells: dict[str, list[Cell]] = {name: [] for name in settings.get("variants", {})}
+        for line in lines[1:]:
+            entry = json.loads(line)
+            cells.setdefault(entry.pop("variant"), []).append(_cell(entry))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"{path} is not a result file of yarncli check-passkey (or of a newer version)."
+        ) from error
+    return Report(settings, cells), end
+
+
+def _cell(entry: Mapping[str, Any]) -> Cell:
+    cell = Cell(**entry)
+    kinds = (int, float, int, str, str, bool)
+    values = (cell.length, cell.depth, cell.trial, cell.key, cell.text, cell.correct)
+    if not all(type(value) is kind for value, kind in zip(values, kinds, strict=True)):
+        raise TypeError("a cell's field has the wrong type")
+    return cell
+
+
+def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(dict(new)))
+    for name in sorted({*old, *plain} - _FREE_SETTINGS):
+        if old.get(name) != plain.get(name):
+            raise UsageError(
+                f"{path} was written with other settings ({name}: {_brief(old.get(name))} there, "
+                f"{_brief(plain.get(name))} now). Repeat those, or choose another file."
+            )
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"

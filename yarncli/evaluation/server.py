@@ -1,0 +1,335 @@
+"""Asking a model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, TGI, transformers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from threading import Thread
+from typing import Any
+from urllib.request import Request, urlopen
+
+from yarncli.errors import HubError, UsageError
+from yarncli.evaluation.prompts import PasskeyPrompt, is_correct
+from yarncli.evaluation.report import Cell
+
+_RETRIES = 4
+# A chat model may think or write a sentence around the key.
+CHAT_TOKENS = 1024
+# Its template may render a date or a switch otherwise than here.
+_CHAT_SLACK = 8
+# Greedy whatever the server's or the model's defaults are; servers that know no such field refuse
+# it, and are then asked without.
+_NO_PENALTY = {"repetition_penalty": 1.0}
+_NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where to ask and how.
+
+    Attributes:
+        base_url: up to and including `/v1`.
+        model: the name the server knows; None takes the only one it offers.
+        api_key: sent as the bearer token.
+        chat: use chat completions instead of completions.
+        concurrency: requests in flight.
+        timeout: seconds for one request.
+    """
+
+    base_url: str
+    model: str | None = None
+    api_key: str | None = None
+    chat: bool = False
+    concurrency: int = 4
+    timeout: float = 600.0
+
+
+@dataclass
+class Server:
+    """A connection.
+
+    Attributes:
+        settings: where and how.
+        bos_token: what the server itself puts before a text.
+        model: the name the server knows.
+        uncounted: some answer came without a count of the prompt's tokens, so that a cut prompt
+            would not be noticed.
+        unfinished: some chat answer was cut at the limit.
+
+    Raises on creation:
+        MissingExtraError: openai is not installed.
+        HubError: the server cannot be reached or refuses.
+        UsageError: it offers several models and none was named, or the address is none.
+    """
+
+    settings: ServerSettings
+    bos_token: str = ""
+    model: str = field(default="", init=False)
+    uncounted: bool = field(default=False, init=False)
+    unfinished: bool = field(default=False, init=False)
+    _client: Any = field(default=None, init=False, repr=False)
+    _form: int = field(default=0, init=False)  # the first of _forms() that the server takes
+
+    def __post_init__(self) -> None:
+        """Connect, and find the model."""
+        from yarncli.extras import require_extra
+
+        require_extra("--base-url", "openai")
+        from openai import OpenAI
+
+        if not re.match(r"https?://[^/\s]+", self.settings.base_url):
+            raise UsageError(
+                f"--base-url {self.settings.base_url}: write an address such as "
+                "http://localhost:8000/v1."
+            )
+        self._client = OpenAI(
+            base_url=self.settings.base_url,
+            api_key=self.settings.api_key or "none",
+            timeout=self.settings.timeout,
+            max_retries=_RETRIES,
+        )
+        self.model = self.settings.model or self._only_model()
+
+    def cells(self, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
+        """One cell per prompt, in order; several requests are under way at a time.
+
+        Raises:
+            HubError: the server fails, or cut a prompt. What it answered has been given before.
+        """
+        if not prompts:
+            return
+        # The first answer shows which form of request the server takes.
+        yield self._cell(prompts[0])
+        left = iter(prompts[1:])
+        waiting = deque(self._asked(prompt) for prompt in islice(left, self.settings.concurrency))
+        failure: HubError | None = None
+        while waiting:
+            answer = waiting.popleft()
+            # After a failure, what is under way is still waited for, so that no answer is lost.
+            if isinstance(error := answer.exception(), HubError):
+                failure = failure or error
+                continue
+            if failure is None:
+                waiting.extend(self._asked(prompt) for prompt in islice(left, 1))
+            yield answer.result()
+        if failure is not None:
+            raise failure
+
+    def _asked(self, prompt: PasskeyPrompt) -> Future[Cell]:
+        """The answer to come, in a thread that does not keep an interrupted program alive."""
+        answer: Future[Cell] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._cell(prompt))
+            except BaseException as error:  # raised again by whoever waits
+                answer.set_exception(error)
+
+        Thread(target=ask, daemon=True).start()
+        return answer
+
+    def _only_model(self) -> str:
+        with self._errors():
+            # Not tried again: a wrong address should be told at once.
+            client = self._client.with_options(max_retries=0)
+            names = [model.id for model in _expected(client.models.list(), "data")]
+        if len(names) != 1:
+            offered = ", ".join(names[:8]) or "none"
+            raise UsageError(
+                f"{self.settings.base_url} offers these models: {offered}. Name one with --model."
+            )
+        return str(names[0])
+
+    def _cell(self, prompt: PasskeyPrompt) -> Cell:
+        text, counted = self._ask(prompt)
+        self._check_count(prompt, counted)
+        answer = strip_reasoning(text) if self.settings.chat else text
+        return Cell.of(prompt, answer, is_correct(answer, prompt.key))
+
+    def _ask(self, prompt: PasskeyPrompt) -> tuple[str, int | None]:
+        """The model's words and the number of prompt tokens the server counted."""
+        from openai import BadRequestError, UnprocessableEntityError
+
+        forms = self._forms(prompt)
+        while True:
+            try:
+                with self._errors():
+                    return self._request(forms[self._form])
+            except (BadRequestError, UnprocessableEntityError) as error:
+                if self._form + 1 < len(forms):
+                    self._form += 1
+                    continue
+                raise HubError(
+                    f"The server refused a prompt of {prompt.length:,} tokens: {_said(error)}"
+                ) from error
+
+    def _forms(self, prompt: PasskeyPrompt) -> list[dict[str, Any]]:
+        """The same question in the forms that servers differ in, best first."""
+        if self.settings.chat:
+            message = {"messages": [{"role": "user", "content": prompt.user_text}]}
+            extras: list[dict[str, Any]] = [{**_NO_PENALTY, **_NO_THINKING}, _NO_THINKING, {}]
+            return [{**message, "max_tokens": CHAT_TOKENS, "extra_body": extra} for extra in extras]
+        # Token ids leave nothing to the server's tokenizer. As text, its own BOS comes on top.
+        text = prompt.text.removeprefix(self.bos_token) if self.bos_token else prompt.text
+        return [
+            {"prompt": form, "max_tokens": prompt.max_new_tokens, "extra_body": extra}
+            for form in (list(prompt.token_ids), text)
+            for extra in (_NO_PENALTY, {})
+        ]
+
+    def _request(self, form: dict[str, Any]) -> tuple[str, int | None]:
+        chat = self.settings.chat
+        api = self._client.chat.completions if chat else self._client.completions
+        answer = api.create(model=self.model, temperature=0, **form)
+        choice = _expected(answer, "choices")[0]
+        if chat and choice.finish_reason == "length":
+            self.unfinished = True
+        text = choice.message.content if chat else choice.text
+        return text or "", answer.usage.prompt_tokens if answer.usage else None
+
+    def _check_count(self, prompt: PasskeyPrompt, counted: int | None) -> None:
+        """A server that cut the prompt did not fail the test: it did not take it."""
+        if counted is None:
+            self.uncounted = True
+            return
+        expected = len(prompt.token_ids)
+        if abs(counted - expected) <= (_CHAT_SLACK if self.settings.chat else 1):
+            return
+        if counted < expected:
+            raise HubError(
+                f"The server read {counted:,} tokens of a prompt of {expected:,}: it cuts prompts. "
+                "Start it with a longer context length, or give shorter --lengths."
+            )
+        raise HubError(
+            f"The server counts {counted:,} tokens where the tokenizer counts {expected:,}. Give "
+            "the tokenizer that the server uses with --tokenizer."
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """One sentence for each way a server fails; refused requests pass through.
+
+        Raises:
+            HubError: always, for the client's own errors.
+        """
+        import openai
+
+        where = self.settings.base_url
+        try:
+            yield
+        except openai.APITimeoutError as error:
+            raise HubError(f"{where} did not answer within {self.settings.timeout:g} s.") from error
+        except openai.APIConnectionError as error:
+            raise HubError(f"{where} cannot be reached. Is the server running there?") from error
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise HubError(
+                f"{where} refuses the key. Name the environment variable that holds it with "
+                "--api-key-env."
+            ) from error
+        except openai.NotFoundError as error:
+            raise HubError(f"{where} has no model {self.model!r} or no such API.") from error
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            raise
+        except openai.APIStatusError as error:
+            raise HubError(
+                f"{where} failed with status {error.status_code}: {_said(error)}"
+            ) from error
+        except (openai.APIError, ValueError) as error:
+            raise HubError(
+                f"{where} does not answer as an OpenAI-compatible server does. Is /v1 missing at "
+                "the end of --base-url?"
+            ) from error
+
+
+def strip_reasoning(text: str) -> str:
+    """What a chat model says after its thoughts; thoughts that do not end leave nothing."""
+    without = re.sub(r"<think>.*?(</think>|\Z)", "", text, flags=re.DOTALL)
+    # Some templates open the thoughts themselves, so that only their end is generated.
+    return without.rpartition("</think>")[2].strip()
+
+
+def _expected(answer: Any, name: str) -> Any:
+    """A field of an answer, which is plain text where the address is not an API's.
+
+    Raises:
+        ValueError: it is missing or empty.
+    """
+    found = getattr(answer, name, None)
+    if not isinstance(found, list) or (name == "choices" and not found):
+        raise ValueError(f"an answer without {name}")
+    return found
+
+
+def _said(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    text = str(body.get("message") or body.get("detail") or error.message)
+    return " ".join(text.split())[:300].rstrip(".") + "."
+
+
+@dataclass(frozen=True)
+class ServerTokenizer:
+    """The server's own tokenizer, over the `/tokenize` and `/detokenize` of vLLM and llama.cpp.
+
+    Args:
+        base_url: as in `ServerSettings`; the two addresses are beside `/v1`.
+        model: the name the server knows.
+        api_key: sent as the bearer token.
+    """
+
+    base_url: str
+    model: str
+    api_key: str | None = None
+    eos_token_id: None = None
+    eos_token: None = None
+    chat_template: None = None
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`.
+
+        Raises:
+            UsageError: the server offers no tokenizer.
+        """
+        # Each server reads its own two of these names and ignores the others.
+        body = {
+            "model": self.model,
+            "prompt": text,
+            "add_special_tokens": add_special_tokens,
+            "content": text,
+            "add_special": add_special_tokens,
+        }
+        tokens = self._post("tokenize", body).get("tokens")
+        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+            raise self._missing()
+        return tokens
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        """Text of token ids. Raises as `encode`."""
+        answer = self._post("detokenize", {"model": self.model, "tokens": ids})
+        text = answer.get("prompt", answer.get("content"))
+        if not isinstance(text, str):
+            raise self._missing()
+        return text
+
+    def _post(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        address = self.base_url.rstrip("/").removesuffix("/v1") + f"/{name}"
+        request = Request(address, json.dumps(body).encode(), headers, method="POST")
+        try:
+            with urlopen(request, timeout=60) as response:
+                found = json.load(response)
+        except (OSError, ValueError) as error:
+            raise self._missing() from error
+        return found if isinstance(found, dict) else {}
+
+    def _missing(self) -> UsageError:
+        return UsageError(
+            f"{self.base_url} offers no tokenizer. Name the model's own with --tokenizer SOURCE."
+        )

@@ -1,0 +1,289 @@
+"""The RoPE settings under which one checkpoint is evaluated, decided without writing them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.config.reading import read_rope
+from yarncli.errors import UsageError
+from yarncli.history import Step, read_provenance
+from yarncli.jsontext.text import JsonText
+from yarncli.planning.plan import Target, check_values, make_plan, parameters_to_json, window_of
+from yarncli.planning.writing import write_rope
+from yarncli.rope.methods import METHODS, OPTION_METHODS
+
+AS_IT_IS = "as it is"
+CONTROL = "control"
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One setting of the model.
+
+    Attributes:
+        name: its column in the report.
+        config: the content of config.json; None for the checkpoint's own.
+        window: tokens it is meant to read; 0 if not known.
+        original: tokens the model was trained with; 0 if not known.
+        rope: the setting per scope, for the report.
+        checkpoint: whose weights are asked; None behind a server.
+    """
+
+    name: str
+    config: Mapping[str, Any] | None
+    window: int
+    original: int
+    rope: Mapping[str, Any]
+    checkpoint: Checkpoint | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As recorded with the results."""
+        return {"original": self.original, "window": self.window, "rope": self.rope}
+
+
+@dataclass(frozen=True)
+class Override:
+    """What `--override` says: a conversion to try."""
+
+    target: Target
+    original_length: int | None = None
+
+    @property
+    def has_target(self) -> bool:
+        """Whether it says how far to extend."""
+        return self.target.length is not None or self.target.factor is not None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which settings of a checkpoint are asked for.
+
+    Attributes:
+        override: a conversion to try.
+        methods: of `METHODS`, or "none", side by side; empty for one setting.
+        control: also the same weights with the scaling off.
+        control_checkpoint: also this one, as it is.
+    """
+
+    override: Override | None = None
+    methods: Sequence[str] = ()
+    control: bool = False
+    control_checkpoint: Checkpoint | None = None
+
+
+def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) -> list[Variant]:
+    """The settings to evaluate, the one in question first.
+
+    Args:
+        checkpoint: whose settings they are.
+        choice: which.
+        longest: prompt, tokens; what `methods` are extended to where nothing else says it.
+
+    Raises:
+        UsageError: a method twice, nothing to extend to, or no control that could be made.
+        CheckpointError, UsageError: as `make_plan`.
+    """
+    override = choice.override
+    if choice.methods:
+        if len(set(choice.methods)) != len(choice.methods):
+            raise UsageError(f"--compare {','.join(choice.methods)}: name each method once.")
+        if not longest and (override is None or not override.has_target):
+            raise UsageError("--compare needs --lengths, or --override factor=N, to extend to.")
+        variants = compared(checkpoint, choice.methods, override, longest)
+    elif override is not None:
+        variants = [tried(checkpoint, override)]
+    else:
+        variants = [as_it_is(checkpoint)]
+    if choice.control:
+        written = not choice.methods and override is None
+        base = unscaled_config(checkpoint) if written else base_config(checkpoint)
+        variants.append(_variant(CONTROL, base.value, base.value))
+    variants = [replace(variant, checkpoint=checkpoint) for variant in variants]
+    if choice.control_checkpoint is not None:
+        other = as_it_is(choice.control_checkpoint, CONTROL)
+        variants.append(replace(other, checkpoint=choice.control_checkpoint))
+    return variants
+
+
+def parse_override(text: str) -> Override:
+    """Read `method=yarn,factor=4,beta_fast=16,original_length=32768`.
+
+    Raises:
+        UsageError: an unknown name, or a value that is not a number.
+    """
+    values: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or name.strip() in values:
+            raise UsageError(
+                f"--override {text}: write name=value pairs such as method=yarn,factor=4."
+            )
+        values[name.strip()] = value.strip()
+    method = values.pop("method", "yarn")
+    if method not in METHODS:
+        raise UsageError(f"--override: method must be one of {', '.join(METHODS)}, not {method!r}.")
+    numbers = {name: _number(name, value) for name, value in values.items()}
+    original = numbers.pop("original_length", None)
+    length, factor = numbers.pop("length", None), numbers.pop("factor", None)
+    unknown = sorted(set(numbers) - set(OPTION_METHODS))
+    if unknown:
+        known = ", ".join(("method", "factor", "length", "original_length", *OPTION_METHODS))
+        raise UsageError(f"--override knows {known}; not {unknown[0]!r}.")
+    if "truncate" in numbers:
+        numbers["truncate"] = bool(numbers["truncate"])
+    return Override(
+        Target(
+            method,
+            None if length is None else int(length),
+            factor,
+            # A trial replaces whatever scaling is there; nothing is written.
+            replace_scaling=original is not None,
+            options=numbers,
+        ),
+        None if original is None else int(original),
+    )
+
+
+def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
+    """The checkpoint's own setting."""
+    return _variant(name, checkpoint.config().value, None)
+
+
+def overridden(base: JsonText, override: Override, name: str) -> Variant:
+    """The setting that `yarncli convert` would write.
+
+    Raises:
+        CheckpointError, UsageError: as `make_plan`.
+    """
+    rope = read_rope(base.value, original_length=override.original_length)
+    plan = make_plan(rope, override.target)
+    check_values(plan)
+    written = write_rope(base, rope, plan)
+    found = _variant(name, written.value, written.value)
+    return replace(found, window=plan.length, original=plan.original_length)
+
+
+def unscaled_config(checkpoint: Checkpoint) -> JsonText:
+    """config.json as it was before yarncli converted it, from `yarncli.json`.
+
+    Raises:
+        UsageError: nothing is recorded, or the temperature was baked into the weights.
+    """
+    config = checkpoint.config()
+    steps = _steps(checkpoint)
+    problem = None
+    if not _is_converted(checkpoint):
+        problem = "no record of a conversion (yarncli.json)"
+    elif any(step.baked for step in steps):
+        problem = "its attention factor in the weights"
+    if problem is not None:
+        raise UsageError(
+            f"{checkpoint.name} has {problem}, so its scaling cannot be taken off. Use the "
+            "checkpoint it was made from: as --control-model, or as MODEL to try settings on."
+        )
+    for step in reversed(steps):
+        config = step.restored("config.json", config)
+    return config
+
+
+def base_config(checkpoint: Checkpoint) -> JsonText:
+    """config.json to try settings on: with the scaling off, or as it is where there is none.
+
+    Raises:
+        UsageError: there is a scaling, and `unscaled_config` cannot take it off.
+    """
+    return unscaled_config(checkpoint) if _is_scaled(checkpoint) else checkpoint.config()
+
+
+def tried(checkpoint: Checkpoint, override: Override) -> Variant:
+    """The setting that `override` describes, from what the checkpoint was before any scaling.
+
+    With an original length, a scaling that cannot be taken off is replaced as in
+    `convert --replace-scaling`.
+
+    Raises:
+        CheckpointError, UsageError: as `overridden` and `base_config`.
+    """
+    replaces = override.original_length is not None and not _is_converted(checkpoint)
+    base = checkpoint.config() if replaces else base_config(checkpoint)
+    return overridden(base, override, override.target.method)
+
+
+def compared(
+    checkpoint: Checkpoint, methods: Sequence[str], override: Override | None, longest: int
+) -> list[Variant]:
+    """One variant per method, all extended to the same length.
+
+    Args:
+        checkpoint: unscaled, or converted by yarncli (its record takes the scaling off first).
+        methods: of `METHODS`, or "none".
+        override: gives target and options; the method is each of `methods` in turn.
+        longest: the target where `override` has none, tokens.
+
+    Raises:
+        UsageError: an unknown method. Otherwise as `overridden`.
+    """
+    base = base_config(checkpoint)
+    variants = []
+    for method in methods:
+        if method == NONE:
+            variants.append(_variant(NONE, base.value, base.value))
+            continue
+        if method not in METHODS:
+            raise UsageError(f"--compare knows none, {', '.join(METHODS)}; not {method!r}.")
+        target = override.target if override else Target()
+        options = {
+            name: value for name, value in target.options.items() if method in OPTION_METHODS[name]
+        }
+        asked = replace(target, method=method, options=options)
+        if target.length is None and target.factor is None:
+            asked = replace(asked, length=longest)
+        original = override.original_length if override else None
+        variants.append(overridden(base, Override(asked, original), method))
+    return variants
+
+
+def default_lengths(variants: Sequence[Variant]) -> list[int]:
+    """Half the original window, the window, then its doublings to the longest extended window."""
+    original = min(variant.original for variant in variants)
+    window = max(variant.window for variant in variants)
+    lengths = [original // 2, original]
+    while lengths[-1] * 2 < window:
+        lengths.append(lengths[-1] * 2)
+    return lengths if lengths[-1] >= window else [*lengths, window]
+
+
+def _variant(name: str, value: Mapping[str, Any], config: Mapping[str, Any] | None) -> Variant:
+    rope = read_rope(value)
+    scopes = {s.name: parameters_to_json(s.parameters) for s in rope.scopes.values()}
+    return Variant(name, config, window_of(rope), rope.original_length, scopes)
+
+
+def _steps(checkpoint: Checkpoint) -> Sequence[Step]:
+    history = read_provenance(checkpoint)
+    return history.steps if history else ()
+
+
+def _is_converted(checkpoint: Checkpoint) -> bool:
+    return any(step.command == "convert" for step in _steps(checkpoint))
+
+
+def _is_scaled(checkpoint: Checkpoint) -> bool:
+    """Whether RoPE is not as trained; a conversion by ntk shows only in the record."""
+    scopes = read_rope(checkpoint.config().value).scopes.values()
+    return _is_converted(checkpoint) or any(
+        scope.parameters.rope_type != "default" for scope in scopes
+    )
+
+
+def _number(name: str, value: str) -> float:
+    if name == "truncate" and value.lower() in ("true", "false"):
+        return float(value.lower() == "true")
+    try:
+        return float(value)
+    except ValueError as error:
+        raise UsageError(f"--override: {name} must be a number, not {value!r}.") from error

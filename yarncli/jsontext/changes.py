@@ -1,0 +1,65 @@
+"""The before/after format of changed values: the only one, for people and for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from yarncli.jsontext.text import JsonText, Path, format_path
+
+
+class Absent(Enum):
+    """The one value that stands for "no such key"; null is a value of JSON."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One value replaced in one file; `ABSENT` where the key is new, or gone."""
+
+    file: str
+    path: Path
+    before: Any
+    after: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data: an absent side has no key."""
+        found: dict[str, Any] = {"file": self.file, "path": list(self.path)}
+        if self.before is not ABSENT:
+            found["before"] = self.before
+        if self.after is not ABSENT:
+            found["after"] = self.after
+        return found
+
+    def describe(self) -> str:
+        """`config.json: rope_theta 10000 → 83000.0`, long values left out."""
+        shown = [_brief(value) for value in (self.before, self.after)]
+        return f"{self.file}: {format_path(self.path)} {shown[0]} → {shown[1]}"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return "{…}" if isinstance(value, dict) else "[…]"
+    return "absent" if value is ABSENT else "null" if value is None else str(value)
+
+
+def changed_fields(file: str, before: JsonText, after: JsonText) -> list[FieldChange]:
+    """Every leaf that differs between two versions of a file, in the order of the new one."""
+    return [
+        FieldChange(file, path, old, new)
+        for path, old, new in _differences((), before.value, after.value)
+    ]
+
+
+def _differences(path: Path, old: Any, new: Any) -> list[tuple[Path, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in [*new, *(key for key in old if key not in new)]:
+            found += _differences((*path, key), old.get(key, ABSENT), new.get(key, ABSENT))
+        return found
+    return [] if old == new and type(old) is type(new) else [(path, old, new)]

@@ -1,0 +1,1 @@
+"""Deciding a context extension, and spelling it out as `config.json`."""

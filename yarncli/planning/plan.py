@@ -1,0 +1,374 @@
+"""RopePlan: every number of a context extension, decided once, carried out by all the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from yarncli.config.reading import RopeConfig, Scope
+from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
+from yarncli.rope.methods import KEEPS_MAX, METHODS, OPTION_METHODS, apply_method, method_notes
+from yarncli.rope.parameters import RopeParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the user asks for; exactly one of `length` (tokens) and `factor` is given.
+
+    `options` holds the method's own settings under transformers' names (`beta_fast`, …).
+    """
+
+    method: str = "yarn"
+    length: int | None = None
+    factor: float | None = None
+    rescale: bool = False
+    replace_scaling: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopePlan:
+    """One scope before and after; only scopes that change are planned."""
+
+    name: str
+    before: RopeParameters
+    after: RopeParameters
+
+
+@dataclass(frozen=True, slots=True)
+class RopePlan:
+    """A decided context extension.
+
+    `length` is the window the model is to read, `max_position_embeddings` what is written there
+    (they differ for linear and dynamic). `notes` says what a person should know about it.
+    """
+
+    method: str
+    model_type: str
+    length: int
+    factor: float
+    original_length: int
+    original_source: str
+    max_position_embeddings: int
+    scopes: tuple[ScopePlan, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain data, as `--json` and `yarncli.json` show it."""
+        return {
+            "method": self.method,
+            "model_type": self.model_type,
+            "length": self.length,
+            "factor": self.factor,
+            "original_max_position_embeddings": self.original_length,
+            "original_source": self.original_source,
+            "max_position_embeddings": self.max_position_embeddings,
+            "scopes": {
+                scope.name: {
+                    "before": parameters_to_json(scope.before),
+                    "after": parameters_to_json(scope.after),
+                }
+                for scope in self.scopes
+            },
+            "notes": list(self.notes),
+        }
+
+
+def parameters_to_json(parameters: RopeParameters) -> dict[str, Any]:
+    """One setting as plain data: the fields that are given, under transformers' names."""
+    names = [name for name in RopeParameters.__dataclass_fields__ if name != "extra"]
+    given = {name: getattr(parameters, name) for name in names}
+    found = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None}
+    return {**found, **parameters.extra}
+
+
+def factor_for(length: int, original: int) -> float:
+    """The double s nearest to length/original for which int(s·original) == length."""
+    factor = length / original
+    while int(factor * original) < length:
+        factor = math.nextafter(factor, math.inf)
+    return factor
+
+
+def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
+    """Decide every number of a context extension.
+
+    Raises:
+        UsageError: contradictory options, or a factor below 1.
+        CheckpointError: the model is long enough, or extended already.
+        UnsupportedArchitectureError: this architecture cannot take the method.
+    """
+    _check_options(target)
+    original, source = _original_for(rope, target)
+    length, factor, notes = _length_and_factor(target, original)
+    scopes = _extendable(rope, length)
+    scaled = [s for s in scopes if s.parameters.rope_type != "default"]
+    if target.rescale:
+        return _rescaled(rope, scaled, target, length, notes)
+    _refuse_method(rope, target.method)
+    _refuse_proportional(rope, scaled)
+    if scaled and not target.replace_scaling:
+        _refuse_extended(rope, scaled[0], target)
+    if target.replace_scaling and rope.original_source != "--original-length":
+        raise UsageError(
+            "--replace-scaling needs --original-length N: the window, in tokens, that the model "
+            "was trained with before any scaling."
+        )
+    window = rope.max_position_embeddings
+    if not target.replace_scaling and length <= window and target.method != "dynamic":
+        raise CheckpointError(
+            f"The model already reads {window:,} tokens, so there is nothing to do for "
+            f"{length:,}. Ask for more than {window:,}."
+        )
+    maximum = original if target.method in KEEPS_MAX else length
+    planned = tuple(
+        ScopePlan(
+            s.name,
+            s.parameters,
+            apply_method(
+                target.method,
+                s.parameters,
+                target.options,
+                original=original,
+                factor=factor,
+                maximum=maximum,
+                mrope=rope.mrope,
+            ),
+        )
+        for s in scopes
+    )
+    if target.replace_scaling:
+        notes += [_largest_change(s) for s in planned]
+    return RopePlan(
+        target.method,
+        rope.model_type,
+        length,
+        factor,
+        original,
+        source,
+        maximum,
+        planned,
+        (
+            *notes,
+            *method_notes(target.method, original=original, is_mla=rope.is_mla),
+            *_window_notes(rope, scopes),
+        ),
+    )
+
+
+def _check_options(target: Target) -> None:
+    if target.method not in METHODS:
+        raise UsageError(f"--method {target.method} is unknown; known: {', '.join(METHODS)}.")
+    if (target.length is None) == (target.factor is None):
+        raise UsageError("Give the target as --length TOKENS or as --factor NUMBER, and only one.")
+    if target.factor is not None and not (math.isfinite(target.factor) and target.factor >= 1):
+        raise UsageError(f"--factor {target.factor} is not a number of at least 1.")
+    if target.length is not None and target.length < 1:
+        raise UsageError(f"--length {target.length} is not a positive number of tokens.")
+    if target.rescale and target.replace_scaling:
+        raise UsageError("--rescale keeps the scaling, --replace-scaling changes it: give one.")
+    for name, value in target.options.items():
+        if value is None:
+            continue
+        flag = _flag(name)
+        if target.rescale:
+            raise UsageError(f"{flag} cannot be given with --rescale, which keeps every setting.")
+        if target.method not in OPTION_METHODS[name]:
+            takes = " and ".join(sorted(OPTION_METHODS[name]))
+            raise UsageError(f"{flag} belongs to {takes}, not to {target.method}.")
+
+
+def _extendable(rope: RopeConfig, length: int) -> list[Scope]:
+    """The scopes whose layers attend past their window; only those can be lengthened."""
+    used = [s for s in rope.scopes.values() if s.layers]
+    open_scopes = [s for s in used if not s.windowed]
+    if open_scopes:
+        return open_scopes
+    window = min((s.window for s in used if s.window), default=0)
+    if window >= length:
+        return used
+    raise UnsupportedArchitectureError(
+        f"Every layer of this {rope.model_type} model that uses RoPE attends only within "
+        f"{window:,} tokens; scaling RoPE cannot lengthen it. Layers that attend further have no "
+        "RoPE, or there are none."
+    )
+
+
+def _refuse_method(rope: RopeConfig, method: str) -> None:
+    reason = rope.family.refuses.get(method)
+    if reason:
+        raise UnsupportedArchitectureError(f"{rope.model_type} cannot take {method}: {reason}")
+    if method == "ntk-by-parts" and rope.is_mla:
+        raise UnsupportedArchitectureError(
+            f"{rope.model_type} uses multi-head latent attention, where no config switches the "
+            "temperature off in every engine. Use --method yarn or ntk."
+        )
+
+
+def _refuse_proportional(rope: RopeConfig, scaled: Sequence[Scope]) -> None:
+    for scope in scaled:
+        if scope.parameters.rope_type == "proportional":
+            raise UnsupportedArchitectureError(
+                f"The {scope.name} layers of {rope.model_type} use rope_type 'proportional', for "
+                "which no extension method is published."
+            )
+
+
+def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
+    p = scope.parameters
+    asked = f"--length {target.length}" if target.length else f"--factor {target.factor:g}"
+    raise CheckpointError(
+        f"The model is already extended: rope_type {p.rope_type!r}, factor "
+        f"{p.resolved_factor():g}, {_window(rope, p):,} tokens. Go on within that method with: "
+        f"convert --rescale {asked}; or change the method with: convert --method {target.method} "
+        f"{asked} --replace-scaling --original-length N (the window it was trained with)."
+    )
+
+
+def _original_for(rope: RopeConfig, target: Target) -> tuple[int, str]:
+    """The original window; linear and dynamic take what `max_position_embeddings` says."""
+    given = rope.original_source == "--original-length"
+    if target.rescale:
+        scaled = [s.parameters for s in rope.scopes.values() if s.parameters.rope_type != "default"]
+        return (scaled[0] if scaled else _first(rope)).original_length, "the scaling it has"
+    if target.method in KEEPS_MAX and not given:
+        return rope.max_position_embeddings, "max_position_embeddings"
+    return rope.original_length, rope.original_source
+
+
+def _first(rope: RopeConfig) -> RopeParameters:
+    """The setting that decides the window: that of the first scope that is not windowed."""
+    used = [s for s in rope.scopes.values() if s.layers]
+    return next((s for s in used if not s.windowed), used[0]).parameters
+
+
+def _length_and_factor(target: Target, original: int) -> tuple[int, float, list[str]]:
+    if target.length is not None:
+        if target.length < original:
+            raise UsageError(
+                f"--length {target.length:,} is shorter than the original window of {original:,}."
+            )
+        return target.length, factor_for(target.length, original), []
+    assert target.factor is not None
+    length = int(target.factor * original)
+    if length == target.factor * original:
+        return length, float(target.factor), []
+    factor = factor_for(length, original)
+    note = (
+        f"factor {target.factor:g} × {original:,} is not whole: {length:,} tokens, "
+        f"factor {factor!r}."
+    )
+    return length, factor, [note]
+
+
+def window_of(rope: RopeConfig) -> int:
+    """The window, in tokens, that the config gives the model as it stands."""
+    return _window(rope, _first(rope))
+
+
+def _window(rope: RopeConfig, p: RopeParameters) -> int:
+    """The window an existing scaling serves."""
+    if p.rope_type in KEEPS_MAX and not rope.family.scopes:
+        return int(p.resolved_factor() * p.max_position_embeddings)
+    return p.max_position_embeddings
+
+
+def _rescaled(
+    rope: RopeConfig, scaled: Sequence[Scope], target: Target, length: int, notes: list[str]
+) -> RopePlan:
+    """Extend an existing scaling within its own method, keeping everything else."""
+    if not scaled:
+        raise CheckpointError(
+            "There is no scaling to rescale: the RoPE type is 'default'. Leave out --rescale."
+        )
+    first = scaled[0].parameters
+    kind = first.rope_type
+    if kind in ("longrope", "proportional"):
+        raise UnsupportedArchitectureError(
+            f"rope_type {kind!r} cannot be rescaled: its factors are searched or trained, not "
+            "computed."
+        )
+    window = _window(rope, first)
+    original = first.original_length
+    if length <= window:
+        raise CheckpointError(
+            f"The model already reads {window:,} tokens ({kind}); ask for more than that."
+        )
+    maximum = first.max_position_embeddings
+    if kind not in KEEPS_MAX or rope.family.scopes:
+        maximum = length
+
+    def factor_of(p: RopeParameters) -> float:
+        if kind == "yarn":
+            return factor_for(length, original)
+        if kind == "dynamic":
+            return factor_for(length, p.max_position_embeddings)
+        return p.resolved_factor() * length / window
+
+    planned = tuple(
+        ScopePlan(
+            s.name,
+            s.parameters,
+            replace(s.parameters, factor=factor_of(s.parameters), max_position_embeddings=maximum),
+        )
+        for s in scaled
+    )
+    return RopePlan(
+        kind,
+        rope.model_type,
+        length,
+        factor_of(first),
+        original,
+        "the scaling it has",
+        maximum,
+        planned,
+        (
+            *notes,
+            *method_notes(kind, original=maximum, is_mla=rope.is_mla),
+            *_window_notes(rope, scaled),
+        ),
+    )
+
+
+def _largest_change(scope: ScopePlan) -> str:
+    """How far the frequencies move from those the model was trained with, both ways."""
+    # A window longer than any text asks longrope for the factors it was trained with.
+    before = scope.before.inv_freq(scope.before.original_length + 1)
+    ratios = [a / b for a, b in zip(scope.after.inv_freq(), before, strict=True) if b]
+    up, down = max(ratios), min(ratios)
+    return (
+        f"{scope.name}: against the present scaling, frequencies change by ×{down:.3g} to "
+        f"×{up:.3g}."
+    )
+
+
+def _window_notes(rope: RopeConfig, scopes: Sequence[Scope]) -> list[str]:
+    flat = len(rope.scopes) == 1
+    windowed = rope.sliding_window is not None and any(s.window for s in scopes)
+    if flat and windowed:
+        return [
+            f"Some layers attend within {rope.sliding_window:,} tokens; the config has one RoPE "
+            "setting, so they are scaled too."
+        ]
+    return []
+
+
+def check_values(plan: RopePlan) -> None:
+    """Insist that the plan's numbers agree with each other before anything is written.
+
+    Raises:
+        ConfigError: a bug in the plan, or lengths too large for a double.
+    """
+    if plan.method in ("yarn", "ntk-by-parts"):
+        for scope in plan.scopes:
+            if int(scope.after.resolved_factor() * scope.after.original_length) != plan.length:
+                raise ConfigError(
+                    f"factor {scope.after.factor} × {scope.after.original_length} is not "
+                    f"{plan.length}."
+                )

@@ -1,0 +1,200 @@
+"""RopePlan → config.json: both spellings from one object, and nothing else touched."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from yarncli.config.reading import RopeConfig
+from yarncli.errors import UnsupportedArchitectureError
+from yarncli.jsontext.text import JsonText, Path
+from yarncli.planning.plan import RopePlan
+from yarncli.rope.parameters import RopeParameters
+
+Spelling = Literal["both", "legacy", "v5"]
+
+# Engines that read only the old name `type` (exllamav2, mlx-lm's phi3, Ollama) know these types;
+# llama3 was born with `rope_type`, and exllamav2 refuses a llama3 dict that has both.
+NEEDS_TYPE = frozenset({"yarn", "linear", "dynamic", "longrope"})
+
+# transformers (4.5x, and 5 for some) computes these types from `config.head_dim`, which is null in
+# these families where config.json has none, and stops with a TypeError.
+_NEEDS_HEAD_DIM = frozenset(
+    "hunyuan_v1_dense hunyuan_v1_moe minimax ministral mistral mixtral".split()
+)
+
+# What a scaling dict holds, in the order a person would write it.
+_ORDER = (
+    "factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "truncate",
+    "attention_factor",
+    "mscale",
+    "mscale_all_dim",
+    "short_factor",
+    "long_factor",
+)
+
+
+def rope_dict(parameters: RopeParameters) -> dict[str, Any]:
+    """One setting as a scaling dict without θ: floats as floats, lengths as ints.
+
+    `rope_type` always, an equal `type` where some engine reads only that.
+    """
+    found: dict[str, Any] = {"rope_type": parameters.rope_type}
+    if parameters.rope_type in NEEDS_TYPE:
+        found["type"] = parameters.rope_type
+    for name in _ORDER:
+        value = getattr(parameters, name)
+        if isinstance(value, tuple):
+            found[name] = [float(item) for item in value]
+        elif isinstance(value, (bool, int)) or name == "original_max_position_embeddings":
+            found[name] = value
+        elif value is not None:
+            found[name] = float(value)
+    carried = {k: v for k, v in parameters.extra.items() if k not in ("rope_type", "type")}
+    return {k: v for k, v in found.items() if v is not None} | carried
+
+
+def write_rope(
+    config: JsonText, rope: RopeConfig, plan: RopePlan, spelling: Spelling = "both"
+) -> JsonText:
+    """The config with the plan's RoPE block and `max_position_embeddings` written into it.
+
+    Args:
+        config: config.json as read.
+        rope: the same config, interpreted.
+        plan: what to write.
+        spelling: which of the two spellings to write. Families that a flat `rope_scaling` breaks
+            are written nested only, whatever is asked short of "legacy".
+
+    Raises:
+        UnsupportedArchitectureError: "legacy" for a family that cannot take it.
+    """
+    base = rope.text_path
+    changes: dict[Path, Any] = {}
+    removals: list[Path] = []
+    nested_only = rope.family.spelling == "nested"
+    if nested_only and spelling == "legacy":
+        raise UnsupportedArchitectureError(
+            f"{rope.model_type} keeps one RoPE setting per layer type; a flat rope_scaling would "
+            "break or stretch the others. Use --spelling v5."
+        )
+    if spelling != "v5" and not nested_only:
+        changes |= _legacy(config, rope, plan)
+    else:
+        # Without rope_scaling, θ lives in rope_parameters; a second one at top level would only
+        # contradict it.
+        keys = {key for rule in rope.family.scopes for key in rule.theta_keys}
+        keys |= {"rope_scaling", *rope.family.theta_keys}
+        removals += [(*base, key) for key in sorted(keys)]
+    if spelling == "legacy":
+        removals += [(*base, "rope_parameters")]
+    else:
+        changes |= _v5(config, rope, plan)
+    changes[(*base, rope.length_key)] = plan.max_position_embeddings
+    changes |= _top_level_original(config, rope, plan)
+    if rope.model_type in _NEEDS_HEAD_DIM and config.get((*base, "head_dim")) is None:
+        changes[(*base, "head_dim")] = rope.head_dim
+    changes |= _copies_at_root(config, rope, changes)
+    return config.edited(changes, removals)
+
+
+def _theta(config: JsonText, rope: RopeConfig, parameters: RopeParameters) -> int | float:
+    """θ as the config spells it (often an integer) where its value stays the same."""
+    base = rope.text_path
+    places: list[Path] = [(*base, key) for key in rope.family.theta_keys]
+    places += [(*base, "rope_scaling", "rope_theta"), (*base, "rope_parameters", "rope_theta")]
+    for path in places:
+        found = config.get(path)
+        if type(found) in (int, float) and found == parameters.rope_theta:
+            return found  # type: ignore[no-any-return]
+    return parameters.rope_theta
+
+
+def _legacy(config: JsonText, rope: RopeConfig, plan: RopePlan) -> dict[Path, Any]:
+    """`rope_scaling` and top-level θ.
+
+    A flat `rope_scaling` replaces `rope_parameters` when transformers 5 loads the config, so it
+    carries everything that only the latter held.
+    """
+    base = rope.text_path
+    parameters = plan.scopes[0].after
+    theta_key = rope.family.theta_keys[0]
+    changes: dict[Path, Any] = {(*base, theta_key): _theta(config, rope, parameters)}
+    block = rope_dict(parameters)
+    partial_key = _partial_key(config, rope)
+    if parameters.partial_rotary_factor != 1.0:
+        changes[(*base, partial_key)] = parameters.partial_rotary_factor
+        block["partial_rotary_factor"] = parameters.partial_rotary_factor
+    path = (*base, "rope_scaling")
+    present = config.get(path, _ABSENT)
+    if parameters.rope_type == "default" and not parameters.extra:
+        return changes if present is _ABSENT else changes | {path: None}
+    if parameters.rope_type == "default" and config.get((*path, "type")) == "mrope":
+        del block["rope_type"]  # older engines look for the word "mrope"
+        block["type"] = "mrope"
+    return changes | {path: block}
+
+
+def _v5(config: JsonText, rope: RopeConfig, plan: RopePlan) -> dict[Path, Any]:
+    """`rope_parameters`: flat, or one entry per scope with the others as they are."""
+    path = (*rope.text_path, "rope_parameters")
+    after = {scope.name: scope.after for scope in plan.scopes}
+    if not rope.family.scopes:
+        return {path: _v5_dict(config, rope, plan.scopes[0].after)}
+    present = config.get(path)
+    blocks: dict[str, Any] = dict(present) if isinstance(present, dict) else {}
+    for name, scope in rope.scopes.items():
+        if name in after:
+            blocks[name] = _v5_dict(config, rope, after[name])
+        elif name not in blocks:
+            blocks[name] = _v5_dict(config, rope, scope.parameters)
+    return {path: {k: v for k, v in blocks.items() if k in rope.scopes or v is None}}
+
+
+def _v5_dict(config: JsonText, rope: RopeConfig, parameters: RopeParameters) -> dict[str, Any]:
+    block = rope_dict(parameters) | {"rope_theta": _theta(config, rope, parameters)}
+    if parameters.partial_rotary_factor != 1.0:
+        block["partial_rotary_factor"] = parameters.partial_rotary_factor
+    return block
+
+
+def _partial_key(config: JsonText, rope: RopeConfig) -> str:
+    """The name under which this config spells the partial rotary factor at top level."""
+    for key in rope.family.partial_keys:
+        if config.get((*rope.text_path, key)) is not None:
+            return key
+    return rope.family.partial_keys[0]
+
+
+def _top_level_original(config: JsonText, rope: RopeConfig, plan: RopePlan) -> dict[Path, Any]:
+    """Top-level `original_max_position_embeddings`: longrope needs it, others must not contradict.
+
+    transformers 4 reads it only there for longrope, and TensorRT-LLM prefers it to the dict's.
+    """
+    path = (*rope.text_path, "original_max_position_embeddings")
+    original = plan.scopes[0].after.original_max_position_embeddings
+    if original is None or (plan.method != "longrope" and config.get(path) is None):
+        return {}
+    return {path: original}
+
+
+def _copies_at_root(
+    config: JsonText, rope: RopeConfig, changes: dict[Path, Any]
+) -> dict[Path, Any]:
+    """The same values where a multimodal config repeats its text fields at the root."""
+    depth = len(rope.text_path)
+    if not depth:
+        return {}
+    return {
+        path[depth:]: value
+        for path, value in changes.items()
+        if config.get(path[depth:], _ABSENT) is not _ABSENT
+    }
+
+
+_ABSENT = object()

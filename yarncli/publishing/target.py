@@ -1,0 +1,118 @@
+"""Where a push goes: the repository, the branch or pull request, and who may see it. Only reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yarncli.errors import HubError, UsageError
+from yarncli.hub import writing
+from yarncli.hub.writing import Destination, Remote
+from yarncli.publishing.local import MAIN, Local, Options
+from yarncli.publishing.record import last_conversion
+
+_PULL_REQUEST = "refs/pr/"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a push goes.
+
+    Attributes:
+        destination: for a pull request that is continued, its `refs/pr/N`.
+        start: what the push builds upon; None where the repository is still to be made.
+        is_new_branch: whether the branch is still to be made, from main.
+    """
+
+    destination: Destination
+    start: Remote | None = None
+    is_new_branch: bool = False
+
+
+def find_target(local: Local, name: str, options: Options, notes: list[str]) -> Target:
+    """Look at the repository `name`, and make sure that the push is meant and permitted.
+
+    Args:
+        local: what is pushed.
+        name: `org/name`.
+        options: the user's.
+        notes: what a person should know is added here.
+
+    Raises:
+        UsageError: it is public and the user has not said so.
+        HubError: no token, no access, no such repository, or the Hub cannot be reached.
+    """
+    destination = _destination(local, name, options)
+    nothing_yet = Target(destination, None, options.revision != MAIN)
+    if options.dry_run and writing.is_offline():
+        notes.append("HF_HUB_OFFLINE is set, so every file counts as new.")
+        return nothing_yet
+    main = writing.look_up(name)
+    if main is None:
+        if options.create_pr or options.config_only:
+            raise HubError(
+                f"{name}: the Hub has no such model, or it is private. A pull request and "
+                "--config-only need one that exists."
+            )
+        return nothing_yet
+    _require_visibility(main, options, notes)
+    if options.create_pr:
+        return _pull_request(destination, main, notes)
+    is_request = options.revision.startswith(_PULL_REQUEST)
+    if destination.author and not is_request:
+        writing.require_write_access(name)
+    branch = main if options.revision == MAIN else writing.look_up(name, options.revision)
+    if is_request and branch is None:
+        raise HubError(f"{name} has no {options.revision}. Open a pull request with --create-pr.")
+    return Target(destination, branch or main, branch is None)
+
+
+def _destination(local: Local, name: str, options: Options) -> Destination:
+    writing.require_repo_id(name)
+    return Destination(
+        name,
+        _author(options),
+        options.message or _message(local, options),
+        options.description,
+        options.revision,
+        options.create_pr,
+    )
+
+
+def _author(options: Options) -> str:
+    """The user's name; empty where a dry run has no token to ask with."""
+    if options.dry_run and (writing.is_offline() or not writing.has_token()):
+        return ""
+    return writing.who_am_i()
+
+
+def _message(local: Local, options: Options) -> str:
+    done = last_conversion(local.steps)
+    to = f"{done.length:,} tokens with {done.method}" if done else ""
+    if options.config_only:
+        return f"Extend the context window to {to}" if to else "Correct the RoPE configuration"
+    name = Path(local.checkpoint.name).resolve().name
+    return f"Upload {name}: {to}" if to else f"Upload {name}"
+
+
+def _pull_request(destination: Destination, main: Remote, notes: list[str]) -> Target:
+    """A new pull request, or the user's own open one of the same title."""
+    opened = writing.open_pull_request(destination) if destination.author else None
+    start = writing.look_up(destination.repo_id, opened) if opened else None
+    if opened is None or start is None:
+        return Target(destination, main)
+    notes.append(f"Your open pull request {opened} is continued.")
+    return Target(replace(destination, revision=opened, pull_request=False), start)
+
+
+def _require_visibility(main: Remote, options: Options, notes: list[str]) -> None:
+    if main.private:
+        if options.public:
+            notes.append(f"{main.repo_id} is private and stays so; change it in its settings.")
+        return
+    is_proposal = options.create_pr or options.revision.startswith(_PULL_REQUEST)
+    if not options.public and not (is_proposal and options.config_only):
+        raise UsageError(
+            f"{main.repo_id} is public, so everybody could read what is sent. Add --public if that "
+            "is meant."
+        )

@@ -1,0 +1,160 @@
+"""All rules of one config.json, and those on limits of single methods and on other lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from yarncli.jsontext.text import JsonText, Path, format_path
+from yarncli.planning.lengths import CONFIG_LENGTHS
+from yarncli.rules.config_view import ConfigView, finite
+from yarncli.rules.finding import Edit, Finding, Severity
+from yarncli.rules.scaling_rules import SCALING_RULES
+from yarncli.rules.spelling_rules import SPELLING_RULES
+
+
+def check_config(view: ConfigView) -> list[Finding]:
+    """Everything wrong with one config, in the order of its lines."""
+    found = [finding for rule in CONFIG_RULES for finding in rule(view)]
+    if not any(finding.severity == "error" for finding in found):
+        found += view.refusal()
+    return sorted(found, key=lambda finding: finding.line or 0)
+
+
+def unknown_model_type(view: ConfigView) -> Iterator[Finding]:
+    """The defaults of the model type are not known."""
+    if view.family is None:
+        kind = str(view.text.value["model_type"])[:60]
+        yield view.finding(
+            "unknown-model-type",
+            ("model_type",),
+            f"model_type {kind!r} is not known; rules that need its defaults did not run.",
+        )
+
+
+def beta_order(view: ConfigView) -> Iterator[Finding]:
+    """The ramp's ends are swapped."""
+    for block in view.blocks:
+        fast, slow = block.number("beta_fast"), block.number("beta_slow")
+        if block.rope_type == "yarn" and (fast or 32.0) < (slow or 1.0):
+            key = "beta_slow" if fast is None else "beta_fast"
+            yield view.finding(
+                "beta-order",
+                (*block.path, key),
+                f"{format_path(block.path)}: beta_fast {fast or 32.0:g} is smaller than "
+                f"beta_slow {slow or 1.0:g}.",
+            )
+
+
+def longrope_lists(view: ConfigView) -> Iterator[Finding]:
+    """One factor per rotary frequency; without a reading, both lists of one length."""
+    for block in view.blocks:
+        if block.rope_type != "longrope":
+            continue
+        lists = {k: block.values.get(k) for k in ("short_factor", "long_factor")}
+        sizes = {k: len(v) for k, v in lists.items() if isinstance(v, list)}
+        wanted = _frequencies(view) or max(sizes.values(), default=0)
+        for key, size in sizes.items():
+            if size != wanted:
+                path = (*block.path, key)
+                yield view.finding(
+                    "longrope-lists",
+                    path,
+                    f"{format_path(path)} has {size} entries; {wanted} are needed.",
+                )
+
+
+def _frequencies(view: ConfigView) -> int | None:
+    """Half the rotary dimension, where the config is flat and its head size is plain."""
+    if view.family is None or view.family.is_mla or view.family.scopes:
+        return None
+    heads, hidden = finite(view.top("num_attention_heads")), finite(view.top("hidden_size"))
+    head_dim = finite(view.top("head_dim")) or (hidden / heads if heads and hidden else None)
+    partial = next(
+        (p for key in view.family.partial_keys if (p := finite(view.top(key)))),
+        view.family.partial_rotary_factor,
+    )
+    return int(head_dim * partial) // 2 if head_dim else None
+
+
+def stale_length(view: ConfigView) -> Iterator[Finding]:
+    """Length fields beside `max_position_embeddings` that engines read first."""
+    maximum = view.maximum
+    if view.family is None or maximum is None:
+        return
+    for base in dict.fromkeys((view.base, ())):
+        for key in CONFIG_LENGTHS:
+            path = (*base, key)
+            value = finite(view.text.get(path))
+            if value is not None and 0 < value < maximum:
+                yield view.finding(
+                    "stale-length",
+                    path,
+                    f"{format_path(path)} is {value:,.0f}, below {view.length_key} {maximum:,}.",
+                    edit=Edit({path: maximum}),
+                )
+
+
+def sliding_window(view: ConfigView) -> Iterator[Finding]:
+    """A scaling on layers that cannot see past their window."""
+    if view.rope is None:
+        return
+    scopes = [scope for scope in view.rope.scopes.values() if scope.layers]
+    scaled = [s for s in scopes if s.parameters.rope_type not in ("default", "proportional")]
+    bounded = [s for s in scaled if s.windowed and s.parameters.resolved_factor() > 1]
+    if not bounded:
+        return
+    scope = bounded[0]
+    path: Path = scope.path or (*view.base, view.length_key)
+    window = f" of {scope.window:,} tokens" if scope.window else ""
+    every = len(bounded) == len(scopes)
+    # Full layers without RoPE carry the distance there (EXAONE 4), and the model may be trained so.
+    severity: Severity = "note" if every and view.rope.nope_layers else "warning"
+    yield view.finding(
+        "sliding-window",
+        path,
+        f"{'Every layer that rotates' if every else f'Every layer of {scope.name}'} sees only a "
+        f"sliding window{window}; the scaling cannot lengthen "
+        "them.",
+        severity=severity,
+    )
+
+
+def check_tokenizer(view: ConfigView, file: str, tokenizer: JsonText) -> Iterator[Finding]:
+    """The tokenizer's limit against the window."""
+    window = _window(view)
+    limit = finite(tokenizer.value.get("model_max_length"))
+    if window is None or limit is None or not 0 < limit < window:
+        return
+    from yarncli.rules.catalogue import RULES
+
+    rule = RULES["tokenizer-limit"]
+    path = ("model_max_length",)
+    yield Finding(
+        rule,
+        rule.severity,
+        file,
+        tokenizer.line(path),
+        path,
+        f"model_max_length is {limit:,.0f}; the model reads {window:,} tokens.",
+        Edit({path: window}),
+    )
+
+
+def _window(view: ConfigView) -> int | None:
+    """Tokens the model reads: linear and dynamic reach past the maximum they keep."""
+    if view.rope is None:
+        return None
+    from yarncli.planning.plan import window_of
+
+    return window_of(view.rope)
+
+
+CONFIG_RULES = (
+    unknown_model_type,
+    *SPELLING_RULES,
+    *SCALING_RULES,
+    beta_order,
+    longrope_lists,
+    stale_length,
+    sliding_window,
+)

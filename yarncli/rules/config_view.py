@@ -1,0 +1,168 @@
+"""One config.json as the rules see it: its text, the RoPE dicts in it, and how they are read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from yarncli.config.families.table import FAMILIES, NO_ROPE, UNSUPPORTED, Family
+from yarncli.config.reading import RopeConfig, find_text, read_rope
+from yarncli.errors import ConfigError, UnsupportedArchitectureError
+from yarncli.jsontext.text import JsonText, Path
+from yarncli.rope.parameters import canonical_rope_type
+from yarncli.rules.catalogue import RULES
+from yarncli.rules.finding import Edit, Finding, Severity
+
+BLOCK_KEYS = ("rope_scaling", "rope_parameters")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One RoPE dict. `scope` is its label inside a nested `rope_parameters`, else None."""
+
+    spelling: Literal["legacy", "v5"]
+    path: Path
+    scope: str | None
+    values: Mapping[str, Any]
+
+    @property
+    def rope_type(self) -> str | None:
+        """The method as transformers 5 reads it; None where none is named."""
+        named = self.values.get("rope_type") or self.values.get("type")
+        return canonical_rope_type(named) if isinstance(named, str) else None
+
+    def number(self, key: str) -> float | None:
+        """A finite number; None for anything else, which other rules report."""
+        return finite(self.values.get(key))
+
+
+@dataclass(frozen=True)
+class ConfigView:
+    """What the rules of one config work on.
+
+    Attributes:
+        file: as the user knows it.
+        text: the file.
+        base: path of the text part.
+        family: None where the model type is unknown.
+        blocks: the RoPE dicts of the text part.
+        rope: the config as transformers 5 reads it; None where that is impossible.
+        refused: why it is impossible.
+        planned_maximum: what `yarncli.json` says was written as `max_position_embeddings`.
+    """
+
+    file: str
+    text: JsonText
+    base: Path
+    family: Family | None
+    blocks: tuple[Block, ...]
+    rope: RopeConfig | None
+    refused: str = ""
+    planned_maximum: int | None = None
+
+    @property
+    def length_key(self) -> str:
+        """The family's name for `max_position_embeddings`."""
+        names = self.family.names if self.family else {}
+        name = names.get("max_position_embeddings", "max_position_embeddings")
+        return name if self.top(name) is not None else "max_position_embeddings"
+
+    @property
+    def maximum(self) -> int | None:
+        """`max_position_embeddings`, or the family's default; None where neither is an integer."""
+        found = self.top(self.length_key)
+        if found is None and self.family:
+            return self.family.max_position_embeddings
+        return whole(found)
+
+    def top(self, key: str) -> Any:
+        """A value of the text part; None where there is none."""
+        return self.text.get((*self.base, key))
+
+    def legacy(self) -> Block | None:
+        """The `rope_scaling` dict, where there is one."""
+        return next((b for b in self.blocks if b.spelling == "legacy"), None)
+
+    def v5(self) -> list[Block]:
+        """The dicts of `rope_parameters`: one, or one per scope."""
+        return [b for b in self.blocks if b.spelling == "v5"]
+
+    def finding(
+        self,
+        rule: str,
+        path: Path,
+        message: str,
+        *,
+        edit: Edit | None = None,
+        severity: Severity | None = None,
+    ) -> Finding:
+        """A finding at a JSON path of this file."""
+        found = RULES[rule]
+        line = self.text.line(path)
+        return Finding(found, severity or found.severity, self.file, line, path, message, edit)
+
+    def refusal(self) -> Iterator[Finding]:
+        """The finding for what the reader refuses and no rule has explained better."""
+        if self.refused:
+            named = re.match(r"[\w.\[\]]+", self.refused)
+            path: Path = tuple(named[0].split(".")) if named else ()
+            if self.text.get(path) is None:
+                path = self.blocks[0].path if self.blocks else self.base or ("model_type",)
+            # Without its text part a wrapper still loads, with the defaults of that part.
+            severity: Severity = "warning" if self.family and self.family.text_key else "error"
+            yield self.finding("invalid-value", path, self.refused, severity=severity)
+
+
+def view_config(file: str, text: JsonText, planned_maximum: int | None = None) -> ConfigView | None:
+    """The config as the rules need it; None where it is no RoPE language model."""
+    config = text.value
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind in NO_ROPE or kind in UNSUPPORTED:
+        return None
+    if kind not in FAMILIES:
+        blocks = tuple(_blocks(text, ()))
+        return ConfigView(file, text, (), None, blocks, None) if blocks else None
+    try:
+        family, base, _ = find_text(config, None)
+    except ConfigError as error:
+        return ConfigView(file, text, (), FAMILIES[kind], (), None, str(error))
+    except UnsupportedArchitectureError:
+        return None
+    blocks = tuple(_blocks(text, base))
+    try:
+        rope = read_rope(config)
+    except ConfigError as error:
+        return ConfigView(file, text, base, family, blocks, None, str(error), planned_maximum)
+    except UnsupportedArchitectureError:
+        return ConfigView(file, text, base, family, blocks, None) if blocks else None
+    return ConfigView(file, text, base, family, blocks, rope, "", planned_maximum)
+
+
+def _blocks(text: JsonText, base: Path) -> Iterator[Block]:
+    scaling, parameters = (text.get((*base, key)) for key in BLOCK_KEYS)
+    if isinstance(scaling, dict) and scaling:
+        yield Block("legacy", (*base, "rope_scaling"), None, scaling)
+    if isinstance(parameters, dict) and parameters:
+        path: Path = (*base, "rope_parameters")
+        nested = {k: v for k, v in parameters.items() if isinstance(v, dict)}
+        if not nested:
+            yield Block("v5", path, None, parameters)
+        for scope, values in nested.items():
+            yield Block("v5", (*path, scope), scope, values)
+
+
+def finite(value: Any) -> float | None:
+    """A JSON number as a float; None for anything else and for what no formula can take."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def whole(value: Any) -> int | None:
+    """A positive JSON integer; None for anything else."""
+    return value if type(value) is int and 0 < value < 2**63 else None

@@ -1,0 +1,102 @@
+"""Mending: one certain edit after the other, each looked at again before it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+
+from yarncli.checkpoint.output import atomic_write
+from yarncli.checkpoint.source import INDEX_NAME, Checkpoint
+from yarncli.errors import ConfigError
+from yarncli.jsontext.changes import FieldChange, changed_fields
+from yarncli.jsontext.text import JsonText
+from yarncli.rules.finding import Finding
+
+Documents = Mapping[str, JsonText]
+Look = Callable[[Documents], list[Finding]]
+
+
+def mend(
+    checkpoint: Checkpoint,
+    documents: Documents,
+    findings: Sequence[Finding],
+    look: Look,
+    ignore: Collection[str] = (),
+) -> tuple[tuple[Finding, ...], tuple[FieldChange, ...]]:
+    """Apply every edit that mends something and breaks nothing; write the files that changed.
+
+    Args:
+        checkpoint: local.
+        documents: its JSON files as read.
+        findings: what was found in them and in the weights.
+        look: the findings of all rules that look at JSON files only.
+        ignore: ids of rules that are neither reported nor mended.
+
+    Returns:
+        What is still wrong, and what was changed.
+
+    Raises:
+        CheckpointError: a file is shared with others (a link, the Hub cache) and is left alone.
+        OutputError: a file cannot be written.
+    """
+    before = dict(documents)
+    where = checkpoint.where(INDEX_NAME)
+    if checkpoint.file(INDEX_NAME) and any(f.edit and f.file == where for f in findings):
+        data = checkpoint.read_bytes(INDEX_NAME, limit=1 << 30)
+        with suppress(ConfigError):  # an index too large to edit as text keeps its finding
+            before[INDEX_NAME] = JsonText.parse(data, where)
+    names = {checkpoint.where(name): name for name in before}
+    first_look = look(before)
+    others = [finding for finding in findings if finding not in first_look]
+    files, done = before, list[Finding]()
+    made: set[tuple[object, ...]] = set()
+    refused: set[tuple[object, ...]] = set()  # until another edit has changed something
+    waiting = [f for f in findings if f.edit and f.file in names and f.rule.id not in ignore]
+    while waiting:
+        finding = waiting.pop(0)
+        key = (finding.rule.id, finding.file, finding.path)
+        if key in made or key in refused:
+            continue
+        edited = _edited(files, names[finding.file], finding)
+        if _errors(look(edited)) > _errors(look(files)) or not _encodable(edited):
+            refused.add(key)
+            continue
+        files = edited
+        done.append(finding)
+        made.add(key)
+        refused.clear()
+        waiting = [f for f in waiting if names[f.file] == INDEX_NAME]
+        waiting += [f for f in look(files) if f.edit and f.rule.id not in ignore]
+    changes = _write(checkpoint, before, files)
+    remaining = [*(f for f in others if f not in done), *look(files)]
+    return tuple(f for f in remaining if f.rule.id not in ignore), changes
+
+
+def _edited(files: Documents, name: str, finding: Finding) -> dict[str, JsonText]:
+    assert finding.edit is not None
+    return {**files, name: files[name].edited(finding.edit.changes, finding.edit.removals)}
+
+
+def _errors(findings: Sequence[Finding]) -> int:
+    return sum(finding.severity == "error" for finding in findings)
+
+
+def _encodable(files: Documents) -> bool:
+    """Whether the files can be written: an unpaired surrogate in a copied string cannot."""
+    try:
+        for text in files.values():
+            text.text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _write(checkpoint: Checkpoint, before: Documents, after: Documents) -> tuple[FieldChange, ...]:
+    changed = [name for name, text in after.items() if text.text != before[name].text]
+    for name in changed:
+        atomic_write(checkpoint.path(name), after[name].text.encode())
+    return tuple(
+        change
+        for name in changed
+        for change in changed_fields(checkpoint.where(name), before[name], after[name])
+    )

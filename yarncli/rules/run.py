@@ -1,0 +1,212 @@
+"""One source checked: its JSON files, its weights, and the order in which findings appear."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yarncli.checkpoint.output import pending
+from yarncli.checkpoint.safetensors import is_lfs_pointer
+from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
+from yarncli.errors import CheckpointError, ConfigError, UsageError
+from yarncli.jsontext.changes import FieldChange
+from yarncli.jsontext.text import JsonText
+from yarncli.rope.methods import KEEPS_MAX
+from yarncli.rules.catalogue import RULES
+from yarncli.rules.config_rules import check_config, check_tokenizer
+from yarncli.rules.config_view import view_config
+from yarncli.rules.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from yarncli.history import Provenance
+
+SCHEMA = 1
+CONFIG, TOKENIZER, HISTORY = "config.json", "tokenizer_config.json", "yarncli.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What checking one source gave; `changes` is what `--fix` wrote."""
+
+    source: str
+    findings: tuple[Finding, ...]
+    changes: tuple[FieldChange, ...] = ()
+
+    def count(self, severity: Severity) -> int:
+        """How many findings of one severity there are."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+def place_of(path: str, *, whole: bool) -> str:
+    """What to check for a path the user gave: a shard or an index stands for its directory.
+
+    Args:
+        path: as given; a Hub id stays as it is.
+        whole: let a config file stand for its directory as well.
+    """
+    if path.startswith("hf://") or not path:
+        return path
+    file = Path(path)
+    if file.suffix == ".json" and not whole and not path.endswith(".index.json"):
+        return path
+    if file.suffix in (".json", ".safetensors") and not file.is_dir():
+        return str(file.parent)
+    return path
+
+
+def check_source(
+    source: str,
+    *,
+    fix: bool = False,
+    require_weights: bool = False,
+    ignore: Collection[str] = (),
+    engines: Collection[str] = (),
+) -> Report:
+    """Check a config file, a checkpoint directory or a Hub model.
+
+    Whatever is wrong with the files is a finding.
+
+    Args:
+        source: a path, or `hf://org/name`; a bare id never reaches for the network.
+        fix: mend what can be mended with certainty.
+        require_weights: whether weights that were not fetched are an error.
+        ignore: ids of rules that are neither reported nor mended.
+        engines: ids of engines whose misreadings are errors.
+
+    Raises:
+        UsageError: an unknown engine; `source` is neither a path nor a Hub id, or `fix` on the Hub.
+        HubError: the Hub cannot be reached.
+        CheckpointError, OutputError: a fix cannot be written.
+    """
+    if _is_pending(source):
+        return Report(source, (_plain("change-pending", source, "A change was interrupted."),))
+    try:
+        checkpoint = open_checkpoint(source, bare_hub_id=False, allow_pending=True)
+    except CheckpointError as error:
+        return Report(source, (_unreadable(source, error),))
+    if fix and checkpoint.is_remote:
+        raise UsageError(f"{source} is on the Hub; --fix works on local files.")
+
+    def look(documents: Mapping[str, JsonText]) -> list[Finding]:
+        return check_documents(checkpoint, documents, engines)
+
+    documents, findings = _read_documents(checkpoint)
+    findings += look(documents)
+    if checkpoint.directory is not None or checkpoint.is_remote:
+        from yarncli.rules.checkpoint_rules import check_weights
+
+        try:
+            findings += check_weights(checkpoint, require_weights=require_weights)
+        except CheckpointError as error:
+            findings.append(_unreadable(checkpoint.where(INDEX_NAME), error))
+    if fix and any(finding.edit for finding in findings):
+        from yarncli.rules.fix import mend
+
+        return Report(source, *mend(checkpoint, documents, findings, look, ignore))
+    return Report(source, tuple(f for f in findings if f.rule.id not in ignore))
+
+
+def check_documents(
+    checkpoint: Checkpoint, documents: Mapping[str, JsonText], engines: Collection[str] = ()
+) -> list[Finding]:
+    """The findings of all rules that look at JSON files only.
+
+    Args:
+        checkpoint: says what to call the files.
+        documents: file name → content, of those that could be read.
+        engines: ids of engines whose misreadings are errors.
+    """
+    if CONFIG not in documents:
+        return []
+    history = _history(checkpoint, documents)
+    if isinstance(history, Finding):
+        return [history]
+    view = view_config(checkpoint.where(CONFIG), documents[CONFIG], _planned_maximum(history))
+    if view is None:
+        return []
+    found = check_config(view)
+    if TOKENIZER in documents:
+        found += check_tokenizer(view, checkpoint.where(TOKENIZER), documents[TOKENIZER])
+    if engines:
+        from yarncli.rules.engine_rules import check_engines
+
+        found += check_engines(view, history.steps if history else (), engines)
+    return found
+
+
+def to_json(reports: list[Report]) -> dict[str, Any]:
+    """All reports as plain data: the contract of `check --json`."""
+    levels: tuple[Severity, ...] = ("error", "warning", "note")
+    return {
+        "schema": SCHEMA,
+        "findings": [f.to_json() for report in reports for f in report.findings],
+        "changes": [
+            {"file": c.file, "path": list(c.path), "before": c.before, "after": c.after}
+            for report in reports
+            for c in report.changes
+        ],
+        **{f"{level}s": sum(report.count(level) for report in reports) for level in levels},
+    }
+
+
+def _is_pending(source: str) -> bool:
+    return bool(source) and "\0" not in source and pending(Path(source))
+
+
+def _read_documents(checkpoint: Checkpoint) -> tuple[dict[str, JsonText], list[Finding]]:
+    documents: dict[str, JsonText] = {}
+    findings: list[Finding] = []
+    for name in (CONFIG, TOKENIZER, HISTORY):
+        if checkpoint.file(name) is None:
+            continue
+        where = checkpoint.where(name)
+        try:
+            data = checkpoint.read_bytes(name)
+            if is_lfs_pointer(data):
+                findings.append(_plain("lfs-pointer", where, f"{where} was not fetched."))
+            else:
+                documents[name] = JsonText.parse(data, where)
+        except CheckpointError as error:
+            findings.append(_unreadable(where, error))
+    return documents, findings
+
+
+def _history(
+    checkpoint: Checkpoint, documents: Mapping[str, JsonText]
+) -> Provenance | Finding | None:
+    if HISTORY not in documents:
+        return None
+    from yarncli.history import Provenance
+
+    where = checkpoint.where(HISTORY)
+    try:
+        return Provenance.from_json(documents[HISTORY].value, where)
+    except ConfigError as error:
+        return _unreadable(where, error)
+
+
+def _planned_maximum(history: Provenance | None) -> int | None:
+    """What the last conversion wrote as maximum, if its method keeps the original one."""
+    plans = [step.plan for step in history.steps if step.plan] if history else []
+    if not plans or plans[-1].get("method") not in KEEPS_MAX:
+        return None
+    maximum = plans[-1].get("max_position_embeddings")
+    return maximum if type(maximum) is int else None
+
+
+def _unreadable(file: str, error: CheckpointError) -> Finding:
+    found = re.search(r"line (\d+)", str(error))
+    return _plain("unreadable", file, str(error), int(found[1]) if found else None)
+
+
+def _plain(rule: str, file: str, message: str, line: int | None = None) -> Finding:
+    return Finding(RULES[rule], RULES[rule].severity, file, line, (), message)
+
+
+def findings_of(reports: list[Report]) -> Iterator[Finding]:
+    """The findings of several reports, in order."""
+    for report in reports:
+        yield from report.findings
