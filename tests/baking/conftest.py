@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from support.checkpoints import write_index
+
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
@@ -342,8 +344,7 @@ def handmade(tmp_path):
         for file, part in halves.items():
             save_file({n: made[n] for n in part}, directory / file, {"format": "pt", "by": "hand"})
             weight_map |= dict.fromkeys(part, file)
-        index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
-        (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+        write_index(directory, weight_map, 1)
         (directory / "tokenizer.json").write_text("{}")
         return directory
 
