@@ -224,7 +224,7 @@ def case_parameters() -> list[Any]:
     return [pytest.param(name, marks=() if name in _FAST else pytest.mark.full) for name in CASES]
 
 
-def save_checkpoint(case: Case, directory: Path, seed: int = 0) -> Path:
+def save_checkpoint(case: Case, directory: Path) -> Path:
     """Build the case's model by transformers, save it, and write its RoPE setting."""
     from yarncli.baking import twin
     from yarncli.baking.shrink import shrink
@@ -236,7 +236,7 @@ def save_checkpoint(case: Case, directory: Path, seed: int = 0) -> Path:
         nested = key == "text_config" and isinstance(value, dict) and isinstance(old, dict)
         config[key] = {**old, **value} if nested else copy.deepcopy(value)
     with twin.quiet():
-        twin.save_random(config, directory, seed=seed)
+        twin.save_random(config, directory)
     write_rope_setting(directory, case)
     return directory
 
