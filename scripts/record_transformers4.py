@@ -1,4 +1,4 @@
-"""Record what transformers 4.50, 4.55 and 4.57 compute for the cases of `tests/engines/cases.py`.
+"""Record what transformers 4.50, 4.55 and 4.57 compute for `support/engine_cases.py`.
 
     python scripts/record_transformers4.py PYTHON_450 PYTHON_455 PYTHON_457
 
@@ -9,24 +9,26 @@ Of the frequencies a few are kept, enough to tell any two settings apart.
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "tests" / "engines"
+TESTS = Path(__file__).parents[1] / "tests"
+SUPPORT = TESTS / "support"
 
 
 def main(pythons: list[str]) -> None:
     """Run every release and write the file."""
-    cases = [{"config": c, "length": n} for _, c, n in _load_cases()]
+    all_cases = runpy.run_path(str(SUPPORT / "engine_cases.py"))["all_cases"]
+    cases = [{"config": c, "length": n} for _, c, n in all_cases()]
     results: list[Any] = []
     releases: dict[str, list[int]] = {}
     for python in pythons:
         found = subprocess.run(
-            [python, str(FOLDER / "oracle.py")],
+            [python, str(SUPPORT / "engine_oracle.py")],
             input=json.dumps({"cases": cases}),
             capture_output=True,
             text=True,
@@ -40,18 +42,9 @@ def main(pythons: list[str]) -> None:
             indices.append(results.index(result))
         releases[document["transformers"]] = indices
     lines = ",\n".join(json.dumps(result) for result in results)
-    path = FOLDER / "transformers4.json"
+    path = TESTS / "engines" / "transformers4.json"
     path.write_text(f'{{"releases": {json.dumps(releases)},\n"results": [\n{lines}\n]}}\n')
     print(f"{path}: {len(cases)} cases, {len(results)} distinct results")
-
-
-def _load_cases() -> list[tuple[str, dict[str, Any], int]]:
-    spec = importlib.util.spec_from_file_location("cases", FOLDER / "cases.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.all_cases())
 
 
 def _shortened(result: dict[str, Any]) -> dict[str, Any]:

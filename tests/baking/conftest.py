@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from support.checkpoints import write_index
+
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
@@ -222,7 +224,7 @@ def case_parameters() -> list[Any]:
     return [pytest.param(name, marks=() if name in _FAST else pytest.mark.full) for name in CASES]
 
 
-def save_checkpoint(case: Case, directory: Path, seed: int = 0) -> Path:
+def save_checkpoint(case: Case, directory: Path) -> Path:
     """Build the case's model by transformers, save it, and write its RoPE setting."""
     from yarncli.baking import twin
     from yarncli.baking.shrink import shrink
@@ -234,7 +236,7 @@ def save_checkpoint(case: Case, directory: Path, seed: int = 0) -> Path:
         nested = key == "text_config" and isinstance(value, dict) and isinstance(old, dict)
         config[key] = {**old, **value} if nested else copy.deepcopy(value)
     with twin.quiet():
-        twin.save_random(config, directory, seed=seed)
+        twin.save_random(config, directory)
     write_rope_setting(directory, case)
     return directory
 
@@ -342,8 +344,7 @@ def handmade(tmp_path):
         for file, part in halves.items():
             save_file({n: made[n] for n in part}, directory / file, {"format": "pt", "by": "hand"})
             weight_map |= dict.fromkeys(part, file)
-        index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
-        (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+        write_index(directory, weight_map, 1)
         (directory / "tokenizer.json").write_text("{}")
         return directory
 

@@ -1,18 +1,17 @@
 """`yarncli bake` as people call it."""
 
 import json
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner
 
+from support.checkpoints import snapshot
+from support.program import invoke
 from yarncli.baking.baking import prepare, write_in_place
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.cli.app import app
 
-
-def run(*arguments):
-    return CliRunner().invoke(app, ["bake", *map(str, arguments)])
+run = partial(invoke, "bake")
 
 
 def test_a_dry_run_lists_everything_and_writes_nothing(handmade, tmp_path, attention_factor):
@@ -50,19 +49,19 @@ def test_an_engine_that_would_differ_is_refused(handmade, tmp_path, engine, code
 
 def test_engines_and_check_know_the_result(handmade, tmp_path):
     assert run(handmade(), tmp_path / "out").exit_code == 0
-    shown = CliRunner().invoke(app, ["engines", str(tmp_path / "out"), "--json"])
+    shown = invoke("engines", tmp_path / "out", "--json")
     status = {view["engine"]: view["status"] for view in json.loads(shown.stdout)["engines"]}
     assert (status["transformers-5"], status["sglang"], status["llama.cpp"]) == (
         "exact",
         "exact",
         "differs",
     )
-    assert CliRunner().invoke(app, ["check", str(tmp_path / "out")]).exit_code == 0
+    assert invoke("check", tmp_path / "out").exit_code == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     for name in ("attention_factor", "mscale", "mscale_all_dim"):
         del config["rope_scaling"][name]
     (tmp_path / "out" / "config.json").write_text(json.dumps(config))
-    found = CliRunner().invoke(app, ["check", str(tmp_path / "out")])
+    found = invoke("check", tmp_path / "out")
     assert found.exit_code == 1
     assert "baked-twice" in found.stdout
 
@@ -130,12 +129,9 @@ def test_a_wrong_layout_is_found_out(checkpoint_of, tmp_path):
     assert run(source, tmp_path / "out", "--layout", "qk-norm").exit_code == 0
 
 
-def test_logits_of_both_checkpoints_are_compared(tmp_path):
-    demo = tmp_path / "demo"
-    runner = CliRunner()
-    assert runner.invoke(app, ["demo", str(demo)]).exit_code == 0
+def test_logits_of_both_checkpoints_are_compared(demo, tmp_path):
     extended = tmp_path / "x4"
-    assert runner.invoke(app, ["convert", str(demo), str(extended), "--factor", "4"]).exit_code == 0
+    invoke("convert", demo, extended, "--factor", 4, code=0)
     result = run(extended, tmp_path / "out", "--verify-logits", "The key is 51247. " * 30, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)["checks"]["logits"]
@@ -175,18 +171,15 @@ def test_an_existing_out_is_refused_before_anything_is_written(handmade, tmp_pat
         assert not (tmp_path / "free").exists()
 
 
-def test_baked_and_unbaked_retrieve_the_same_passkeys(tmp_path):
-    runner = CliRunner()
-    demo, extended, out = (str(tmp_path / name) for name in ("demo", "x8", "out"))
-    for arguments in (["demo", demo], ["convert", demo, extended, "--factor", "8"]):
-        assert runner.invoke(app, arguments).exit_code == 0
+def test_baked_and_unbaked_retrieve_the_same_passkeys(demo, tmp_path):
+    extended, out = tmp_path / "x8", tmp_path / "out"
+    invoke("convert", demo, extended, "--factor", 8, code=0)
     assert run(extended, out).exit_code == 0
     verdicts = []
     for model in (extended, out):
         saved = tmp_path / "cells.jsonl"
-        options = ["--lengths", "512,1k", "--depths", "10", "--trials", "1", "--out", str(saved)]
-        result = runner.invoke(app, ["check-passkey", model, *options])
-        assert result.exit_code == 0, result.stderr
+        options = ["--lengths", "512,1k", "--depths", "10", "--trials", "1", "--out", saved]
+        invoke("check-passkey", model, *options, code=0)
         cells = [json.loads(line) for line in saved.read_text().splitlines()[1:]]
         verdicts.append([(cell["key"], cell["correct"]) for cell in cells])
         saved.unlink()
@@ -205,9 +198,9 @@ def test_a_hub_model_is_fetched_and_its_cache_never_changed(handmade, minihub, t
     assert "Fetching" in result.stderr
     assert json.loads((out / "yarncli.json").read_text())["steps"][0]["source"].startswith("org/")
     assert not any(path.is_symlink() for path in out.iterdir())
-    snapshot = next(path.parent for path in minihub.cache.rglob("config.json"))
-    before = {path: path.read_bytes() for path in minihub.cache.rglob("*") if path.is_file()}
-    refused = run(snapshot, "--in-place")
+    cached = next(path.parent for path in minihub.cache.rglob("config.json"))
+    before = snapshot(minihub.cache)
+    refused = run(cached, "--in-place")
     assert (refused.exit_code, "cache" in refused.stderr) == (3, True), refused.stderr
-    assert {p: p.read_bytes() for p in minihub.cache.rglob("*") if p.is_file()} == before
+    assert snapshot(minihub.cache) == before
     assert run("hf://org/name", "--in-place").exit_code == 2

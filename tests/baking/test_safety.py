@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from support.checkpoints import snapshot
+from support.kills import kill_at_every_call
 from yarncli.baking.baking import Options, prepare, write_copy, write_in_place
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.source import open_checkpoint
@@ -18,11 +20,7 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
 def contents(directory):
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and ".orig" not in path.name
-    }
+    return {name: held for name, held in snapshot(directory).items() if ".orig" not in name}
 
 
 def bake_in_place(directory):
@@ -39,9 +37,7 @@ def test_in_place_writes_what_a_copy_would(handmade, tmp_path, bake_directory):
     assert not journal.pending(source)
 
 
-def test_a_killed_copy_leaves_nothing_or_everything(
-    handmade, tmp_path, bake_directory, kill_at_every_call
-):
+def test_a_killed_copy_leaves_nothing_or_everything(handmade, tmp_path, bake_directory):
     source = handmade()
     bake_directory(source, tmp_path / "whole")
     before, whole = contents(source), contents(tmp_path / "whole")
@@ -65,7 +61,7 @@ def test_a_killed_copy_leaves_nothing_or_everything(
     assert calls[-1] == "rename"
 
 
-def test_killed_in_place_is_old_or_new_or_recoverable(handmade, tmp_path, kill_at_every_call):
+def test_killed_in_place_is_old_or_new_or_recoverable(handmade, tmp_path):
     model = handmade()
     old = contents(model)
     states = set()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.kills import kill_at_every_call
 from yarncli.checkpoint import journal, rewrite
 from yarncli.checkpoint.journal import patch_in_place, recover
 from yarncli.checkpoint.output import JOURNAL_NAME, PENDING_NAME, pending
@@ -64,9 +65,7 @@ def test_a_change(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recover(model) == "nothing"
 
 
-def test_kill_at_every_call(
-    tmp_path: Path, model: Path, kill_at_every_call: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_at_every_call(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewrite, "CHUNK", 400)
     old, new = state(model), new_state(model)
     seen = set()
@@ -108,9 +107,7 @@ def _kills(tmp_path: Path) -> None:
     (tmp_path / "kills").mkdir()
 
 
-def test_kill_at_every_call_of_a_recovery(
-    tmp_path: Path, model: Path, kill_at_every_call: Any
-) -> None:
+def test_kill_at_every_call_of_a_recovery(tmp_path: Path, model: Path) -> None:
     old = state(model)
     half = tmp_path / "half"
     leave_half_patched(model, half)

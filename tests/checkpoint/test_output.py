@@ -1,7 +1,6 @@
 """Output directories and files: whole or absent, whatever happens, wherever the run is killed."""
 
 import errno
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from support.checkpoints import snapshot
+from support.kills import kill_at_every_call
 from yarncli.checkpoint import output
 from yarncli.checkpoint.output import (
     atomic_write,
@@ -210,15 +211,13 @@ def test_the_next_run_removes_what_a_killed_run_left(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "config.json").read_text() == "new"
 
 
-def test_kill_at_every_call_of_a_copy(
-    tmp_path: Path, make_checkpoint: Any, snapshot: Any, kill_at_every_call: Any
-) -> None:
+def test_kill_at_every_call_of_a_copy(tmp_path: Path, make_checkpoint: Any) -> None:
     model = make_checkpoint(shards=1)
     whole = snapshot(model)
     shard = "model-00001-of-00001.safetensors"
     data = bytearray((model / shard).read_bytes())
     data[200:210] = b"A" * 10
-    whole[shard] = hashlib.sha256(data).hexdigest()
+    whole[shard] = bytes(data)
     old = {"config.json": snapshot(model)["config.json"]}
 
     def prepare(directory: Path) -> None:
@@ -320,7 +319,7 @@ def test_backups_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert names(tmp_path) == {"config.json", "config.json.orig"}
 
 
-def test_kill_at_every_call_of_a_replacement(tmp_path: Path, kill_at_every_call: Any) -> None:
+def test_kill_at_every_call_of_a_replacement(tmp_path: Path) -> None:
     def prepare(directory: Path) -> None:
         directory.mkdir()
         (directory / "config.json").write_bytes(b"old")

@@ -158,13 +158,13 @@ def test_interrupt_stops_every_thread(source: Path) -> None:
 def test_destination_exists(source: Path) -> None:
     source.with_name("o").write_bytes(b"precious")
     with pytest.raises(OutputError, match="file exists"):
-        rewrite.copy_file(source, source.with_name("o"))
+        copy_files([FileCopy(source, source.with_name("o"))])
     assert source.with_name("o").read_bytes() == b"precious"
 
 
 def test_source_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
-        rewrite.copy_file(tmp_path / "no", tmp_path / "o")
+        copy_files([FileCopy(tmp_path / "no", tmp_path / "o")])
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -175,7 +175,7 @@ def test_a_full_disk_has_its_sentence(
     with pytest.raises(
         OutputError, match=r"Cannot write .*o: (the disk is full|your disk|the file)"
     ):
-        rewrite.copy_file(source, source.with_name("o"))
+        copy_files([FileCopy(source, source.with_name("o"))])
 
 
 def test_a_file_size_limit(source: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_file_size_limit(source: Path) -> None:
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         try:
-            rewrite.copy_file(source, source.with_name("o"))
+            copy_files([FileCopy(source, source.with_name("o"))])
         except OutputError as error:
             os._exit(0 if "larger than the system allows" in str(error) else 1)
         os._exit(2)
@@ -206,7 +206,7 @@ def test_wrong_patches_are_bugs(source: Path) -> None:
 
 def test_mode_follows_the_source(source: Path) -> None:
     source.chmod(0o500)
-    rewrite.copy_file(source, source.with_name("o"))
+    copy_files([FileCopy(source, source.with_name("o"))])
     assert source.with_name("o").stat().st_mode & 0o700 == 0o700
 
 

@@ -19,7 +19,6 @@ from yarncli.checkpoint.safetensors import (
     is_safe_name,
     parse_header,
     parse_index,
-    parse_lfs_pointer,
     read_header,
 )
 from yarncli.errors import WeightsError
@@ -286,15 +285,3 @@ def test_damaged_index(text: bytes) -> None:
 def test_a_safe_name_stays_inside(name: str) -> None:
     if is_safe_name(name):
         assert os.path.normpath(f"/root/{name}") == f"/root/{name}"
-
-
-def test_lfs_pointer() -> None:
-    oid = "4f" * 32
-    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 12345\n".encode()
-    pointer = parse_lfs_pointer(text)
-    assert pointer is not None
-    assert (pointer.oid, pointer.size) == (oid, 12345)
-    assert parse_lfs_pointer(text.replace(b"size 12345", b"size -1")) is None
-    assert parse_lfs_pointer(text.replace(b"4f4f", b"zzzz")) is None
-    assert parse_lfs_pointer(text + b" " * 1024) is None
-    assert parse_lfs_pointer(b"x" + text) is None

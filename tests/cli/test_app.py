@@ -10,8 +10,9 @@ from typing import get_args
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
+from support.checkpoints import DEMO
+from support.program import PROGRAM, invoke
 from yarncli import __version__, errors
 from yarncli.cli import app as program
 from yarncli.cli import options
@@ -19,11 +20,7 @@ from yarncli.rope.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = ROOT / "yarncli" / "cli"
-CONFIG = ROOT / "yarncli" / "demo" / "base" / "config.json"
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(program.app, list(arguments), prog_name="yarncli")
+CONFIG = DEMO / "config.json"
 
 
 def command(name):
@@ -110,11 +107,10 @@ def test_an_interrupt_ends_with_130(boom):
 
 
 def run(*arguments, **settings):
-    code = "from yarncli.cli.app import main; main()"
     # What is still buffered at the end is what fails at the end.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [*PROGRAM, *arguments],
         cwd=ROOT,
         env=environment,
         stderr=subprocess.PIPE,

@@ -2,11 +2,11 @@
 
 import copy
 import json
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from support import architectures
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.families.text_rows import TEXT_ROWS
 from yarncli.config.reading import RopeConfig, read_rope
@@ -57,12 +57,10 @@ def block_of(kind: str, pairs: int) -> dict[str, Any]:
     return blocks[kind]
 
 
-def sample(
-    architectures: ModuleType, model_type: str, kind: str, spelling: str
-) -> dict[str, Any] | None:
+def sample(model_type: str, kind: str, spelling: str) -> dict[str, Any] | None:
     """A tiny `config.json` with one scaling; `None` where the spelling does not exist."""
     fields = architectures.tiny_fields(model_type)
-    plain = with_defaults(architectures, model_type, fields)
+    plain = with_defaults(model_type, fields)
     rope = read_rope(plain)
     open_scopes = [name for name, scope in rope.scopes.items() if not scope.windowed]
     target = open_scopes[0] if open_scopes else next(iter(rope.scopes))
@@ -97,9 +95,7 @@ def sample(
     return {**fields, "rope_parameters": blocks}
 
 
-def with_defaults(
-    architectures: ModuleType, model_type: str, fields: dict[str, Any]
-) -> dict[str, Any]:
+def with_defaults(model_type: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The same file with the nested RoPE defaults of transformers written out."""
     if not FAMILIES[model_type].scopes:
         return fields
@@ -110,12 +106,12 @@ def with_defaults(
     return {**fields, "rope_parameters": json.loads(json.dumps(blocks))}
 
 
-def plain_sample(architectures: ModuleType, model_type: str) -> dict[str, Any]:
+def plain_sample(model_type: str) -> dict[str, Any]:
     """A tiny `config.json` that transformers runs, with no scaling that its class does not add."""
     kind = "yarn" if refused(model_type, "default") else "default"
-    fields = sample(architectures, model_type, kind, "v5")
+    fields = sample(model_type, kind, "v5")
     tiny = architectures.tiny_fields(model_type)
-    return fields or with_defaults(architectures, model_type, tiny)
+    return fields or with_defaults(model_type, tiny)
 
 
 def refused(model_type: str, kind: str) -> str | None:
@@ -123,9 +119,7 @@ def refused(model_type: str, kind: str) -> str | None:
     return FAMILIES[model_type].refuses.get("ntk" if kind == "default" else kind)
 
 
-def assert_same_buffers(
-    architectures: ModuleType, model: Any, rope: RopeConfig, length: int | None = None
-) -> None:
+def assert_same_buffers(model: Any, rope: RopeConfig, length: int | None = None) -> None:
     for name, scope in rope.scopes.items():
         if not scope.layers:
             continue
@@ -145,16 +139,14 @@ def assert_same_buffers(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_buffers_are_those_of_the_model_transformers_builds(
-    architectures: ModuleType, model_type: str, kind: str
-) -> None:
+def test_buffers_are_those_of_the_model_transformers_builds(model_type: str, kind: str) -> None:
     import torch
 
     if refused(model_type, kind):
         pytest.skip("refused; see test_refusals")
     tried = 0
     for spelling in ("v5", "legacy"):
-        fields = sample(architectures, model_type, kind, spelling)
+        fields = sample(model_type, kind, spelling)
         if fields is None:
             continue
         tried += 1
@@ -162,23 +154,21 @@ def test_buffers_are_those_of_the_model_transformers_builds(
         assert rope.spelling_found == spelling
         with torch.no_grad():
             model = architectures.build_model(architectures.build_config(fields))
-            assert_same_buffers(architectures, model, rope)
+            assert_same_buffers(model, rope)
             if model_type in architectures.NO_FORWARD:
                 continue
             length = PAST if kind in ("dynamic", "longrope") else 8
             model(**architectures.forward_inputs(model_type, length))
-            assert_same_buffers(architectures, model, rope, length)
+            assert_same_buffers(model, rope, length)
     assert tried or FAMILIES[model_type].scopes
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_the_layers_of_a_scope_are_those_that_rotate_with_it(
-    architectures: ModuleType, model_type: str
-) -> None:
+def test_the_layers_of_a_scope_are_those_that_rotate_with_it(model_type: str) -> None:
     """Change one scope's frequencies: with the same inputs, exactly its layers answer otherwise."""
     if model_type in architectures.NO_FORWARD | architectures.NO_BUFFER:
         pytest.skip("takes more than token ids, or computes its frequencies in every pass")
-    fields = plain_sample(architectures, model_type)
+    fields = plain_sample(model_type)
     rope = read_rope(fields)
     model = architectures.build_model(architectures.build_config(fields))
     for name, scope in rope.scopes.items():
@@ -189,13 +179,11 @@ def test_the_layers_of_a_scope_are_those_that_rotate_with_it(
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_windowed_layers_do_not_see_past_their_window(
-    architectures: ModuleType, model_type: str
-) -> None:
+def test_windowed_layers_do_not_see_past_their_window(model_type: str) -> None:
     """Change the first token of every layer's input: the last token notices unless windowed."""
     if model_type in architectures.NO_FORWARD | architectures.NO_WINDOW_TEST:
         pytest.skip("attends in blocks of its own")
-    fields = plain_sample(architectures, model_type)
+    fields = plain_sample(model_type)
     rope = read_rope(fields)
     model = architectures.build_model(architectures.build_config(fields))
     blind = architectures.layers_blind_to_the_first_token(model, model_type, 48)
@@ -206,21 +194,17 @@ def test_windowed_layers_do_not_see_past_their_window(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model_type", [n for n in TEXT_ROWS if FAMILIES[n].refuses])
-def test_what_is_refused_really_fails_or_is_ignored(
-    architectures: ModuleType, model_type: str, kind: str
-) -> None:
+def test_what_is_refused_really_fails_or_is_ignored(model_type: str, kind: str) -> None:
     if not refused(model_type, kind):
         pytest.skip("not refused")
     if model_type == "dbrx":
         pytest.skip("engines disagree; transformers alone cannot show it")
-    fields = sample(architectures, model_type, kind, "v5")
+    fields = sample(model_type, kind, "v5")
     assert fields is not None
-    assert not runs_as_written(architectures, fields, model_type, kind)
+    assert not runs_as_written(fields, model_type, kind)
 
 
-def runs_as_written(
-    architectures: ModuleType, fields: dict[str, Any], model_type: str, kind: str
-) -> bool:
+def runs_as_written(fields: dict[str, Any], model_type: str, kind: str) -> bool:
     """Whether transformers loads the config, runs past its length, and scales as the block says."""
     import torch
 
@@ -303,15 +287,15 @@ ODD_FILES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("model_type", "changes"), ODD_FILES)
 def test_odd_files_are_read_as_transformers_reads_them(
-    architectures: ModuleType, model_type: str, changes: dict[str, Any]
+    model_type: str, changes: dict[str, Any]
 ) -> None:
     fields = architectures.tiny_fields(model_type, **changes)
     rope = read_rope(json.loads(json.dumps(fields)))
     model = architectures.build_model(architectures.build_config(fields))
-    assert_same_buffers(architectures, model, rope)
+    assert_same_buffers(model, rope)
 
 
-def test_phimoe_multiplies_by_its_own_mscale(architectures: ModuleType) -> None:
+def test_phimoe_multiplies_by_its_own_mscale() -> None:
     import torch
 
     block = {

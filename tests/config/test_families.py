@@ -1,10 +1,10 @@
 """Every default of `FAMILIES` against the config classes of transformers."""
 
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from support import architectures
 from yarncli.config.families.model_types import SAME_AS
 from yarncli.config.families.table import FAMILIES, NO_ROPE, UNSUPPORTED
 from yarncli.config.layers import read_layers
@@ -42,13 +42,13 @@ def model_types(names: list[str]) -> list[Any]:
     return [pytest.param(name, marks=marks[name]) for name in names]
 
 
-def default_config(architectures: ModuleType, model_type: str) -> Any:
+def default_config(model_type: str) -> Any:
     return architectures.config_class(model_type)(**GIVEN.get(model_type, {}))
 
 
 @pytest.mark.parametrize("model_type", model_types(TEXT))
-def test_sizes_are_those_of_the_config_class(architectures: ModuleType, model_type: str) -> None:
-    config = default_config(architectures, model_type)
+def test_sizes_are_those_of_the_config_class(model_type: str) -> None:
+    config = default_config(model_type)
     rope = read_rope({"model_type": model_type, **GIVEN.get(model_type, {})})
     heads = architectures.global_value(config, "num_attention_heads")
     if model_type not in COUNTED_OTHERWISE:
@@ -62,10 +62,8 @@ def test_sizes_are_those_of_the_config_class(architectures: ModuleType, model_ty
 
 
 @pytest.mark.parametrize("model_type", model_types(TEXT))
-def test_rope_defaults_are_those_of_the_config_class(
-    architectures: ModuleType, model_type: str
-) -> None:
-    config = default_config(architectures, model_type)
+def test_rope_defaults_are_those_of_the_config_class(model_type: str) -> None:
+    config = default_config(model_type)
     rope = read_rope({"model_type": model_type, **GIVEN.get(model_type, {})})
     nested = bool(FAMILIES[model_type].scopes)
     expected = config.rope_parameters if nested else {"model": config.rope_parameters}
@@ -87,9 +85,7 @@ def test_rope_defaults_are_those_of_the_config_class(
 
 @pytest.mark.parametrize("count", [5, 12])
 @pytest.mark.parametrize("model_type", model_types(TEXT))
-def test_layer_types_are_those_of_the_config_class(
-    architectures: ModuleType, model_type: str, count: int
-) -> None:
+def test_layer_types_are_those_of_the_config_class(model_type: str, count: int) -> None:
     family = FAMILIES[model_type]
     if not family.layer_rule or model_type in ("bamba", "zamba2", "lfm2_moe"):
         pytest.skip("no layer types by default, or not by the number of layers")
@@ -101,9 +97,9 @@ def test_layer_types_are_those_of_the_config_class(
 
 
 @pytest.mark.parametrize("model_type", model_types(TEXT))
-def test_window_is_that_of_the_config_class(architectures: ModuleType, model_type: str) -> None:
+def test_window_is_that_of_the_config_class(model_type: str) -> None:
     family = FAMILIES[model_type]
-    config = default_config(architectures, model_type)
+    config = default_config(model_type)
     if not family.window_switch:
         found = architectures.window(config, family.window_key)
         if family.layer_rule or family.window_everywhere:
@@ -112,9 +108,7 @@ def test_window_is_that_of_the_config_class(architectures: ModuleType, model_typ
 
 @pytest.mark.parametrize("model_type", model_types(WRAPPERS))
 @pytest.mark.full
-def test_wrappers_keep_their_text_part_where_we_look(
-    architectures: ModuleType, model_type: str
-) -> None:
+def test_wrappers_keep_their_text_part_where_we_look(model_type: str) -> None:
     from transformers import PreTrainedConfig
 
     family = FAMILIES[model_type]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from support import architectures
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import read_rope
@@ -43,7 +44,7 @@ def both_kinds(model_type):
     return {}
 
 
-def checkpoints(architectures, model_type, directory):
+def checkpoints(model_type, directory):
     """The same tiny model with its config in both spellings, as `(spelling, directory)`."""
     config = architectures.build_config(
         architectures.tiny_fields(model_type, **both_kinds(model_type))
@@ -84,9 +85,9 @@ def options_for(method, rope):
 
 
 @pytest.mark.parametrize("model_type", [*FAST, *REST])
-def test_transformers_computes_what_was_planned(model_type, architectures, tmp_path):
+def test_transformers_computes_what_was_planned(model_type, tmp_path):
     done = refused = 0
-    for spelling, source in checkpoints(architectures, model_type, tmp_path):
+    for spelling, source in checkpoints(model_type, tmp_path):
         rope = read_rope(json.loads((source / "config.json").read_text()))
         for method in METHODS:
             scaled = any(s.parameters.rope_type != "default" for s in rope.scopes.values())
@@ -102,12 +103,12 @@ def test_transformers_computes_what_was_planned(model_type, architectures, tmp_p
                 continue
             out = tmp_path / f"{spelling}-{method}"
             write_copy(conversion, out, weights="symlink")
-            check(architectures, out, conversion)
+            check(out, conversion)
             done += 1
     assert done + refused >= len(METHODS)
 
 
-def check(architectures, out, conversion):
+def check(out, conversion):
     config_type = architectures.config_class(conversion.rope.model_type)
     config = config_type.from_pretrained(out)
     model = architectures.backbone_class(config_type).from_pretrained(

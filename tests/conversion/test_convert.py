@@ -3,27 +3,19 @@
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner
 
+from support.checkpoints import snapshot
+from support.kills import kill_at_every_call
+from support.program import invoke
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.cli.app import app
 from yarncli.conversion.conversion import prepare, verify, write_copy
 from yarncli.errors import ConfigError
 from yarncli.planning.plan import Target
 
-
-def run(*arguments):
-    return CliRunner().invoke(app, ["convert", *map(str, arguments)])
-
-
-def snapshot(directory):
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
+run = partial(invoke, "convert")
 
 
 def test_everything_but_the_config_is_carried_over(demo, tmp_path):
@@ -190,7 +182,7 @@ def test_a_read_only_target_is_one_sentence(demo, tmp_path):
     assert run(demo, target / "out", "--factor", 2).exit_code == 6
 
 
-def test_a_killed_conversion_leaves_out_absent_or_whole(demo, tmp_path, kill_at_every_call):
+def test_a_killed_conversion_leaves_out_absent_or_whole(demo, tmp_path):
     assert run(demo, tmp_path / "expected", "--factor", 8).exit_code == 0
     whole, source = snapshot(tmp_path / "expected"), snapshot(demo)
 
@@ -231,7 +223,7 @@ def test_for_writes_what_the_engines_read_right(demo, tmp_path, method, engines,
     result = run(demo, out, "--method", method, "--factor", 4, "--for", engines)
     assert result.exit_code == 0, result.output
     assert json.loads((out / "config.json").read_text())["max_position_embeddings"] == maximum
-    shown = CliRunner().invoke(app, ["engines", str(out), "--json"])
+    shown = invoke("engines", out, "--json")
     status = {view["engine"]: view["status"] for view in json.loads(shown.stdout)["engines"]}
     assert {status[name] for name in engines.split(",")} == {"exact"}
 
@@ -266,7 +258,7 @@ def test_bake_in_the_same_pass_is_convert_and_then_bake(demo, tmp_path):
     assert "k_proj.weight (F16)" in result.stdout
     assert "llama.cpp differs: attention scale 1.208 instead of 1" in result.stderr
     run(demo, converted, "--factor", 8)
-    assert CliRunner().invoke(app, ["bake", str(converted), str(twice)]).exit_code == 0
+    assert invoke("bake", converted, twice).exit_code == 0
     found, wanted = snapshot(once), snapshot(twice)
     steps = [json.loads(files.pop("yarncli.json"))["steps"] for files in (found, wanted)]
     assert found == wanted

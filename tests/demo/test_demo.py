@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from support.checkpoints import DEMO, TUNED
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.conversion.conversion import prepare
 from yarncli.demo import write_demo
@@ -30,7 +31,7 @@ def accuracy(directory, length, trials=2, config=None):
 @pytest.mark.parametrize("tuned", [False, True])
 def test_written_files_are_the_packaged_ones(tmp_path, tuned):
     out = write_demo(tmp_path / "model", tuned=tuned)
-    packaged = ROOT / "yarncli" / "demo" / ("tuned" if tuned else "base")
+    packaged = TUNED if tuned else DEMO
     names = {path.name for path in packaged.iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
@@ -48,52 +49,48 @@ def test_existing_directory_is_refused_and_kept(tmp_path):
 
 
 def test_size_and_number_of_parameters():
-    demo = ROOT / "yarncli" / "demo"
-    assert sum(path.stat().st_size for path in demo.rglob("*") if path.is_file()) < 3_000_000
-    for name in ("base", "tuned"):
-        with safe_open(demo / name / "model.safetensors", "pt") as file:
+    assert sum(path.stat().st_size for path in DEMO.parent.rglob("*") if path.is_file()) < 3_000_000
+    for model in (DEMO, TUNED):
+        with safe_open(model / "model.safetensors", "pt") as file:
             shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
         total = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes)
         assert total == 650_112
 
 
 def test_base_is_a_plain_config_that_every_engine_reads():
-    config = json.loads((ROOT / "yarncli/demo/base/config.json").read_text())
+    config = json.loads((DEMO / "config.json").read_text())
     assert config["rope_theta"] == 10000.0
     assert config["max_position_embeddings"] == 256
     assert not {"rope_scaling", "rope_parameters"} & set(config)
 
 
 def test_tuned_is_what_convert_writes():
-    conversion = prepare(
-        open_checkpoint(str(ROOT / "yarncli/demo/base")), Target("yarn", factor=8.0)
-    )
+    conversion = prepare(open_checkpoint(str(DEMO)), Target("yarn", factor=8.0))
     written = {name: after.text for name, (_, after) in conversion.files.items()}
-    tuned = ROOT / "yarncli" / "demo" / "tuned"
-    assert written == {name: (tuned / name).read_text() for name in written}
+    assert written == {name: (TUNED / name).read_text() for name in written}
     assert {"config.json", "tokenizer_config.json"} <= set(written)
 
 
-def test_the_story_of_the_demo(demo_model, tuned_model):
+def test_the_story_of_the_demo():
     """Inside the window it finds all; far beyond it only YaRN does, and best when fine-tuned."""
     yarn = overridden(
-        open_checkpoint(str(demo_model)).config(), Override(Target("yarn", factor=8.0)), "yarn"
+        open_checkpoint(str(DEMO)).config(), Override(Target("yarn", factor=8.0)), "yarn"
     )
-    assert accuracy(demo_model, 256, trials=5) >= 0.95
-    assert accuracy(demo_model, 2048, trials=1) <= 0.15
-    assert accuracy(demo_model, 2048, config=yarn.config) >= 0.35
-    assert accuracy(tuned_model, 2048) >= 0.85
+    assert accuracy(DEMO, 256, trials=5) >= 0.95
+    assert accuracy(DEMO, 2048, trials=1) <= 0.15
+    assert accuracy(DEMO, 2048, config=yarn.config) >= 0.35
+    assert accuracy(TUNED, 2048) >= 0.85
 
 
 @pytest.mark.full
-def test_the_story_of_the_demo_with_more_prompts(demo_model, tuned_model):
+def test_the_story_of_the_demo_with_more_prompts():
     linear = overridden(
-        open_checkpoint(str(demo_model)).config(), Override(Target("linear", factor=8.0)), "linear"
+        open_checkpoint(str(DEMO)).config(), Override(Target("linear", factor=8.0)), "linear"
     )
-    assert accuracy(demo_model, 256, trials=10) >= 0.95
-    assert accuracy(demo_model, 2048, trials=5) <= 0.05
-    assert accuracy(demo_model, 2048, trials=5, config=linear.config) == 0
-    assert accuracy(tuned_model, 2048, trials=5) >= 0.9
+    assert accuracy(DEMO, 256, trials=10) >= 0.95
+    assert accuracy(DEMO, 2048, trials=5) <= 0.05
+    assert accuracy(DEMO, 2048, trials=5, config=linear.config) == 0
+    assert accuracy(TUNED, 2048, trials=5) >= 0.9
 
 
 @pytest.mark.full
@@ -103,19 +100,8 @@ def test_training_again_gives_a_model_that_does_the_same(tmp_path, monkeypatch):
         paths = [str(tmp_path / name) for name in arguments[1:]]
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), arguments[0], *paths])
         runpy.run_path(str(SCRIPT), run_name="__main__")
-    packaged = ROOT / "yarncli" / "demo"
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        assert (tmp_path / "base" / name).read_bytes() == (packaged / "base" / name).read_bytes()
+        assert (tmp_path / "base" / name).read_bytes() == (DEMO / name).read_bytes()
     # On the same processor and torch the weights are the same bytes; elsewhere sums may differ.
     assert accuracy(tmp_path / "base", 256, trials=5) >= 0.9
     assert accuracy(tmp_path / "tuned", 2048, trials=2) >= 0.8
-
-
-@pytest.fixture(scope="module")
-def demo_model():
-    return ROOT / "yarncli" / "demo" / "base"
-
-
-@pytest.fixture(scope="module")
-def tuned_model():
-    return ROOT / "yarncli" / "demo" / "tuned"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support import engine_oracle as oracle
+from support.program import invoke
 from yarncli.config.reading import read_rope
 from yarncli.engines.intended import Intended
 from yarncli.engines.registry import ENGINES, get_engine, judge, misreadings
@@ -50,8 +51,7 @@ def directory(tmp_path, config, steps=()):
     return str(tmp_path)
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["engines", *arguments])
+run = partial(invoke, "engines")
 
 
 def test_the_ids():
@@ -236,7 +236,7 @@ def test_a_wrappers_override_is_nested():
     assert "rope_parameters" in fields["text_config"]
 
 
-def test_transformers_computes_what_its_override_promises(tmp_path, oracle):
+def test_transformers_computes_what_its_override_promises(tmp_path):
     """The keyword arguments of the printed call, run through transformers."""
     plan, config = planned("yarn")
     meant = Intended.by_plan(config, plan)

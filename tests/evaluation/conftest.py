@@ -1,14 +1,12 @@
 """The demo checkpoint and small random models of other architectures, as the tests use them."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
+from support.checkpoints import DEMO, TUNED
 from yarncli.evaluation.passkey import make_codec
-
-DEMO = Path(__file__).resolve().parents[2] / "yarncli" / "demo"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,12 +16,12 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def demo():
-    return DEMO / "base"
+    return DEMO
 
 
 @pytest.fixture(scope="session")
 def tuned():
-    return DEMO / "tuned"
+    return TUNED
 
 
 @pytest.fixture(scope="session")

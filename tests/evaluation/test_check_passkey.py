@@ -7,14 +7,14 @@ import pty
 import shutil
 import signal
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import matplotlib
 import pytest
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support.program import invoke
 from yarncli.cli.check_passkey_view import LiveGrid
 from yarncli.demo import write_demo
 from yarncli.evaluation.passkey import Grid
@@ -32,14 +32,11 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def yarn8(tmp_path_factory, base):
     out = str(tmp_path_factory.mktemp("converted") / "yarn8")
-    assert CliRunner().invoke(app, ["convert", base, out, "--factor", "8"]).exit_code == 0
+    invoke("convert", base, out, "--factor", 8, code=0)
     return out
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, ["check-passkey", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return result
+run = partial(invoke, "check-passkey", code=0)
 
 
 def test_json_of_a_converted_model_with_its_control(yarn8, tmp_path):
@@ -58,7 +55,7 @@ def test_json_of_a_converted_model_with_its_control(yarn8, tmp_path):
     assert saved.to_json() == document
     assert "12 prompts, 13,824 tokens, 2 settings." in result.stderr
     svg = tmp_path / "again.svg"
-    assert CliRunner().invoke(app, ["plot", str(file), str(file), "--out", str(svg)]).exit_code == 0
+    invoke("plot", file, file, "--out", svg, code=0)
     assert b"<svg" in svg.read_bytes()[:600]
 
 
@@ -186,9 +183,7 @@ def test_bad_input_has_a_code_and_a_sentence(base, arguments, code, message, mon
 
 def test_a_run_that_cannot_begin_leaves_no_file(base, tmp_path):
     for arguments in (["--lengths", 50], ["--lengths", 256, "--adapter", base]):
-        result = CliRunner().invoke(
-            app, ["check-passkey", base, *map(str, arguments), "--out", str(tmp_path / "run.jsonl")]
-        )
+        result = run(base, *arguments, "--out", tmp_path / "run.jsonl", code=None)
         assert result.exit_code in (2, 3)
         assert not (tmp_path / "run.jsonl").exists()
 

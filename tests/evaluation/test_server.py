@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from support.checkpoints import DEMO
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluation.passkey import Grid, TextCodec, local_cells, make_codec
 from yarncli.evaluation.report import ResultFile, read_report
@@ -77,8 +78,7 @@ def served(tmp_path_factory):
 def chat_demo(tmp_path_factory):
     directory = tmp_path_factory.mktemp("chat") / "model"
     directory.mkdir()
-    demo = Path(__file__).resolve().parents[2] / "yarncli" / "demo" / "base"
-    for file in demo.iterdir():
+    for file in DEMO.iterdir():
         (directory / file.name).write_bytes(file.read_bytes())
     path = directory / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": TEMPLATE}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support.checkpoints import snapshot, write_index
+from support.program import invoke
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -50,20 +49,12 @@ def fill(place: Path, config: bytes, shard: bytes) -> None:
     (place / "config.json").write_bytes(config)
     name = "model-00001-of-00001.safetensors"
     (place / name).write_bytes(shard)
-    index = {
-        "metadata": {"total_size": 128},
-        "weight_map": {"a.weight": name, "b.weight": name},
-    }
-    (place / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_index(place, {"a.weight": name, "b.weight": name}, 128)
 
 
-def snapshot(place: Path) -> dict[str, tuple[int, bytes]]:
-    """Kind and content of everything in a directory; what cannot be read counts by its kind."""
-    found = {}
-    for path in sorted(place.rglob("*")):
-        mode = os.lstat(path).st_mode
-        found[str(path)] = (mode, path.read_bytes() if path.is_file() else b"")
-    return found
+def state(place: Path) -> object:
+    """What a source holds, and the mode of every file; nothing where it is no directory."""
+    return place.is_dir() and (snapshot(place), {p: p.lstat().st_mode for p in place.rglob("*")})
 
 
 @pytest.fixture
@@ -75,14 +66,14 @@ def run_all(tmp_path: Path) -> Callable[[str], dict[str, int]]:
 
     def run_all(source: str) -> dict[str, int]:
         out = tmp_path / "out"
-        before = snapshot(Path(source)) if Path(source).is_dir() else {}
+        before = state(Path(source))
         codes = {}
         for command in (
             ["inspect", source],
             ["check", source],
             ["convert", source, str(out), "--factor", "4"],
         ):
-            result = CliRunner().invoke(app, command)
+            result = invoke(*command)
             assert result.exception is None or isinstance(result.exception, SystemExit), command
             assert "Traceback" not in result.output
             assert not result.exit_code or result.stderr.count("error:") == 1, result.stderr
@@ -93,7 +84,7 @@ def run_all(tmp_path: Path) -> Callable[[str], dict[str, int]]:
                 for path in sorted(out.rglob("*"), reverse=True):
                     path.unlink() if path.is_file() else path.rmdir()
                 out.rmdir()
-        assert (snapshot(Path(source)) if Path(source).is_dir() else {}) == before
+        assert state(Path(source)) == before
         leftovers = {p.name for p in tmp_path.iterdir()} - {"model", "out"}
         assert not {name for name in leftovers if name.startswith(".")}
         return codes

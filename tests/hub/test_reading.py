@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from support.checkpoints import DEMO
+from support.program import invoke
 from yarncli import hub
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, HubError, WeightsError
@@ -310,17 +312,10 @@ def test_the_log_of_the_client_shows_no_signed_address(
 
 
 def test_inspect_reads_no_weights(minihub: Any, files: dict[str, bytes]) -> None:
-    from typer.testing import CliRunner
-
-    from yarncli.cli.app import app
-    from yarncli.demo import write_demo
-
-    demo = write_demo(minihub.root / "demo")
     shards = {name: data for name, data in files.items() if "safetensors" in name}
-    small = {path.name: path.read_bytes() for path in demo.glob("*.json")}
+    small = {path.name: path.read_bytes() for path in DEMO.glob("*.json")}
     minihub.add_repo("org/name", {**shards, **small})
-    result = CliRunner().invoke(app, ["inspect", "org/name"])
-    assert result.exit_code == 0, result.output
+    invoke("inspect", "org/name", code=0)
     for name in ("model-1.safetensors", "model-2.safetensors"):
         oid = minihub.repos["org/name"].commits[minihub.repos["org/name"].refs["main"]][name]
         read = minihub.requests("GET", f"/storage/{oid}|/resolve/.*/{name}")

@@ -3,12 +3,11 @@
 import json
 import math
 import struct
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
-from yarncli.demo import write_demo
+from support.program import invoke
 
 GEMMA3 = {
     "model_type": "gemma3_text",
@@ -38,8 +37,7 @@ DEEPSEEK = {
 }  # fmt: skip
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+run = partial(invoke, "inspect")
 
 
 def described(tmp_path, config, *arguments):
@@ -48,11 +46,6 @@ def described(tmp_path, config, *arguments):
     result = run(path, "--json", *arguments)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-@pytest.fixture
-def demo(tmp_path):
-    return write_demo(tmp_path / "demo")
 
 
 def test_json_is_complete(demo):
@@ -73,7 +66,7 @@ def test_json_is_complete(demo):
 
 def test_a_preview_is_the_conversion(demo, tmp_path):
     preview = json.loads(run(demo, "--json", "--length", "2k").stdout)
-    CliRunner().invoke(app, ["convert", str(demo), str(tmp_path / "out"), "--length", "2k"])
+    invoke("convert", demo, tmp_path / "out", "--length", "2k")
     written = json.loads(run(tmp_path / "out", "--json").stdout)
     assert preview["scopes"]["model"]["inv_freq"] == written["scopes"]["model"]["inv_freq"]
     assert preview["plan"]["length"] == written["max_position_embeddings"] == 2048

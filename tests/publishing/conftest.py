@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support.checkpoints import write_index
+from support.minihub_writing import open_for_writing
+from support.minihub_xet import open_for_xet
+from support.program import PROGRAM, invoke
 from yarncli.demo import write_demo
 
 TOKEN = "hf_" + "t" * 34
 OTHER_TOKEN = "hf_" + "o" * 34
 READ_TOKEN = "hf_" + "r" * 34
-PROGRAM = (sys.executable, "-c", "from yarncli.cli.app import main; main()")
 SECRETS = (TOKEN, OTHER_TOKEN, READ_TOKEN, "Signature=", "xet-secret")
-
-
-def _load(name: str) -> Any:
-    """A module of the small Hub; --import-mode=importlib offers no import by name."""
-    full_name = f"yarncli_tests_{name}"
-    if full_name not in sys.modules:
-        path = Path(__file__).parents[1] / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(full_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[full_name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full_name])
-    return sys.modules[full_name]
 
 
 @pytest.fixture
 def hub(minihub: Any) -> Any:
     """A Hub that can be written to; the user `me` is logged in, `other` is not."""
-    _load("minihub_writing").open_for_writing(minihub)
+    open_for_writing(minihub)
     minihub.add_user(TOKEN, "me")
     minihub.add_user(OTHER_TOKEN, "other")
     minihub.add_user(READ_TOKEN, "reader", write=False)
@@ -58,7 +43,7 @@ def xet_hub(hub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from huggingface_hub import constants
     from huggingface_hub.utils._xet import abort_xet_session
 
-    _load("minihub_xet").open_for_xet(hub)
+    open_for_xet(hub)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     environment = {
         "HF_HUB_DISABLE_XET": "0",
@@ -82,8 +67,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def converted_once(demo: Path) -> Path:
     out = demo.parent / "model-yarn"
-    result = CliRunner().invoke(app, ["convert", str(demo), str(out), "--factor", "8"])
-    assert result.exit_code == 0, result.output
+    invoke("convert", demo, out, "--factor", 8, code=0)
     return out
 
 
@@ -107,8 +91,7 @@ def sharded(model: Path) -> Path:
         save_file({name: tensors[name] for name in part}, model / shard, {"format": "pt"})
         weight_map |= dict.fromkeys(part, shard)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_index(model, weight_map, total)
     return model
 
 
@@ -130,7 +113,7 @@ def cli(client_log: list[str]) -> Callable[..., Any]:
     """Run the program in this process; no token and no signature may appear in what it prints."""
 
     def run(*arguments: object, code: int = 0) -> Any:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="yarncli")
+        result = invoke(*arguments)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.stdout + result.stderr

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from support.program import invoke
 from yarncli.errors import HubError
 from yarncli.publishing.local import Options, prepare_local
 from yarncli.publishing.plan import make_plan
@@ -204,15 +205,11 @@ def test_progress_without_a_terminal_is_plain_lines(hub, cli, model, monkeypatch
 def test_somebody_at_a_terminal_is_asked(hub, model, monkeypatch, answer, sent):
     from types import SimpleNamespace
 
-    from typer.testing import CliRunner
-
     from yarncli.cli import push_run
-    from yarncli.cli.app import app
 
     terminal = SimpleNamespace(isatty=lambda: True)
     monkeypatch.setattr(push_run, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
-    result = CliRunner().invoke(app, ["push", str(model), "me/long"], input=answer)
-    assert result.exit_code == 0
+    result = invoke("push", model, "me/long", input=answer, code=0)
     assert ("me/long" in hub.repos) == sent
     assert ("Nothing was sent" in result.stderr) != sent
 

@@ -8,14 +8,14 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support.program import invoke
 from yarncli.rules.catalogue import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ Write = Callable[..., Path]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`yarncli check` in an empty directory, in this process."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(app, ["check", *arguments])
+    return partial(invoke, "check")
 
 
 @pytest.mark.parametrize(

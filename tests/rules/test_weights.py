@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from support.checkpoints import write_index
 from yarncli.rules.check import CheckReport
 from yarncli.rules.check import check as check_all
 from yarncli.rules.sources import place_of
@@ -43,11 +44,6 @@ def model(tmp_path: Path) -> Path:
         weight_map |= dict.fromkeys(names, shard)
     write_index(tmp_path, weight_map, 3 * 64)
     return tmp_path
-
-
-def write_index(model: Path, weight_map: dict[str, str], total_size: int) -> None:
-    index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
-    (model / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def the_map(model: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ too, as the direction it multiplies is normalised. Copies of base parameters fol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,7 @@ def prepare_adapter(directory: Path, baking: Baking) -> AdapterBaking:
     return AdapterBaking(directory, header, files, tuple(edits), Provenance((step,)))
 
 
-def write_adapter(
-    adapter: AdapterBaking,
-    destination: Path,
-    *,
-    overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> None:
+def write_adapter(adapter: AdapterBaking, destination: Path, *, overwrite: bool = False) -> None:
     """Write the scaled adapter to a new directory, whole or not at all, and read it back.
 
     Raises:
@@ -106,7 +100,7 @@ def write_adapter(
             (staging / file.name).parent.mkdir(parents=True, exist_ok=True)
             changed = patches if file.name == WEIGHTS_NAME else ()
             copies.append(FileCopy(source / file.name, staging / file.name, changed))
-        rewrite.copy_files(copies, progress=progress)
+        rewrite.copy_files(copies)
         (staging / FILE_NAME).write_bytes(adapter.provenance.to_bytes())
         made = staging / WEIGHTS_NAME
         if rewrite.first_wrong_patch(source / WEIGHTS_NAME, made, patches) is not None:

@@ -146,7 +146,7 @@ def output_directory(
         raise
 
 
-def atomic_write(path: Path, data: bytes, *, fsync: bool = True) -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """Write a file so that `path` is the old file or the whole new one, never a part.
 
     Raises:
@@ -155,7 +155,7 @@ def atomic_write(path: Path, data: bytes, *, fsync: bool = True) -> None:
     """
     refuse_shared_file(path)
     with output_errors(str(path)):
-        temporary = _write_sibling(path, data, fsync=fsync)
+        temporary = _write_sibling(path, data)
         try:
             if path.exists():
                 temporary.chmod(path.stat().st_mode & 0o777)
@@ -163,8 +163,7 @@ def atomic_write(path: Path, data: bytes, *, fsync: bool = True) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if fsync:
-            sync(path.parent)
+        sync(path.parent)
 
 
 def replace_keeping_original(path: Path, data: bytes) -> Path:
@@ -186,7 +185,7 @@ def replace_keeping_original(path: Path, data: bytes) -> Path:
         backups = originals(path)
         backup = backups[-1] if backups else None
         if backup is None or backup.read_bytes() != old:
-            temporary = _write_sibling(path, old, fsync=True)
+            temporary = _write_sibling(path, old)
             try:
                 backup = move_to_original(temporary, path)
             except BaseException:
@@ -329,14 +328,13 @@ def _prefix(path: Path) -> str:
     return f".{name}.yarncli-"
 
 
-def _write_sibling(path: Path, data: bytes, *, fsync: bool) -> Path:
+def _write_sibling(path: Path, data: bytes) -> Path:
     temporary = _sibling(path, "new")
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
-            if fsync:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

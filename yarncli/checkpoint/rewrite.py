@@ -66,16 +66,6 @@ class FileCopy:
     patches: tuple[Patch, ...] = ()
 
 
-def copy_file(source: Path, destination: Path, *, progress: Progress = None) -> None:
-    """Copy one file; `destination` must not exist.
-
-    Raises:
-        CheckpointError: the source cannot be read, or changes while it is read.
-        OutputError: the destination cannot be written.
-    """
-    copy_files([FileCopy(source, destination)], workers=1, progress=progress)
-
-
 def copy_files(
     copies: Iterable[FileCopy], *, workers: int | None = None, progress: Progress = None
 ) -> None:

@@ -6,7 +6,6 @@ Format: https://huggingface.co/docs/safetensors/index#format, as safetensors 0.8
 from __future__ import annotations
 
 import json
-import re
 import reprlib
 import stat
 import struct
@@ -107,26 +106,9 @@ class Index:
     metadata: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class LfsPointer:
-    """A Git-LFS pointer in a file's place: SHA-256 and size in bytes of the real file."""
-
-    oid: str
-    size: int
-
-
 def is_lfs_pointer(start: bytes) -> bool:
     """Whether a file that begins with `start` (at least 42 bytes of it) is a Git-LFS pointer."""
     return start.startswith(_LFS_VERSION)
-
-
-def parse_lfs_pointer(data: bytes) -> LfsPointer | None:
-    """The pointer in `data`, the whole file; None if it is not a well-formed one."""
-    if not is_lfs_pointer(data) or len(data) > 1024:
-        return None
-    oid = re.search(rb"^oid sha256:([0-9a-f]{64})$", data, re.MULTILINE)
-    size = re.search(rb"^size ([0-9]{1,18})$", data, re.MULTILINE)
-    return LfsPointer(oid[1].decode(), int(size[1])) if oid and size else None
 
 
 def read_header(path: Path, where: str | None = None) -> Header:

@@ -14,6 +14,7 @@ from yarncli.hub.failures import client_utils, hub_errors, retried
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_CONFIG_SIZE = 32 << 20
+_AT_A_TIME = 4  # files that are downloaded at once
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,6 @@ def download(
     files: Sequence[tuple[str, int]],
     *,
     progress: Callable[[int], None] | None = None,
-    workers: int = 4,
 ) -> Path:
     """Bring files of a commit into the Hub cache, several at a time.
 
@@ -108,7 +108,6 @@ def download(
         files: `(name, size in bytes)`; at least one.
         progress: called with the bytes received since its last call; from worker threads, one
             at a time.
-        workers: files at a time.
 
     Returns:
         The snapshot directory of the commit.
@@ -141,7 +140,7 @@ def download(
         _require_size(path, size, f"{name} of {repo_id}")
         return path.parents[name.count("/")]
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
         futures = [pool.submit(fetch, file) for file in files]
         try:
             done = wait(futures, return_when=FIRST_EXCEPTION).done

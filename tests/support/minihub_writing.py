@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from yarncli_tests_minihub import (  # type: ignore[import-not-found]
+from support.minihub import (
     SIGNATURE,
     Exchange,
     MiniHub,

@@ -14,11 +14,8 @@ import struct
 import time
 from collections.abc import Iterator
 
-from yarncli_tests_minihub import Exchange, MiniHub, route  # type: ignore[import-not-found]
-from yarncli_tests_minihub_writing import (  # type: ignore[import-not-found]
-    is_pull,
-    writable_repo,
-)
+from support.minihub import Exchange, MiniHub, route
+from support.minihub_writing import is_pull, writable_repo
 
 ENTRY = 48  # bytes of every record of a shard
 WITH_VERIFICATION, WITH_SHA256 = 1 << 31, 1 << 30
