@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.config.reading import read_rope
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import ENGINES, judge
+from yarncli.engines.judgement import judge
+from yarncli.engines.registry import ENGINES
 from yarncli.engines.verdict import EngineView
+from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import Target, make_plan
 from yarncli.planning.writing import Spelling, write_rope
@@ -115,14 +116,14 @@ A Llama with a window of 8,192 tokens (unless the row says otherwise), converted
 """
 
 
-def views(case: Case) -> list[EngineView]:
+def views(case: Case) -> tuple[EngineView, ...]:
     """The verdicts on one row."""
     text = JsonText.parse(json.dumps(case.base), "config.json")
     rope = read_rope(text.value)
     plan = make_plan(rope, Target(case.method, 32768, options=case.options))
     config = write_rope(text, rope, plan, case.spelling).value
     config = {k: v for k, v in {**config, **case.edited}.items() if k not in case.without}
-    return judge(config, Intended.by_plan(config, plan))
+    return judge(config, History((Step("convert", "", plan=plan),))).verdicts
 
 
 def render() -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from yarncli.baking.layouts import Layout
 from yarncli.baking.registry import Entry
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError, WeightsError
-
-Side = Literal["k", "q", "both"]
+from yarncli.history import Side
 
 # Where the layers of a text model lie in files; towers for other senses have other names.
 _STACKS = (

@@ -115,19 +115,20 @@ HighFreqFactor = Annotated[
     typer.Option("--high-freq-factor", help="llama3: wavelengths below L / this are kept."),
 ]
 ShortFactor = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--short-factor",
-        metavar="FILE",
-        help="longrope: JSON list of one factor per frequency, for up to the original length.",
+        metavar="FILE|LIST",
+        help="longrope: one factor per frequency, for up to the original length: 1,1.05,1.1, … or "
+        "a file with a JSON list.",
     ),
 ]
 LongFactor = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--long-factor",
-        metavar="FILE",
-        help="longrope: JSON list of one factor per frequency, for longer texts.",
+        metavar="FILE|LIST",
+        help="longrope: one factor per frequency, for longer texts; given as --short-factor is.",
     ),
 ]
 Rescale = Annotated[

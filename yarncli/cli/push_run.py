@@ -14,6 +14,7 @@ from yarncli.checkpoint.source import open_checkpoint
 from yarncli.cli import console
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluation.report import Report, read_report
+from yarncli.history import read_history
 from yarncli.hub.writing import Commit
 from yarncli.publishing import card as cards
 from yarncli.publishing.card import CardRequest
@@ -21,7 +22,6 @@ from yarncli.publishing.local import MAIN, Local, Options, prepare_local
 from yarncli.publishing.plan import PushPlan, make_plan
 from yarncli.publishing.preflight import told
 from yarncli.publishing.push import carry_out
-from yarncli.publishing.record import origin_of, steps_of
 from yarncli.publishing.section import HEATMAP
 
 SCHEMA = 1
@@ -141,7 +141,7 @@ def write_card(
     checkpoint = open_checkpoint(str(path), bare_hub_id=False)
     if checkpoint.directory is None:
         raise UsageError(f"{path} is not a directory. Give the directory of a checkpoint.")
-    origin = origin_of(steps_of(checkpoint))
+    origin = read_history(checkpoint).origin
     wanted = (base_model, None) if base_model else origin
     notes: list[str] = []
     base = cards.base_of(wanted[0], wanted[1], notes) if wanted else None

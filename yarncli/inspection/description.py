@@ -9,11 +9,11 @@ from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig, Scope, read_rope
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import judge
+from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
-from yarncli.history import read_provenance
-from yarncli.planning.plan import RopePlan, Target, make_plan, window_of
+from yarncli.history import read_history
+from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
@@ -112,7 +112,9 @@ def describe(
     Raises:
         CheckpointError: the config or a header cannot be read, or the preview is refused.
     """
-    config = checkpoint.config().value
+    config, history = checkpoint.config().value, read_history(checkpoint)
+    if target:
+        history.refuse_unmarked()
     rope = read_rope(config, assume_like=assume_like, original_length=original_length)
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     text: Mapping[str, Any] = config
@@ -134,18 +136,10 @@ def describe(
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_width=_kv_width(rope, text),
         plan=make_plan(rope, target) if target else None,
-        engines=_engines(checkpoint, config, assume_like) if target is None else (),
+        engines=()
+        if target
+        else judge(config, history, assume_like=assume_like, launch=False).verdicts,
     )
-
-
-def _engines(
-    checkpoint: Checkpoint, config: Mapping[str, Any], assume_like: str | None
-) -> tuple[EngineView, ...]:
-    """What each engine makes of the config as it stands; a preview has none."""
-    history = read_provenance(checkpoint)
-    steps = history.steps if history else ()
-    meant = Intended.by_record(config, steps, assume_like=assume_like)
-    return tuple(judge(config, meant, assume_like=assume_like, launch=False))
 
 
 def dimensions(description: Description, scope: Scope) -> list[Dimension]:
@@ -242,10 +236,7 @@ def to_json(description: Description, *, table: bool = False) -> dict[str, Any]:
             scope.name: _scope_json(description, scope, table) for scope in rope.scopes.values()
         },
         "notes": list(rope.notes),
-        "engines": [
-            {"engine": view.engine.id, "status": view.status, "summary": view.summary()}
-            for view in description.engines
-        ],
+        "engines": [view.brief() for view in description.engines],
         "plan": description.plan and description.plan.to_json(),
     }
 

@@ -1,4 +1,4 @@
-"""RopePlan: every number of a context extension, decided once, carried out by all the rest."""
+"""make_plan: every number of a context extension, decided once, carried out by all the rest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from yarncli.config.reading import RopeConfig, Scope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
+from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.rope.methods import KEEPS_MAX, METHODS, OPTION_METHODS, apply_method, method_notes
 from yarncli.rope.parameters import RopeParameters
 
@@ -30,62 +31,6 @@ class Target:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-@dataclass(frozen=True, slots=True)
-class ScopePlan:
-    """One scope before and after; only scopes that change are planned."""
-
-    name: str
-    before: RopeParameters
-    after: RopeParameters
-
-
-@dataclass(frozen=True, slots=True)
-class RopePlan:
-    """A decided context extension.
-
-    `length` is the window the model is to read, `max_position_embeddings` what is written there
-    (they differ for linear and dynamic). `notes` says what a person should know about it.
-    """
-
-    method: str
-    model_type: str
-    length: int
-    factor: float
-    original_length: int
-    original_source: str
-    max_position_embeddings: int
-    scopes: tuple[ScopePlan, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain data, as `--json` and `yarncli.json` show it."""
-        return {
-            "method": self.method,
-            "model_type": self.model_type,
-            "length": self.length,
-            "factor": self.factor,
-            "original_max_position_embeddings": self.original_length,
-            "original_source": self.original_source,
-            "max_position_embeddings": self.max_position_embeddings,
-            "scopes": {
-                scope.name: {
-                    "before": parameters_to_json(scope.before),
-                    "after": parameters_to_json(scope.after),
-                }
-                for scope in self.scopes
-            },
-            "notes": list(self.notes),
-        }
-
-
-def parameters_to_json(parameters: RopeParameters) -> dict[str, Any]:
-    """One setting as plain data: the fields that are given, under transformers' names."""
-    names = [name for name in RopeParameters.__dataclass_fields__ if name != "extra"]
-    given = {name: getattr(parameters, name) for name in names}
-    found = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None}
-    return {**found, **parameters.extra}
 
 
 def factor_for(length: int, original: int) -> float:

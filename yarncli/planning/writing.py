@@ -7,7 +7,7 @@ from typing import Any, Literal
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText, Path
-from yarncli.planning.plan import RopePlan
+from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope.parameters import RopeParameters
 
 Spelling = Literal["both", "legacy", "v5"]

@@ -11,14 +11,11 @@ from typing import Any
 from yarncli import hub
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import judge
-from yarncli.engines.verdict import EngineView
+from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, HubError
 from yarncli.evaluation.report import Report
-from yarncli.history import Step
+from yarncli.history import History, read_history
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
-from yarncli.publishing.record import last_conversion, steps_of
 from yarncli.publishing.section import Facts, section
 from yarncli.publishing.selection import README
 
@@ -138,15 +135,22 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
     Raises:
         CheckpointError: the metadata of a card cannot be read, or the checkpoint is damaged.
     """
-    steps = steps_of(checkpoint)
-    engines, intended = _engines(checkpoint, steps, request.name)
-    part = section(Facts(request.name, steps, engines, request.results, request.heatmap, intended))
+    history = read_history(checkpoint)
+    part = section(
+        Facts(
+            name=request.name,
+            history=history,
+            judgement=_judgement(checkpoint, history, request.name),
+            results=request.results,
+            heatmap=request.heatmap,
+        )
+    )
     base = request.base
     if base is not None and current is not None and _is_same(current, base.card):
         current = None
     if current is None:
         title = request.name.rpartition("/")[2]
-        metadata = _metadata(checkpoint, steps, {}, request)
+        metadata = _metadata(checkpoint, history, {}, request)
         return f"---\n{dump_metadata(metadata)}---\n\n# {title}\n\n{part}"
     ends = "\r\n" if "\r\n" in current else "\n"
     current = current.replace("\r\n", "\n")
@@ -159,7 +163,7 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         old = read_metadata(current, README)
         stale = [] if found else list(_left_from_base(old, request))
         kept = {key: value for key, value in old.items() if key not in stale}
-        new = _metadata(checkpoint, steps, kept, request)
+        new = _metadata(checkpoint, history, kept, request)
         changes = {k: v for k, v in new.items() if k not in old or old[k] != v}
         text = with_metadata(text, changes, without=stale)
     return text.replace("\n", ends)
@@ -186,20 +190,17 @@ def _is_same(card: str, other: str | None) -> bool:
     return other is not None and card.split() == other.split()
 
 
-def _engines(
-    checkpoint: Checkpoint, steps: tuple[Step, ...], name: str
-) -> tuple[list[EngineView], str]:
+def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement:
     config = checkpoint.config().value
     try:
-        meant = Intended.by_record(config, steps)
-        return judge(config, meant, source=name), meant.origin if meant else "transformers 5"
+        return judge(config, history, source=name)
     except CheckpointError:  # a model type that is not known; `check` has said so
-        return [], ""
+        return Judgement("", ())
 
 
 def _metadata(
     checkpoint: Checkpoint,
-    steps: tuple[Step, ...],
+    history: History,
     old: Mapping[str, Any],
     request: CardRequest,
 ) -> dict[str, Any]:
@@ -216,7 +217,7 @@ def _metadata(
     if task := _task_of(checkpoint):
         found.setdefault("pipeline_tag", task)
     found.setdefault("library_name", "transformers")
-    done = last_conversion(steps)
+    done = history.plan
     ours = [*([done.method] if done else []), "rope-scaling", "long-context", "yarncli"]
     tags = _list(found.get("tags"))
     found["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]

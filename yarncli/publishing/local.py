@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
-from yarncli.history import Step
+from yarncli.history import History, read_history
 from yarncli.hub.cards import read_metadata
 from yarncli.publishing import card as cards
 from yarncli.publishing.preflight import Wanted, finding, licence_of, preflight
-from yarncli.publishing.record import origin_of, steps_of
 from yarncli.publishing.selection import README, Selection, select_files
 from yarncli.rules.finding import Finding, Severity
 
@@ -49,7 +48,7 @@ class Local:
     """What there is to send, as far as this machine knows."""
 
     checkpoint: Checkpoint
-    steps: tuple[Step, ...]
+    history: History
     selection: Selection
     findings: tuple[Finding, ...]
     copy_base: Checkpoint | None
@@ -78,13 +77,19 @@ def prepare_local(path: str, options: Options) -> Local:
         exclude=options.exclude,
         config_only=options.config_only,
     )
-    steps = steps_of(checkpoint)
-    base = _copy_base(options.copy_from, steps) if options.copy_from else None
+    history = read_history(checkpoint)
+    base = _copy_base(options.copy_from, history) if options.copy_from else None
     wanted = Wanted(options.config_only, options.allow_pickle, base)
-    found = preflight(checkpoint, selection, steps, wanted)
-    if not options.config_only and not origin_of(steps) and base is None:
+    found = preflight(checkpoint, selection, history, wanted)
+    if not options.config_only and not history.origin and base is None:
         found += about_licence(checkpoint, cards.local_card(checkpoint), options)
-    return Local(checkpoint, steps, selection, tuple(found), base)
+    return Local(
+        checkpoint=checkpoint,
+        history=history,
+        selection=selection,
+        findings=tuple(found),
+        copy_base=base,
+    )
 
 
 def about_licence(checkpoint: Checkpoint, card: str | None, options: Options) -> list[Finding]:
@@ -111,9 +116,9 @@ def _require_consistent(options: Options) -> None:
         raise UsageError("--force-card and --no-card contradict each other. Leave one out.")
 
 
-def _copy_base(repo_id: str, steps: tuple[Step, ...]) -> Checkpoint:
+def _copy_base(repo_id: str, history: History) -> Checkpoint:
     """The checkpoint of `--from`, at the commit that the conversion started from."""
     name = repo_id.removeprefix("hf://")
-    origin = origin_of(steps)
+    origin = history.origin
     at = f"@{origin[1]}" if origin and origin[0] == name else ""
     return open_checkpoint(f"hf://{name}{at}")

@@ -17,7 +17,6 @@ from yarncli.publishing import card as cards
 from yarncli.publishing.card import Base, CardRequest
 from yarncli.publishing.local import Local, Options, about_licence
 from yarncli.publishing.preflight import finding, is_legal_file, is_licence_file, told
-from yarncli.publishing.record import origin_of
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
 from yarncli.publishing.target import Target, find_target
@@ -120,7 +119,7 @@ def _equals(file: Upload | Copy, remote: RemoteFile, progress: Progress) -> bool
 
 def _base(local: Local, options: Options, notes: list[str]) -> Base | None:
     """The model that the checkpoint was made from, if it is on the Hub and may be read."""
-    origin = origin_of(local.steps)
+    origin = local.history.origin
     copied = local.copy_base
     if options.base_model:
         repo_id, commit = options.base_model, None
@@ -219,7 +218,7 @@ def _card(
     """README.md as it will be; `old` is the Hub's."""
     current = _current_card(local, old, request.base, options, notes)
     card = cards.make_card(local.checkpoint, current, request)
-    if not local.steps or options.config_only:
+    if not local.history.steps or options.config_only:
         return card
     if "base_model" not in read_metadata(card, README):
         notes.append(
@@ -236,7 +235,7 @@ def _current_card(
     mine = cards.local_card(local.checkpoint)
     copied = mine is not None and base is not None and mine == base.card
     if options.force_card or old is None:
-        if mine and local.steps and not copied and not cards.has_our_part(mine):
+        if mine and local.history.steps and not copied and not cards.has_our_part(mine):
             notes.append(
                 "README.md goes along, with our part below. Do its words and metadata still hold "
                 "after the conversion? `yarncli card` shows it."

@@ -11,8 +11,7 @@ from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError
-from yarncli.history import Step
-from yarncli.publishing.record import origin_of
+from yarncli.history import History
 from yarncli.publishing.selection import Selection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
 from yarncli.rules.checkpoint_rules import check_weights
@@ -127,14 +126,14 @@ class Wanted:
 
 
 def preflight(
-    checkpoint: Checkpoint, selection: Selection, steps: tuple[Step, ...], wanted: Wanted
+    checkpoint: Checkpoint, selection: Selection, history: History, wanted: Wanted
 ) -> list[Finding]:
     """All findings about what is to be sent: those of `check`, and push's own.
 
     Args:
         checkpoint: a local one.
         selection: the files to send.
-        steps: of its yarncli.json.
+        history: the steps of its yarncli.json.
         wanted: what was asked for.
 
     Raises:
@@ -147,7 +146,7 @@ def preflight(
     for file in selection.files:
         found += _about_file(checkpoint, file, wanted)
     if wanted.base is not None:
-        found += _about_base(checkpoint, steps, wanted.base)
+        found += _about_base(checkpoint, history, wanted.base)
     if not wanted.config_only:
         found += _about_whole(checkpoint, selection, wanted)
     return found
@@ -222,14 +221,12 @@ def _about_whole(checkpoint: Checkpoint, selection: Selection, wanted: Wanted) -
         )
 
 
-def _about_base(
-    checkpoint: Checkpoint, steps: tuple[Step, ...], base: Checkpoint
-) -> Iterator[Finding]:
+def _about_base(checkpoint: Checkpoint, history: History, base: Checkpoint) -> Iterator[Finding]:
     """What speaks against the base's weights under this checkpoint's config."""
     name = checkpoint.name
-    if any(step.baked for step in steps):
+    if history.baked:
         yield finding("base-baked", name, f"{name} is baked, so its weights are not {base.name}'s.")
-    origin = origin_of(steps)
+    origin = history.origin
     if origin is None:
         message = f"Nothing records that {name} was made from {base.repo_id}."
         yield finding("base-other", name, message, severity="warning")

@@ -9,7 +9,6 @@ from yarncli.errors import HubError, UsageError
 from yarncli.hub import writing
 from yarncli.hub.writing import Destination, Remote
 from yarncli.publishing.local import MAIN, Local, Options
-from yarncli.publishing.record import last_conversion
 
 _PULL_REQUEST = "refs/pr/"
 
@@ -87,7 +86,7 @@ def _author(options: Options) -> str:
 
 
 def _message(local: Local, options: Options) -> str:
-    done = last_conversion(local.steps)
+    done = local.history.plan
     to = f"{done.length:,} tokens with {done.method}" if done else ""
     if options.config_only:
         return f"Extend the context window to {to}" if to else "Correct the RoPE configuration"
