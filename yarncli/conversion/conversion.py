@@ -21,6 +21,7 @@ from yarncli.jsontext.text import JsonText
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
 from yarncli.planning.plan import RopePlan, Target, check_values, make_plan
 from yarncli.planning.writing import Spelling
+from yarncli.rope.methods import METHODS
 from yarncli.rope.parameters import RopeParameters
 
 Weights = Literal["copy", "hardlink", "symlink", "none"]
@@ -293,10 +294,12 @@ def _verify_files(directory: Path, conversion: Conversion) -> None:
 
 
 def _refuse_ntk_twice(history: Provenance | None) -> None:
-    """NTK-aware scaling leaves no mark in the config but θ; only `yarncli.json` knows."""
+    """A new θ leaves no mark in the config that says so; only `yarncli.json` knows."""
     step = history.steps[-1] if history and history.steps else None
-    if step and step.plan.get("method") == "ntk":
+    method = METHODS.get(str(step.plan.get("method"))) if step else None
+    if method and not method.leaves_mark:
         raise CheckpointError(
-            "The model is already extended: yarncli changed its rope_theta (method ntk). Take that "
-            "back first with: yarncli convert SOURCE --undo; or convert the original checkpoint."
+            "The model is already extended: yarncli changed its rope_theta (method "
+            f"{method.name}). Take that back first with: yarncli convert SOURCE --undo; or convert "
+            "the original checkpoint."
         )

@@ -81,7 +81,7 @@ def _ways(plan: RopePlan, spelling: Spelling, *, mla: bool) -> Iterator[tuple[Ro
         ("both", "legacy", "v5") if spelling == "both" else (spelling,)
     )
     plans = [plan]
-    if plan.method == "linear":
+    if plan.scopes[0].after.rope_type == "linear":
         scopes = tuple(
             replace(s, after=replace(s.after, max_position_embeddings=plan.length))
             for s in plan.scopes

@@ -11,19 +11,11 @@ from yarncli.engines.verdict import EngineView
 from yarncli.evaluation.report import Report
 from yarncli.history import Step
 from yarncli.publishing.record import Conversion, last_conversion, origin_of
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS
 
 BEGIN = "<!-- yarncli:begin – `yarncli card` rewrites everything up to yarncli:end -->"
 END = "<!-- yarncli:end -->"
 HEATMAP = "passkey.png"
-_METHODS = {
-    "yarn": "[YaRN](https://arxiv.org/abs/2309.00071)",
-    "ntk-by-parts": "NTK-by-parts interpolation ([YaRN](https://arxiv.org/abs/2309.00071), §3.2)",
-    "ntk": "NTK-aware scaling of the RoPE base",
-    "dynamic": "dynamic NTK scaling",
-    "linear": "linear position interpolation",
-    "llama3": "Llama 3 RoPE scaling",
-    "longrope": "LongRoPE",
-}
 # Settings of a method that are options of `convert` under the same name.
 _SETTINGS = (
     "attention_factor",
@@ -79,7 +71,7 @@ def _done(facts: Facts) -> Iterator[str]:
     at = f" at commit `{origin[1][:12]}`" if origin else ""
     yield (
         f"The context window of {base}{at} was extended from {done.original_length:,} to "
-        f"**{done.length:,} tokens** with {_METHODS.get(done.method, _plain(done.method))}, "
+        f"**{done.length:,} tokens** with {_label(done.method)}, "
         f"factor {_cell(done.factor)}. {_about_weights(facts.steps)}"
     )
     yield ""
@@ -94,6 +86,12 @@ def _done(facts: Facts) -> Iterator[str]:
             if key not in _SIZES or old != new:
                 yield f"| {_code(key)} | {_cell(old)} | {_cell(new)} |"
         yield ""
+
+
+def _label(name: str) -> str:
+    """A method as the text names it; one that is not known by its name alone."""
+    method = METHODS.get(name)
+    return f"[{method.label}]({method.reference_url})" if method else _plain(name)
 
 
 def _about_weights(steps: Sequence[Step]) -> str:
@@ -226,7 +224,8 @@ def _bake_options(step: Step, steps: Sequence[Step]) -> Iterator[str]:
     done, factors = last_conversion(steps), baked.get("attention_factor")
     given = set(map(str, factors.values())) if isinstance(factors, Mapping) else set()
     # These methods have a temperature only where the user gives one.
-    if done and done.method in ("ntk", "linear", "llama3", "dynamic") and len(given) == 1:
+    method = METHODS.get(done.method) if done else None
+    if method and not method.has_temperature and len(given) == 1:
         yield from ("--attention-factor", given.pop())
 
 
@@ -235,7 +234,7 @@ def _convert_options(step: Step) -> Iterator[str]:
     done = Conversion.of(step)
     if done is None:
         return
-    if done.method != "yarn":
+    if done.method != DEFAULT_METHOD:
         yield from ("--method", done.method)
     yield from ("--length", str(done.length))
     afters = [after for _, after in done.scopes.values()]
@@ -243,7 +242,8 @@ def _convert_options(step: Step) -> Iterator[str]:
     if any(before not in (None, "default") for before in befores):
         same = all(b == after.get("rope_type") for b, after in zip(befores, afters, strict=True))
         yield "--rescale" if same else "--replace-scaling"
-    for key in _SETTINGS if done.method != "ntk-by-parts" else ():
+    method = METHODS.get(done.method)
+    for key in (key for key in _SETTINGS if method and key in method.options):
         values = {str(after[key]) for after in afters if key in after}
         if len(values) == 1:
             yield from (f"--{key.replace('_', '-')}", values.pop())

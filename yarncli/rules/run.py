@@ -14,7 +14,7 @@ from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError, ConfigError, UsageError
 from yarncli.jsontext.changes import FieldChange
 from yarncli.jsontext.text import JsonText
-from yarncli.rope.methods import KEEPS_MAX
+from yarncli.rope.methods import METHODS
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.config_rules import check_config, check_tokenizer
 from yarncli.rules.config_view import view_config
@@ -191,7 +191,8 @@ def _history(
 def _planned_maximum(history: Provenance | None) -> int | None:
     """What the last conversion wrote as maximum, if its method keeps the original one."""
     plans = [step.plan for step in history.steps if step.plan] if history else []
-    if not plans or plans[-1].get("method") not in KEEPS_MAX:
+    method = METHODS.get(str(plans[-1].get("method"))) if plans else None
+    if method is None or not method.keeps_max:
         return None
     maximum = plans[-1].get("max_position_embeddings")
     return maximum if type(maximum) is int else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from yarncli.jsontext.text import Path, format_path
 from yarncli.rope import formulas
-from yarncli.rope.methods import KEEPS_MAX
+from yarncli.rope.methods import keeps_max
 from yarncli.rope.parameters import RopeParameters
 from yarncli.rules.config_view import Block, ConfigView, whole
 from yarncli.rules.finding import Edit, Finding
@@ -152,7 +152,7 @@ def max_raised(view: ConfigView) -> Iterator[Finding]:
     """Two methods keep the original maximum; something proves that this one is raised."""
     maximum = view.maximum
     for block in view.blocks:
-        if block.rope_type not in KEEPS_MAX or maximum is None:
+        if not keeps_max(block.rope_type or "") or maximum is None:
             continue
         original = _original_of(view, block) or view.planned_maximum
         if original is None or maximum <= original:
