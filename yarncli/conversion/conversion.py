@@ -19,7 +19,7 @@ from yarncli.history import FILE_NAME, Provenance, Step, describe_source, read_p
 from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
-from yarncli.planning.plan import RopePlan, Target, check_values, make_plan
+from yarncli.planning.plan import RopePlan, Target, check_values, make_plan, window_of
 from yarncli.planning.writing import Spelling
 from yarncli.rope.methods import METHODS
 from yarncli.rope.parameters import RopeParameters
@@ -100,7 +100,8 @@ def prepare(
         files["tokenizer_config.json"] = (tokenizer, raise_tokenizer_length(tokenizer, plan.length))
     generation = checkpoint.optional_json("generation_config.json")
     if generation:
-        raised = raise_generation_length(generation, rope.max_position_embeddings, plan.length)
+        windows = (rope.max_position_embeddings, window_of(rope))
+        raised = raise_generation_length(generation, windows, plan.length)
         files["generation_config.json"] = (generation, raised)
     files = {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
     changes = [change for name, pair in files.items() for change in changed_fields(name, *pair)]
@@ -250,6 +251,12 @@ def verify(
     planned = {scope.name: scope.after for scope in plan.scopes}
     for text in readings:
         found = read_rope(text.value, assume_like=assume_like)
+        if found.max_position_embeddings != plan.max_position_embeddings:
+            raise ConfigError(
+                f"The config written reads back with {rope.length_key} "
+                f"{found.max_position_embeddings:,}, not {plan.max_position_embeddings:,} as "
+                "planned. Nothing was changed; please report this."
+            )
         for name, scope in found.scopes.items():
             wanted = planned.get(name, rope.scopes[name].parameters)
             if not _same(scope.parameters, wanted, plan.length):

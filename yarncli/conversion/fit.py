@@ -11,7 +11,7 @@ from yarncli.engines.intended import Intended
 from yarncli.engines.registry import get_engine, misreadings
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.lengths import raise_config_lengths
+from yarncli.planning.lengths import follow_maximum
 from yarncli.planning.plan import RopePlan
 from yarncli.planning.writing import Spelling, write_rope
 
@@ -21,8 +21,12 @@ def write_config(
 ) -> JsonText:
     """config.json with the plan and every length field written into it."""
     written = write_rope(config, rope, plan, spelling)
-    return raise_config_lengths(
-        written, rope.text_path, plan.max_position_embeddings, rope.length_key
+    return follow_maximum(
+        written,
+        rope.text_path,
+        rope.length_key,
+        before=rope.max_position_embeddings,
+        maximum=plan.max_position_embeddings,
     )
 
 
