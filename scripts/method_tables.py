@@ -24,8 +24,9 @@ _LISTS = {"short_factor": [1.0] * 64, "long_factor": [4.0] * 64}
 
 def _computes(method: Method) -> list[str]:
     """What the method computes, as a row of docs/methods.md."""
+    frequencies = (method.apply.__doc__ or "").removesuffix(".")
     source = f"[{method.label}]({method.reference_url})"
-    return [f"`{method.name}`", method.frequencies, method.temperature or "–", source]
+    return [f"`{method.name}`", frequencies, method.temperature or "–", source]
 
 
 def _writes(method: Method) -> list[str]:

@@ -251,15 +251,10 @@ def verify(
     planned = {scope.name: scope.after for scope in plan.scopes}
     for text in readings:
         found = read_rope(text.value, assume_like=assume_like)
-        if found.max_position_embeddings != plan.max_position_embeddings:
-            raise ConfigError(
-                f"The config written reads back with {rope.length_key} "
-                f"{found.max_position_embeddings:,}, not {plan.max_position_embeddings:,} as "
-                "planned. Nothing was changed; please report this."
-            )
+        maximum_is_wrong = found.max_position_embeddings != plan.max_position_embeddings
         for name, scope in found.scopes.items():
             wanted = planned.get(name, rope.scopes[name].parameters)
-            if not _same(scope.parameters, wanted, plan.length):
+            if maximum_is_wrong or not _same(scope.parameters, wanted, plan.length):
                 raise ConfigError(
                     f"The config written for {name} reads back as {scope.parameters}, not as "
                     f"planned: {wanted}. Nothing was changed; please report this."

@@ -43,12 +43,13 @@ class Method:
     """What the model card calls it."""
     reference_url: str
     """The paper or the code that it comes from."""
-    frequencies: str
-    """Its frequencies as `docs/methods.md` shows them, in the letters of that page."""
     rope_type: str
     """The RoPE type that it writes."""
     apply: Callable[[RopeParameters, Extension], dict[str, Any]]
-    """Plain setting and what is asked → the fields of `RopeParameters` that scale it."""
+    """Plain setting and what is asked → the fields of `RopeParameters` that scale it.
+
+    Its docstring says what becomes of the frequencies, as `docs/methods.md` shows it.
+    """
     options: tuple[str, ...] = ()
     """The options of its own that it takes, under transformers' names."""
     temperature: str = ""

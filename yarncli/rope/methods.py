@@ -26,21 +26,25 @@ def neutral_temperature(factor: float, *, mrope: bool) -> dict[str, Any]:
 
 
 def _ntk(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """Base θ·s^(d/(d−2)) (paper Eq. 16)."""
     _refuse_two_dimensions(plain)
     theta = formulas.ntk_theta(plain.rope_theta, plain.rotary_dim, asked.factor)
     return {"rope_theta": float(asked.given.get("rope_theta", theta))}
 
 
 def _linear(_: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """θ^(−2i/d) / s (paper Eq. 10–11)."""
     return {"factor": asked.factor}
 
 
 def _dynamic(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """Base θ·(s·l/L − (s−1))^(d/(d−2)) for l > L tokens of text (paper §3.3)."""
     _refuse_two_dimensions(plain)
     return {"factor": asked.factor}
 
 
 def _yarn(_: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """As `ntk-by-parts`."""
     # What says nothing is left out: engines warn about keys they know only as defaults.
     defaults = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
     given = {k: v for k, v in asked.given.items() if k not in defaults or v != defaults[k]}
@@ -48,17 +52,20 @@ def _yarn(_: RopeParameters, asked: Extension) -> dict[str, Any]:
 
 
 def _ntk_by_parts(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """Fast pairs kept, slow ones divided by s, a ramp between (paper Eq. 17–20)."""
     neutral = neutral_temperature(asked.factor, mrope=asked.mrope)
     extra = {**plain.extra, **neutral.pop("extra", {})}
     return {**_yarn(plain, asked), **neutral, "extra": extra}
 
 
 def _llama3(_: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """As `ntk-by-parts` with a ramp linear in rotations."""
     usual = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     return {**_factor_and_original(asked), **usual, **asked.given}
 
 
 def _longrope(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """One searched factor per pair, two lists."""
     given = asked.given
     if "short_factor" not in given or "long_factor" not in given:
         raise UsageError(
@@ -80,10 +87,7 @@ def _longrope(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
 
 
 def _factor_and_original(asked: Extension) -> dict[str, Any]:
-    return {
-        "factor": asked.factor,
-        "original_max_position_embeddings": asked.original_length,
-    }
+    return {"factor": asked.factor, "original_max_position_embeddings": asked.original_length}
 
 
 def _refuse_two_dimensions(plain: RopeParameters) -> None:
@@ -116,7 +120,6 @@ METHODS: dict[str, Method] = {
             name="yarn",
             label="YaRN",
             reference_url=_PAPER,
-            frequencies="as `ntk-by-parts`",
             temperature="0.1·ln s + 1 on cos and sin (paper Eq. 21–22)",
             rope_type="yarn",
             apply=_yarn,
@@ -128,7 +131,6 @@ METHODS: dict[str, Method] = {
             name="ntk",
             label="NTK-aware scaling of the RoPE base",
             reference_url=_PAPER,
-            frequencies="base θ·s^(d/(d−2)) (paper Eq. 16)",
             rope_type="default",
             apply=_ntk,
             options=("rope_theta",),
@@ -137,7 +139,6 @@ METHODS: dict[str, Method] = {
             name="ntk-by-parts",
             label="NTK-by-parts interpolation",
             reference_url=_PAPER,
-            frequencies="fast pairs kept, slow ones divided by s, a ramp between (paper Eq. 17–20)",
             rope_type="yarn",
             apply=_ntk_by_parts,
             options=_BY_PARTS_OPTIONS,
@@ -150,7 +151,6 @@ METHODS: dict[str, Method] = {
             name="linear",
             label="linear position interpolation",
             reference_url="https://arxiv.org/abs/2306.15595",
-            frequencies="θ^(−2i/d) / s (paper Eq. 10–11)",
             rope_type="linear",
             apply=_linear,
             keeps_max="vLLM and SGLang multiply it by the factor",
@@ -161,7 +161,6 @@ METHODS: dict[str, Method] = {
             name="dynamic",
             label="dynamic NTK scaling",
             reference_url=_PAPER,
-            frequencies="base θ·(s·l/L − (s−1))^(d/(d−2)) for l > L tokens of text (paper §3.3)",
             rope_type="dynamic",
             apply=_dynamic,
             keeps_max="it is the formula's L",
@@ -173,7 +172,6 @@ METHODS: dict[str, Method] = {
             name="llama3",
             label="Llama 3 RoPE scaling",
             reference_url="https://github.com/meta-llama/llama-models",
-            frequencies="as `ntk-by-parts` with a ramp linear in rotations",
             rope_type="llama3",
             apply=_llama3,
             options=("low_freq_factor", "high_freq_factor"),
@@ -184,7 +182,6 @@ METHODS: dict[str, Method] = {
             name="longrope",
             label="LongRoPE",
             reference_url="https://arxiv.org/abs/2402.13753",
-            frequencies="one searched factor per pair, two lists",
             temperature="√(1 + ln s / ln L)",
             rope_type="longrope",
             apply=_longrope,

@@ -13,6 +13,9 @@ from yarncli.rope import formulas
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "proportional")
 
+# The types whose formula starts from `original_max_position_embeddings`.
+HAVE_ORIGINAL = ("yarn", "llama3", "longrope")
+
 # Names that older checkpoints and other runtimes use for the types above.
 TYPE_ALIASES = {"su": "longrope", "mrope": "default", "deepseek_yarn": "yarn"}
 
