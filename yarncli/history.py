@@ -13,7 +13,7 @@ from yarncli.errors import CheckpointError, ConfigError
 from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.jsontext.fields import Fields
 from yarncli.planning.rope_plan import RopePlan
-from yarncli.rope.methods import OPTION_METHODS
+from yarncli.rope.methods import METHODS
 
 if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
@@ -301,7 +301,8 @@ def _proven_options(step: Step) -> dict[str, Any]:
     is_scaled = any(scope.before.rope_type != "default" for scope in plan.scopes)
     if is_scaled and not is_told:  # --replace-scaling insists on --original-length
         return {"length": plan.length, "rescale": True}
-    names = [name for name, methods in OPTION_METHODS.items() if plan.method in methods]
+    method = METHODS.get(plan.method)
+    names = method.options if method else ()
     return {
         "method": plan.method,
         "length": plan.length,

@@ -11,6 +11,7 @@ from yarncli.config.reading import read_rope
 from yarncli.conversion.conversion import prepare, write_copy
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.planning.plan import Target
+from yarncli.rope.methods import METHODS
 
 FAST = [
     "arcee", "bamba", "cohere", "deepseek_v3", "dots1", "ernie4_5", "exaone4", "falcon", "gemma",
@@ -26,7 +27,6 @@ TEXT = sorted(
 )
 # These deal the frequencies out to the axes of M-RoPE in another order.
 REORDERED = {"ernie4_5_vl_moe_text"}
-METHODS = ("yarn", "ntk", "ntk-by-parts", "linear", "dynamic", "llama3", "longrope")
 
 
 REST = [pytest.param(name, marks=pytest.mark.full) for name in TEXT if name not in FAST]

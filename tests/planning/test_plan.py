@@ -6,7 +6,8 @@ import pytest
 
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
-from yarncli.planning.plan import Target, factor_for, make_plan, window_of
+from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.rope.formulas import factor_for
 
 LLAMA = {
     "model_type": "llama",

@@ -7,7 +7,7 @@ from typing import Any
 from yarncli.config.families.family import Family
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext.fields import Fields, json_path
-from yarncli.rope.parameters import RopeParameters, canonical_rope_type
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
 
 _NUMBERS = (
     "factor",
@@ -24,7 +24,6 @@ _TYPES = ("rope_type", "type")
 _ORIGINAL = "original_max_position_embeddings"
 _SIZES = ("rope_theta", "partial_rotary_factor", _ORIGINAL, "truncate")
 _INTERPRETED = frozenset({*_NUMBERS, *_LISTS, *_TYPES, *_SIZES})
-_HAVE_ORIGINAL = ("llama3", "yarn", "longrope")
 
 # Far above any model, far below what would fill the memory.
 _MOST_LAYERS, _WIDEST_HEAD = 10_000, 65_536
@@ -197,7 +196,7 @@ class TextModel:
 
     def _original(self, block: Fields, kind: str) -> int | None:
         inner = block.integer(_ORIGINAL)
-        if self.family.scopes or kind not in _HAVE_ORIGINAL:
+        if self.family.scopes or kind not in HAVE_ORIGINAL:
             return inner
         outer = self.fields.integer(_ORIGINAL, self.family.original_max_position_embeddings)
         if self.fields.has(_ORIGINAL) and inner is not None and inner != outer:
@@ -214,7 +213,7 @@ def refuse_difference(a: RopeParameters, b: RopeParameters, at: Fields, other: F
 
     def plain(p: RopeParameters) -> dict[str, Any]:
         values = {n: getattr(p, n) for n in RopeParameters.__dataclass_fields__ if n != "extra"}
-        if p.rope_type in _HAVE_ORIGINAL:
+        if p.rope_type in HAVE_ORIGINAL:
             values[_ORIGINAL] = p.original_length
         return {**p.extra, **values}
 

@@ -19,7 +19,7 @@ from yarncli.history import FILE_NAME, History, Step, describe_source, given_opt
 from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
-from yarncli.planning.plan import Target, check_values, make_plan
+from yarncli.planning.plan import Target, check_values, make_plan, window_of
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.writing import Spelling
 from yarncli.rope.parameters import RopeParameters
@@ -103,7 +103,8 @@ def prepare(
         files["tokenizer_config.json"] = (tokenizer, raise_tokenizer_length(tokenizer, plan.length))
     generation = checkpoint.optional_json("generation_config.json")
     if generation:
-        raised = raise_generation_length(generation, rope.max_position_embeddings, plan.length)
+        windows = (rope.max_position_embeddings, window_of(rope))
+        raised = raise_generation_length(generation, windows, plan.length)
         files["generation_config.json"] = (generation, raised)
     files = {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
     changes = [change for name, pair in files.items() for change in changed_fields(name, *pair)]
@@ -268,9 +269,10 @@ def verify(
     planned = {scope.name: scope.after for scope in plan.scopes}
     for text in readings:
         found = read_rope(text.value, assume_like=assume_like)
+        maximum_is_wrong = found.max_position_embeddings != plan.max_position_embeddings
         for name, scope in found.scopes.items():
             wanted = planned.get(name, rope.scopes[name].parameters)
-            if not _same(scope.parameters, wanted, plan.length):
+            if maximum_is_wrong or not _same(scope.parameters, wanted, plan.length):
                 raise ConfigError(
                     f"The config written for {name} reads back as {scope.parameters}, not as "
                     f"planned: {wanted}. Nothing was changed; please report this."

@@ -12,7 +12,7 @@ from yarncli.engines.registry import get_engine
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.lengths import raise_config_lengths
+from yarncli.planning.lengths import follow_maximum
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.writing import Spelling, write_rope
 
@@ -22,8 +22,12 @@ def write_config(
 ) -> JsonText:
     """config.json with the plan and every length field written into it."""
     written = write_rope(config, rope, plan, spelling)
-    return raise_config_lengths(
-        written, rope.text_path, plan.max_position_embeddings, rope.length_key
+    return follow_maximum(
+        written,
+        rope.text_path,
+        rope.length_key,
+        before=rope.max_position_embeddings,
+        maximum=plan.max_position_embeddings,
     )
 
 
@@ -87,7 +91,7 @@ def _ways(plan: RopePlan, spelling: Spelling, *, mla: bool) -> Iterator[tuple[Ro
         ("both", "legacy", "v5") if spelling == "both" else (spelling,)
     )
     plans = [plan]
-    if plan.method == "linear":
+    if plan.scopes[0].after.rope_type == "linear":
         scopes = tuple(
             replace(s, after=replace(s.after, max_position_embeddings=plan.length))
             for s in plan.scopes

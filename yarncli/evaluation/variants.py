@@ -14,7 +14,7 @@ from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import Target, check_values, make_plan, window_of
 from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.planning.writing import write_rope
-from yarncli.rope.methods import METHODS, OPTION_METHODS
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS, option_names
 
 AS_IT_IS = "as it is"
 CONTROL = "control"
@@ -124,15 +124,15 @@ def parse_override(text: str) -> Override:
                 f"--override {text}: write name=value pairs such as method=yarn,factor=4."
             )
         values[name.strip()] = value.strip()
-    method = values.pop("method", "yarn")
+    method = values.pop("method", DEFAULT_METHOD)
     if method not in METHODS:
         raise UsageError(f"--override: method must be one of {', '.join(METHODS)}, not {method!r}.")
     numbers = {name: _number(name, value) for name, value in values.items()}
     original = numbers.pop("original_length", None)
     length, factor = numbers.pop("length", None), numbers.pop("factor", None)
-    unknown = sorted(set(numbers) - set(OPTION_METHODS))
+    unknown = sorted(set(numbers) - set(option_names()))
     if unknown:
-        known = ", ".join(("method", "factor", "length", "original_length", *OPTION_METHODS))
+        known = ", ".join(("method", "factor", "length", "original_length", *option_names()))
         raise UsageError(f"--override knows {known}; not {unknown[0]!r}.")
     if "truncate" in numbers:
         numbers["truncate"] = bool(numbers["truncate"])
@@ -235,9 +235,8 @@ def compared(
         if method not in METHODS:
             raise UsageError(f"--compare knows none, {', '.join(METHODS)}; not {method!r}.")
         target = override.target if override else Target()
-        options = {
-            name: value for name, value in target.options.items() if method in OPTION_METHODS[name]
-        }
+        takes = METHODS[method].options
+        options = {name: value for name, value in target.options.items() if name in takes}
         asked = replace(target, method=method, options=options)
         if target.length is None and target.factor is None:
             asked = replace(asked, length=longest)

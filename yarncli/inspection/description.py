@@ -67,6 +67,11 @@ class Description:
         """The window in use, or the planned one: tokens."""
         return self.plan.length if self.plan else window_of(self.rope)
 
+    @property
+    def original_length(self) -> int:
+        """The window the model was trained with, tokens."""
+        return self.plan.original_length if self.plan else self.rope.original_length
+
     def parameters(self, scope: Scope) -> RopeParameters:
         """The setting of a scope after the plan, if there is one."""
         planned = {s.name: s.after for s in self.plan.scopes} if self.plan else {}
@@ -145,9 +150,6 @@ def describe(
 def dimensions(description: Description, scope: Scope) -> list[Dimension]:
     """The per-dimension table of one scope, `rotary_dim // 2` rows."""
     after = description.parameters(scope)
-    original = (
-        description.plan.original_length if description.plan else scope.parameters.original_length
-    )
     plain = _plain(scope.parameters)
     scaled = after.inv_freq(description.length)
     factor = after.resolved_factor()
@@ -156,7 +158,7 @@ def dimensions(description: Description, scope: Scope) -> list[Dimension]:
         for i, row in enumerate(
             zip(
                 formulas.wavelengths(plain),
-                formulas.rotations(plain, original),
+                formulas.rotations(plain, description.original_length),
                 formulas.regimes(plain, scaled, factor),
                 plain,
                 scaled,
@@ -252,7 +254,9 @@ def _scope_json(description: Description, scope: Scope, table: bool) -> dict[str
         "windowed": scope.windowed,
         "window": scope.window,
         "factor": p.resolved_factor(),
-        "original_max_position_embeddings": p.original_length,
+        "original_max_position_embeddings": (
+            p.original_max_position_embeddings or description.original_length
+        ),
         "max_position_embeddings": p.max_position_embeddings,
         "attention_factor": p.effective_attention_factor(),
         "inv_freq": p.inv_freq(description.length),

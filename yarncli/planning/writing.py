@@ -177,8 +177,9 @@ def _top_level_original(config: JsonText, rope: RopeConfig, plan: RopePlan) -> d
     transformers 4 reads it only there for longrope, and TensorRT-LLM prefers it to the dict's.
     """
     path = (*rope.text_path, "original_max_position_embeddings")
-    original = plan.scopes[0].after.original_max_position_embeddings
-    if original is None or (plan.method != "longrope" and config.get(path) is None):
+    after = plan.scopes[0].after
+    original = after.original_max_position_embeddings
+    if original is None or (after.rope_type != "longrope" and config.get(path) is None):
         return {}
     return {path: original}
 

@@ -12,19 +12,11 @@ from yarncli.engines.verdict import EngineView
 from yarncli.evaluation.report import Report
 from yarncli.history import History
 from yarncli.planning.rope_plan import parameters_to_json
+from yarncli.rope.methods import METHODS
 
 BEGIN = "<!-- yarncli:begin – `yarncli card` rewrites everything up to yarncli:end -->"
 END = "<!-- yarncli:end -->"
 HEATMAP = "passkey.png"
-_METHODS = {
-    "yarn": "[YaRN](https://arxiv.org/abs/2309.00071)",
-    "ntk-by-parts": "NTK-by-parts interpolation ([YaRN](https://arxiv.org/abs/2309.00071), §3.2)",
-    "ntk": "NTK-aware scaling of the RoPE base",
-    "dynamic": "dynamic NTK scaling",
-    "linear": "linear position interpolation",
-    "llama3": "Llama 3 RoPE scaling",
-    "longrope": "LongRoPE",
-}
 _SIZES = {"head_dim", "max_position_embeddings", "partial_rotary_factor"}
 
 
@@ -67,7 +59,7 @@ def _done(facts: Facts) -> Iterator[str]:
     at = f" at commit `{origin[1][:12]}`" if origin else ""
     yield (
         f"The context window of {base}{at} was extended from {done.original_length:,} to "
-        f"**{done.length:,} tokens** with {_METHODS.get(done.method, _plain(done.method))}, "
+        f"**{done.length:,} tokens** with {_label(done.method)}, "
         f"factor {_cell(done.factor)}. {_about_weights(facts.history)}"
     )
     yield ""
@@ -83,6 +75,12 @@ def _done(facts: Facts) -> Iterator[str]:
             if key not in _SIZES or old != new:
                 yield f"| {_code(key)} | {_cell(old)} | {_cell(new)} |"
         yield ""
+
+
+def _label(name: str) -> str:
+    """A method as the text names it; one that is not known by its name alone."""
+    method = METHODS.get(name)
+    return f"[{method.label}]({method.reference_url})" if method else _plain(name)
 
 
 def _about_weights(history: History) -> str:

@@ -14,7 +14,7 @@ from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError, ConfigError, UsageError
 from yarncli.jsontext.changes import FieldChange
 from yarncli.jsontext.text import JsonText
-from yarncli.rope.methods import KEEPS_MAX
+from yarncli.rope.methods import METHODS
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.config_rules import check_config, check_tokenizer
 from yarncli.rules.config_view import view_config
@@ -171,7 +171,8 @@ def _history(checkpoint: Checkpoint, documents: Mapping[str, JsonText]) -> Histo
 def _planned_maximum(history: History) -> int | None:
     """What the last conversion wrote as maximum, if its method keeps the original one."""
     plan = history.plan
-    return plan.max_position_embeddings if plan and plan.method in KEEPS_MAX else None
+    method = METHODS.get(plan.method) if plan else None
+    return plan.max_position_embeddings if plan and method and method.keeps_max else None
 
 
 def _unreadable(file: str, error: CheckpointError) -> Finding:

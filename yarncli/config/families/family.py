@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-METHODS = ("linear", "dynamic", "ntk", "yarn", "ntk-by-parts", "llama3", "longrope")
-
 
 @dataclass(frozen=True, slots=True)
 class ScopeRule:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from yarncli.config.families.family import METHODS, Family, ScopeRule
+from yarncli.config.families.family import Family, ScopeRule
 from yarncli.config.families.model_types import NO_ROPE, SAME_AS, UNSUPPORTED, WRAPPER_ROWS
 from yarncli.config.families.text_rows import TEXT_ROWS
 
-__all__ = ["FAMILIES", "METHODS", "NO_ROPE", "UNSUPPORTED", "Family", "ScopeRule"]
+__all__ = ["FAMILIES", "NO_ROPE", "UNSUPPORTED", "Family", "ScopeRule"]
 
 
 def _families() -> dict[str, Family]:
