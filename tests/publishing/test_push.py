@@ -7,8 +7,9 @@ import json
 import pytest
 
 from yarncli.errors import HubError
-from yarncli.publishing.local import Options, prepare_local
-from yarncli.publishing.plan import make_plan
+from yarncli.publishing.local import prepare_local
+from yarncli.publishing.options import PushOptions
+from yarncli.publishing.plan import plan_push
 from yarncli.publishing.push import carry_out
 
 
@@ -161,8 +162,8 @@ def test_a_new_branch_builds_upon_main(hub, cli, model):
 
 def test_main_may_move_before_a_branch_is_made(hub, model):
     hub.add_repo("me/long", {"a": b""}, private=True)
-    options = Options(revision="x")
-    plan = make_plan(prepare_local(str(model), options), "me/long", options)
+    options = PushOptions(revision="x")
+    plan = plan_push(prepare_local(str(model), options), "me/long", options)
     hub.commit("me/long", {"a": b"new"})
     with pytest.raises(HubError, match="has moved in the meantime"):
         carry_out(plan)
@@ -206,11 +207,11 @@ def test_somebody_at_a_terminal_is_asked(hub, model, monkeypatch, answer, sent):
 
     from typer.testing import CliRunner
 
-    from yarncli.cli import push_run
+    from yarncli.cli import push_print
     from yarncli.cli.app import app
 
     terminal = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr(push_run, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    monkeypatch.setattr(push_print, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
     result = CliRunner().invoke(app, ["push", str(model), "me/long"], input=answer)
     assert result.exit_code == 0
     assert ("me/long" in hub.repos) == sent

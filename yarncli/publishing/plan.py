@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from yarncli.checkpoint.files import SourceFile, kind_of
 from yarncli.errors import CheckFailed
@@ -13,39 +14,44 @@ from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, Progress, RemoteFile, Upload
 from yarncli.hub.writing import Remote
-from yarncli.publishing import card as cards
-from yarncli.publishing.card import Base, CardRequest
-from yarncli.publishing.local import Local, Options, about_licence
-from yarncli.publishing.preflight import finding, is_legal_file, is_licence_file, told
+from yarncli.publishing.base import Base, base_of, fetch, local_card
+from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
+from yarncli.publishing.local import LocalModel, about_licence
+from yarncli.publishing.options import PushOptions
+from yarncli.publishing.preflight import SCHEMA, finding, is_legal_file, is_licence_file, told
 from yarncli.publishing.record import origin_of
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
-from yarncli.publishing.target import Target, find_target
+from yarncli.publishing.target import PushTarget, find_target
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """Everything that a push will do.
+    """Everything that a push will do."""
 
-    Attributes:
-        target: where to.
-        public: whether everybody can read the repository, or will once it is made.
-        changed: files to send.
-        unchanged: names of files that the Hub holds already.
-        copies: files to copy inside the Hub.
-        card_diff: unified diff of README.md against the Hub's; empty without a change.
-        left_out: name → reason.
-        notes: what a person should know.
-    """
+    target: PushTarget
+    """Where to."""
 
-    target: Target
     public: bool
+    """Whether everybody can read the repository, or will once it is created."""
+
     changed: tuple[Upload, ...]
+    """Files to send."""
+
     unchanged: tuple[str, ...]
+    """Names of files that the Hub holds already."""
+
     copies: tuple[Copy, ...]
+    """Files to copy inside the Hub."""
+
     card_diff: str
+    """Unified diff of README.md against the Hub's; empty without a change."""
+
     left_out: dict[str, str]
+    """Files that are not sent: name → reason."""
+
     notes: tuple[str, ...]
+    """What a person should know."""
 
     @property
     def size(self) -> int:
@@ -57,11 +63,29 @@ class PushPlan:
         """Whether the Hub holds everything already."""
         return not self.changed and not self.copies
 
+    def to_json(self) -> dict[str, Any]:
+        """The plan as `--json` shows it."""
+        destination = self.target.destination
+        return {
+            "schema": SCHEMA,
+            "repository": destination.repo_id,
+            "exists": self.target.start is not None,
+            "public": self.public,
+            "pull_request": destination.pull_request,
+            "revision": destination.revision,
+            "files": [{"name": u.name, "size": u.size} for u in self.changed],
+            "copies": [{"name": c.name, "from": f"{c.repo_id}@{c.commit}"} for c in self.copies],
+            "unchanged": list(self.unchanged),
+            "left_out": self.left_out,
+            "card_diff": self.card_diff,
+            "notes": list(self.notes),
+        }
 
-def make_plan(
-    local: Local,
+
+def plan_push(
+    local: LocalModel,
     name: str,
-    options: Options,
+    options: PushOptions,
     *,
     results: Report | None = None,
     heatmap: bytes | None = None,
@@ -94,7 +118,12 @@ def make_plan(
         if heatmap is not None:
             uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
         request = CardRequest(
-            name, base, options.licence, results, heatmap is not None, options.config_only
+            name=name,
+            base=base,
+            licence=options.licence,
+            results=results,
+            heatmap=heatmap is not None,
+            repairs=options.config_only,
         )
         text = _card(local, old, request, options, notes)
         uploads[README] = Upload.of(README, text.encode())
@@ -103,14 +132,14 @@ def make_plan(
     same = {f.name for f in files if f.name in held and _equals(f, held[f.name], progress)}
     _warn_of_weights(local, set(held), {file.name for file in files}, options, notes)
     return PushPlan(
-        target,
-        not target.start.private if target.start else options.public,
-        tuple(upload for upload in uploads.values() if upload.name not in same),
-        tuple(sorted(same)),
-        tuple(file for file in copies if file.name not in same),
-        _diff(old or "", uploads.get(README)),
-        local.selection.left_out,
-        tuple(notes),
+        target=target,
+        public=not target.start.private if target.start else options.public,
+        changed=tuple(upload for upload in uploads.values() if upload.name not in same),
+        unchanged=tuple(sorted(same)),
+        copies=tuple(file for file in copies if file.name not in same),
+        card_diff=_diff(old or "", uploads.get(README)),
+        left_out=local.selection.left_out,
+        notes=tuple(notes),
     )
 
 
@@ -118,7 +147,7 @@ def _equals(file: Upload | Copy, remote: RemoteFile, progress: Progress) -> bool
     return file.equals(remote) if isinstance(file, Copy) else file.equals(remote, progress)
 
 
-def _base(local: Local, options: Options, notes: list[str]) -> Base | None:
+def _base(local: LocalModel, options: PushOptions, notes: list[str]) -> Base | None:
     """The model that the checkpoint was made from, if it is on the Hub and may be read."""
     origin = origin_of(local.steps)
     copied = local.copy_base
@@ -130,16 +159,16 @@ def _base(local: Local, options: Options, notes: list[str]) -> Base | None:
         repo_id, commit = origin
     else:
         return None
-    base = cards.base_of(repo_id, commit, notes)
+    base = base_of(repo_id, commit, notes)
     if base.files and not base.metadata:  # it could be read
         notes.append(f"The card of {repo_id} has no metadata, so none are taken over.")
     return base
 
 
-def _heed_base(local: Local, base: Base, options: Options, notes: list[str]) -> None:
+def _heed_base(local: LocalModel, base: Base, options: PushOptions, notes: list[str]) -> None:
     """The licence, and the conditions of access, which only the Hub knows."""
     if not base.metadata.get("license") and not any(map(is_licence_file, base.files)):
-        for found in about_licence(local.checkpoint, cards.local_card(local.checkpoint), options):
+        for found in about_licence(local.checkpoint, local_card(local.checkpoint), options):
             if found.severity == "error":
                 raise CheckFailed(told(found))
             notes.append(told(found))
@@ -150,7 +179,7 @@ def _heed_base(local: Local, base: Base, options: Options, notes: list[str]) -> 
             notes.append(told(finding("base-gated", base.repo_id, message)))
 
 
-def _uploads(local: Local, base: Base | None, options: Options) -> dict[str, Upload]:
+def _uploads(local: LocalModel, base: Base | None, options: PushOptions) -> dict[str, Upload]:
     """The files to send, and the licence files of the base that would get lost."""
     checkpoint = local.checkpoint
     paths = {file.name: checkpoint.path(file.name) for file in local.selection.files}
@@ -159,11 +188,11 @@ def _uploads(local: Local, base: Base | None, options: Options) -> dict[str, Upl
     if base is not None and not options.config_only:
         for name in filter(is_legal_file, base.files):
             if name not in paths and not reason_to_stay(name, options.include, options.exclude):
-                paths[name] = cards.fetch(base.repo_id, base.commit, name)
+                paths[name] = fetch(base.repo_id, base.commit, name)
     return {name: Upload.of(name, path) for name, path in paths.items()}
 
 
-def _copies(local: Local, uploads: Mapping[str, Upload], options: Options) -> list[Copy]:
+def _copies(local: LocalModel, uploads: Mapping[str, Upload], options: PushOptions) -> list[Copy]:
     """The files of the base that the checkpoint lacks; pickles and the base's card stay."""
     base = local.copy_base
     if base is None or base.repo_id is None or base.commit is None:
@@ -177,13 +206,13 @@ def _copies(local: Local, uploads: Mapping[str, Upload], options: Options) -> li
     ]
 
 
-def _may_copy(file: SourceFile, options: Options) -> bool:
+def _may_copy(file: SourceFile, options: PushOptions) -> bool:
     own = file.name in (README, ".gitattributes")
     return not own and (options.allow_pickle or not is_pickle(file.name))
 
 
 def _warn_of_weights(
-    local: Local, held: set[str], names: set[str], options: Options, notes: list[str]
+    local: LocalModel, held: set[str], names: set[str], options: PushOptions, notes: list[str]
 ) -> None:
     """Weights on the Hub that are not the checkpoint's, and weights that will be missing there."""
     if options.config_only:
@@ -209,16 +238,16 @@ def _first(names: list[str]) -> str:
 def _remote_card(remote: Remote | None) -> str | None:
     if remote is None or README not in remote.files:
         return None
-    path = cards.fetch(remote.repo_id, remote.commit, README)
+    path = fetch(remote.repo_id, remote.commit, README)
     return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _card(
-    local: Local, old: str | None, request: CardRequest, options: Options, notes: list[str]
+    local: LocalModel, old: str | None, request: CardRequest, options: PushOptions, notes: list[str]
 ) -> str:
     """README.md as it will be; `old` is the Hub's."""
     current = _current_card(local, old, request.base, options, notes)
-    card = cards.make_card(local.checkpoint, current, request)
+    card = make_card(local.checkpoint, current, request)
     if not local.steps or options.config_only:
         return card
     if "base_model" not in read_metadata(card, README):
@@ -230,13 +259,13 @@ def _card(
 
 
 def _current_card(
-    local: Local, old: str | None, base: Base | None, options: Options, notes: list[str]
+    local: LocalModel, old: str | None, base: Base | None, options: PushOptions, notes: list[str]
 ) -> str | None:
     """The card to put our part into: the Hub's, so that nothing written there gets lost."""
-    mine = cards.local_card(local.checkpoint)
+    mine = local_card(local.checkpoint)
     copied = mine is not None and base is not None and mine == base.card
     if options.force_card or old is None:
-        if mine and local.steps and not copied and not cards.has_our_part(mine):
+        if mine and local.steps and not copied and not has_our_part(mine):
             notes.append(
                 "README.md goes along, with our part below. Do its words and metadata still hold "
                 "after the conversion? `yarncli card` shows it."
@@ -246,7 +275,7 @@ def _current_card(
     known = read_metadata(old, f"{README} of the Hub")
     if mine is None or copied or options.config_only:
         return old
-    if cards.own_words(mine) != cards.own_words(old):
+    if own_words(mine) != own_words(old):
         notes.append(
             "README.md on the Hub differs from the local one and is kept; --force-card sends the "
             "local one."

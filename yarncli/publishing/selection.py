@@ -45,7 +45,7 @@ _PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Selection:
+class FileSelection:
     """What is sent, and why the rest is not: name → reason."""
 
     files: tuple[SourceFile, ...]
@@ -63,7 +63,7 @@ def select_files(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     config_only: bool = False,
-) -> Selection:
+) -> FileSelection:
     """Choose the files to send.
 
     Args:
@@ -84,7 +84,7 @@ def select_files(
             chosen.append(file)
     if not chosen:
         raise UsageError(f"Nothing of {checkpoint.name} is left to send. Check --include.")
-    return Selection(tuple(chosen), left_out)
+    return FileSelection(tuple(chosen), left_out)
 
 
 def is_pickle(name: str) -> bool:

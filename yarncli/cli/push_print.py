@@ -1,0 +1,94 @@
+"""What `push` prints: progress, the question, the plan, the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from yarncli.cli import console
+from yarncli.hub.writing import Commit
+from yarncli.publishing.options import MAIN
+from yarncli.publishing.plan import PushPlan
+from yarncli.publishing.push import SENDING
+
+
+@contextmanager
+def progress(total: int, stage: str) -> Iterator[Callable[[int], None]]:
+    """A bar for a stage of the push.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; if it was sending, what to do next has been told.
+    """
+    try:
+        with console.progress(total, stage) as advance:
+            yield advance
+    except KeyboardInterrupt:
+        if stage == SENDING:
+            console.note("Interrupted. The same command goes on from here.")
+        raise
+
+
+def agreed(plan: PushPlan, *, ask: bool) -> bool:
+    """Tell what will be sent, and ask where somebody sits at a terminal.
+
+    Raises:
+        KeyboardInterrupt: the question was broken off.
+    """
+    console.note(_summary(plan))
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if plan.is_empty or not (ask and is_terminal):
+        return True
+    try:
+        yes = typer.confirm("Go on?", err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if not yes:
+        console.note("Nothing was sent.")
+    return yes
+
+
+def show_plan(plan: PushPlan) -> None:
+    """Print what a push would do."""
+    console.print_text(_summary(plan))
+    rows: list[list[str | int | float | None]] = []
+    held = plan.target.start.files if plan.target.start else {}
+    rows += [
+        ["replace" if u.name in held else "add", console.format_bytes(u.size), u.name]
+        for u in plan.changed
+    ]
+    rows += [["copy on the Hub", None, copy.name] for copy in plan.copies]
+    rows += [["unchanged", None, name] for name in plan.unchanged]
+    rows += [["stays", None, f"{name} ({reason})"] for name, reason in plan.left_out.items()]
+    console.print_table(["what", "size", "file"], rows)
+    if plan.card_diff:
+        console.print_text("\n" + plan.card_diff)
+
+
+def show_commit(plan: PushPlan, commit: Commit) -> None:
+    """Print the address of the commit or pull request, alone."""
+    if plan.is_empty:
+        console.note("Everything is there already; nothing was sent.")
+    console.print_text(commit.url)
+
+
+def _summary(plan: PushPlan) -> str:
+    """One line: where to, what goes, what stays."""
+    destination, exists = plan.target.destination, plan.target.start is not None
+    facts = [] if exists else ["new"]
+    facts.append("public" if plan.public else "private")
+    if destination.pull_request:
+        facts.append("a new pull request")
+    elif plan.target.is_new_branch:
+        facts.append(f"a new branch {destination.revision}")
+    elif destination.revision != MAIN:
+        facts.append(destination.revision)
+    count = len(plan.changed)
+    size = console.format_bytes(plan.size)
+    parts = [f"{count} file{'' if count == 1 else 's'}, {size}"]
+    parts += [f"{len(plan.copies)} copied on the Hub"] if plan.copies else []
+    parts += [f"{len(plan.unchanged)} unchanged"] if exists else []
+    parts += [f"{len(plan.left_out)} left out"] if plan.left_out else []
+    return f"To {destination.repo_id} ({', '.join(facts)}): {', '.join(parts)}."
