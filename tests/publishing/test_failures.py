@@ -14,7 +14,7 @@ TOKENS = {name: "hf_" + name[0] * 34 for name in ("other", "reader")}
 
 
 def planned(model):
-    return plan_push(prepare_local(str(model), PushOptions()), "me/long", PushOptions())
+    return plan_push(prepare_local(str(model), PushOptions()), "me/long")
 
 
 def main_of(hub, repo_id="me/long"):

@@ -162,8 +162,7 @@ def test_a_new_branch_builds_upon_main(hub, cli, model):
 
 def test_main_may_move_before_a_branch_is_made(hub, model):
     hub.add_repo("me/long", {"a": b""}, private=True)
-    options = PushOptions(revision="x")
-    plan = plan_push(prepare_local(str(model), options), "me/long", options)
+    plan = plan_push(prepare_local(str(model), PushOptions(revision="x")), "me/long")
     hub.commit("me/long", {"a": b"new"})
     with pytest.raises(HubError, match="has moved in the meantime"):
         carry_out(plan)

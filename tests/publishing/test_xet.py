@@ -64,7 +64,7 @@ def test_bytes_are_counted(xet_hub, model):
     from yarncli.publishing.plan import plan_push
     from yarncli.publishing.push import carry_out
 
-    plan = plan_push(prepare_local(str(model), PushOptions()), "me/long", PushOptions())
+    plan = plan_push(prepare_local(str(model), PushOptions()), "me/long")
     counts = []
     carry_out(plan, progress=counts.append)
     assert min(counts) >= 0

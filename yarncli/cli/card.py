@@ -46,11 +46,7 @@ def card(
     from yarncli.publishing.card import card as write_card
 
     made = write_card(
-        path,
-        name=name,
-        results=results,
-        base_model=base_model,
-        licence=licence,
+        path, name=name, results=results, base_model=base_model, licence=licence,
         notify=console.tell,
-    )
+    )  # fmt: skip
     console.print_text(made.text)

@@ -90,13 +90,9 @@ def push(
     )  # fmt: skip
     try:
         done = publish(
-            path,
-            target,
-            chosen,
+            path, target, chosen, progress=push_print.progress, notify=console.tell,
             confirm=lambda plan: push_print.agreed(plan, ask=not (yes or json)),
-            progress=push_print.progress,
-            notify=console.tell,
-        )
+        )  # fmt: skip
     except PreflightFailed as failure:
         if json:
             console.print_json(failure.to_json())

@@ -53,12 +53,11 @@ def agreed(plan: PushPlan, *, ask: bool) -> bool:
 def show_plan(plan: PushPlan) -> None:
     """Print what a push would do."""
     console.print_text(_summary(plan))
-    rows: list[list[str | int | float | None]] = []
     held = plan.target.start.files if plan.target.start else {}
-    rows += [
-        ["replace" if u.name in held else "add", console.format_bytes(u.size), u.name]
-        for u in plan.changed
-    ]
+    rows: list[list[console.Cell]] = []
+    for file in plan.changed:
+        what = "replace" if file.name in held else "add"
+        rows.append([what, console.format_bytes(file.size), file.name])
     rows += [["copy on the Hub", None, copy.name] for copy in plan.copies]
     rows += [["unchanged", None, name] for name in plan.unchanged]
     rows += [["stays", None, f"{name} ({reason})"] for name, reason in plan.left_out.items()]
@@ -86,8 +85,7 @@ def _summary(plan: PushPlan) -> str:
     elif destination.revision != MAIN:
         facts.append(destination.revision)
     count = len(plan.changed)
-    size = console.format_bytes(plan.size)
-    parts = [f"{count} file{'' if count == 1 else 's'}, {size}"]
+    parts = [f"{count} file{'' if count == 1 else 's'}, {console.format_bytes(plan.size)}"]
     parts += [f"{len(plan.copies)} copied on the Hub"] if plan.copies else []
     parts += [f"{len(plan.unchanged)} unchanged"] if exists else []
     parts += [f"{len(plan.left_out)} left out"] if plan.left_out else []

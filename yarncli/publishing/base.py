@@ -12,6 +12,7 @@ from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError, HubError
 from yarncli.hub.cards import read_metadata
+from yarncli.hub.reading import Listing
 from yarncli.publishing.selection import README
 
 
@@ -26,25 +27,22 @@ class Base:
     files: tuple[str, ...] = ()
 
 
-def read_base(repo_id: str, commit: str | None) -> Base:
+def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
     """What a card needs to know of the model that a checkpoint was made from.
 
+    Where the Hub does not show the model to this user it is the name alone, which `notes` say.
     Metadata that cannot be read count as none: nobody here can mend that card.
 
     Raises:
-        HubError: the Hub cannot be reached, or does not show the model to this user.
         OutputError: the Hub cache cannot be written.
     """
-    with output_errors("the Hub cache"):
-        listing = hub.list_files(repo_id, commit)
-    card = None
-    if README in listing.files or listing.snapshot is not None:
-        try:
-            path = fetch(repo_id, listing.commit, README)
-            card = path.read_text(encoding="utf-8", errors="replace")
-        except HubError:
-            if listing.snapshot is None:
-                raise
+    try:
+        with output_errors("the Hub cache"):
+            listing = hub.list_files(repo_id, commit)
+        card = _card_of(repo_id, listing)
+    except HubError as error:
+        notes.append(f"The card takes nothing over from the base model. {error}")
+        return Base(repo_id, commit or "")
     try:
         metadata = read_metadata(card or "", f"{README} of {repo_id}")
     except CheckpointError:
@@ -52,13 +50,17 @@ def read_base(repo_id: str, commit: str | None) -> Base:
     return Base(repo_id, listing.commit, card, metadata, tuple(listing.files))
 
 
-def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
-    """As `read_base`; where the Hub does not show the model, its name alone, which `notes` say."""
+def _card_of(repo_id: str, listing: Listing) -> str | None:
+    """The model's README.md; None if it has none, or offline if the cache has none."""
+    if README not in listing.files and listing.snapshot is None:
+        return None
     try:
-        return read_base(repo_id, commit)
-    except HubError as error:
-        notes.append(f"The card takes nothing over from the base model. {error}")
-        return Base(repo_id, commit or "")
+        path = fetch(repo_id, listing.commit, README)
+    except HubError:
+        if listing.snapshot is None:
+            raise
+        return None
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def fetch(repo_id: str, commit: str, name: str) -> Path:

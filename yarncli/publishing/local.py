@@ -20,6 +20,9 @@ from yarncli.rules.finding import Finding, Severity
 class LocalModel:
     """What there is to send, as far as this machine knows."""
 
+    options: PushOptions
+    """What the caller decided."""
+
     checkpoint: Checkpoint
     """The one that is published."""
 
@@ -53,24 +56,16 @@ def prepare_local(path: str, options: PushOptions) -> LocalModel:
             f"{path} has weights of its own, so --from has nothing to give. Leave it out, or "
             "convert with --config-only."
         )
-    selection = select_files(
-        checkpoint,
-        include=options.include,
-        exclude=options.exclude,
-        config_only=options.config_only,
-    )
+    selection = select_files(checkpoint, options)
     steps = steps_of(checkpoint)
     base = _copy_base(options.copy_from, steps) if options.copy_from else None
     found = preflight(checkpoint, selection, steps, options, base)
     if not options.config_only and not origin_of(steps) and base is None:
         found += about_licence(checkpoint, local_card(checkpoint), options)
     return LocalModel(
-        checkpoint=checkpoint,
-        steps=steps,
-        selection=selection,
-        findings=tuple(found),
-        copy_base=base,
-    )
+        options=options, checkpoint=checkpoint, steps=steps, selection=selection,
+        findings=tuple(found), copy_base=base,
+    )  # fmt: skip
 
 
 def about_licence(checkpoint: Checkpoint, card: str | None, options: PushOptions) -> list[Finding]:

@@ -85,7 +85,6 @@ class PushPlan:
 def plan_push(
     local: LocalModel,
     name: str,
-    options: PushOptions,
     *,
     results: Report | None = None,
     heatmap: bytes | None = None,
@@ -94,9 +93,8 @@ def plan_push(
     """Ask the Hub, write the card, and decide what to send. Only reads.
 
     Args:
-        local: what `prepare_local` found; its findings have been heeded.
+        local: what `prepare_local` found; its findings have been heeded, its options count.
         name: `org/name`.
-        options: the user's.
         results: passkey results for the card.
         heatmap: their figure as PNG.
         progress: called with bytes of local files read for comparison.
@@ -107,33 +105,33 @@ def plan_push(
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
     notes: list[str] = []
-    target = find_target(local, name, options, notes)
-    base = _base(local, options, notes)
-    if base is not None and not options.config_only:
-        _heed_base(local, base, options, notes)
-    uploads = _uploads(local, base, options)
-    copies = _copies(local, uploads, options)
+    target = find_target(local, name, notes)
+    base = _base(local, notes)
+    if base is not None and not local.options.config_only:
+        _heed_base(local, base, notes)
+    uploads = _uploads(local, base)
+    copies = _copies(local, uploads)
     old = _remote_card(target.start)
-    if options.with_card:
+    if local.options.with_card:
         if heatmap is not None:
             uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
         request = CardRequest(
             name=name,
             base=base,
-            licence=options.licence,
+            licence=local.options.licence,
             results=results,
             heatmap=heatmap is not None,
-            repairs=options.config_only,
+            repairs=local.options.config_only,
         )
-        text = _card(local, old, request, options, notes)
+        text = _card(local, old, request, notes)
         uploads[README] = Upload.of(README, text.encode())
     held = target.start.files if target.start else {}
     files: list[Upload | Copy] = [*uploads.values(), *copies]
     same = {f.name for f in files if f.name in held and _equals(f, held[f.name], progress)}
-    _warn_of_weights(local, set(held), {file.name for file in files}, options, notes)
+    _warn_of_weights(local, set(held), {file.name for file in files}, notes)
     return PushPlan(
         target=target,
-        public=not target.start.private if target.start else options.public,
+        public=not target.start.private if target.start else local.options.public,
         changed=tuple(upload for upload in uploads.values() if upload.name not in same),
         unchanged=tuple(sorted(same)),
         copies=tuple(file for file in copies if file.name not in same),
@@ -147,12 +145,12 @@ def _equals(file: Upload | Copy, remote: RemoteFile, progress: Progress) -> bool
     return file.equals(remote) if isinstance(file, Copy) else file.equals(remote, progress)
 
 
-def _base(local: LocalModel, options: PushOptions, notes: list[str]) -> Base | None:
+def _base(local: LocalModel, notes: list[str]) -> Base | None:
     """The model that the checkpoint was made from, if it is on the Hub and may be read."""
     origin = origin_of(local.steps)
     copied = local.copy_base
-    if options.base_model:
-        repo_id, commit = options.base_model, None
+    if local.options.base_model:
+        repo_id, commit = local.options.base_model, None
     elif copied is not None and copied.repo_id:
         repo_id, commit = copied.repo_id, copied.commit
     elif origin:
@@ -165,34 +163,34 @@ def _base(local: LocalModel, options: PushOptions, notes: list[str]) -> Base | N
     return base
 
 
-def _heed_base(local: LocalModel, base: Base, options: PushOptions, notes: list[str]) -> None:
+def _heed_base(local: LocalModel, base: Base, notes: list[str]) -> None:
     """The licence, and the conditions of access, which only the Hub knows."""
     if not base.metadata.get("license") and not any(map(is_licence_file, base.files)):
-        for found in about_licence(local.checkpoint, local_card(local.checkpoint), options):
+        for found in about_licence(local.checkpoint, local_card(local.checkpoint), local.options):
             if found.severity == "error":
                 raise CheckFailed(told(found))
             notes.append(told(found))
-    if options.public and not writing.is_offline():
+    if local.options.public and not writing.is_offline():
         remote = writing.look_up(base.repo_id)
         if remote is not None and remote.gated:
             message = f"{base.repo_id} is gated and the target is public."
             notes.append(told(finding("base-gated", base.repo_id, message)))
 
 
-def _uploads(local: LocalModel, base: Base | None, options: PushOptions) -> dict[str, Upload]:
+def _uploads(local: LocalModel, base: Base | None) -> dict[str, Upload]:
     """The files to send, and the licence files of the base that would get lost."""
     checkpoint = local.checkpoint
     paths = {file.name: checkpoint.path(file.name) for file in local.selection.files}
-    if not options.with_card:
+    if not local.options.with_card:
         paths.pop(README, None)
-    if base is not None and not options.config_only:
+    if base is not None and not local.options.config_only:
         for name in filter(is_legal_file, base.files):
-            if name not in paths and not reason_to_stay(name, options.include, options.exclude):
+            if name not in paths and not reason_to_stay(name, local.options):
                 paths[name] = fetch(base.repo_id, base.commit, name)
     return {name: Upload.of(name, path) for name, path in paths.items()}
 
 
-def _copies(local: LocalModel, uploads: Mapping[str, Upload], options: PushOptions) -> list[Copy]:
+def _copies(local: LocalModel, uploads: Mapping[str, Upload]) -> list[Copy]:
     """The files of the base that the checkpoint lacks; pickles and the base's card stay."""
     base = local.copy_base
     if base is None or base.repo_id is None or base.commit is None:
@@ -201,8 +199,8 @@ def _copies(local: LocalModel, uploads: Mapping[str, Upload], options: PushOptio
     held = there.files if there else {}
     return [
         Copy(file.name, base.repo_id, base.commit, held[file.name])
-        for file in select_files(base, include=options.include, exclude=options.exclude).files
-        if file.name not in uploads and file.name in held and _may_copy(file, options)
+        for file in select_files(base, local.options).files
+        if file.name not in uploads and file.name in held and _may_copy(file, local.options)
     ]
 
 
@@ -211,11 +209,9 @@ def _may_copy(file: SourceFile, options: PushOptions) -> bool:
     return not own and (options.allow_pickle or not is_pickle(file.name))
 
 
-def _warn_of_weights(
-    local: LocalModel, held: set[str], names: set[str], options: PushOptions, notes: list[str]
-) -> None:
+def _warn_of_weights(local: LocalModel, held: set[str], names: set[str], notes: list[str]) -> None:
     """Weights on the Hub that are not the checkpoint's, and weights that will be missing there."""
-    if options.config_only:
+    if local.options.config_only:
         return
     lacking = sorted(set(local.checkpoint.shard_names()) - names - held)
     if lacking:
@@ -224,7 +220,7 @@ def _warn_of_weights(
             "out that the model needs."
         )
     stale = [n for n in held - names if kind_of(n) in ("shard", "weights", "index")]
-    if stale and not options.include:
+    if stale and not local.options.include:
         notes.append(
             f"The repository also holds {_first(sorted(stale))}, which the checkpoint does not "
             "have. Delete on the Hub what is old."
@@ -242,13 +238,11 @@ def _remote_card(remote: Remote | None) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _card(
-    local: LocalModel, old: str | None, request: CardRequest, options: PushOptions, notes: list[str]
-) -> str:
+def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:
     """README.md as it will be; `old` is the Hub's."""
-    current = _current_card(local, old, request.base, options, notes)
+    current = _current_card(local, old, request.base, notes)
     card = make_card(local.checkpoint, current, request)
-    if not local.steps or options.config_only:
+    if not local.steps or local.options.config_only:
         return card
     if "base_model" not in read_metadata(card, README):
         notes.append(
@@ -259,12 +253,12 @@ def _card(
 
 
 def _current_card(
-    local: LocalModel, old: str | None, base: Base | None, options: PushOptions, notes: list[str]
+    local: LocalModel, old: str | None, base: Base | None, notes: list[str]
 ) -> str | None:
     """The card to put our part into: the Hub's, so that nothing written there gets lost."""
     mine = local_card(local.checkpoint)
     copied = mine is not None and base is not None and mine == base.card
-    if options.force_card or old is None:
+    if local.options.force_card or old is None:
         if mine and local.steps and not copied and not has_our_part(mine):
             notes.append(
                 "README.md goes along, with our part below. Do its words and metadata still hold "
@@ -273,7 +267,7 @@ def _current_card(
         return mine
     # A Hub's card that cannot be read ends it here, by its name; --force-card gets round it.
     known = read_metadata(old, f"{README} of the Hub")
-    if mine is None or copied or options.config_only:
+    if mine is None or copied or local.options.config_only:
         return old
     if own_words(mine) != own_words(old):
         notes.append(

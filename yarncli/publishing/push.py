@@ -112,7 +112,7 @@ def push(
         results = read_results(options.results, local.checkpoint.name, messages)
         heatmap = draw_heatmap(results, messages) if options.with_card else None
     with show(sum(file.size for file in local.selection.files), COMPARING) as advance:
-        plan = plan_push(local, target, options, results=results, heatmap=heatmap, progress=advance)
+        plan = plan_push(local, target, results=results, heatmap=heatmap, progress=advance)
     for note in plan.notes:
         messages.add("note", note)
     commit = None

@@ -29,20 +29,20 @@ class PushTarget:
     """Whether the branch is still to be created, from main."""
 
 
-def find_target(local: LocalModel, name: str, options: PushOptions, notes: list[str]) -> PushTarget:
+def find_target(local: LocalModel, name: str, notes: list[str]) -> PushTarget:
     """Look at the repository `name`, and make sure that the push is meant and permitted.
 
     Args:
         local: what is pushed.
         name: `org/name`.
-        options: the user's.
         notes: what a person should know is added here.
 
     Raises:
         UsageError: it is public and the user has not said so.
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
-    destination = _destination(local, name, options)
+    options = local.options
+    destination = _destination(local, name)
     nothing_yet = PushTarget(destination, None, options.revision != MAIN)
     if options.dry_run and writing.is_offline():
         notes.append("HF_HUB_OFFLINE is set, so every file counts as new.")
@@ -67,12 +67,13 @@ def find_target(local: LocalModel, name: str, options: PushOptions, notes: list[
     return PushTarget(destination, branch or main, branch is None)
 
 
-def _destination(local: LocalModel, name: str, options: PushOptions) -> Destination:
+def _destination(local: LocalModel, name: str) -> Destination:
+    options = local.options
     writing.require_repo_id(name)
     return Destination(
         repo_id=name,
         author=_author(options),
-        message=options.commit_message or _message(local, options),
+        message=options.commit_message or _message(local),
         description=options.commit_description,
         revision=options.revision,
         pull_request=options.create_pr,
@@ -86,10 +87,10 @@ def _author(options: PushOptions) -> str:
     return writing.who_am_i()
 
 
-def _message(local: LocalModel, options: PushOptions) -> str:
+def _message(local: LocalModel) -> str:
     done = last_conversion(local.steps)
     to = f"{done.length:,} tokens with {done.method}" if done else ""
-    if options.config_only:
+    if local.options.config_only:
         return f"Extend the context window to {to}" if to else "Correct the RoPE configuration"
     name = Path(local.checkpoint.name).resolve().name
     return f"Upload {name}: {to}" if to else f"Upload {name}"
