@@ -18,7 +18,7 @@ from yarncli.publishing.selection import FileSelection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
 from yarncli.rules.checkpoint_rules import check_weights
 from yarncli.rules.finding import Finding, Rule, Severity
-from yarncli.rules.run import check_source
+from yarncli.rules.sources import check_source
 
 SCHEMA = 1
 
