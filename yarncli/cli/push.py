@@ -88,14 +88,19 @@ def push(
         with_card=not no_card, force_card=force_card, licence=licence, base_model=base_model,
         dry_run=dry_run,
     )  # fmt: skip
+    bars = push_print.PushBars()
     try:
         done = publish(
-            path, target, chosen, progress=push_print.progress, notify=console.tell,
+            path, target, chosen, progress=bars, notify=console.tell,
             confirm=lambda plan: push_print.agreed(plan, ask=not (yes or json)),
         )  # fmt: skip
     except PreflightFailed as failure:
         if json:
             console.print_json(failure.to_json())
+        raise
+    except KeyboardInterrupt:
+        if bars.sending:
+            console.note("Interrupted. The same command goes on from here.")
         raise
     if json:
         console.print_json(done.to_json())

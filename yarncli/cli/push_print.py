@@ -1,34 +1,28 @@
-"""What `push` prints: progress, the question, the plan, the result."""
+"""What `push` shows: progress, the question, the plan, the result."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import typer
 
 from yarncli.cli import console
 from yarncli.hub.writing import Commit
+from yarncli.progress import Progress
 from yarncli.publishing.options import MAIN
 from yarncli.publishing.plan import PushPlan
 from yarncli.publishing.push import SENDING
 
 
-@contextmanager
-def progress(total: int, stage: str) -> Iterator[Callable[[int], None]]:
-    """A bar for a stage of the push.
+class PushBars(console.ProgressBars):
+    """The progress of a push; it knows whether anything was being sent."""
 
-    Raises:
-        KeyboardInterrupt: it was interrupted; if it was sending, what to do next has been told.
-    """
-    try:
-        with console.progress(total, stage) as advance:
-            yield advance
-    except KeyboardInterrupt:
-        if stage == SENDING:
-            console.note("Interrupted. The same command goes on from here.")
-        raise
+    sending = False
+
+    def __call__(self, now: Progress) -> None:
+        """Take what the push tells."""
+        self.sending = now.stage == SENDING
+        super().__call__(now)
 
 
 def agreed(plan: PushPlan, *, ask: bool) -> bool:

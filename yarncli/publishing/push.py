@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from yarncli.errors import HubError
-from yarncli.hub import writing
-from yarncli.hub.uploads import Progress
+from yarncli.hub import uploads, writing
 from yarncli.hub.writing import Commit, Remote
+from yarncli.progress import ProgressCallback, stage
 from yarncli.publishing.local import prepare_local
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.options import PushOptions
@@ -22,8 +21,6 @@ from yarncli.rules.finding import Finding
 
 COMPARING = "Comparing"
 SENDING = "Sending"
-
-StageProgress = Callable[[int, str], AbstractContextManager[Callable[[int], None]]] | None
 
 _DEFAULTS = PushOptions()
 
@@ -64,7 +61,7 @@ def push(
     options: PushOptions = _DEFAULTS,
     *,
     confirm: Callable[[PushPlan], bool] | None = None,
-    progress: StageProgress = None,
+    progress: ProgressCallback | None = None,
     notify: Notify = None,
     **changes: Any,
 ) -> Push:
@@ -79,8 +76,7 @@ def push(
         options: what the caller decides.
         confirm: asked with the plan before anything is sent; False ends the push. It is not asked
             in a dry run.
-        progress: called at the start of each stage with its size in bytes and its name; gives a
-            context manager whose value takes the bytes done since its last call, from any thread.
+        progress: told how far the stages are, "Comparing" and "Sending", in bytes.
         notify: called with the severity and the text of each message, as soon as it is known.
         **changes: single options by name, in place of those in `options`.
 
@@ -101,7 +97,6 @@ def push(
     """
     options = replace(options, **changes)
     messages = Messages(notify)
-    show = progress or (lambda total, stage: nullcontext(lambda count: None))
     local = prepare_local(str(source), options)
     for found in local.findings:
         messages.add(found.severity, told(found))
@@ -111,20 +106,21 @@ def push(
     if options.results:
         results = read_results(options.results, local.checkpoint.name, messages)
         heatmap = draw_heatmap(results, messages) if options.with_card else None
-    with show(sum(file.size for file in local.selection.files), COMPARING) as advance:
+    total = sum(file.size for file in local.selection.files)
+    with stage(progress, COMPARING, total) as advance:
         plan = plan_push(local, target, results=results, heatmap=heatmap, progress=advance)
     for note in plan.notes:
         messages.add("note", note)
     commit = None
     if not options.dry_run and (confirm is None or confirm(plan)):
-        with show(plan.size, SENDING) as advance:
+        with stage(progress, SENDING, plan.size) as advance:
             commit = carry_out(plan, progress=advance)
         for remark in commit.remarks:
             messages.add("warning", remark)
     return Push(plan=plan, findings=local.findings, messages=messages.kept, commit=commit)
 
 
-def carry_out(plan: PushPlan, *, progress: Progress = None) -> Commit:
+def carry_out(plan: PushPlan, *, progress: uploads.Progress = None) -> Commit:
     """Create what is missing, send one commit, and check what the Hub holds afterwards.
 
     Args:
