@@ -141,7 +141,8 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
     engines, intended = _engines(checkpoint, steps, request.name)
     part = section(Facts(request.name, steps, engines, request.results, request.heatmap, intended))
     base = request.base
-    if base is not None and current is not None and _is_same(current, base.card):
+    of_base = base.card.split() if base is not None and base.card is not None else None
+    if current is not None and current.split() == of_base:
         current = None
     if current is None:
         title = request.name.rpartition("/")[2]
@@ -179,10 +180,6 @@ def _left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[st
     if request.base is not None and request.base.repo_id != request.name:
         said = request.base.metadata
         yield from (k for k in _OF_THE_BASE if k in old and old[k] == said.get(k))
-
-
-def _is_same(card: str, other: str | None) -> bool:
-    return other is not None and card.split() == other.split()
 
 
 def _engines(

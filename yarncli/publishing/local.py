@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.history import Step
-from yarncli.hub.cards import read_metadata
-from yarncli.publishing.base import local_card
 from yarncli.publishing.options import PushOptions
-from yarncli.publishing.preflight import finding, licence_of, preflight
+from yarncli.publishing.preflight import preflight
 from yarncli.publishing.record import origin_of, steps_of
-from yarncli.publishing.selection import README, FileSelection, select_files
-from yarncli.rules.finding import Finding, Severity
+from yarncli.publishing.selection import FileSelection, select_files
+from yarncli.rules.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -60,22 +58,10 @@ def prepare_local(path: str, options: PushOptions) -> LocalModel:
     steps = steps_of(checkpoint)
     base = _copy_base(options.copy_from, steps) if options.copy_from else None
     found = preflight(checkpoint, selection, steps, options, base)
-    if not options.config_only and not origin_of(steps) and base is None:
-        found += about_licence(checkpoint, local_card(checkpoint), options)
     return LocalModel(
         options=options, checkpoint=checkpoint, steps=steps, selection=selection,
         findings=tuple(found), copy_base=base,
     )  # fmt: skip
-
-
-def about_licence(checkpoint: Checkpoint, card: str | None, options: PushOptions) -> list[Finding]:
-    """Whether nothing states the licence: an error for what becomes public, else a warning."""
-    metadata = read_metadata(card, checkpoint.where(README)) if card else {}
-    if options.licence or licence_of(checkpoint, metadata):
-        return []
-    message = f"Nothing states the licence of {checkpoint.name}."
-    severity: Severity = "error" if options.public else "warning"
-    return [finding("licence-unknown", checkpoint.name, message, severity=severity)]
 
 
 def _copy_base(repo_id: str, steps: tuple[Step, ...]) -> Checkpoint:

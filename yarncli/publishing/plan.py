@@ -16,9 +16,9 @@ from yarncli.hub.uploads import Copy, Progress, RemoteFile, Upload
 from yarncli.hub.writing import Remote
 from yarncli.publishing.base import Base, base_of, fetch, local_card
 from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
-from yarncli.publishing.local import LocalModel, about_licence
+from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
-from yarncli.publishing.preflight import SCHEMA, finding, is_legal_file, is_licence_file, told
+from yarncli.publishing.preflight import SCHEMA, about_licence, finding, is_legal_file, told
 from yarncli.publishing.record import origin_of
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
@@ -165,11 +165,10 @@ def _base(local: LocalModel, notes: list[str]) -> Base | None:
 
 def _heed_base(local: LocalModel, base: Base, notes: list[str]) -> None:
     """The licence, and the conditions of access, which only the Hub knows."""
-    if not base.metadata.get("license") and not any(map(is_licence_file, base.files)):
-        for found in about_licence(local.checkpoint, local_card(local.checkpoint), local.options):
-            if found.severity == "error":
-                raise CheckFailed(told(found))
-            notes.append(told(found))
+    for found in about_licence(local.checkpoint, local.options, base):
+        if found.severity == "error":
+            raise CheckFailed(told(found))
+        notes.append(told(found))
     if local.options.public and not writing.is_offline():
         remote = writing.look_up(base.repo_id)
         if remote is not None and remote.gated:

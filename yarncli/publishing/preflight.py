@@ -12,9 +12,11 @@ from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckFailed, CheckpointError
 from yarncli.history import Step
+from yarncli.hub.cards import read_metadata
+from yarncli.publishing.base import Base, local_card
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.record import origin_of
-from yarncli.publishing.selection import FileSelection, is_pickle
+from yarncli.publishing.selection import README, FileSelection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
 from yarncli.rules.checkpoint_rules import check_weights
 from yarncli.rules.finding import Finding, Rule, Severity
@@ -159,6 +161,8 @@ def preflight(
         found += _about_base(checkpoint, steps, base)
     if not options.config_only:
         found += _about_whole(checkpoint, selection, base)
+        if base is None and not origin_of(steps):
+            found += about_licence(checkpoint, options)
     return found
 
 
@@ -178,12 +182,23 @@ def told(found: Finding) -> str:
     return f"{where}{found.message}{line}{mend} [{found.rule.id}]"
 
 
-def licence_of(checkpoint: Checkpoint, metadata: dict[str, Any]) -> str | None:
-    """What says the licence: the metadata of the card, or a licence file; None if nothing does."""
-    named = metadata.get("license")
-    if named:
-        return str(named)
-    return next((f.name for f in checkpoint.files if is_licence_file(f.name)), None)
+def about_licence(
+    checkpoint: Checkpoint, options: PushOptions, base: Base | None = None
+) -> list[Finding]:
+    """Whether nothing here states the licence: an error for what becomes public, else a warning.
+
+    A licence that its base states is enough.
+    """
+    if base and (base.metadata.get("license") or any(map(is_licence_file, base.files))):
+        return []
+    card = local_card(checkpoint)
+    metadata = read_metadata(card, checkpoint.where(README)) if card else {}
+    files = (file.name for file in checkpoint.files)
+    if options.licence or metadata.get("license") or any(map(is_licence_file, files)):
+        return []
+    message = f"Nothing states the licence of {checkpoint.name}."
+    severity: Severity = "error" if options.public else "warning"
+    return [finding("licence-unknown", checkpoint.name, message, severity=severity)]
 
 
 def is_licence_file(name: str) -> bool:

@@ -51,11 +51,6 @@ class FileSelection:
     files: tuple[SourceFile, ...]
     left_out: dict[str, str]
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The names of the files that are sent."""
-        return frozenset(file.name for file in self.files)
-
 
 def select_files(checkpoint: Checkpoint, options: PushOptions) -> FileSelection:
     """Choose the files to send.
