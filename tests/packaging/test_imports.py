@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "evaluation": {*FILES, "__init__"},
     "figures": {*FILES, "inspection", "evaluation"},
     "demo": {*FOUNDATION, "checkpoint"},
-    "publishing": {*FILES, "__init__", "rules", "evaluation"},
+    "publishing": {*FILES, "__init__", "rules", "evaluation", "figures"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
