@@ -20,10 +20,9 @@ FAST = [
     "phi3", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_moe", "qwen3_next", "smollm3", "stablelm",
     "starcoder2",
 ]  # fmt: skip
-# Known from their own code, not from transformers: nothing here can load them.
-REMOTE = {"kimi_k2"}
+# Types of remote code are left out: nothing here can load them.
 TEXT = sorted(
-    name for name, family in FAMILIES.items() if not family.text_key and name not in REMOTE
+    name for name, family in FAMILIES.items() if not (family.is_wrapper or family.same_as)
 )
 # These deal the frequencies out to the axes of M-RoPE in another order.
 REORDERED = {"ernie4_5_vl_moe_text"}

@@ -71,7 +71,7 @@ def find_modules(
     usual = re.compile(entry.stacks or _STACKS)
     prediction = re.compile(_PREDICTION)
     inside = re.compile(rf"{layout.module}\.(?P<name>.+)")
-    per_layer = rope.family.attention_per_layer
+    per_layer = rope.family.attentions_per_layer
     count = rope.num_hidden_layers // per_layer
     found: dict[tuple[str, int], Module] = {}
     for shard, header in headers.items():

@@ -136,7 +136,7 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
     found = {}
     for name, scope in model.rope.scopes.items():
         reason = model.family.refuses.get(scope.parameters.rope_type)
-        if reason and model.rope.model_type != "phimoe":
+        if reason and not model.family.refused_types_load:
             raise LoaderError(f"{model.rope.model_type} cannot load it: {reason}.")
         found[name] = scope.parameters
     return found
