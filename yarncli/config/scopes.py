@@ -225,7 +225,7 @@ def _sizes(
 ) -> tuple[int, float]:
     """Head width of the scope, and its partial rotary factor where its entry gives none."""
     fields, kind = model.fields, model.family.model_type
-    own = _layer_override(fields, served)
+    own = layer_override(fields, served)
     if kind == "dots3_note_text":
         return _dots3_sizes(model, rule, own)
     head_dim = own.positive("head_dim", model.head_dim) if own else model.head_dim
@@ -255,7 +255,7 @@ def _dots3_sizes(model: TextModel, rule: ScopeRule, own: Fields | None) -> tuple
     return head_dim, fields.positive("swa_qk_rope_head_dim", rest) / head_dim
 
 
-def _layer_override(fields: Fields, served: tuple[int, ...]) -> Fields | None:
-    """What `per_layer_config` says about the scope's first layer."""
+def layer_override(fields: Fields, served: tuple[int, ...]) -> Fields | None:
+    """What `per_layer_config` says about the first of the layers `served`."""
     overrides = fields.mapping("per_layer_config")
     return overrides.mapping(str(served[0])) if overrides and served else None

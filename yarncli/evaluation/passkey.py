@@ -165,9 +165,7 @@ def require_memory(
     device = load.choose_device(settings.device)
     dtype = load.choose_dtype(settings.dtype, device, raw)
     whole = decode == "greedy" or settings.attn_implementation is not None
-    needed = memory.estimate(
-        raw.get("text_config") or raw, parameters, length, dtype, device, whole=whole
-    )
+    needed = memory.estimate(raw, parameters, length, dtype, device, whole=whole)
     memory.refuse_too_much(needed, device, length)
     return needed.chunk
 

@@ -61,6 +61,11 @@ class Family:
     instead of failing. `remark` is what a person should know about the family. `mrope` marks
     multimodal RoPE without a key that says so.
     `theta_list` says that old files list one θ per layer, and which layer of a scope counts.
+    Sizes of the cache: `kv_lora_rank` is the width of an MLA latent (`sliding_kv_lora_rank`: in
+    windowed layers), `v_head_dim` that of a value where it is not the key's, `index_head_dim` that
+    of an indexer's key; windowed layers have `sliding_kv_heads_factor` times the key-value heads,
+    and the last `num_kv_shared_layers` layers cache nothing. Where the config field
+    `repeated_cache_key` is true, keys and values are cached once per query head.
     `spelling` is "nested" where a flat dict does not load or reaches scopes it should not.
     Wrappers (multimodal models) only say where their text part is: `text_key`, `text_type` (its
     family; `text_fixed`: whatever type the part names), `flat_text` (old files keep it at top
@@ -97,6 +102,13 @@ class Family:
     qk_rope_head_dim: int | None = None
     qk_nope_head_dim: int | None = None
     is_mla: bool = False
+    kv_lora_rank: int = 512
+    sliding_kv_lora_rank: int | None = None
+    sliding_kv_heads_factor: int = 1
+    v_head_dim: int | None = None
+    num_kv_shared_layers: int = 0
+    index_head_dim: int = 128
+    repeated_cache_key: str = ""
     layer_rule: str = ""
     layer_period: int = 0
     period_keys: tuple[str, ...] = ()
