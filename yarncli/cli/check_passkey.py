@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from yarncli.cli import options
+from yarncli.errors import UsageError
 
 EXAMPLES = [
     ("yarncli check-passkey ./model-128k", "Lengths from the original window to the new one."),
@@ -139,17 +140,61 @@ def check_passkey(
     A key is hidden in filler text and asked for; each prompt has an exact number of tokens. The
     verdicts are those of greedy decoding.
     """
-    from yarncli.cli import check_passkey_run as run
-    from yarncli.evaluation.settings import LoadSettings
+    from yarncli.cli.check_passkey_print import ConsoleWatch, show
+    from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
 
-    report = run.measure(
-        model,
-        run.Questions(lengths, depths, trials, seed, keys, needle, filler, chat, tokenizer),
-        run.VariantOptions(override, compare, control, control_model),
-        LoadSettings(dtype, device, attn_implementation, trust_remote_code, adapter),
-        run.ServerOptions(base_url, served_model, api_key_env, concurrency, timeout),
-        run.Files(out, resume, plot, dump_prompts),
-        decode,
+    if plot is not None:
+        from yarncli.figures.passkey import check_figure
+
+        check_figure(plot)
+    asked = PasskeyOptions(
+        lengths=_lengths(lengths),
+        depths=depths,
+        trials=trials,
+        seed=seed,
+        keys=keys,
+        needle=None if needle is None else _text(needle),
+        filler=None if filler is None else " ".join(_text(filler).split()),
+        chat=chat,
+        tokenizer=tokenizer,
+        override=override,
+        compare=[name.strip() for name in (compare or "").split(",") if name.strip()],
+        control=control,
+        control_model=control_model,
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        adapter=adapter,
+        trust_remote_code=trust_remote_code,
+        base_url=base_url,
+        served_model=served_model,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
+        timeout=timeout,
+        decode=decode,
+        out=out,
+        resume=resume,
+        dump_prompts=dump_prompts,
+        min_accuracy=min_accuracy,
     )
-    run.show(report, plot=plot, json=json)
-    run.gate(report, min_accuracy)
+    report = evaluate_passkey(model, asked, watch=ConsoleWatch())
+    show(report, plot=plot, json=json)
+    report.require_accuracy()
+
+
+def _lengths(text: str | None) -> list[int]:
+    if text is None:
+        return []
+    lengths = [options.parse_length(part.strip()) for part in text.split(",") if part.strip()]
+    if not lengths:
+        raise UsageError(f"--lengths {text!r} names no length. Write some, such as 4k,8k,32k.")
+    return lengths
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error

@@ -13,7 +13,7 @@ import typer
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.cli import console
 from yarncli.errors import CheckFailed, UsageError
-from yarncli.evaluation.report import Report, read_report
+from yarncli.evaluation.report import PasskeyReport, read_report
 from yarncli.hub.writing import Commit
 from yarncli.publishing import card as cards
 from yarncli.publishing.card import CardRequest
@@ -155,7 +155,7 @@ def write_card(
     return card.replace("\r\n", "\n").rstrip("\n")
 
 
-def _read_results(path: Path, name: str) -> Report:
+def _read_results(path: Path, name: str) -> PasskeyReport:
     report = read_report(path)
     cells = sum(map(len, report.cells.values()))
     if not next(iter(report.cells.values()), ()):
@@ -168,7 +168,7 @@ def _read_results(path: Path, name: str) -> Report:
     return report
 
 
-def _prompts_planned(report: Report) -> int:
+def _prompts_planned(report: PasskeyReport) -> int:
     """How many prompts the settings of a run ask for; 0 where they do not tell."""
     lengths, variants = report.settings.get("lengths"), report.settings.get("variants")
     each = [report.settings.get(name) for name in ("depths", "trials")]
@@ -177,7 +177,7 @@ def _prompts_planned(report: Report) -> int:
     return len(lengths) * len(variants) * math.prod(n if type(n) is int else 0 for n in each)
 
 
-def _heatmap(report: Report) -> bytes | None:
+def _heatmap(report: PasskeyReport) -> bytes | None:
     """The figure of the results; None, with a note, where matplotlib is not installed."""
     from importlib.util import find_spec
 

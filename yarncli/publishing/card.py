@@ -15,7 +15,7 @@ from yarncli.engines.intended import Intended
 from yarncli.engines.registry import judge
 from yarncli.engines.verdict import EngineView
 from yarncli.errors import CheckpointError, HubError
-from yarncli.evaluation.report import Report
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import Step
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
 from yarncli.publishing.record import last_conversion, steps_of
@@ -59,7 +59,7 @@ class CardRequest:
     name: str
     base: Base | None = None
     licence: str | None = None
-    results: Report | None = None
+    results: PasskeyReport | None = None
     heatmap: bool = False
     repairs: bool = False
 
@@ -244,7 +244,7 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _model_index(name: str, report: Report, old: Any) -> list[dict[str, Any]]:
+def _model_index(name: str, report: PasskeyReport, old: Any) -> list[dict[str, Any]]:
     """Passkey results of the checkpoint itself as the Hub reads them; other results stay."""
     kept = [entry for entry in _list(old) if isinstance(entry, dict)]
     first = kept[0] if kept else {"name": name.rpartition("/")[2]}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from yarncli.checkpoint.files import SourceFile, kind_of
 from yarncli.errors import CheckFailed
-from yarncli.evaluation.report import Report
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, Progress, RemoteFile, Upload
@@ -63,7 +63,7 @@ def make_plan(
     name: str,
     options: Options,
     *,
-    results: Report | None = None,
+    results: PasskeyReport | None = None,
     heatmap: bytes | None = None,
     progress: Progress = None,
 ) -> PushPlan:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarncli.engines.verdict import EngineView
-from yarncli.evaluation.report import Report
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import Step
 from yarncli.publishing.record import Conversion, last_conversion, origin_of
 
@@ -51,7 +51,7 @@ class Facts:
     name: str
     steps: tuple[Step, ...]
     engines: Sequence[EngineView]
-    results: Report | None
+    results: PasskeyReport | None
     heatmap: bool
     intended: str
 

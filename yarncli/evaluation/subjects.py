@@ -1,26 +1,20 @@
-"""One run of `check-passkey`: who is asked, what is recorded, and whether the answer is enough."""
+"""Who is asked: checkpoints on this machine, or a model behind a server."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from yarncli.checkpoint.output import atomic_write
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckFailed, CheckpointError
+from yarncli.errors import CheckpointError
 from yarncli.evaluation.passkey import Decode, Grid, TextCodec, local_cells, require_memory
 from yarncli.evaluation.prompts import PasskeyPrompt, PromptBuilder
-from yarncli.evaluation.report import Cell, Report, ResultFile, summarise
+from yarncli.evaluation.report import Cell
 from yarncli.evaluation.server import CHAT_TOKENS, Server
 from yarncli.evaluation.settings import LoadSettings
-from yarncli.evaluation.variants import CONTROL, NONE, Variant, as_it_is
-
-# Opened once per variant with the cells known before; takes each new cell.
-Watch = Callable[[Variant, Sequence[Cell]], AbstractContextManager[Callable[[Cell], None]]]
+from yarncli.evaluation.variants import Variant, as_it_is
 
 
 class Subject(Protocol):
@@ -205,100 +199,3 @@ def local_directory(checkpoint: Checkpoint) -> Path:
             f"{checkpoint.name} is a config without weights. Name the checkpoint's directory."
         )
     return checkpoint.directory
-
-
-def record_settings(subject: Subject, grid: Grid) -> dict[str, Any]:
-    """What is written with the results and compared when a run is resumed."""
-    return {
-        "model": subject.name,
-        **grid.to_json(),
-        **subject.record(),
-        "variants": {variant.name: variant.to_json() for variant in subject.variants},
-    }
-
-
-def ask_all(
-    subject: Subject, prompts: Sequence[PasskeyPrompt], file: ResultFile | None, watch: Watch
-) -> dict[str, list[Cell]]:
-    """Ask every variant what it has not been asked yet.
-
-    Args:
-        subject: whom.
-        prompts: all of the grid.
-        file: has the cells of an interrupted run, and takes each new one as it comes.
-        watch: is shown each new one.
-
-    Returns:
-        All cells of each variant, by length, depth and trial.
-
-    Raises:
-        YarncliError: whatever loading, asking or writing meets; earlier cells are in `file`.
-    """
-    cells: dict[str, list[Cell]] = {}
-    for variant in subject.variants:
-        found = list(file.done.get(variant.name, ())) if file else []
-        done = {cell.place for cell in found}
-        with watch(variant, found) as show:
-            for cell in subject.ask(variant, [p for p in prompts if p.place not in done]):
-                if file:
-                    file.add(variant.name, cell)
-                found.append(cell)
-                show(cell)
-        cells[variant.name] = sorted(found, key=lambda cell: cell.place)
-    return cells
-
-
-def dump_prompts(path: Path, prompts: Sequence[PasskeyPrompt]) -> None:
-    """Write every prompt as a line of JSON: text and token ids, key and place.
-
-    Raises:
-        CheckpointError, OutputError: as `atomic_write`.
-    """
-    lines = [
-        {
-            "length": prompt.length,
-            "depth": prompt.depth,
-            "trial": prompt.trial,
-            "key": prompt.key,
-            "prompt": prompt.text,
-            "token_ids": list(prompt.token_ids),
-            "answer_ids": list(prompt.answer_ids),
-        }
-        for prompt in prompts
-    ]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    atomic_write(path, text.encode("utf-8"))
-
-
-def require_accuracy(report: Report, minimum: float) -> None:
-    """The gate of `--min-accuracy`, for every setting that is meant to work.
-
-    Settings without scaling that stand beside another one are there to be compared with, and may
-    be below.
-
-    Args:
-        report: of the run.
-        minimum: share of keys that must be found at every length.
-
-    Raises:
-        CheckFailed: some length's accuracy is below `minimum`; all such are named.
-    """
-    judged = [name for name in report.cells if name not in (NONE, CONTROL)] or list(report.cells)
-    low = []
-    for name in judged:
-        # Not `<`: a minimum that is no number is never reached.
-        below = [r for r in summarise(report.cells[name]) if not r.accuracy >= minimum]
-        if below:
-            named = ", ".join(f"{r.accuracy:.2f} at {r.length:,}" for r in below)
-            low.append(f"{name} {named}" if len(report.cells) > 1 else named)
-    if low:
-        raise CheckFailed(f"Accuracy is below {minimum:g}: {'; '.join(low)}.")
-
-
-def control_says_the_same(report: Report) -> bool:
-    """Whether there is a control, and it answered every prompt as the setting in question did."""
-    first = next(iter(report.cells))
-    if CONTROL not in report.cells or first == CONTROL:
-        return False
-    said = [{cell.place: cell.text for cell in report.cells[name]} for name in (first, CONTROL)]
-    return said[0] == said[1]
