@@ -26,8 +26,8 @@ class Told(PasskeyWatch):
         self.events.append(("fetch", checkpoint.name))
         return super().fetch(checkpoint, names)
 
-    def begin(self, grid, variants, answered):
-        self.events.append(("begin", grid.lengths, [v.name for v in variants], answered))
+    def begin(self, grid, settings, answered):
+        self.events.append(("begin", grid.lengths, [v.name for v in settings], answered))
 
 
 def test_it_is_what_the_command_does(demo, tmp_path, capsys):

@@ -77,20 +77,19 @@ def kv_cache_parts(config: Mapping[str, Any], rope: RopeConfig) -> tuple[CachePa
 
 def _layer_parts(fields: Fields, rope: RopeConfig, layers: Layers, i: int) -> Iterator[CachePart]:
     kind, window = layers.types[i], layers.window if layers.windowed[i] else None
+    ratio = COMPRESSION.get(kind, 1)
     sources = fields.integers("kv_source_layers")
     shared = fields.integer("num_kv_shared_layers", rope.family.num_kv_shared_layers) or 0
     if i < rope.num_hidden_layers - shared and (sources is None or sources[i] == i):
-        ratio = COMPRESSION.get(kind)
-        if ratio:
+        if ratio > 1:
             window = fields.integer("sliding_window", rope.family.sliding_window)
             yield CachePart(rope.head_dim, tokens_per_entry=ratio)
         yield CachePart(_width(fields, rope, layers, i), window)
     indexers = fields.strings("indexer_types")
-    if kind == INDEXED and (indexers is None or indexers[i] != "shared"):
-        yield CachePart(fields.positive("index_head_dim", rope.family.index_head_dim))
-    elif kind == "compressed_sparse_attention":
-        indexer = fields.positive("index_head_dim", rope.family.index_head_dim)
-        yield CachePart(indexer, tokens_per_entry=COMPRESSION[kind])
+    indexed = kind == INDEXED and (indexers is None or indexers[i] != "shared")
+    if indexed or kind == "compressed_sparse_attention":
+        width = fields.positive("index_head_dim", rope.family.index_head_dim)
+        yield CachePart(width, tokens_per_entry=ratio)
 
 
 def _width(fields: Fields, rope: RopeConfig, layers: Layers, i: int) -> int:
@@ -136,15 +135,10 @@ def _free_memory(root: Path) -> int | None:
         return None
 
 
-# Per version of control groups: where the memory groups are, limit, usage, reclaimable cache.
+# Per version of control groups: where they are, names of limit and usage, of the statistic.
 _GROUPS = (
-    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    (
-        "sys/fs/cgroup/memory",
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+    ("sys/fs/cgroup", "memory.max", "memory.current", ""),
+    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
 
 
@@ -158,7 +152,7 @@ def _container_rooms(root: Path) -> Iterator[int]:
         # `0::/path` in version 2, `4:memory:/path` in version 1.
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         paths = [line.split(":", 2)[2] for line in lines]
-    for place, limit, usage, cache in _GROUPS:
+    for place, limit, usage, prefix in _GROUPS:
         # Every group above has a limit too. In a container the path may be the host's, which is
         # not there; its group is then the top.
         groups = {Path(place), *(Path(place, *Path(path).parts[1:]) for path in paths)}
@@ -169,5 +163,5 @@ def _container_rooms(root: Path) -> Iterator[int]:
                 stat = (root / group / "memory.stat").read_text().splitlines()
             except (OSError, ValueError):
                 continue  # no such group, or no limit ("max")
-            reclaimable = dict(line.split() for line in stat).get(cache, 0)
+            reclaimable = dict(line.split() for line in stat).get(f"{prefix}inactive_file", 0)
             yield most - used + int(reclaimable)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.cli import console
@@ -31,9 +31,9 @@ class ConsoleWatch(PasskeyWatch):
         """With a progress bar."""
         return fetch(checkpoint, names)
 
-    def begin(self, grid: Grid, variants: Sequence[Variant], answered: int) -> None:
+    def begin(self, grid: Grid, settings: Sequence[Variant], answered: int) -> None:
         """Say what it costs."""
-        count = len(variants)
+        count = len(settings)
         text = f"{grid.size * count:,} prompts, {grid.tokens * count:,} tokens"
         if count > 1:
             text += f", {count} settings"
@@ -77,15 +77,10 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
         advance = self._progress.__enter__()
         return lambda cell: advance(1)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         """Leave the last state on the screen."""
         if self._progress is not None:
-            self._progress.__exit__(kind, error, trace)
+            self._progress.__exit__(*exception)
         else:
             self._draw()
 

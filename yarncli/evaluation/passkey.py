@@ -14,7 +14,6 @@ from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
 
 Decode = Literal["fast", "greedy"]
-Chat = bool | None
 
 
 @dataclass(frozen=True)
@@ -99,18 +98,13 @@ class TextCodec:
 
     def builder(self, grid: Grid, *, answer_prefix: bool = True) -> PromptBuilder:
         """The prompts' builder; without `answer_prefix` a chat prompt ends with the question."""
-        render = None
-        if self.frame is not None:
-            frame = self.frame
-
-            def render(user: str, prefix: str) -> str:
-                text: str = frame.render(user, prefix if answer_prefix else "")
-                return text
-
+        render = self.frame and (
+            lambda user, prefix: self.frame.render(user, prefix if answer_prefix else "")
+        )
         return PromptBuilder(self.encode, self.decode, grid.wording, grid.keys, grid.seed, render)
 
 
-def make_codec(directory: Path, chat: Chat, *, trust_remote_code: bool = False) -> TextCodec:
+def make_codec(directory: Path, chat: bool | None, *, trust_remote_code: bool = False) -> TextCodec:
     """The tokenizer of a checkpoint, with its chat template where one is wanted.
 
     Args:

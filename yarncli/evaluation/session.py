@@ -14,25 +14,26 @@ from typing import Any
 from yarncli.checkpoint.output import atomic_write
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
+from yarncli.evaluation import variants
 from yarncli.evaluation.passkey import Decode, Grid, TextCodec, make_codec
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, Wording
 from yarncli.evaluation.report import Cell, PasskeyReport, ResultFile, refuse_existing
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
-from yarncli.evaluation.variants import (
-    Choice,
-    Variant,
-    choose_variants,
-    default_lengths,
-    parse_override,
-)
 from yarncli.extras import require_extra
+
+# The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
+_DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
+_DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasskeyOptions:
-    """What is asked, of which settings of the model, where it runs, and where results go."""
+class PasskeyOptions(LoadSettings):
+    """What is asked, of which settings of the model, where it runs, and where results go.
+
+    How the model is loaded is said by the fields of `LoadSettings`.
+    """
 
     lengths: Sequence[int] = ()
     """Prompt lengths, tokens; empty: half the original window, the window and its doublings."""
@@ -60,12 +61,6 @@ class PasskeyOptions:
     """Also ask the same weights with the scaling off, as `yarncli.json` records it."""
     control_model: str | None = None
     """Also ask this checkpoint, as it is."""
-    dtype: str = "auto"
-    """See `LoadSettings`, as for the next four."""
-    device: str = "auto"
-    attn_implementation: str | None = None
-    adapter: str | None = None
-    trust_remote_code: bool = False
     base_url: str | None = None
     """Ask the OpenAI-compatible server at this address, which ends in `/v1`."""
     served_model: str | None = None
@@ -95,15 +90,15 @@ class PasskeyWatch:
         """Bring files of a checkpoint (None: all) to this machine."""
         return checkpoint.download(names)
 
-    def begin(self, grid: Grid, variants: Sequence[Variant], answered: int) -> None:
-        """The evaluation is about to ask `grid` of each variant; `answered` cells are there."""
+    def begin(self, grid: Grid, settings: Sequence[variants.Variant], answered: int) -> None:
+        """The evaluation is about to ask `grid` of each setting; `answered` cells are there."""
 
     def prompts(self, grid: Grid) -> AbstractContextManager[Callable[[int], None] | None]:
         """Open while prompts are written; the value is called with 1 after each."""
         return nullcontext()
 
     def answers(
-        self, variant: Variant, grid: Grid, found: Sequence[Cell], *, alone: bool
+        self, variant: variants.Variant, grid: Grid, found: Sequence[Cell], *, alone: bool
     ) -> AbstractContextManager[Callable[[Cell], None] | None]:
         """Open while a variant is asked, with the cells known before; takes each new cell."""
         return nullcontext()
@@ -191,23 +186,17 @@ def _local(model: str, options: PasskeyOptions, watch: PasskeyWatch) -> LocalSub
     checkpoint = _fetched(model, options, watch)
     local_directory(checkpoint)
     control = options.control_model
-    choice = Choice(
-        override=parse_override(options.override) if options.override else None,
+    choice = variants.Choice(
+        override=variants.parse_override(options.override) if options.override else None,
         methods=options.compare,
         control=options.control,
         control_checkpoint=_fetched(control, options, watch) if control else None,
     )
     return LocalSubject(
         name=model,
-        variants=choose_variants(checkpoint, choice, max(options.lengths, default=0)),
+        variants=variants.choose_variants(checkpoint, choice, max(options.lengths, default=0)),
         codec=_codec(options.tokenizer or model, options, watch),
-        settings=LoadSettings(
-            dtype=options.dtype,
-            device=options.device,
-            attn_implementation=options.attn_implementation,
-            trust_remote_code=options.trust_remote_code,
-            adapter=options.adapter,
-        ),
+        settings=options,
         decode=options.decode,
     )
 
@@ -224,21 +213,19 @@ def _served(
         timeout=options.timeout,
     )
     source = options.tokenizer or model
-    if source is None:
-        if options.chat:
-            raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
-        server = Server(settings)
-        tokenizer = ServerTokenizer(base_url, server.model, settings.api_key)
-        return ServedSubject(server.model, server, TextCodec(tokenizer))
-    require_extra("The tokenizer", "transformers")
-    codec = _codec(source, options, watch)
-    # A rendered template begins with the token that the server would add once more.
-    token = codec.tokenizer.bos_token if codec.frame is not None else None
+    codec = token = None
+    if source is not None:
+        require_extra("The tokenizer", "transformers")
+        codec = _codec(source, options, watch)
+        # A rendered template begins with the token that the server would add once more.
+        token = codec.tokenizer.bos_token if codec.frame is not None else None
+    elif options.chat:
+        raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
     server = Server(settings, token or "")
     return ServedSubject(
         name=model or server.model,
         server=server,
-        codec=codec,
+        codec=codec or TextCodec(ServerTokenizer(base_url, server.model, settings.api_key)),
         checkpoint=None if model is None else open_checkpoint(model),
     )
 
@@ -281,12 +268,12 @@ def _api_key(variable: str | None) -> str | None:
     return key
 
 
-def _grid(options: PasskeyOptions, variants: Sequence[Variant]) -> Grid:
+def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid:
     lengths = sorted(set(options.lengths))
     if not lengths:
-        if not all(variant.window for variant in variants):
+        if not all(variant.window for variant in settings):
             raise UsageError("Give --lengths; the server does not tell how far its model reads.")
-        lengths = default_lengths(variants)
+        lengths = variants.default_lengths(settings)
     own = {"needle": options.needle, "filler": options.filler}
     return Grid(
         lengths=tuple(lengths),
@@ -342,16 +329,7 @@ def _dump_prompts(path: Path, prompts: Sequence[PasskeyPrompt]) -> None:
         CheckpointError, OutputError: as `atomic_write`.
     """
     lines = [
-        {
-            "length": prompt.length,
-            "depth": prompt.depth,
-            "trial": prompt.trial,
-            "key": prompt.key,
-            "prompt": prompt.text,
-            "token_ids": list(prompt.token_ids),
-            "answer_ids": list(prompt.answer_ids),
-        }
-        for prompt in prompts
+        {name: getattr(prompt, field) for name, field in _DUMPED.items()} for prompt in prompts
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     atomic_write(path, text.encode("utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError
@@ -15,33 +15,6 @@ from yarncli.evaluation.report import Cell
 from yarncli.evaluation.server import CHAT_TOKENS, Server
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.variants import Variant, as_it_is
-
-
-class Subject(Protocol):
-    """Whoever is asked: a checkpoint on this machine, or a model behind a server."""
-
-    @property
-    def name(self) -> str:
-        """What the results are recorded under."""
-
-    @property
-    def variants(self) -> Sequence[Variant]:
-        """Its RoPE settings, the one in question first."""
-
-    def builder(self, grid: Grid) -> PromptBuilder:
-        """Builds the prompts of `grid` as this subject reads them."""
-
-    def require_fit(self, grid: Grid) -> None:
-        """Refuse prompts that are too long to be asked, before they are made."""
-
-    def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
-        """One cell per prompt, in order."""
-
-    def record(self) -> dict[str, Any]:
-        """What is recorded with the results beside the grid, and compared when resuming."""
-
-    def caveats(self) -> Sequence[str]:
-        """What should be known about the answers, once they are there."""
 
 
 @dataclass(frozen=True)
@@ -64,43 +37,43 @@ class LocalSubject:
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     def builder(self, grid: Grid) -> PromptBuilder:
-        """See `Subject`; in a chat the assistant's turn begins with the answer prefix."""
+        """Builds the prompts of `grid`; in a chat the assistant's turn begins with the answer."""
         return self.codec.builder(grid)
 
     def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
-        """See `Subject`. Raises as `local_cells`."""
+        """One cell per prompt, in order. Raises as `local_cells`."""
         return local_cells(
-            _directory(variant),
-            prompts,
-            settings=self.settings,
+            prompts=prompts,
             codec=self.codec,
-            config=variant.config,
-            parameters=_parameters(variant),
-            decode=self.decode,
             on_caveat=self._caveats.append,
+            **self._loading(variant),
         )
 
     def require_fit(self, grid: Grid) -> None:
-        """See `Subject`. Raises as `require_memory`."""
+        """Refuse prompts that are too long, before they are made. Raises as `require_memory`."""
         for variant in self.variants:
-            require_memory(
-                _directory(variant),
-                max(grid.lengths),
-                settings=self.settings,
-                config=variant.config,
-                parameters=_parameters(variant),
-                decode=self.decode,
-            )
+            require_memory(length=max(grid.lengths), **self._loading(variant))
+
+    def _loading(self, variant: Variant) -> dict[str, Any]:
+        """What `local_cells` and `require_memory` need to know of a variant's model."""
+        assert variant.checkpoint is not None  # only what is served has none
+        return {
+            "directory": local_directory(variant.checkpoint),
+            "settings": self.settings,
+            "config": variant.config,
+            "parameters": variant.checkpoint.parameters(),
+            "decode": self.decode,
+        }
 
     def record(self) -> dict[str, Any]:
-        """See `Subject`.
+        """What is recorded beside the grid, and compared when a run is resumed.
 
         Raises:
             UsageError: a device or dtype that does not exist.
         """
         from yarncli.evaluation.local import load
 
-        config = load.read_config(_directory(self.variants[0]))
+        config = load.read_config(self._loading(self.variants[0])["directory"])
         device = load.choose_device(self.settings.device)
         dtype = load.choose_dtype(self.settings.dtype, device, config)
         return {
@@ -114,7 +87,7 @@ class LocalSubject:
         }
 
     def caveats(self) -> Sequence[str]:
-        """See `Subject`."""
+        """What should be known about the answers, once they are there."""
         return list(dict.fromkeys(self._caveats))
 
 
@@ -136,24 +109,24 @@ class ServedSubject:
 
     @property
     def variants(self) -> Sequence[Variant]:
-        """See `Subject`."""
+        """The server's setting, as far as it is known."""
         if self.checkpoint is None:
             return [Variant("served", None, 0, 0, {})]
         return [as_it_is(self.checkpoint, "served")]
 
     def builder(self, grid: Grid) -> PromptBuilder:
-        """See `Subject`; in chat completions the assistant's turn is the server's."""
+        """Builds the prompts of `grid`; in a chat the assistant's turn is left to the server."""
         return self.codec.builder(grid, answer_prefix=not self.server.settings.chat)
 
     def require_fit(self, grid: Grid) -> None:
-        """See `Subject`; how far a server reads shows when it is asked."""
+        """Nothing is refused here: how far a server reads shows when it is asked."""
 
     def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
-        """See `Subject`. Raises as `Server.cells`."""
+        """One cell per prompt, in order. Raises as `Server.cells`."""
         return self.server.cells(prompts)
 
     def record(self) -> dict[str, Any]:
-        """See `Subject`."""
+        """What is recorded beside the grid, and compared when a run is resumed."""
         settings = self.server.settings
         return {
             "chat": self.codec.frame is not None or settings.chat,
@@ -163,7 +136,7 @@ class ServedSubject:
         }
 
     def caveats(self) -> Sequence[str]:
-        """See `Subject`."""
+        """What should be known about the answers, once they are there."""
         found = []
         if self.server.uncounted:
             found.append(
@@ -178,16 +151,6 @@ class ServedSubject:
         return found
 
 
-def _directory(variant: Variant) -> Path:
-    assert variant.checkpoint is not None  # only what is served has none
-    return local_directory(variant.checkpoint)
-
-
-def _parameters(variant: Variant) -> int:
-    assert variant.checkpoint is not None
-    return variant.checkpoint.parameters()
-
-
 def local_directory(checkpoint: Checkpoint) -> Path:
     """Where the files of a checkpoint lie.
 
@@ -199,3 +162,6 @@ def local_directory(checkpoint: Checkpoint) -> Path:
             f"{checkpoint.name} is a config without weights. Name the checkpoint's directory."
         )
     return checkpoint.directory
+
+
+Subject = LocalSubject | ServedSubject
