@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "planning": {*FOUNDATION, "rope", "config"},
     "history": {*FOUNDATION, "rope", "config", "planning", "__init__", "checkpoint"},
     "engines": DECIDING,
-    "checkpoint": {*FOUNDATION, "hub", "__init__"},
+    "checkpoint": {*FOUNDATION, "rope", "config", "hub", "__init__"},
     "inspection": FILES,
     "conversion": {*FILES, "__init__"},
     "baking": {*FILES, "__init__"},

@@ -47,6 +47,12 @@ class RopeConfig:
     mrope: bool
     notes: tuple[str, ...]
 
+    def text(self, config: Mapping[str, Any]) -> Fields:
+        """The text part of `config`, the JSON object that this was read from."""
+        for key in self.text_path:
+            config = config[key]
+        return Fields(config, self.text_path, self.family.names)
+
 
 def read_rope(
     config: Mapping[str, Any],

@@ -225,7 +225,7 @@ def _sizes(
     model: TextModel, rule: ScopeRule, served: tuple[int, ...], entry: Fields | None
 ) -> tuple[int, float]:
     """Head width of the scope, and its partial rotary factor where its entry gives none."""
-    fields, own = model.fields, _layer_override(model.fields, served)
+    fields, own = model.fields, layer_override(model.fields, served)
     head_dim = own.positive("head_dim", model.head_dim) if own else model.head_dim
     if rule.head_dim_key and not fields.has("per_layer_config"):
         head_dim = fields.positive(rule.head_dim_key, rule.head_dim or head_dim)
@@ -256,7 +256,7 @@ def _mla_widths(model: TextModel, rule: ScopeRule, own: Fields | None) -> tuple[
     return head_dim, fields.positive("swa_qk_rope_head_dim", rest) / head_dim
 
 
-def _layer_override(fields: Fields, served: tuple[int, ...]) -> Fields | None:
-    """What `per_layer_config` says about the scope's first layer."""
+def layer_override(fields: Fields, served: tuple[int, ...]) -> Fields | None:
+    """What `per_layer_config` says about the first of the layers `served`."""
     overrides = fields.mapping("per_layer_config")
     return overrides.mapping(str(served[0])) if overrides and served else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from yarncli.checkpoint.memory import CachePart, kv_cache_bytes, kv_cache_parts
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.engines.judgement import judge
@@ -58,7 +59,7 @@ class Description:
     quantization: str | None
     tied: bool
     tokenizer_limit: int | None
-    kv_width: int
+    kv_cache: tuple[CachePart, ...]
     plan: RopePlan | None
     engines: tuple[EngineView, ...]
 
@@ -79,24 +80,16 @@ class Description:
 
     def kv_cache_bytes(self, length: int) -> int:
         """Bytes of keys and values for one sequence of `length` tokens, unquantised."""
-        return sum(
-            per_token * min(length, window or length) for per_token, window in self._layers()
-        )
+        return kv_cache_bytes(self.kv_cache, length, self._itemsize)
 
     @property
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes that one more token adds while it lies within every window."""
-        return sum(per_token for per_token, _ in self._layers())
+        return self._itemsize * sum(part.width // part.tokens_per_entry for part in self.kv_cache)
 
-    def _layers(self) -> list[tuple[int, int | None]]:
-        """Per attention layer: cache bytes per token, and the window that bounds it."""
-        rope = self.rope
-        width = self.kv_width * _DTYPE_BYTES.get(self.dtype or "bfloat16", 2)
-        layers = [i for scope in rope.scopes.values() for i in scope.layers]
-        return [
-            (width, rope.sliding_window if i in rope.windowed_layers else None)
-            for i in (*layers, *rope.nope_layers)
-        ]
+    @property
+    def _itemsize(self) -> int:
+        return _DTYPE_BYTES.get(self.dtype or "bfloat16", 2)
 
 
 def describe(
@@ -122,9 +115,7 @@ def describe(
         history.refuse_unmarked()
     rope = read_rope(config, assume_like=assume_like, original_length=original_length)
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
-    text: Mapping[str, Any] = config
-    for key in rope.text_path:
-        text = text[key]
+    text = rope.text(config).values
     architectures = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
@@ -139,7 +130,7 @@ def describe(
         quantization=_quantization(quantization),
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
-        kv_width=_kv_width(rope, text),
+        kv_cache=kv_cache_parts(config, rope),
         plan=make_plan(rope, target) if target else None,
         engines=()
         if target
@@ -171,16 +162,6 @@ def dimensions(description: Description, scope: Scope) -> list[Dimension]:
 def _limit(value: Any) -> int | None:
     """The tokenizer's limit; transformers writes 1e30 for "none"."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < 10**18 else None
-
-
-def _kv_width(rope: RopeConfig, text: Mapping[str, Any]) -> int:
-    """Numbers cached per token and layer; MLA caches its latent and one rotated key part."""
-    latent = text.get("kv_lora_rank")
-    if rope.is_mla and isinstance(latent, int):
-        return latent + rope.head_dim
-    given = text.get("head_dim")
-    head_dim = given if isinstance(given, int) else rope.head_dim
-    return 2 * rope.num_key_value_heads * head_dim
 
 
 def _plain(parameters: RopeParameters) -> list[float]:

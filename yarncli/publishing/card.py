@@ -11,7 +11,7 @@ from typing import Any
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UsageError
-from yarncli.evaluation.report import Report
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import History, read_history
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
 from yarncli.publishing.base import Base, base_of, local_card
@@ -43,7 +43,7 @@ class CardRequest:
     licence: str | None = None
     """The licence that the user states."""
 
-    results: Report | None = None
+    results: PasskeyReport | None = None
     """Passkey results."""
 
     heatmap: bool = False
@@ -241,7 +241,7 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _model_index(name: str, report: Report, old: Any) -> list[dict[str, Any]]:
+def _model_index(name: str, report: PasskeyReport, old: Any) -> list[dict[str, Any]]:
     """Passkey results of the checkpoint itself as the Hub reads them; other results stay."""
     kept = [entry for entry in _list(old) if isinstance(entry, dict)]
     first = kept[0] if kept else {"name": name.rpartition("/")[2]}

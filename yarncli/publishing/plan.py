@@ -9,7 +9,7 @@ from typing import Any
 
 from yarncli.checkpoint.files import SourceFile, kind_of
 from yarncli.errors import CheckFailed
-from yarncli.evaluation.report import Report
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, Progress, RemoteFile, Upload
@@ -85,7 +85,7 @@ def plan_push(
     local: LocalModel,
     name: str,
     *,
-    results: Report | None = None,
+    results: PasskeyReport | None = None,
     heatmap: bytes | None = None,
     progress: Progress = None,
 ) -> PushPlan:

@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 
 from yarncli.errors import UsageError
-from yarncli.evaluation.report import Report, read_report
+from yarncli.evaluation.report import PasskeyReport, read_report
 from yarncli.publishing.messages import Messages
 from yarncli.publishing.section import HEATMAP
 
 
-def read_results(path: str | Path, name: str, messages: Messages) -> Report:
+def read_results(path: str | Path, name: str, messages: Messages) -> PasskeyReport:
     """The results in a file; `messages` get a warning where a reader could misjudge them.
 
     Args:
@@ -39,7 +39,7 @@ def read_results(path: str | Path, name: str, messages: Messages) -> Report:
     return report
 
 
-def draw_heatmap(report: Report, messages: Messages) -> bytes | None:
+def draw_heatmap(report: PasskeyReport, messages: Messages) -> bytes | None:
     """The figure of the results as PNG; None, with a note, where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         messages.add(
@@ -54,7 +54,7 @@ def draw_heatmap(report: Report, messages: Messages) -> bytes | None:
         return path.read_bytes()
 
 
-def _prompts_planned(report: Report) -> int:
+def _prompts_planned(report: PasskeyReport) -> int:
     """How many prompts the settings of a run ask for; 0 where they do not tell."""
     lengths, variants = report.settings.get("lengths"), report.settings.get("variants")
     each = [report.settings.get(name) for name in ("depths", "trials")]

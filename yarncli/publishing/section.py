@@ -9,7 +9,7 @@ from typing import Any
 
 from yarncli.engines.judgement import Judgement
 from yarncli.engines.verdict import EngineView
-from yarncli.evaluation.report import Report
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import History
 from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.rope.methods import METHODS
@@ -30,7 +30,7 @@ class Facts:
     """The steps of yarncli.json."""
     judgement: Judgement
     """What engines make of it; without verdicts where the config has no RoPE that is known."""
-    results: Report | None
+    results: PasskeyReport | None
     """Passkey results, if any."""
     heatmap: bool
     """Whether a figure of them is uploaded."""

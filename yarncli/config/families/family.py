@@ -99,6 +99,22 @@ class Family:
     length_switches: Mapping[str, int] = field(default_factory=dict)
     """Boolean keys that, where true, set the length to this many tokens whatever the file says."""
 
+    # Sizes of the cache
+    kv_lora_rank: int = 512
+    """The width of the latent that MLA caches."""
+    sliding_kv_lora_rank: int | None = None
+    """The same in windowed layers, where it is another."""
+    sliding_kv_heads_factor: int = 1
+    """Windowed layers have this many times the key/value heads."""
+    v_head_dim: int | None = None
+    """The width of a value head where it is not that of a key."""
+    num_kv_shared_layers: int = 0
+    """So many layers at the end use the keys and values of earlier ones and cache nothing."""
+    index_head_dim: int = 128
+    """The width of an indexer's key."""
+    repeated_cache_key: str = ""
+    """The boolean key under which keys and values are cached once per query head."""
+
     # RoPE
     rope_theta: float = 10000.0
     """θ, the base of the frequencies."""
