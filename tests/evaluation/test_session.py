@@ -22,12 +22,13 @@ class Told(PasskeyWatch):
     def __init__(self):
         self.events = []
 
-    def fetch(self, checkpoint, names):
-        self.events.append(("fetch", checkpoint.name))
-        return super().fetch(checkpoint, names)
-
     def begin(self, grid, settings, answered):
         self.events.append(("begin", grid.lengths, [v.name for v in settings], answered))
+
+
+def answers_told(progress):
+    """Stage → prompts answered in the end and those there were to answer."""
+    return {n.stage: (n.done, n.total) for n in progress if n.stage != "Writing prompts"}
 
 
 def test_it_is_what_the_command_does(demo, tmp_path, capsys):
@@ -44,7 +45,7 @@ def test_it_is_what_the_command_does(demo, tmp_path, capsys):
         dump_prompts=tmp_path / "prompts.jsonl",
     )
     assert report.to_json() == json.loads(command.stdout)
-    assert counted == [1] * 12
+    assert answers_told(counted) == {"none": (6, 6), "linear": (6, 6)}
     assert capsys.readouterr() == ("", "")
     written = (tmp_path / "function.jsonl").read_text()
     assert written == (tmp_path / "command.jsonl").read_text()
@@ -70,7 +71,7 @@ def test_a_run_is_gone_on_with(demo, tmp_path):
     resumed = evaluate_passkey(demo, FEW, out=out, resume=True, watch=told, progress=counted.append)
     assert resumed.cells == whole.cells == read_report(out).cells
     assert told.events[-1] == ("begin", (256, 512), ["as it is"], 3)
-    assert len(counted) == 3
+    assert answers_told(counted) == {"Asking": (3, 3)}
 
 
 def test_the_gate_is_a_result_that_can_be_asked(demo):
@@ -97,7 +98,7 @@ def test_the_gate_is_a_result_that_can_be_asked(demo):
 def test_contradictions_are_refused_before_anything_is_fetched(model, changes, message):
     told = Told()
     with pytest.raises(UsageError, match=message):
-        evaluate_passkey(model, FEW, watch=told, **changes)
+        evaluate_passkey(model, FEW, watch=told, progress=told.events.append, **changes)
     assert told.events == []
 
 

@@ -17,6 +17,7 @@ from yarncli import hub
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, HubError, WeightsError
 from yarncli.hub import failures
+from yarncli.progress import Progress
 
 CONFIG = b'{"model_type": "llama"}\n'
 
@@ -146,9 +147,10 @@ def test_download(minihub: Any, repo: Any, files: dict[str, bytes]) -> None:
     remote = open_checkpoint("hf://org/name")
     total = sum(map(len, files.values()))
     assert remote.missing_bytes() == total - len(CONFIG)
-    done: list[int] = []
-    local = remote.download(progress=done.append)
-    assert sum(done) == total - len(CONFIG)
+    told: list[Progress] = []
+    local = remote.download(progress=told.append)
+    assert {(now.stage, now.total) for now in told} == {("Fetching", total - len(CONFIG))}
+    assert told[-1].done == total - len(CONFIG)
     assert not local.is_remote
     assert (local.repo_id, local.commit, local.name) == ("org/name", remote.commit, remote.name)
     assert {
@@ -347,8 +349,9 @@ def test_interrupting_a_download(minihub: Any, files: dict[str, bytes]) -> None:
     minihub.add_repo("org/name", files)
     remote = open_checkpoint("hf://org/name")
 
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
+    def interrupt(now: Progress) -> None:
+        if now.done and not now.ended:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         remote.download(progress=interrupt)

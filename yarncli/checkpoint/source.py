@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from yarncli.checkpoint.output import output_errors, require_not_pending
 from yarncli.checkpoint.safetensors import Header, Index
 from yarncli.errors import CheckpointError, ConfigError, UsageError, WeightsError
 from yarncli.jsontext.text import JsonText
+from yarncli.progress import ProgressCallback, stage
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_SHARD_NAME = "model.safetensors"
@@ -190,9 +190,13 @@ class Checkpoint:
         self,
         names: tuple[str, ...] | None = None,
         *,
-        progress: Callable[[int], None] | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Checkpoint:
         """This checkpoint with its files (or only `names`) in the Hub cache; itself if local.
+
+        Args:
+            names: of files; None for all.
+            progress: told how far the stage "Fetching" is, in bytes.
 
         Raises:
             HubError: a file cannot be fetched.
@@ -202,9 +206,10 @@ class Checkpoint:
             return self
         repo_id, commit = self._remote
         wanted = self._wanted(names)
-        with output_errors("the Hub cache"):
+        missing = self.missing_bytes(names)
+        with output_errors("the Hub cache"), stage(progress, "Fetching", missing) as advance:
             directory = hub.download(
-                repo_id, commit, [(file.name, file.size) for file in wanted], progress=progress
+                repo_id, commit, [(file.name, file.size) for file in wanted], progress=advance
             )
         local = _local_checkpoint(directory, self.name)
         have = {file.name for file in wanted}

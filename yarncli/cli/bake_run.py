@@ -17,7 +17,6 @@ from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.cli import console
 from yarncli.cli.engines_view import warn_of
-from yarncli.cli.fetching import fetch
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.extras import require_extra
 
@@ -143,7 +142,7 @@ def write_copy(
     baking: Baking, out: Path, *, overwrite: bool, fsync: bool, verify: bool = False
 ) -> Baking:
     """Fetch the source where it is on the Hub, and write OUT; returns the bake of local files."""
-    baking = replace(baking, checkpoint=fetch(baking.checkpoint))
+    baking = replace(baking, checkpoint=baking.checkpoint.download(progress=console.ProgressBars()))
     with console.progress(library.work(baking, verify=verify), "Baking") as advance:
         library.write_copy(
             baking, out, overwrite=overwrite, fsync=fsync, verify=verify, progress=advance

@@ -106,7 +106,7 @@ def check_passkey(
     A key is hidden in filler text and asked for; each prompt has an exact number of tokens. The
     verdicts are those of greedy decoding.
     """
-    from yarncli.cli.check_passkey_print import ConsoleWatch, show
+    from yarncli.cli.check_passkey_print import ConsoleWatch, PasskeyBars, show
     from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
 
     if plot is not None:
@@ -143,7 +143,7 @@ def check_passkey(
         dump_prompts=dump_prompts,
         min_accuracy=min_accuracy,
     )
-    report = evaluate_passkey(model, asked, watch=ConsoleWatch())
+    report = evaluate_passkey(model, asked, progress=PasskeyBars(), watch=ConsoleWatch())
     show(report, plot=plot, json=json)
     report.require_accuracy()
 

@@ -6,19 +6,18 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from yarncli.checkpoint.source import Checkpoint
 from yarncli.cli import console
-from yarncli.cli.fetching import fetch
 from yarncli.evaluation.passkey import Grid
 from yarncli.evaluation.prompts import depths
 from yarncli.evaluation.report import Cell, LengthResult, PasskeyReport
 from yarncli.evaluation.session import PasskeyWatch
 from yarncli.evaluation.variants import Variant
+from yarncli.progress import Progress
 
 _EVERY = 0.1  # seconds between redraws
 _SIDE_BY_SIDE = 3  # settings that fit beside each other on 80 columns
@@ -26,10 +25,6 @@ _SIDE_BY_SIDE = 3  # settings that fit beside each other on 80 columns
 
 class ConsoleWatch(PasskeyWatch):
     """Shows an evaluation on the terminal while it runs."""
-
-    def fetch(self, checkpoint: Checkpoint, names: tuple[str, ...] | None) -> Checkpoint:
-        """With a progress bar."""
-        return fetch(checkpoint, names)
 
     def begin(self, grid: Grid, settings: Sequence[Variant], answered: int) -> None:
         """Say what it costs."""
@@ -39,19 +34,24 @@ class ConsoleWatch(PasskeyWatch):
             text += f", {count} settings"
         console.note(f"{text}; {answered:,} are answered." if answered else f"{text}.")
 
-    def prompts(self, grid: Grid) -> AbstractContextManager[Callable[[int], None]]:
-        """With a progress bar."""
-        return console.progress(grid.size, "Writing prompts", unit="prompts")
-
     def answers(
-        self, variant: Variant, grid: Grid, found: Sequence[Cell], *, alone: bool
-    ) -> LiveGrid:
-        """As a grid that fills."""
-        return LiveGrid("Asking" if alone else variant.name, grid, found)
+        self, title: str, grid: Grid, found: Sequence[Cell]
+    ) -> AbstractContextManager[Callable[[Cell], None] | None]:
+        """As a grid that fills, on a terminal."""
+        return LiveGrid(title, grid, found) if _is_terminal() else nullcontext()
+
+
+class PasskeyBars(console.ProgressBars):
+    """The progress of an evaluation, but for what the grid shows."""
+
+    def __call__(self, now: Progress) -> None:
+        """Take what the evaluation tells."""
+        if now.stage in ("Fetching", "Writing prompts") or not _is_terminal():
+            super().__call__(now)
 
 
 class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
-    """Lengths × depths on a terminal, one sign per position; elsewhere lines of progress.
+    """Lengths × depths on a terminal, one sign per position.
 
     `█` all keys found, `▒` some, `░` none, `·` not asked yet. The context's value takes each new
     cell.
@@ -65,24 +65,15 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
         self._started = time.monotonic()
         self._drawn = 0.0
         self._lines = 0
-        self._progress: AbstractContextManager[Callable[[int], None]] | None = None
 
     def __enter__(self) -> Callable[[Cell], None]:
         """Start drawing."""
-        if sys.stderr is not None and sys.stderr.isatty():
-            self._draw()
-            return self._add
-        left = self._grid.size - len(self._cells)
-        self._progress = console.progress(left, self._title, unit="prompts")
-        advance = self._progress.__enter__()
-        return lambda cell: advance(1)
+        self._draw()
+        return self._add
 
     def __exit__(self, *exception: Any) -> None:
         """Leave the last state on the screen."""
-        if self._progress is not None:
-            self._progress.__exit__(*exception)
-        else:
-            self._draw()
+        self._draw()
 
     def _add(self, cell: Cell) -> None:
         self._cells.append(cell)
@@ -112,6 +103,10 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
 
     def _tokens(self) -> int:
         return sum(cell.length for cell in self._cells)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def grid_lines(grid: Grid, cells: Sequence[Cell]) -> list[str]:

@@ -13,7 +13,6 @@ from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.cli import console
 from yarncli.cli.engines_view import warn_of
-from yarncli.cli.fetching import fetch
 from yarncli.conversion import conversion as library
 from yarncli.conversion.conversion import Conversion, Weights, files_to_carry
 from yarncli.engines.judgement import Judgement, judge
@@ -113,7 +112,8 @@ def _write(conversion: Conversion, run: Run) -> None:
         library.write_in_place(conversion)
         return
     wanted = files_to_carry(conversion.checkpoint, run.weights)
-    local = fetch(conversion.checkpoint, tuple(file.name for file in wanted))
+    names = tuple(file.name for file in wanted)
+    local = conversion.checkpoint.download(names, progress=console.ProgressBars())
     with console.progress(sum(file.size for file in wanted), "Copying") as advance:
         library.write_copy(
             replace(conversion, checkpoint=local),

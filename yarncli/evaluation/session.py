@@ -22,6 +22,7 @@ from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
 from yarncli.extras import require_extra
+from yarncli.progress import ProgressCallback, stage
 
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
 _DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
@@ -86,21 +87,13 @@ class PasskeyOptions(LoadSettings):
 class PasskeyWatch:
     """What an evaluation tells while it runs. This one tells nobody; override what you show."""
 
-    def fetch(self, checkpoint: Checkpoint, names: tuple[str, ...] | None) -> Checkpoint:
-        """Bring files of a checkpoint (None: all) to this machine."""
-        return checkpoint.download(names)
-
     def begin(self, grid: Grid, settings: Sequence[variants.Variant], answered: int) -> None:
         """The evaluation is about to ask `grid` of each setting; `answered` cells are there."""
 
-    def prompts(self, grid: Grid) -> AbstractContextManager[Callable[[int], None] | None]:
-        """Open while prompts are written; the value is called with 1 after each."""
-        return nullcontext()
-
     def answers(
-        self, variant: variants.Variant, grid: Grid, found: Sequence[Cell], *, alone: bool
+        self, title: str, grid: Grid, found: Sequence[Cell]
     ) -> AbstractContextManager[Callable[[Cell], None] | None]:
-        """Open while a variant is asked, with the cells known before; takes each new cell."""
+        """Open while a setting is asked, with the cells known before; takes each new cell."""
         return nullcontext()
 
 
@@ -108,7 +101,7 @@ def evaluate_passkey(
     model: str | Path | None,
     options: PasskeyOptions | None = None,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: ProgressCallback | None = None,
     watch: PasskeyWatch | None = None,
     **changes: Any,
 ) -> PasskeyReport:
@@ -117,8 +110,9 @@ def evaluate_passkey(
     Args:
         model: a checkpoint directory or a Hub id; None only with `base_url`.
         options: what to ask; `PasskeyOptions()` by default.
-        progress: called with 1 after every answer.
-        watch: is told what happens, in more detail.
+        progress: told how far the stages are: "Fetching" in bytes, "Writing prompts" and "Asking"
+            (the name of the setting, where there are several) in prompts.
+        watch: is told what it costs, and each answer.
         **changes: fields of `options` to replace.
 
     Raises:
@@ -137,10 +131,10 @@ def evaluate_passkey(
     _refuse_contradictions(source, options)
     subject: Subject
     if options.base_url is not None:
-        subject = _served(source, options, options.base_url, watch)
+        subject = _served(source, options, options.base_url, progress)
     else:
         assert source is not None  # or it was refused
-        subject = _local(source, options, watch)
+        subject = _local(source, options, progress)
     grid = _grid(options, subject.variants)
     recorded = _record(subject, grid)
     file = ResultFile(options.out, recorded, resume=options.resume) if options.out else None
@@ -148,7 +142,7 @@ def evaluate_passkey(
         answered = sum(len(cells) for cells in file.done.values()) if file else 0
         watch.begin(grid, subject.variants, answered)
         subject.require_fit(grid)
-        with watch.prompts(grid) as advance:
+        with stage(progress, "Writing prompts", grid.size, unit="prompts") as advance:
             prompts = grid.prompts(subject.builder(grid), advance)
         if options.dump_prompts:
             _dump_prompts(options.dump_prompts, prompts)
@@ -181,28 +175,28 @@ def _refuse_contradictions(model: str | None, options: PasskeyOptions) -> None:
         )
 
 
-def _local(model: str, options: PasskeyOptions, watch: PasskeyWatch) -> LocalSubject:
+def _local(model: str, options: PasskeyOptions, progress: ProgressCallback | None) -> LocalSubject:
     require_extra("check-passkey", "torch", "transformers")
-    checkpoint = _fetched(model, options, watch)
+    checkpoint = _fetched(model, options, progress)
     local_directory(checkpoint)
     control = options.control_model
     choice = variants.Choice(
         override=variants.parse_override(options.override) if options.override else None,
         methods=options.compare,
         control=options.control,
-        control_checkpoint=_fetched(control, options, watch) if control else None,
+        control_checkpoint=_fetched(control, options, progress) if control else None,
     )
     return LocalSubject(
         name=model,
         variants=variants.choose_variants(checkpoint, choice, max(options.lengths, default=0)),
-        codec=_codec(options.tokenizer or model, options, watch),
+        codec=_codec(options.tokenizer or model, options, progress),
         settings=options,
         decode=options.decode,
     )
 
 
 def _served(
-    model: str | None, options: PasskeyOptions, base_url: str, watch: PasskeyWatch
+    model: str | None, options: PasskeyOptions, base_url: str, progress: ProgressCallback | None
 ) -> ServedSubject:
     settings = ServerSettings(
         base_url=base_url,
@@ -216,7 +210,7 @@ def _served(
     codec = token = None
     if source is not None:
         require_extra("The tokenizer", "transformers")
-        codec = _codec(source, options, watch)
+        codec = _codec(source, options, progress)
         # A rendered template begins with the token that the server would add once more.
         token = codec.tokenizer.bos_token if codec.frame is not None else None
     elif options.chat:
@@ -231,7 +225,11 @@ def _served(
 
 
 def _fetched(
-    source: str, options: PasskeyOptions, watch: PasskeyWatch, *, weights: bool = True
+    source: str,
+    options: PasskeyOptions,
+    progress: ProgressCallback | None,
+    *,
+    weights: bool = True,
 ) -> Checkpoint:
     """The checkpoint with its files on this machine; without `weights`, only the small ones.
 
@@ -246,14 +244,14 @@ def _fetched(
             f"hf://{checkpoint.repo_id}@{checkpoint.commit}"
         )
     names = None if weights else tuple(f.name for f in checkpoint.files if not f.is_weights)
-    return watch.fetch(checkpoint, names)
+    return checkpoint.download(names, progress=progress)
 
 
-def _codec(source: str, options: PasskeyOptions, watch: PasskeyWatch) -> TextCodec:
+def _codec(source: str, options: PasskeyOptions, progress: ProgressCallback | None) -> TextCodec:
     """The tokenizer of a source; a directory that has only a tokenizer needs no config.json."""
     directory = Path(source)
     if not directory.is_dir():
-        directory = local_directory(_fetched(source, options, watch, weights=False))
+        directory = local_directory(_fetched(source, options, progress, weights=False))
     return make_codec(directory, options.chat, trust_remote_code=options.trust_remote_code)
 
 
@@ -301,23 +299,26 @@ def _ask_all(
     prompts: Sequence[PasskeyPrompt],
     file: ResultFile | None,
     watch: PasskeyWatch,
-    progress: Callable[[int], None] | None,
+    progress: ProgressCallback | None,
 ) -> dict[str, list[Cell]]:
     """Ask every variant what it has not been asked yet; all cells, by length, depth and trial."""
     cells: dict[str, list[Cell]] = {}
-    alone = len(subject.variants) == 1
     for variant in subject.variants:
         found = list(file.done.get(variant.name, ())) if file else []
         done = {cell.place for cell in found}
-        with watch.answers(variant, grid, found, alone=alone) as show:
+        title = variant.name if len(subject.variants) > 1 else "Asking"
+        left = grid.size - len(found)
+        with (
+            watch.answers(title, grid, found) as show,
+            stage(progress, title, left, unit="prompts") as advance,
+        ):
             for cell in subject.ask(variant, [p for p in prompts if p.place not in done]):
                 if file:
                     file.add(variant.name, cell)
                 found.append(cell)
                 if show:
                     show(cell)
-                if progress:
-                    progress(1)
+                advance(1)
         cells[variant.name] = sorted(found, key=lambda cell: cell.place)
     return cells
 
