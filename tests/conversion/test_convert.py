@@ -109,6 +109,43 @@ def test_an_ntk_conversion_is_known_by_its_record_alone(demo, tmp_path):
     result = run(tmp_path / "out", tmp_path / "more", "--method", "ntk", "--factor", 4)
     assert result.exit_code == 3
     assert "--undo" in result.stderr
+    preview = CliRunner().invoke(
+        app, ["inspect", str(tmp_path / "out"), "--method", "ntk", "--factor", "4"]
+    )
+    assert (preview.exit_code, "--undo" in preview.stderr) == (3, True)
+    assert run(tmp_path / "out", "--undo").exit_code == 0
+    assert run(tmp_path / "out", tmp_path / "more", "--method", "ntk", "--factor", 4).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "ntk"),
+        ("--method", "yarn"),
+        ("--method", "yarn", "--replace-scaling", "--original-length", 256),
+        ("--rescale",),
+    ],
+)
+def test_an_ntk_conversion_is_remembered_after_a_bake(demo, tmp_path, options):
+    converted, baked = tmp_path / "converted", tmp_path / "baked"
+    assert run(demo, converted, "--method", "ntk", "--factor", 2).exit_code == 0
+    words = ["bake", str(converted), str(baked), "--attention-factor", "1.1"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    result = run(baked, tmp_path / "more", "--factor", 4, *options)
+    assert (result.exit_code, "Convert the original checkpoint" in result.stderr) == (3, True)
+    assert not (tmp_path / "more").exists()
+
+
+def test_factors_are_given_as_numbers_too(demo, tmp_path):
+    arguments = (demo, tmp_path / "out", "--method", "longrope", "--factor", 4)
+    short, long = ",".join(["1"] * 16), ",".join(f"{1 + i / 4}" for i in range(15)) + ",5e0"
+    result = run(*arguments, "--short-factor", short, "--long-factor", long)
+    assert result.exit_code == 0
+    block = json.loads((tmp_path / "out/config.json").read_text())["rope_scaling"]
+    assert block["short_factor"] == [1.0] * 16
+    assert block["long_factor"] == [1 + i / 4 for i in range(15)] + [5.0]
+    missing = run(*arguments, "--short-factor", short, "--long-factor", "1,2,x")
+    assert (missing.exit_code, "1,2,x cannot be read" in missing.stderr) == (2, True)
 
 
 def test_longrope_takes_its_factors_from_files(demo, tmp_path):

@@ -153,6 +153,15 @@ def test_every_method_of_convert_on_llama(method, wrong):
     assert {v.engine.id: v.status for v in views if v.status != "exact"} == wrong
 
 
+def test_the_window_meant_is_that_of_the_record():
+    plan, config = planned("ntk")
+    (found,) = judge(
+        {**config, "max_position_embeddings": 8192}, converted(plan), engines=["vllm"]
+    ).verdicts
+    assert (found.status, found.length) == ("differs", 32768)
+    assert found.summary() == "serves 8,192 tokens instead of 32,768"
+
+
 def test_rope_parameters_only_is_lost_by_older_readers():
     plan, config = planned("yarn", spelling="v5")
     config = {k: v for k, v in config.items() if k != "rope_theta"}

@@ -70,12 +70,9 @@ def prepare_adapter(directory: Path, baking: Baking) -> AdapterBaking:
     edits: list[TensorEdit] = []
     for info in header.tensors.values():
         edits += _edits_of(info, base, by_name)
-    step = replace(
-        baking.history.steps[-1],
-        source=directory.resolve().name,
-        replaced=(),
-        baked=replace(baking.baked, adapter=True),
-    )
+    done = baking.history.steps[-1]
+    baked = done.baked and replace(done.baked, adapter=True)
+    step = replace(done, source=directory.resolve().name, replaced=(), baked=baked)
     files = tuple(sorted(list_files(directory.resolve()), key=lambda file: file.name))
     return AdapterBaking(
         directory=directory,

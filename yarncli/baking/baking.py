@@ -65,7 +65,6 @@ class Baking:
     edits: tuple[TensorEdit, ...]
     config: tuple[JsonText, JsonText]
     unbaked: JsonText
-    baked: Baked
     history: History
     notes: tuple[str, ...]
     others: Mapping[str, bytes] = field(default_factory=dict)
@@ -171,7 +170,6 @@ def prepare(
         edits=edits,
         config=(original, written),
         unbaked=current,
-        baked=baked,
         history=history.then(step),
         notes=tuple(_notes(checkpoint, rope, wanted, temperatures)),
         others=others or {},

@@ -19,18 +19,10 @@ def judged(checkpoint: Checkpoint, engines: Iterable[str], *, assume_like: str |
         UsageError: an unknown engine id.
         CheckpointError: the config cannot be read at all.
     """
-    return judge(
-        checkpoint.config().value,
-        read_history(checkpoint),
-        engines=engines,
-        source=_launchable(checkpoint),
-        assume_like=assume_like,
-    )
-
-
-def _launchable(checkpoint: Checkpoint) -> str:
-    """What an engine can be started with: the Hub id, or the directory as the user named it."""
-    return checkpoint.repo_id if checkpoint.is_remote and checkpoint.repo_id else checkpoint.name
+    config, history = checkpoint.config().value, read_history(checkpoint)
+    # An engine is started with the Hub id, or with the directory as the user named it.
+    source = (checkpoint.is_remote and checkpoint.repo_id) or checkpoint.name
+    return judge(config, history, engines=engines, source=source, assume_like=assume_like)
 
 
 def to_json(checkpoint: Checkpoint, found: Judgement) -> dict[str, Any]:

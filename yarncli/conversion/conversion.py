@@ -39,9 +39,13 @@ class Conversion:
     rope: RopeConfig
     plan: RopePlan
     files: Mapping[str, tuple[JsonText, JsonText]]
-    changes: tuple[FieldChange, ...]
     history: History
     assume_like: str | None = None
+
+    @property
+    def changes(self) -> tuple[FieldChange, ...]:
+        """Every value that will be replaced, in the order of the files."""
+        return self.history.steps[-1].replaced
 
     @property
     def config(self) -> JsonText:
@@ -107,7 +111,6 @@ def prepare(
         raised = raise_generation_length(generation, windows, plan.length)
         files["generation_config.json"] = (generation, raised)
     files = {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
-    changes = [change for name, pair in files.items() for change in changed_fields(name, *pair)]
     given = {
         **given_options(target),
         **target.options,
@@ -120,7 +123,7 @@ def prepare(
         command="convert",
         source=describe_source(checkpoint),
         plan=plan,
-        replaced=tuple(changes),
+        replaced=tuple(c for name, pair in files.items() for c in changed_fields(name, *pair)),
         config_only=config_only,
         options={name: value for name, value in given.items() if value is not None},
     )
@@ -129,7 +132,6 @@ def prepare(
         rope=rope,
         plan=plan,
         files=files,
-        changes=tuple(changes),
         history=history.then(step),
         assume_like=assume_like,
     )

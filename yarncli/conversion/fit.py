@@ -57,13 +57,8 @@ def fit(
     for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
         try:
             written = write_config(config, rope, way, chosen).value
-            found = judge(
-                written,
-                history.then(Step("convert", "", plan=way)),
-                engines=engines,
-                assume_like=assume_like,
-                launch=False,
-            )
+            steps = history.then(Step("convert", "", plan=way))
+            found = judge(written, steps, engines=engines, assume_like=assume_like, launch=False)
         except CheckpointError:
             continue
         wrong = found.misreadings()
