@@ -107,7 +107,7 @@ def test_undo_puts_the_published_maximum_back(checkpoint, method):
     before = (place / "config.json").read_bytes()
     shown = run("convert", place, "--in-place", "--method", method, "--factor", 4)
     assert "goes from 40,960 to 32,768, the original window" in shown.stderr
-    assert lengths(place)[0] == 32768
+    assert lengths(place)[:2] == (32768, 32768)
     run("convert", place, "--undo")
     assert (place / "config.json").read_bytes() == before
     assert lengths(place) == (40960,) * 4
@@ -144,6 +144,19 @@ def test_a_length_that_was_chosen_is_not_lowered(checkpoint, tmp_path):
     out = convert(checkpoint(config), tmp_path / "out", "--method", "linear", "--factor", 4)
     written = json.loads((out / "config.json").read_text())
     assert (written["seq_length"], written["max_sequence_length"]) == (65536, 32768)
+
+
+def test_a_maximum_that_is_not_the_planned_one_is_noticed(checkpoint):
+    from yarncli.checkpoint.source import open_checkpoint
+    from yarncli.conversion.conversion import prepare, verify
+    from yarncli.errors import ConfigError
+    from yarncli.planning.plan import Target
+
+    found = prepare(open_checkpoint(str(checkpoint(CONFIG))), Target("linear", factor=4.0))
+    verify(found.config, found.rope, found.plan)
+    wrong = found.config.edited({("max_position_embeddings",): 40960})
+    with pytest.raises(ConfigError, match="not as planned"):
+        verify(wrong, found.rope, found.plan)
 
 
 def test_the_figure_draws_the_window_of_its_title(checkpoint, tmp_path):
