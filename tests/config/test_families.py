@@ -1,5 +1,6 @@
 """Every default of `FAMILIES` against the config classes of transformers."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,21 @@ def test_a_type_of_the_list_is_refused_for_having_no_rope() -> None:
         read_rope({"model_type": "bert"})
     document = json.loads(refused_types.NO_ROPE_FILE.read_text(encoding="utf-8"))
     assert document["transformers"].startswith("5.")
+
+
+@pytest.mark.parametrize("model_type", [n for n in TEXT if FAMILIES[n].is_mla])
+def test_the_softmax_scale_follows_mscale_where_the_model_code_says_so(
+    architectures: ModuleType, model_type: str
+) -> None:
+    config_type = architectures.config_class(model_type)
+    file = Path(inspect.getfile(config_type))
+    code = file.with_name(file.name.replace("configuration_", "modeling_")).read_text("utf-8")
+    used = code.count("yarn_apply_mscale(") > 1  # its definition is one
+    assert used == FAMILIES[model_type].scales_softmax
+
+
+def test_the_number_of_key_value_heads_of_dbrx() -> None:
+    """As in databricks/dbrx-instruct."""
+    attention = {"kv_n_heads": 8, "rope_theta": 500000}
+    rope = read_rope({"model_type": "dbrx", "rope_theta": 500000, "attn_config": attention})
+    assert rope.num_key_value_heads == 8
