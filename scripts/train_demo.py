@@ -22,10 +22,8 @@ from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from yarncli.checkpoint.source import open_checkpoint
-from yarncli.conversion.conversion import prepare, write_copy
+from yarncli.conversion.convert import convert
 from yarncli.evaluation.prompts import PromptBuilder, Wording
-from yarncli.planning.plan import Target
 
 WINDOW = 256
 FACTOR = 8.0
@@ -329,7 +327,7 @@ def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
     """Convert with YaRN ×8 and fine-tune on texts of 4 windows; it is then tested at 8 windows."""
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     rows = Rows(tokenizer, random.Random(f"tuned/{seed}"))
-    write_copy(prepare(open_checkpoint(str(base)), Target("yarn", factor=FACTOR)), out)
+    convert(base, out, method="yarn", factor=FACTOR)
     model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
     batches = iter(lambda: rows.batch(4, WINDOW * 4), None)
     train(model, batches, steps, (0.004, 6e-4), (1, 0.0, 0.0))

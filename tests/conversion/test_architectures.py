@@ -5,12 +5,10 @@ import json
 import pytest
 
 from support import architectures
-from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import read_rope
-from yarncli.conversion.conversion import prepare, write_copy
+from yarncli.conversion.convert import convert
 from yarncli.errors import UnsupportedArchitectureError
-from yarncli.planning.plan import Target
 from yarncli.rope.methods import METHODS
 
 FAST = [
@@ -90,18 +88,21 @@ def test_transformers_computes_what_was_planned(model_type, tmp_path):
         rope = read_rope(json.loads((source / "config.json").read_text()))
         for method in METHODS:
             scaled = any(s.parameters.rope_type != "default" for s in rope.scopes.values())
-            target = Target(
-                method, factor=4.0, replace_scaling=scaled, options=options_for(method, rope)
-            )
+            out = tmp_path / f"{spelling}-{method}"
             try:
-                conversion = prepare(
-                    open_checkpoint(str(source)), target, original_length=64 if scaled else None
+                conversion = convert(
+                    source,
+                    out,
+                    method=method,
+                    factor=4.0,
+                    replace_scaling=scaled,
+                    original_length=64 if scaled else None,
+                    weights="symlink",
+                    **options_for(method, rope),
                 )
             except UnsupportedArchitectureError:
                 refused += 1
                 continue
-            out = tmp_path / f"{spelling}-{method}"
-            write_copy(conversion, out, weights="symlink")
             check(out, conversion)
             done += 1
     assert done + refused >= len(METHODS)

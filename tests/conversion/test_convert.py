@@ -10,10 +10,9 @@ import pytest
 from support.checkpoints import snapshot
 from support.kills import kill_at_every_call
 from support.program import invoke
-from yarncli.checkpoint.source import open_checkpoint
-from yarncli.conversion.conversion import prepare, verify, write_copy
+from yarncli.conversion.conversion import verify
+from yarncli.conversion.convert import convert as convert_checkpoint
 from yarncli.errors import ConfigError
-from yarncli.planning.plan import Target
 
 run = partial(invoke, "convert")
 
@@ -109,9 +108,7 @@ def test_an_ntk_conversion_is_known_by_its_record_alone(demo, tmp_path):
     result = run(tmp_path / "out", tmp_path / "more", "--method", "ntk", "--factor", 4)
     assert result.exit_code == 3
     assert "--undo" in result.stderr
-    preview = CliRunner().invoke(
-        app, ["inspect", str(tmp_path / "out"), "--method", "ntk", "--factor", "4"]
-    )
+    preview = invoke("inspect", tmp_path / "out", "--method", "ntk", "--factor", "4")
     assert (preview.exit_code, "--undo" in preview.stderr) == (3, True)
     assert run(tmp_path / "out", "--undo").exit_code == 0
     assert run(tmp_path / "out", tmp_path / "more", "--method", "ntk", "--factor", 4).exit_code == 0
@@ -129,8 +126,7 @@ def test_an_ntk_conversion_is_known_by_its_record_alone(demo, tmp_path):
 def test_an_ntk_conversion_is_remembered_after_a_bake(demo, tmp_path, options):
     converted, baked = tmp_path / "converted", tmp_path / "baked"
     assert run(demo, converted, "--method", "ntk", "--factor", 2).exit_code == 0
-    words = ["bake", str(converted), str(baked), "--attention-factor", "1.1"]
-    assert CliRunner().invoke(app, words).exit_code == 0
+    invoke("bake", converted, baked, "--attention-factor", "1.1", code=0)
     result = run(baked, tmp_path / "more", "--factor", 4, *options)
     assert (result.exit_code, "Convert the original checkpoint" in result.stderr) == (3, True)
     assert not (tmp_path / "more").exists()
@@ -227,8 +223,7 @@ def test_a_killed_conversion_leaves_out_absent_or_whole(demo, tmp_path):
         directory.mkdir()
 
     def convert(directory):
-        conversion = prepare(open_checkpoint(str(demo)), Target(factor=8.0))
-        write_copy(conversion, directory / "out")
+        convert_checkpoint(demo, directory / "out", factor=8.0)
 
     def check(directory, where):
         assert snapshot(demo) == source
@@ -244,7 +239,7 @@ def test_a_killed_conversion_leaves_out_absent_or_whole(demo, tmp_path):
 
 
 def test_verification_sees_a_config_that_says_something_else(demo):
-    conversion = prepare(open_checkpoint(str(demo)), Target(factor=8.0))
+    conversion = convert_checkpoint(demo, factor=8.0, dry_run=True)
     written = conversion.files["config.json"][1]
     wrong = written.edited({("rope_scaling", "factor"): 4.0, ("rope_parameters", "factor"): 4.0})
     with pytest.raises(ConfigError, match="reads back"):

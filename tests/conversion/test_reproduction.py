@@ -15,8 +15,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from yarncli.cli import bake_run, convert_run
+from yarncli.cli import bake_run, convert_print
 from yarncli.cli.app import app
+from yarncli.conversion import convert as convert_module
 from yarncli.demo import write_demo
 from yarncli.engines.judgement import Judgement
 from yarncli.errors import YarncliError
@@ -118,17 +119,13 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def conversions(sources: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What every `convert` decides from here on; nothing is written, no engine is judged."""
     found: list[Any] = []
-    monkeypatch.setattr(convert_run, "convert", lambda made, run, *, json: found.append(made))
+    monkeypatch.setattr(convert_module, "write_copy", lambda *given, **named: None)
+    monkeypatch.setattr(convert_print, "print_conversion", lambda made, **how: found.append(made))
     return found
 
 
 def run(words: list[str]) -> None:
     command(words[0]).main(words[1:], standalone_mode=False)
-
-
-def written(conversion: Any) -> dict[str, bytes]:
-    files = {name: after.text.encode() for name, (_, after) in conversion.files.items()}
-    return {**files, "yarncli.json": conversion.history.to_bytes()}
 
 
 # What each method takes besides the options that all take.
@@ -170,7 +167,7 @@ def test_a_conversion_is_reproduced(conversions: list[Any], method: str) -> None
         (again,) = printed(first.history)
         assert again[:3] == ["convert", words[1], "again"]
         run(again)
-        assert written(conversions.pop()) == written(first), words
+        assert conversions.pop().written_files == first.written_files, words
         made.update(names)
     assert made.keys() == {*OPTIONS[method].split(), *COMMON.split()}
 

@@ -147,12 +147,11 @@ def test_a_length_that_was_chosen_is_not_lowered(checkpoint, tmp_path):
 
 
 def test_a_maximum_that_is_not_the_planned_one_is_noticed(checkpoint):
-    from yarncli.checkpoint.source import open_checkpoint
-    from yarncli.conversion.conversion import prepare, verify
+    from yarncli.conversion.conversion import verify
+    from yarncli.conversion.convert import convert
     from yarncli.errors import ConfigError
-    from yarncli.planning.plan import Target
 
-    found = prepare(open_checkpoint(str(checkpoint(CONFIG))), Target("linear", factor=4.0))
+    found = convert(checkpoint(CONFIG), method="linear", factor=4.0, dry_run=True)
     verify(found.config, found.rope, found.plan)
     wrong = found.config.edited({("max_position_embeddings",): 40960})
     with pytest.raises(ConfigError, match="not as planned"):

@@ -9,12 +9,10 @@ import pytest
 from safetensors import safe_open
 
 from support.checkpoints import DEMO, TUNED
-from yarncli.checkpoint.source import open_checkpoint
-from yarncli.conversion.conversion import prepare
+from yarncli.conversion.convert import convert
 from yarncli.demo import write_demo
 from yarncli.errors import UsageError
 from yarncli.evaluation.session import evaluate_passkey
-from yarncli.planning.plan import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_demo.py"
@@ -65,7 +63,7 @@ def test_base_is_a_plain_config_that_every_engine_reads():
 
 
 def test_tuned_is_what_convert_writes():
-    conversion = prepare(open_checkpoint(str(DEMO)), Target("yarn", factor=8.0))
+    conversion = convert(DEMO, method="yarn", factor=8.0, dry_run=True)
     written = {name: after.text for name, (_, after) in conversion.files.items()}
     assert written == {name: (TUNED / name).read_text() for name in written}
     assert {"config.json", "tokenizer_config.json"} <= set(written)

@@ -5,10 +5,9 @@ import json
 import pytest
 
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.conversion.conversion import prepare, write_copy
+from yarncli.conversion.convert import convert
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation import variants
-from yarncli.planning.plan import Target
 
 
 @pytest.fixture
@@ -17,7 +16,7 @@ def source(demo):
 
 
 def converted(source, out, **target):
-    write_copy(prepare(source, Target(**target)), out)
+    convert(source, out, **target)
     return open_checkpoint(str(out))
 
 
@@ -29,7 +28,7 @@ def test_an_override_is_the_config_that_convert_writes(source, tmp_path, method)
     override = variants.parse_override(text)
     variant = variants.overridden(source.config(), override, "x")
     written = converted(
-        source, tmp_path / "out", method=method, factor=4.0, options=override.target.options
+        source, tmp_path / "out", method=method, factor=4.0, **override.target.options
     )
     assert variant.config == written.config().value
     assert (variant.window, variant.original) == (1024, 256)

@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.conversion.conversion import prepare
+from yarncli.conversion.convert import plan
 from yarncli.errors import YarncliError
 from yarncli.inspection.description import describe
 from yarncli.inspection.description import to_json as description_to_json
-from yarncli.planning.plan import Target
 from yarncli.rope.methods import METHODS
 from yarncli.rules.check import check
 
@@ -103,8 +102,8 @@ def survive(place: Path, method: str) -> None:
     """Run everything on a directory; only foreseen errors may come out."""
     for action in (
         lambda: json.dumps(description_to_json(describe(open_checkpoint(str(place))))),
-        lambda: prepare(open_checkpoint(str(place)), Target(method, factor=4.0)),
-        lambda: prepare(open_checkpoint(str(place)), Target(method, length=131072, rescale=True)),
+        lambda: plan(place, method=method, factor=4.0),
+        lambda: plan(place, method=method, length=131072, rescale=True),
     ):
         refusal = ""
         try:

@@ -85,43 +85,26 @@ def convert(
     The target is one number, --length or --factor; everything else follows from it. OUT appears
     whole or not at all, and what was written is read back and held against the plan.
     """
-    from yarncli.checkpoint.source import open_checkpoint
-    from yarncli.cli import convert_run
-    from yarncli.conversion.conversion import prepare
-    from yarncli.planning.plan import Target
+    from yarncli.cli import console, convert_print
+    from yarncli.conversion.convert import convert as write
+    from yarncli.conversion.options import ConvertOptions
 
-    checkpoint = open_checkpoint(source)
     if undo:
-        convert_run.undo(checkpoint, json=json)
-        return
-    run = convert_run.Run(
-        out, "none" if config_only else weights, bake, in_place, dry_run, overwrite, fsync
-    )
-    engines = [name for name in (for_ or "").split(",") if name]
-    method_options = {
-        "beta_fast": beta_fast,
-        "beta_slow": beta_slow,
-        "attention_factor": attention_factor,
-        "truncate": truncate,
-        "rope_theta": rope_theta,
-        "low_freq_factor": low_freq_factor,
-        "high_freq_factor": high_freq_factor,
-        "short_factor": convert_run.read_factors(short_factor),
-        "long_factor": convert_run.read_factors(long_factor),
-    }
-    conversion = prepare(
-        checkpoint,
-        Target(method, length, factor, rescale, replace_scaling, method_options),
-        original_length=original_length,
-        assume_like=assume_like,
-        spelling=spelling,
-        engines=engines,
-        config_only=config_only,
-    )
-    convert_run.check_out(conversion, run)
-    if bake:
-        from yarncli.cli import convert_bake
+        from yarncli.conversion.undo import undo as take_back
 
-        convert_bake.convert(conversion, run, engines=engines, json=json)
-    else:
-        convert_run.convert(conversion, run, json=json)
+        convert_print.print_undone(take_back(source), json=json)
+        return
+    chosen = ConvertOptions(
+        method=method, length=length, factor=factor, original_length=original_length,
+        beta_fast=beta_fast, beta_slow=beta_slow, attention_factor=attention_factor,
+        truncate=truncate, rope_theta=rope_theta, low_freq_factor=low_freq_factor,
+        high_freq_factor=high_freq_factor, short_factor=options.read_factors(short_factor),
+        long_factor=options.read_factors(long_factor), rescale=rescale,
+        replace_scaling=replace_scaling, assume_like=assume_like, spelling=spelling,
+        engines=tuple(name for name in (for_ or "").split(",") if name), bake=bake,
+        weights=weights, config_only=config_only, in_place=in_place, dry_run=dry_run,
+        overwrite=overwrite, fsync=fsync,
+    )  # fmt: skip
+    convert_print.print_conversion(
+        write(source, out, chosen, progress=console.ProgressBars()), json=json
+    )

@@ -8,11 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from yarncli.errors import UsageError
 from yarncli.rope.methods import METHODS
 
 Spelling = Literal["both", "legacy", "v5"]
 
 _LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*", re.ASCII)
 _MULTIPLIER = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
@@ -39,6 +42,28 @@ def parse_method(name: str) -> str:
     if name not in METHODS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, METHODS))}.")
     return name
+
+
+def read_factors(given: str | None) -> list[float] | None:
+    """The numbers of `--short-factor` or `--long-factor`: `1.0,1.05`, or a file with a JSON list.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no list of numbers.
+    """
+    if given is None:
+        return None
+    if _NUMBERS.fullmatch(given):
+        return [float(number) for number in given.split(",")]
+    import json
+
+    path = Path(given)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(found, list) or not all(type(item) in (int, float) for item in found):
+        raise UsageError(f"{path} must hold one JSON list of numbers.")
+    return [float(item) for item in found]
 
 
 _METHOD: Any = {"parser": parse_method, "metavar": f"<{'|'.join(METHODS)}>"}

@@ -1,0 +1,48 @@
+"""What `convert` prints: the plan, what changed, what to know, and the next command."""
+
+from __future__ import annotations
+
+from yarncli.cli import console
+from yarncli.cli.engines_view import warn_of
+from yarncli.conversion.conversion import Conversion
+from yarncli.conversion.undo import Undone
+
+
+def print_conversion(conversion: Conversion, *, json: bool) -> None:
+    """Print the plan in a line, the changed fields (of a dry run the diff), and the notes."""
+    if json:
+        console.print_json(conversion.to_json())
+        return
+    plan = conversion.plan
+    console.print_text(
+        f"{plan.method}: {plan.original_length:,} → {plan.length:,} tokens, factor "
+        f"{plan.factor:g} (original from {plan.original_source})"
+    )
+    if conversion.written:
+        for change in conversion.changes:
+            console.print_text(f"  {change.describe()}")
+    else:
+        console.print_text(conversion.diff())
+    if conversion.baking:
+        from yarncli.cli.bake_print import print_edits
+
+        print_edits(conversion.baking)
+    for text in conversion.plan.notes:
+        console.note(text)
+    if conversion.baking:
+        from yarncli.cli.bake_print import print_notes
+
+        print_notes(conversion.baking)
+    else:
+        warn_of(conversion.judgement)
+    if conversion.written:
+        console.note(f"Next: yarncli engines {conversion.output or conversion.checkpoint.name}")
+
+
+def print_undone(undone: Undone, *, json: bool) -> None:
+    """Say what was restored."""
+    if json:
+        console.print_json(undone.to_json())
+        return
+    for change in undone.changes:
+        console.print_text(f"  {change.describe()}")

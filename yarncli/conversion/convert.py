@@ -1,0 +1,89 @@
+"""The whole of `yarncli convert`: a context extension decided, written, and reported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from yarncli.checkpoint.output import check_destination
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.conversion.conversion import Conversion, decide
+from yarncli.conversion.options import ConvertOptions
+from yarncli.conversion.writing import files_to_carry, write_copy, write_in_place
+from yarncli.planning.rope_plan import RopePlan
+from yarncli.progress import ProgressCallback
+
+_DEFAULTS = ConvertOptions()
+
+
+def plan(
+    source: str | Path | Checkpoint, options: ConvertOptions = _DEFAULTS, **changes: Any
+) -> RopePlan:
+    """Every number of a context extension, decided from config files alone; nothing is written.
+
+    Args:
+        source: a checkpoint directory, a config.json or a Hub id.
+        options: what is asked for.
+        changes: fields of `options` to set otherwise, by name.
+
+    Raises:
+        UsageError: contradictory options.
+        CheckpointError: the config is damaged, or the model cannot take what is asked.
+
+    Example:
+        >>> plan("./model", factor=4).length  # doctest: +SKIP
+        131072
+    """
+    return decide(open_checkpoint(source), replace(options, **changes)).plan
+
+
+def convert(
+    source: str | Path | Checkpoint,
+    out: str | Path | None = None,
+    options: ConvertOptions = _DEFAULTS,
+    *,
+    progress: ProgressCallback | None = None,
+    **changes: Any,
+) -> Conversion:
+    """Write a context extension into a copy of a checkpoint, or in place.
+
+    The output appears whole or not at all, and what was written is read back and held against the
+    plan.
+
+    Args:
+        source: a checkpoint directory, a config.json or a Hub id.
+        out: the directory to write; None in place, or in a dry run.
+        options: what is asked for.
+        progress: told how far the stages "Fetching" and "Copying" (or "Baking") are, in bytes.
+        changes: fields of `options` to set otherwise, by name.
+
+    Raises:
+        UsageError: contradictory options, or the output is refused.
+        CheckpointError: the source is damaged, or the model cannot take what is asked.
+        HubError: a file cannot be fetched.
+        OutputError: something cannot be written.
+
+    Example:
+        >>> convert("./model", "./model-128k", length=131072).plan.factor  # doctest: +SKIP
+        4.0
+    """
+    options, out = replace(options, **changes), Path(out) if out else None
+    options.require_consistent(out)
+    conversion = replace(decide(open_checkpoint(source), options), output=out)
+    if out and not options.dry_run:  # before anything large is fetched
+        origin = conversion.checkpoint.directory
+        check_destination(out, source=origin, overwrite=options.overwrite)
+    if options.bake:
+        from yarncli.conversion.baked import bake_too  # numpy comes with it
+
+        return bake_too(conversion, progress=progress)
+    if options.dry_run:
+        return conversion
+    if out is None:
+        write_in_place(conversion)
+    else:
+        names = tuple(f.name for f in files_to_carry(conversion.checkpoint, options))
+        local = conversion.checkpoint.download(names, progress=progress)
+        write_copy(replace(conversion, checkpoint=local), out, progress=progress)
+    return replace(conversion, written=True)

@@ -1,0 +1,66 @@
+"""`convert --undo`: the last conversion of a directory taken back, as `yarncli.json` records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yarncli.checkpoint import output
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.errors import CheckpointError
+from yarncli.history import FILE_NAME, History, read_history
+from yarncli.jsontext.changes import FieldChange, changed_fields
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A conversion taken back."""
+
+    changes: tuple[FieldChange, ...]
+    """What changed, as it was put back."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `convert --undo --json`."""
+        changes = [change.to_json() for change in self.changes]
+        return {"schema_version": SCHEMA_VERSION, "changes": changes}
+
+
+def undo(source: str | Path | Checkpoint) -> Undone:
+    """Take back the last conversion of a directory, field by field, as `yarncli.json` records it.
+
+    What the files held before is kept as `*.orig`.
+
+    Raises:
+        CheckpointError: nothing is recorded, or the last step was a bake.
+        OutputError: something cannot be written.
+    """
+    checkpoint = open_checkpoint(source)
+    directory = checkpoint.directory
+    history = read_history(checkpoint)
+    if directory is None or not history.steps:
+        raise CheckpointError(
+            f"{checkpoint.name} has no {FILE_NAME}, so there is nothing to undo. If it was changed "
+            "in place, config.json.orig holds the original."
+        )
+    step = history.steps[-1]
+    if step.command != "convert":
+        raise CheckpointError(
+            f"The last step was {step.command}, which changed weights and cannot be taken back "
+            "from here. Use the checkpoint it was made from."
+        )
+    restored = {
+        name: (text, step.restored(name, text))
+        for name in dict.fromkeys(change.file for change in step.replaced)
+        if (text := checkpoint.optional_json(name)) is not None
+    }
+    for name, (_, text) in sorted(restored.items()):
+        output.replace_keeping_original(directory / name, text.text.encode())
+    earlier = History(history.steps[:-1])
+    if earlier.steps:
+        output.atomic_write(directory / FILE_NAME, earlier.to_bytes())
+    else:
+        (directory / FILE_NAME).unlink()
+    return Undone(tuple(c for name, pair in restored.items() for c in changed_fields(name, *pair)))
