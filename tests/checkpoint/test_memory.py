@@ -6,12 +6,17 @@ import os
 import pytest
 from yarncli.config.families.text_rows import TEXT_ROWS
 
+from support import architectures
 from yarncli.checkpoint.memory import CachePart, available_memory, kv_cache_bytes, kv_cache_parts
 from yarncli.config.reading import read_rope
 
-SHORT, LONG, WINDOW = 12, 40, 16  # tokens: below and above the window of tests/architectures.py
+SHORT, LONG, WINDOW = (
+    12,
+    40,
+    16,
+)  # tokens: below and above the window of the tiny configs
 
-# What the tiny configs of tests/architectures.py leave out, or have as no published model has it.
+# What the tiny configs leave out, or have as no published model has it.
 CHANGES = {
     "deepseek_v4": {"num_key_value_heads": 1},
     "falcon": {"new_decoder_architecture": False, "multi_query": True},
@@ -78,7 +83,7 @@ def allocated(model, inputs):
         for name in sorted({*TEXT_ROWS, *CHANGES} - NO_CACHE)
     ],
 )
-def test_a_cache_is_as_large_as_transformers_allocates_it(name, architectures):
+def test_a_cache_is_as_large_as_transformers_allocates_it(name):
     """Float32. A windowed layer keeps one token fewer than its window between two calls."""
     model_type = name.split()[0]
     fields = architectures.tiny_fields(model_type, **CHANGES.get(name, {}))

@@ -155,7 +155,7 @@ def test_a_type_of_the_list_is_refused_for_having_no_rope() -> None:
 
 @pytest.mark.parametrize("model_type", [n for n in TEXT if FAMILIES[n].is_mla])
 def test_the_softmax_scale_follows_mscale_where_the_model_code_says_so(
-    architectures: ModuleType, model_type: str
+    model_type: str,
 ) -> None:
     config_type = architectures.config_class(model_type)
     file = Path(inspect.getfile(config_type))

@@ -109,9 +109,7 @@ def test_an_ntk_conversion_is_known_by_its_record_alone(demo, tmp_path):
     result = run(tmp_path / "out", tmp_path / "more", "--method", "ntk", "--factor", 4)
     assert result.exit_code == 3
     assert "--undo" in result.stderr
-    preview = CliRunner().invoke(
-        app, ["inspect", str(tmp_path / "out"), "--method", "ntk", "--factor", "4"]
-    )
+    preview = invoke("inspect", tmp_path / "out", "--method", "ntk", "--factor", "4")
     assert (preview.exit_code, "--undo" in preview.stderr) == (3, True)
     assert run(tmp_path / "out", "--undo").exit_code == 0
     assert run(tmp_path / "out", tmp_path / "more", "--method", "ntk", "--factor", 4).exit_code == 0
@@ -129,8 +127,7 @@ def test_an_ntk_conversion_is_known_by_its_record_alone(demo, tmp_path):
 def test_an_ntk_conversion_is_remembered_after_a_bake(demo, tmp_path, options):
     converted, baked = tmp_path / "converted", tmp_path / "baked"
     assert run(demo, converted, "--method", "ntk", "--factor", 2).exit_code == 0
-    words = ["bake", str(converted), str(baked), "--attention-factor", "1.1"]
-    assert CliRunner().invoke(app, words).exit_code == 0
+    invoke("bake", converted, baked, "--attention-factor", "1.1", code=0)
     result = run(baked, tmp_path / "more", "--factor", 4, *options)
     assert (result.exit_code, "Convert the original checkpoint" in result.stderr) == (3, True)
     assert not (tmp_path / "more").exists()

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from yarncli.checkpoint.source import open_checkpoint
+from support import architectures
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import read_rope
+from yarncli.checkpoint.source import open_checkpoint
 from yarncli.conversion.conversion import prepare, write_copy
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText
@@ -48,7 +49,7 @@ HUNYUAN = {
 }
 
 
-def fields_without_width(architectures, model_type):
+def fields_without_width(model_type):
     """A tiny `config.json` without `head_dim`, and with windows longer than the text."""
     fields = architectures.tiny_fields(model_type)
     if not isinstance(getattr(architectures.config_class(model_type), "head_dim", None), int):
@@ -83,7 +84,7 @@ def converted(fields, method):
     return write_rope(JsonText.parse(json.dumps(fields), "config.json"), rope, plan).value
 
 
-def build(architectures, fields):
+def build(fields):
     """transformers' model of these fields, with its rotary embedding, without any weights."""
     config = architectures.build_config(fields)
     config._attn_implementation = "eager"
@@ -91,10 +92,10 @@ def build(architectures, fields):
         return architectures.backbone_class(type(config))(config)
 
 
-def null_fails(architectures, fields):
+def null_fails(fields):
     """Whether a width of null stops transformers, however early it looks at it."""
     try:
-        build(architectures, fields)
+        build(fields)
     except Exception as error:  # strict dataclasses wrap the TypeError in one of their own
         if "NoneType" not in str(error):
             raise
@@ -103,25 +104,25 @@ def null_fails(architectures, fields):
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_the_row_says_where_transformers_leaves_head_dim_null(model_type, architectures):
-    fields = fields_without_width(architectures, model_type)
+def test_the_row_says_where_transformers_leaves_head_dim_null(model_type):
+    fields = fields_without_width(model_type)
     found = [config for m in METHODS if (config := converted(fields, m)) is not None]
     assert found or model_type in REFUSES
     bare = [{k: v for k, v in config.items() if k in fields or k != "head_dim"} for config in found]
-    failing = any(null_fails(architectures, config) for config in bare)
+    failing = any(null_fails(config) for config in bare)
     assert failing == ("5" in FAMILIES[model_type].head_dim_null_in)
 
 
 @pytest.mark.parametrize("given", [{}, {"head_dim": None}], ids=["absent", "null"])
 @pytest.mark.parametrize("model_type", TYPES)
-def test_a_conversion_builds_without_a_width_in_the_file(model_type, given, architectures):
-    fields = given | fields_without_width(architectures, model_type)
+def test_a_conversion_builds_without_a_width_in_the_file(model_type, given):
+    fields = given | fields_without_width(model_type)
     if model_type == "falcon" and given:
         pytest.skip("transformers cannot load it, converted or not: head_dim is read-only")
     for method in METHODS:
         config = converted(fields, method)
         if config is not None:
-            build(architectures, config)
+            build(config)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -130,8 +131,7 @@ def test_hunyuan_without_head_dim(method, tmp_path):
     source.mkdir()
     (source / "config.json").write_text(json.dumps(HUNYUAN))
     target = Target(method, factor=4.0, options=lists(method, 8))
-    conversion = prepare(open_checkpoint(str(source)), target)
-    write_copy(conversion, out, weights="none")
+    write_copy(prepare(open_checkpoint(str(source)), target), out, weights="none")
     config = AutoConfig.from_pretrained(out)
     assert config.text_config.head_dim == 16  # 64 wide, 4 heads
     with torch.device("meta"):
