@@ -11,9 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from support import architectures
+from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import read_rope
-from yarncli.checkpoint.source import open_checkpoint
 from yarncli.conversion.conversion import prepare, write_copy
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText
