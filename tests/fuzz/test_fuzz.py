@@ -20,7 +20,7 @@ from yarncli.errors import YarncliError
 from yarncli.inspection.description import describe
 from yarncli.inspection.description import to_json as description_to_json
 from yarncli.planning.plan import Target
-from yarncli.rules.run import check_source, to_json
+from yarncli.rules.check import check
 
 SHARD = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -110,17 +110,17 @@ def survive(place: Path, method: str) -> None:
         except YarncliError as error:
             refusal = str(error)
         assert len(refusal) < 1500
-    report = check_source(str(place))
-    json.dumps(to_json([report]), allow_nan=False)
+    report = check(str(place))
+    json.dumps(report.to_json(), allow_nan=False)
     assert all(f.message and len(f.message) < 1500 for f in report.findings)
 
 
 def mend(place: Path) -> None:
     """--fix makes nothing worse, and has nothing to do the second time."""
-    before = check_source(str(place))
-    after = check_source(str(place), fix=True)
+    before = check(str(place))
+    after = check(str(place), fix=True)
     assert after.count("error") <= before.count("error")
-    again = check_source(str(place), fix=True)
+    again = check(str(place), fix=True)
     assert again.changes == ()
     assert again.findings == after.findings
 

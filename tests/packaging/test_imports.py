@@ -12,13 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "yarncli"
 
 # What each room may import besides itself.
-FOUNDATION = {"errors", "extras", "jsontext"}
+FOUNDATION = {"errors", "extras", "progress", "jsontext"}
 DECIDING = {*FOUNDATION, "rope", "config", "planning", "history", "engines"}
 FILES = {*DECIDING, "hub", "checkpoint"}
 MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
     "extras": {"errors"},
+    "progress": set(),
     "jsontext": {"errors"},
     "hub": FOUNDATION,
     "rope": {"errors"},

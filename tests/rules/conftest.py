@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from yarncli.rules.run import Report, check_source
+from yarncli.rules.check import CheckReport
+from yarncli.rules.check import check as check_all
 
 
 @pytest.fixture
@@ -26,6 +27,6 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def check(write: Callable[..., Path]) -> Callable[[dict[str, Any]], Report]:
+def check(write: Callable[..., Path]) -> Callable[[dict[str, Any]], CheckReport]:
     """Check one config on its own."""
-    return lambda config: check_source(str(write(config) / "config.json"))
+    return lambda config: check_all(str(write(config) / "config.json"))

@@ -89,7 +89,14 @@ def test_json_is_one_document(run: Callable[..., Any], write: Write) -> None:
     write({**ERROR, "seq_length": 1})
     result = run("config.json", "--json")
     document = json.loads(result.stdout)
-    assert document.keys() == {"schema", "findings", "changes", "errors", "warnings", "notes"}
+    assert document.keys() == {
+        "schema_version",
+        "findings",
+        "changes",
+        "errors",
+        "warnings",
+        "notes",
+    }
     assert (document["errors"], document["warnings"], document["notes"]) == (1, 1, 1)
     assert {f["rule"] for f in document["findings"]} <= RULES.keys()
     fixed = json.loads(run("config.json", "--json", "--fix").stdout)
@@ -97,6 +104,20 @@ def test_json_is_one_document(run: Callable[..., Any], write: Write) -> None:
         ("rope_scaling", "factor"), ("seq_length",),
     }  # fmt: skip
     assert fixed["errors"] == fixed["warnings"] == 0
+
+
+def test_json_of_a_fix_that_adds_and_removes_keys_is_one_document(
+    run: Callable[..., Any], write: Write
+) -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
+    config = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32}
+    write({**config, "max_position_embeddings": 32768, "rope_parameters": yarn})
+    result = run("config.json", "--fix", "--json")
+    changes = json.loads(result.stdout)["changes"]
+    added = next(change for change in changes if change["path"] == ["rope_scaling"])
+    assert "before" not in added
+    assert added["after"]["factor"] == 4.0
+    assert result.exit_code == 1
 
 
 def test_github_annotations_are_escaped(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.jsontext.text import JsonText
 from yarncli.rules.catalogue import RULES
+from yarncli.rules.check import check as check_all
 from yarncli.rules.finding import Edit, Finding
 from yarncli.rules.fix import mend
-from yarncli.rules.run import check_documents, check_source
+from yarncli.rules.sources import check_documents
 
 BASE = """{
     "model_type": "llama",
@@ -110,14 +111,14 @@ def test_the_diff_is_minimal_and_the_finding_gone(
 ) -> None:
     file = tmp_path / "config.json"
     file.write_bytes(before.replace("\n", newline).encode())
-    assert rule in {f.rule.id for f in check_source(str(file)).findings if f.edit}
-    report = check_source(str(file), fix=True)
+    assert rule in {f.rule.id for f in check_all(str(file)).findings if f.edit}
+    report = check_all(str(file), fix=True)
     after = file.read_bytes().decode()
     assert changed_lines(before, after.replace(newline, "\n")) == (removed, added)
     assert after.count(newline) == after.count("\n")
     assert not [f for f in report.findings if f.rule.id == rule]
     assert not [f for f in report.findings if f.severity != "note"]
-    again = check_source(str(file), fix=True)
+    again = check_all(str(file), fix=True)
     assert again.changes == ()
     assert [f.rule.id for f in again.findings] == [f.rule.id for f in report.findings]
 
@@ -152,7 +153,7 @@ def test_every_fixable_rule_has_a_case() -> None:
 def test_what_is_ambiguous_is_left_alone(tmp_path: Path, text: str) -> None:
     file = tmp_path / "config.json"
     file.write_text(text)
-    report = check_source(str(file), fix=True)
+    report = check_all(str(file), fix=True)
     assert file.read_text() == text
     assert report.changes == ()
     assert report.count("error") >= 1
@@ -162,7 +163,7 @@ def test_v5_only_yarn_becomes_the_same_model_in_both_spellings(tmp_path: Path) -
     block = f'{{{YARN}, {THETA}, "beta_fast": 16.0}}'
     file = tmp_path / "config.json"
     file.write_text(config(f'"rope_parameters": {block}'))
-    report = check_source(str(file), fix=True)
+    report = check_all(str(file), fix=True)
     assert report.findings == ()
     written = json.loads(file.read_text())
     parameters = written["rope_parameters"]
@@ -173,7 +174,7 @@ def test_v5_only_yarn_becomes_the_same_model_in_both_spellings(tmp_path: Path) -
 def test_the_tokenizer_is_raised(write: Callable[..., Path]) -> None:
     model = {"model_type": "llama", "max_position_embeddings": 4096, "rope_theta": 1e4}
     directory = write(model, tokenizer_config={"b": 1, "model_max_length": 2048})
-    report = check_source(str(directory), fix=True)
+    report = check_all(str(directory), fix=True)
     assert report.findings == ()
     text = (directory / "tokenizer_config.json").read_text()
     assert text == '{\n  "b": 1,\n  "model_max_length": 4096\n}\n'
@@ -186,7 +187,7 @@ def test_ignored_rules_are_not_mended(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(config(f'{THETA},\n    "seq_length": 4096'))
     before = file.read_bytes()
-    assert check_source(str(file), fix=True, ignore={"stale-length"}).findings == ()
+    assert check_all(str(file), fix=True, ignore={"stale-length"}).findings == ()
     assert file.read_bytes() == before
 
 
@@ -194,7 +195,7 @@ def test_several_findings_are_mended_together(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     block = YARN.replace("4.0", "4")
     file.write_text(config(f'"seq_length": 10, "rope_parameters": {{{block}, {THETA}}}', 8192))
-    report = check_source(str(file), fix=True)
+    report = check_all(str(file), fix=True)
     assert report.findings == ()
     written = json.loads(file.read_text())
     assert written["max_position_embeddings"] == written["seq_length"] == 32768
@@ -206,9 +207,9 @@ def test_an_edit_that_would_copy_an_error_waits_for_its_mending(tmp_path: Path) 
     file = tmp_path / "config.json"
     block = f'{{"rope_type": "linear", "factor": 4, {THETA}}}'
     file.write_text(config(f'"rope_parameters": {block}'))
-    first = check_source(str(file)).findings
+    first = check_all(str(file)).findings
     assert [f.rule.id for f in first] == ["v5-only", "factor-integer"]
-    assert check_source(str(file), fix=True).findings == ()
+    assert check_all(str(file), fix=True).findings == ()
     assert file.read_text().count('"factor": 4.0') == 2
 
 
@@ -237,11 +238,11 @@ def test_a_shared_file_is_left_alone(tmp_path: Path) -> None:
     link = tmp_path / "config.json"
     link.symlink_to(real)
     with pytest.raises(CheckpointError, match="symbolic link"):
-        check_source(str(link), fix=True)
+        check_all(str(link), fix=True)
     link.unlink()
     os.link(real, link)
     with pytest.raises(CheckpointError, match="hard links"):
-        check_source(str(link), fix=True)
+        check_all(str(link), fix=True)
     assert real.read_bytes() == before
 
 
@@ -249,7 +250,7 @@ def test_text_that_cannot_be_written_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     text = config(f'"rope_parameters": {{{YARN}, {THETA}, "odd": "\\ud800"}}')
     file.write_text(text)
-    report = check_source(str(file), fix=True)
+    report = check_all(str(file), fix=True)
     assert file.read_text() == text
     assert "v5-only" in {f.rule.id for f in report.findings}
 
@@ -257,6 +258,6 @@ def test_text_that_cannot_be_written_is_left_alone(tmp_path: Path) -> None:
 def test_fix_leaves_the_hub_alone(minihub: Any) -> None:
     minihub.add_repo("org/model", {"config.json": config(f'{THETA}, "seq_length": 9').encode()})
     with pytest.raises(UsageError, match="on the Hub"):
-        check_source("hf://org/model", fix=True)
-    (finding,) = check_source("hf://org/model").findings
+        check_all("hf://org/model", fix=True)
+    (finding,) = check_all("hf://org/model").findings
     assert finding.rule.id == "stale-length"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from yarncli.config.families.table import FAMILIES
-from yarncli.rules.run import Report
+from yarncli.rules.check import CheckReport
 from yarncli.rules.spelling_rules import NEW_IN_TRANSFORMERS_5
 
 PUBLISHED: dict[str, dict[str, Any]] = json.loads(
@@ -39,7 +39,7 @@ def test_the_set_is_large_and_scaled_enough() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_has_no_error(
-    check: Callable[[dict[str, Any]], Report], name: str
+    check: Callable[[dict[str, Any]], CheckReport], name: str
 ) -> None:
     report = check(PUBLISHED[name])
     assert [f.message for f in report.findings if f.severity == "error"] == []
@@ -57,7 +57,7 @@ def test_a_published_config_has_no_error(
     ],
 )
 def test_the_same_configs_broken_have_errors(
-    check: Callable[[dict[str, Any]], Report], name: str, break_it: dict[str, Any]
+    check: Callable[[dict[str, Any]], CheckReport], name: str, break_it: dict[str, Any]
 ) -> None:
     config = json.loads(json.dumps(PUBLISHED[name]))
     for path, value in break_it.items():

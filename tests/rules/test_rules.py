@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from yarncli.rules.catalogue import RULES
-from yarncli.rules.run import Report, check_source
+from yarncli.rules.check import CheckReport
+from yarncli.rules.check import check as check_all
 
-Check = Callable[[dict[str, Any]], Report]
+Check = Callable[[dict[str, Any]], CheckReport]
 
 LLAMA = {
     "model_type": "llama",
@@ -361,7 +362,7 @@ def test_a_finding_names_file_and_line(write: Callable[..., Path]) -> None:
     config = scaled({**YARN, "type": "linear"})
     directory = write(config)
     lines = (directory / "config.json").read_text().splitlines()
-    report = check_source(str(directory / "config.json"))
+    report = check_all(str(directory / "config.json"))
     places = {(f.to_json()["path"], f.line) for f in report.findings}
     wanted = [n for n, line in enumerate(lines, 1) if '"type": "linear"' in line]
     assert {line for _, line in places} == set(wanted)
@@ -371,12 +372,12 @@ def test_a_finding_names_file_and_line(write: Callable[..., Path]) -> None:
 def test_the_tokenizer_must_reach_the_window(write: Callable[..., Path]) -> None:
     config = scaled({"rope_type": "linear", "type": "linear", "factor": 4.0})
     directory = write(config, tokenizer_config={"model_max_length": 32768})
-    (found,) = check_source(str(directory)).findings
+    (found,) = check_all(str(directory)).findings
     assert found.rule.id == "tokenizer-limit"
     assert "131,072" in found.message  # linear reads factor × maximum
     for enough in (131072, int(1e30), 1e30):
         directory = write(config, tokenizer_config={"model_max_length": enough})
-        assert check_source(str(directory)).findings == ()
+        assert check_all(str(directory)).findings == ()
 
 
 @pytest.mark.parametrize(
@@ -396,7 +397,7 @@ def test_provenance_proves_a_raised_maximum(
         scaled(block, max_position_embeddings=maximum),
         yarncli={"schema_version": 1, "steps": [step]},
     )
-    found = [f.rule.id for f in check_source(str(directory)).findings]
+    found = [f.rule.id for f in check_all(str(directory)).findings]
     assert found == (["max-raised"] if bad else [])
 
 
@@ -414,7 +415,7 @@ def test_findings_are_json(check: Check) -> None:
 def test_an_engine_that_is_asked_for_must_do_what_is_meant(write: Callable[..., Path]) -> None:
     path = str(write({**LLAMA, "rope_scaling": {**YARN, "attention_factor": 1.0}}) / "config.json")
     for engine, misread in (("transformers-5", False), ("vllm", False), ("sglang", True)):
-        report = check_source(path, engines=[engine])
+        report = check_all(path, engines=[engine])
         found = [f for f in report.findings if f.rule.id == "engine-misreads"]
         assert bool(found) is misread
         assert all(f.severity == "error" and engine in f.message for f in found)
@@ -425,7 +426,7 @@ def test_what_is_meant_comes_from_the_record(write: Callable[..., Path]) -> None
     neutral = {**YARN, "attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
     directory = write(scaled(neutral, yarncli_baked={"form": "neutral"}))
     for engine, misread in (("vllm", False), ("llama.cpp", True)):
-        report = check_source(str(directory), engines=[engine])
+        report = check_all(str(directory), engines=[engine])
         assert bool(report.count("error")) is misread
 
 

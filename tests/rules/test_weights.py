@@ -13,7 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from support.checkpoints import write_index
-from yarncli.rules.run import Report, check_source, place_of
+from yarncli.rules.check import CheckReport
+from yarncli.rules.check import check as check_all
+from yarncli.rules.sources import place_of
 
 CONFIG = {
     "model_type": "llama",
@@ -49,12 +51,12 @@ def the_map(model: Path) -> dict[str, str]:
     return weight_map
 
 
-def found(report: Report) -> list[tuple[str, str]]:
+def found(report: CheckReport) -> list[tuple[str, str]]:
     return [(f.rule.id, f.severity) for f in report.findings]
 
 
 def test_a_sound_checkpoint_passes(model: Path) -> None:
-    assert found(check_source(str(model))) == []
+    assert found(check_all(str(model))) == []
 
 
 def truncate(model: Path) -> None:
@@ -150,23 +152,23 @@ def test_each_damage_is_named(
     model: Path, damage: Callable[[Path], None], expected: list[tuple[str, str]]
 ) -> None:
     damage(model)
-    assert found(check_source(str(model))) == expected
+    assert found(check_all(str(model))) == expected
 
 
 def test_pointers_are_errors_only_where_weights_are_required(model: Path) -> None:
     pointer(model)
-    assert found(check_source(str(model), require_weights=True)) == [("lfs-pointer", ERROR)]
+    assert found(check_all(str(model), require_weights=True)) == [("lfs-pointer", ERROR)]
 
 
 def test_required_weights_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    assert found(check_source(str(tmp_path))) == []
-    assert found(check_source(str(tmp_path), require_weights=True)) == [("shard-missing", ERROR)]
+    assert found(check_all(str(tmp_path))) == []
+    assert found(check_all(str(tmp_path), require_weights=True)) == [("shard-missing", ERROR)]
 
 
 def test_the_line_of_the_index_is_named(model: Path) -> None:
     invent(model)
-    (finding,) = check_source(str(model)).findings
+    (finding,) = check_all(str(model)).findings
     lines = (model / INDEX).read_text().splitlines()
     assert finding.file.endswith(INDEX)
     assert '"d.weight"' in lines[(finding.line or 0) - 1]
@@ -175,14 +177,14 @@ def test_the_line_of_the_index_is_named(model: Path) -> None:
 def test_many_tensors_make_one_finding(model: Path) -> None:
     extra = {f"layer.{n}": FIRST for n in range(1000)}
     write_index(model, {**the_map(model), **extra}, 192)
-    (finding,) = check_source(str(model)).findings
+    (finding,) = check_all(str(model)).findings
     assert "layer.0 and 999 more" in finding.message
 
 
 def test_fix_writes_the_right_total_size_and_nothing_else(model: Path) -> None:
     wrong_size(model)
     before = (model / INDEX).read_text()
-    report = check_source(str(model), fix=True)
+    report = check_all(str(model), fix=True)
     assert (model / INDEX).read_text() == before.replace("191", "192")
     assert [c.describe() for c in report.changes] == [
         f"{model}/{INDEX}: metadata.total_size 191 → 192"
@@ -194,20 +196,20 @@ def test_a_shard_stands_for_its_directory(model: Path) -> None:
     wrong_size(model)
     for name in (FIRST, INDEX):
         place = place_of(str(model / name), whole=False)
-        assert found(check_source(place)) == [("index-size", WARNING)]
+        assert found(check_all(place)) == [("index-size", WARNING)]
     config = str(model / "config.json")
-    assert found(check_source(place_of(config, whole=False))) == []
-    assert found(check_source(place_of(config, whole=True))) == [("index-size", WARNING)]
+    assert found(check_all(place_of(config, whole=False))) == []
+    assert found(check_all(place_of(config, whole=True))) == [("index-size", WARNING)]
 
 
 def test_config_rules_run_on_a_directory_too(model: Path) -> None:
     config: dict[str, Any] = {**CONFIG, "seq_length": 1024}
     (model / "config.json").write_text(json.dumps(config))
     lose_shard(model)
-    assert found(check_source(str(model))) == [("stale-length", WARNING), ("shard-missing", ERROR)]
+    assert found(check_all(str(model))) == [("stale-length", WARNING), ("shard-missing", ERROR)]
 
 
 def test_a_model_on_the_hub_is_checked_by_its_headers(model: Path, minihub: Any) -> None:
     forget(model)
     minihub.add_repo("org/model", model)
-    assert found(check_source("hf://org/model")) == [("tensor-unlisted", WARNING)]
+    assert found(check_all("hf://org/model")) == [("tensor-unlisted", WARNING)]

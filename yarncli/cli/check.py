@@ -65,18 +65,23 @@ def check(
     Ends with 1 if there are errors, or if --fix changed a file. Configs of other models pass in
     silence. Nothing is fetched without hf://.
     """
-    from yarncli.cli import check_view
+    from yarncli.cli import check_print
+    from yarncli.rules.check import CheckOptions
+    from yarncli.rules.check import check as check_all
 
     if explain is not None:
-        check_view.print_rule(explain)
+        check_print.print_rule(explain)
         return
-    reports = check_view.check_all(
+    report = check_all(
         paths or [],
-        ignore=ignore or [],
-        engines=engine or [],
-        fix=fix,
-        whole=whole,
-        require_weights=require_weights,
+        CheckOptions(
+            fix=fix,
+            strict=strict,
+            ignore=tuple(ignore or ()),
+            engines=tuple(engine or ()),
+            whole=whole,
+            require_weights=require_weights,
+        ),
     )
-    check_view.show(reports, "json" if json else format)
-    check_view.finish(reports, strict=strict)
+    check_print.print_report(report, "json" if json else format)
+    report.require_passed()

@@ -11,16 +11,16 @@ import os
 import shutil
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
 from yarncli.errors import OutputError
+from yarncli.progress import Progress, stage
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    import rich.progress
 
 Cell = str | int | float | None
 
@@ -120,25 +120,34 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-@contextmanager
+class ProgressBars:
+    """Shows the stages of long work, one after the other; an instance is a `progress` argument.
+
+    On a terminal a bar appears once a stage has taken a second; elsewhere a line is written every
+    ten seconds. A fetch is announced with its size, as it may be expensive.
+    """
+
+    def __init__(self) -> None:
+        self._meter: _Meter | None = None
+
+    def __call__(self, now: Progress) -> None:
+        """Take what the work tells, from any thread but one at a time."""
+        if self._meter is None:
+            if now.stage == "Fetching" and now.total:
+                note(f"Fetching {format_bytes(now.total)} into the Hub cache.")
+            self._meter = _Meter(now.total, visible(now.stage), now.unit)
+        elif now.ended:
+            self._meter.stop()
+            self._meter = None
+        else:
+            self._meter.update(now.done)
+
+
 def progress(
     total: int, description: str, *, unit: str = "bytes"
-) -> Iterator[Callable[[int], None]]:
-    """Show how much of `total` is done, with rate and time left.
-
-    The value is a function that takes what was done since its last call, from any thread. On a
-    terminal a bar appears once the work has taken a second; elsewhere a line is written every ten.
-
-    Args:
-        total: the whole of the work, in `unit`.
-        description: what is being done ("Copying").
-        unit: "bytes", or what is counted ("prompts").
-    """
-    meter = _Meter(total, visible(description), unit)
-    try:
-        yield meter.advance
-    finally:
-        meter.stop()
+) -> AbstractContextManager[Callable[[int], None]]:
+    """One stage of work, shown; see `yarncli.progress.stage`."""
+    return stage(ProgressBars(), description, total, unit=unit)
 
 
 def discard_output() -> None:
@@ -157,7 +166,7 @@ def tolerate_unencodable_output() -> None:
 
 
 class _Meter:
-    """The state of one progress display; `advance` may be called from several threads."""
+    """The display of one stage."""
 
     def __init__(self, total: int, description: str, unit: str) -> None:
         self._total = total
@@ -165,21 +174,19 @@ class _Meter:
         self._unit = unit
         self._done = 0
         self._started = self._last_line = time.monotonic()
-        self._lock = threading.Lock()
-        self._bar: Progress | None = None
+        self._bar: rich.progress.Progress | None = None
 
-    def advance(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            now = time.monotonic()
-            if not _is_terminal(sys.stderr):
-                if now - self._last_line >= _LINE_EVERY:
-                    self._last_line = now
-                    self._write_line(now - self._started)
-            elif self._bar is not None:
-                self._bar.advance(self._bar.task_ids[0], count)
-            elif now - self._started >= _BAR_AFTER:
-                self._bar = _start_bar(self._total, self._done, self._description, self._unit)
+    def update(self, done: int) -> None:
+        self._done = done
+        now = time.monotonic()
+        if not _is_terminal(sys.stderr):
+            if now - self._last_line >= _LINE_EVERY:
+                self._last_line = now
+                self._write_line(now - self._started)
+        elif self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done)
+        elif now - self._started >= _BAR_AFTER:
+            self._bar = _start_bar(self._total, done, self._description, self._unit)
 
     def stop(self) -> None:
         if self._bar is not None:
@@ -195,7 +202,7 @@ class _Meter:
         _write(sys.stderr, f"{self._description}: {amount}, {left:.0f} s left\n")
 
 
-def _start_bar(total: int, done: int, description: str, unit: str) -> Progress:
+def _start_bar(total: int, done: int, description: str, unit: str) -> rich.progress.Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

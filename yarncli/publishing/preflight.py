@@ -17,7 +17,7 @@ from yarncli.publishing.selection import Selection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
 from yarncli.rules.checkpoint_rules import check_weights
 from yarncli.rules.finding import Finding, Rule, Severity
-from yarncli.rules.run import check_source
+from yarncli.rules.sources import check_source
 
 RULES = {
     rule.id: rule

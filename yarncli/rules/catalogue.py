@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from yarncli.errors import UsageError
 from yarncli.rules.finding import Rule
 
 _NOT_FIXED = "`--fix` leaves it: only you know which value is right."
@@ -346,6 +347,17 @@ _ALL = (
 )
 
 RULES = {rule.id: rule for rule in _ALL}
+
+
+def get_rule(name: str) -> Rule:
+    """The rule whose id is `name`.
+
+    Raises:
+        UsageError: there is none; the message lists those there are.
+    """
+    if name not in RULES:
+        raise UsageError(f"There is no rule {name!r}. The rules are {', '.join(RULES)}.")
+    return RULES[name]
 
 
 def explain(rule: Rule) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from yarncli.checkpoint.output import pending
+from yarncli.checkpoint.output import pending as is_pending
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError, ConfigError, UsageError
@@ -18,26 +18,21 @@ from yarncli.rope.methods import KEEPS_MAX
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.config_rules import check_config, check_tokenizer
 from yarncli.rules.config_view import view_config
-from yarncli.rules.finding import Finding, Severity
+from yarncli.rules.finding import Finding
 
 if TYPE_CHECKING:
     from yarncli.history import Provenance
 
-SCHEMA = 1
 CONFIG, TOKENIZER, HISTORY = "config.json", "tokenizer_config.json", "yarncli.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SourceReport:
     """What checking one source gave; `changes` is what `--fix` wrote."""
 
     source: str
     findings: tuple[Finding, ...]
     changes: tuple[FieldChange, ...] = ()
-
-    def count(self, severity: Severity) -> int:
-        """How many findings of one severity there are."""
-        return sum(finding.severity == severity for finding in self.findings)
 
 
 def place_of(path: str, *, whole: bool) -> str:
@@ -64,7 +59,7 @@ def check_source(
     require_weights: bool = False,
     ignore: Collection[str] = (),
     engines: Collection[str] = (),
-) -> Report:
+) -> SourceReport:
     """Check a config file, a checkpoint directory or a Hub model.
 
     Whatever is wrong with the files is a finding.
@@ -82,11 +77,13 @@ def check_source(
         CheckpointError, OutputError: a fix cannot be written.
     """
     if _is_pending(source):
-        return Report(source, (_plain("change-pending", source, "A change was interrupted."),))
+        return SourceReport(
+            source, (_plain("change-pending", source, "A change was interrupted."),)
+        )
     try:
         checkpoint = open_checkpoint(source, bare_hub_id=False, allow_pending=True)
     except CheckpointError as error:
-        return Report(source, (_unreadable(source, error),))
+        return SourceReport(source, (_unreadable(source, error),))
     if fix and checkpoint.is_remote:
         raise UsageError(f"{source} is on the Hub; --fix works on local files.")
 
@@ -105,8 +102,8 @@ def check_source(
     if fix and any(finding.edit for finding in findings):
         from yarncli.rules.fix import mend
 
-        return Report(source, *mend(checkpoint, documents, findings, look, ignore))
-    return Report(source, tuple(f for f in findings if f.rule.id not in ignore))
+        return SourceReport(source, *mend(checkpoint, documents, findings, look, ignore))
+    return SourceReport(source, tuple(f for f in findings if f.rule.id not in ignore))
 
 
 def check_documents(
@@ -137,23 +134,8 @@ def check_documents(
     return found
 
 
-def to_json(reports: list[Report]) -> dict[str, Any]:
-    """All reports as plain data: the contract of `check --json`."""
-    levels: tuple[Severity, ...] = ("error", "warning", "note")
-    return {
-        "schema": SCHEMA,
-        "findings": [f.to_json() for report in reports for f in report.findings],
-        "changes": [
-            {"file": c.file, "path": list(c.path), "before": c.before, "after": c.after}
-            for report in reports
-            for c in report.changes
-        ],
-        **{f"{level}s": sum(report.count(level) for report in reports) for level in levels},
-    }
-
-
 def _is_pending(source: str) -> bool:
-    return bool(source) and "\0" not in source and pending(Path(source))
+    return bool(source) and "\0" not in source and is_pending(Path(source))
 
 
 def _read_documents(checkpoint: Checkpoint) -> tuple[dict[str, JsonText], list[Finding]]:
@@ -204,9 +186,3 @@ def _unreadable(file: str, error: CheckpointError) -> Finding:
 
 def _plain(rule: str, file: str, message: str, line: int | None = None) -> Finding:
     return Finding(RULES[rule], RULES[rule].severity, file, line, (), message)
-
-
-def findings_of(reports: list[Report]) -> Iterator[Finding]:
-    """The findings of several reports, in order."""
-    for report in reports:
-        yield from report.findings

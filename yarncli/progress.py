@@ -1,0 +1,55 @@
+"""What long work tells about itself: the one form of every `progress` argument."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far one stage of the work is; a stage begins with nothing done and ends with `ended`."""
+
+    stage: str
+    """What is being done: "Fetching", "Copying"."""
+    done: int
+    """So much of `total`, in `unit`."""
+    total: int
+    """All there is to do; an estimate for some stages."""
+    unit: str = "bytes"
+    """What is counted: "bytes", "prompts"."""
+    ended: bool = False
+    """Whether the stage is over, for whatever reason."""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@contextmanager
+def stage(
+    progress: ProgressCallback | None, name: str, total: int, *, unit: str = "bytes"
+) -> Iterator[Callable[[int], None]]:
+    """One stage of work; the value takes what was done since its last call, from any thread.
+
+    Args:
+        progress: told at the beginning, after every call, and at the end; None for nobody.
+        name: what is being done.
+        total: the whole of it, in `unit`.
+        unit: what is counted.
+    """
+    done, lock = 0, threading.Lock()
+
+    def tell(count: int, *, ended: bool = False) -> None:
+        nonlocal done
+        if progress is not None:
+            with lock:
+                done += count
+                progress(Progress(stage=name, done=done, total=total, unit=unit, ended=ended))
+
+    tell(0)
+    try:
+        yield tell
+    finally:
+        tell(0, ended=True)

@@ -1,0 +1,132 @@
+"""The whole of `yarncli check`: several sources under one set of options, and one report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yarncli.errors import CheckFailed, UsageError
+from yarncli.jsontext.changes import FieldChange
+from yarncli.rules.catalogue import get_rule
+from yarncli.rules.finding import Finding, Severity
+from yarncli.rules.sources import check_source, place_of
+
+SCHEMA_VERSION = 1
+
+_LEVELS: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """How to check."""
+
+    fix: bool = False
+    """Mend what can be mended with certainty."""
+    strict: bool = False
+    """Let warnings fail as errors do."""
+    ignore: Sequence[str] = ()
+    """Ids of rules that are neither reported nor mended."""
+    engines: Sequence[str] = ()
+    """Ids of engines; what one of them would compute differently is an error."""
+    whole: bool = False
+    """Check the whole directory of each file given."""
+    require_weights: bool = False
+    """Weights that are not there are an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What a check found in all its sources, in order."""
+
+    findings: tuple[Finding, ...]
+    """What is wrong, or was left after mending."""
+    changes: tuple[FieldChange, ...]
+    """What `fix` wrote."""
+    strict: bool
+    """Whether warnings fail."""
+
+    def count(self, severity: Severity) -> int:
+        """How many findings of one severity there are."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing has to be looked at: no error (nor warning, if strict), no change."""
+        wrong = self.count("error") + (self.count("warning") if self.strict else 0)
+        return not wrong and not self.changes
+
+    def require_passed(self) -> None:
+        """Insist on a clean result.
+
+        Raises:
+            CheckFailed: counts what was found and changed.
+        """
+        if self.passed:
+            return
+        parts = [_counted(self.count(s), s) for s in ("error", "warning")]
+        files = len({change.file for change in self.changes})
+        if files:
+            parts.append(f"{_counted(files, 'file')} changed")
+        fixable = sum(finding.edit is not None for finding in self.findings)
+        hint = f" --fix can mend {fixable} of these findings." if fixable and not files else ""
+        raise CheckFailed(", ".join(parts) + "." + hint)
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `check --json`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "findings": [finding.to_json() for finding in self.findings],
+            "changes": [change.to_json() for change in self.changes],
+            **{f"{level}s": self.count(level) for level in _LEVELS},
+        }
+
+
+def check(
+    sources: str | Path | Sequence[str | Path],
+    options: CheckOptions = CheckOptions(),
+    **changes: Any,
+) -> CheckReport:
+    """Tell what is wrong with the RoPE part of configs and checkpoints.
+
+    Args:
+        sources: config files, checkpoint directories or `hf://org/name`; one or several. Each
+            place is checked once, and nothing is fetched without `hf://`.
+        options: how to check.
+        changes: fields of `options` to set otherwise, by name.
+
+    Raises:
+        UsageError: no source, no such rule or engine, or `fix` on the Hub.
+        HubError: the Hub cannot be reached.
+        CheckpointError, OutputError: a fix cannot be written.
+    """
+    options = replace(options, **changes)
+    ignored = {get_rule(name).id for name in options.ignore}
+    if options.engines:
+        from yarncli.engines.registry import get_engine
+
+        options = replace(options, engines=[get_engine(name).id for name in options.engines])
+    given = [sources] if isinstance(sources, (str, Path)) else sources
+    if not given:
+        raise UsageError("Give at least one config file, checkpoint directory or hf:// id.")
+    reports = [
+        check_source(
+            place,
+            fix=options.fix,
+            require_weights=options.require_weights,
+            ignore=ignored,
+            engines=options.engines,
+        )
+        for place in dict.fromkeys(place_of(os.fspath(p), whole=options.whole) for p in given)
+    ]
+    return CheckReport(
+        findings=tuple(finding for report in reports for finding in report.findings),
+        changes=tuple(change for report in reports for change in report.changes),
+        strict=options.strict,
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
