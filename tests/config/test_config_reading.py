@@ -16,9 +16,7 @@ FAST = (
     "deepseek_v3 ministral3 cohere exaone4 smollm3 falcon dbrx glm4 qwen3_5_text stablelm "
     "modernbert-decoder laguna lfm2 qwen2_5_vl_text minimax_m2 granitemoehybrid olmo2 nemotron"
 ).split()
-ARCHITECTURES = [
-    pytest.param(name, marks=() if name in FAST else (pytest.mark.full,)) for name in TEXT_ROWS
-]
+ARCHITECTURES = architectures.parameters(TEXT_ROWS, FAST)
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 WINDOW = 16
 PAST = 96  # tokens, beyond the 64 of every tiny model
