@@ -10,33 +10,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yarncli.checkpoint.source import open_checkpoint
 from yarncli.demo import write_demo
-from yarncli.evaluation.passkey import evaluate
-from yarncli.evaluation.report import summarise
-from yarncli.evaluation.variants import Override, overridden
-from yarncli.planning.plan import Target
+from yarncli.evaluation.report import LengthResult
+from yarncli.evaluation.session import evaluate_passkey
+from yarncli.evaluation.variants import CONTROL
+from yarncli.rope.methods import METHODS
 
 LENGTHS = (256, 512, 1024, 2048)
-FACTOR = 8.0
-METHODS = {
+# Every method that needs no factor lists, and the settings that the page compares with them.
+SETTINGS: dict[str, str | None] = {
     "none": None,
-    "linear ×8": Target("linear", factor=FACTOR),
-    "ntk ×8": Target("ntk", factor=FACTOR),
-    "dynamic, factor 1": Target("dynamic", factor=1.0),
-    "dynamic ×8": Target("dynamic", factor=FACTOR),
-    "ntk-by-parts ×8": Target("ntk-by-parts", factor=FACTOR),
-    "yarn ×2": Target("yarn", factor=2.0),
-    "yarn ×4": Target("yarn", factor=4.0),
-    "yarn ×8": Target("yarn", factor=FACTOR),
+    **{
+        f"{name} ×8": f"method={name},factor=8"
+        for name, method in METHODS.items()
+        if "long_factor" not in method.options
+    },
+    "dynamic, factor 1": "method=dynamic,factor=1",
+    "yarn ×2": "method=yarn,factor=2",
+    "yarn ×4": "method=yarn,factor=4",
 }
-
-
-def row(name: str, directory: Path, config: object, depths: int, trials: int) -> None:
-    """Measure one setting and print its line."""
-    cells = evaluate(directory, LENGTHS, depths=depths, trials=trials, seed=1, config=config)
-    shares = " | ".join(f"{result.accuracy:.2f}" for result in summarise(cells))
-    print(f"| {name} | {shares} |", flush=True)
 
 
 def main() -> None:
@@ -50,25 +42,22 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    grid = {"lengths": LENGTHS, "depths": arguments.depths, "trials": arguments.trials, "seed": 1}
+
+    def print_row(name: str, results: list[LengthResult]) -> None:
+        shares = " | ".join(f"{result.accuracy:.2f}" for result in results)
+        print(f"| {name} | {shares} |", flush=True)
+
     print("| method | " + " | ".join(f"{n:,}" for n in LENGTHS) + " |")
     print("|---" * (len(LENGTHS) + 1) + "|")
     with tempfile.TemporaryDirectory() as temporary:
         base = write_demo(Path(temporary) / "base")
         tuned = write_demo(Path(temporary) / "tuned", tuned=True)
-        config = open_checkpoint(str(base)).config()
-        for name, target in METHODS.items():
-            value = None
-            if target is not None:
-                value = overridden(config, Override(target), name).config
-            row(name, base, value, arguments.depths, arguments.trials)
-        row("yarn ×8, fine-tuned", tuned, None, arguments.depths, arguments.trials)
-        row(
-            "yarn ×8, fine-tuned, scaling off",
-            tuned,
-            config.value,
-            arguments.depths,
-            arguments.trials,
-        )
+        for name, override in SETTINGS.items():
+            print_row(name, evaluate_passkey(base, override=override, **grid).lengths())
+        report = evaluate_passkey(tuned, control=True, **grid)
+        print_row("yarn ×8, fine-tuned", report.lengths())
+        print_row("yarn ×8, fine-tuned, scaling off", report.lengths(CONTROL))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import re
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI = ROOT / "yarncli" / "cli"
@@ -38,7 +41,10 @@ class _OptionsInPlace(ast.NodeTransformer):
 
 def reference_source(commands: tuple[str, ...]) -> str:
     """The reference program as Python source."""
-    parts = [(CLI / "options.py").read_text(encoding="utf-8")]
+    options = (CLI / "options.py").read_text(encoding="utf-8")
+    # What yarncli computes from its own modules is written out here, so that they cost nothing.
+    methods = f"METHODS = {tuple(METHODS)!r}\nDEFAULT_METHOD = {DEFAULT_METHOD!r}"
+    parts = [re.sub(r"^from yarncli\.rope\.methods import .*$", methods, options, flags=re.M)]
     parts.append(
         "app = typer.Typer(name='yarncli', no_args_is_help=True, rich_markup_mode=None,"
         " pretty_exceptions_enable=False)\n"

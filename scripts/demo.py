@@ -9,11 +9,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from yarncli.cli import console
-from yarncli.evaluation.passkey import evaluate
+from yarncli.evaluation.session import evaluate_passkey
 
 WINDOW = 256
 LENGTHS = [WINDOW * times for times in (1, 2, 4, 8)]
@@ -61,11 +60,10 @@ def measure(name: str, path: Path) -> list[float]:
     """The share of passkeys retrieved at each length."""
     count = len(LENGTHS) * DEPTHS * TRIALS
     with console.progress(count, name, unit="prompts") as advance:
-        cells = evaluate(path, LENGTHS, depths=DEPTHS, trials=TRIALS, progress=advance)
-    found: dict[int, list[bool]] = defaultdict(list)
-    for cell in cells:
-        found[cell.length].append(cell.correct)
-    return [sum(found[n]) / len(found[n]) for n in LENGTHS]
+        report = evaluate_passkey(
+            path, lengths=LENGTHS, depths=DEPTHS, trials=TRIALS, progress=advance
+        )
+    return [result.accuracy for result in report.lengths()]
 
 
 def draw(accuracies: dict[str, list[float]], path: Path) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.config.reading import read_rope
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import ENGINES, judge
+from yarncli.engines.judgement import judge
+from yarncli.engines.registry import ENGINES
 from yarncli.engines.verdict import EngineView
+from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import Target, make_plan
 from yarncli.planning.writing import Spelling, write_rope
+from yarncli.rope.methods import METHODS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "engines.md"
 
@@ -67,23 +69,24 @@ class Case:
     without: tuple[str, ...] = ()
 
 
-CASES = (
-    Case("ntk", "ntk"),
-    Case("yarn", "yarn"),
-    Case("yarn, temperature 1 (ntk-by-parts, or baked)", "ntk-by-parts"),
+def cases() -> Iterator[Case]:
+    """The rows: every method as it is, then settings of some methods and other architectures."""
+    for method in METHODS.values():
+        lists = {name: value for name, value in _LISTS.items() if name in method.options}
+        yield Case(method.name, method.name, options=lists)
+    yield from _VARIANTS
+
+
+_VARIANTS = (
     Case("yarn, custom temperature", "yarn", options={"attention_factor": 1.05}),
     Case("yarn, custom betas", "yarn", options={"beta_fast": 64.0, "beta_slow": 2.0}),
     Case("yarn, truncate: false", "yarn", options={"truncate": False}),
-    Case("linear", "linear"),
-    Case("dynamic", "dynamic"),
-    Case("llama3", "llama3"),
-    Case("longrope", "longrope", options=_LISTS),
     Case("llama3 on Qwen 3", "llama3", _QWEN3),
     Case("yarn on Gemma 2", "yarn", {**_LLAMA, "model_type": "gemma2", "head_dim": 128}),
     Case("yarn on Gemma 3 (scopes)", "yarn", _GEMMA3),
     Case("yarn on OLMo 3 (scopes)", "yarn", _OLMO3),
     Case("yarn on Qwen2.5-VL (M-RoPE)", "yarn", _QWEN_VL),
-    Case("the same, temperature 1", "ntk-by-parts", _QWEN_VL),
+    Case("ntk-by-parts on Qwen2.5-VL (M-RoPE)", "ntk-by-parts", _QWEN_VL),
     Case("yarn on DeepSeek-V3 (MLA)", "yarn", _MLA),
     Case("yarn, rope_scaling only", "yarn", spelling="legacy"),
     Case("yarn, rope_parameters only", "yarn", spelling="v5", without=("rope_theta",)),
@@ -105,7 +108,8 @@ rules answer `yarncli engines SOURCE` for a checkpoint of yours, with all number
 The transformers rules are compared with the libraries themselves in more than a thousand configs.
 The other engines are read, not run here: their rules are held against values recorded from them.
 
-A Llama with a window of 8,192 tokens (unless the row says otherwise), converted to 32,768:
+A Llama with a window of 8,192 tokens (unless the row says otherwise), converted to 32,768. A yarn
+whose temperature was baked into the weights is read like ntk-by-parts:
 
 - ✓ frequencies, temperature and length are those meant
 - ✓* they are with the override or flag that `yarncli engines` prints
@@ -115,19 +119,19 @@ A Llama with a window of 8,192 tokens (unless the row says otherwise), converted
 """
 
 
-def views(case: Case) -> list[EngineView]:
+def views(case: Case) -> tuple[EngineView, ...]:
     """The verdicts on one row."""
     text = JsonText.parse(json.dumps(case.base), "config.json")
     rope = read_rope(text.value)
     plan = make_plan(rope, Target(case.method, 32768, options=case.options))
     config = write_rope(text, rope, plan, case.spelling).value
     config = {k: v for k, v in {**config, **case.edited}.items() if k not in case.without}
-    return judge(config, Intended.by_plan(config, plan))
+    return judge(config, History((Step("convert", "", plan=plan),))).verdicts
 
 
 def render() -> str:
     """The whole page as Markdown."""
-    rows = [(case, views(case)) for case in CASES]
+    rows = [(case, views(case)) for case in cases()]
     head = " | ".join(ENGINES)
     lines = [_HEAD, f"| | {head} |", "|---|" + ":-:|" * len(ENGINES)]
     for case, found in rows:

@@ -1,66 +1,193 @@
-"""`yarncli.json`: what was done to a checkpoint, from what, by which command."""
+"""`yarncli.json`: what was done to a checkpoint, from what, by which command and options."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from yarncli import __version__
-from yarncli.errors import ConfigError
+from yarncli.errors import CheckpointError, ConfigError
+from yarncli.jsontext.changes import ABSENT, FieldChange
+from yarncli.jsontext.fields import Fields
+from yarncli.planning.rope_plan import RopePlan
+from yarncli.rope.methods import METHODS
 
 if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
     from yarncli.jsontext.text import JsonText
 
 FILE_NAME = "yarncli.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_SCHEMAS = (1, SCHEMA_VERSION)  # in 1 no options are recorded
+_HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
+_OPTION = re.compile(r"[a-z]+(_[a-z]+)*", re.ASCII)
+
+Form = Literal["neutral", "residual"]
+Side = Literal["k", "q", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Baked:
+    """What a bake moved into the weights."""
+
+    form: Form
+    side: Side
+    layout: str
+    """Name of the rule that says which tensors carry the factor."""
+    attention_factor: Mapping[str, float]
+    """Scope → the factor (m) on the rotary part of queries and of keys."""
+    adapter: bool = False
+    """Whether the weights are those of a LoRA adapter."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data: in `yarncli.json`, and as the marker in `config.json`."""
+        found = {
+            "form": self.form,
+            "side": self.side,
+            "layout": self.layout,
+            "attention_factor": dict(self.attention_factor),
+        }
+        return {**found, "adapter": True} if self.adapter else found
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Baked:
+        """What `to_json` wrote down; unknown keys are ignored.
+
+        Raises:
+            ConfigError: a value is missing, or is none that a bake has; names it.
+        """
+        form, side = (fields.required(key, Fields.text) for key in ("form", "side"))
+        given = fields.required("attention_factor", Fields.mapping)
+        factors = {scope: given.required(scope, Fields.number) for scope in given.values}
+        known = form in get_args(Form) and side in get_args(Side)
+        if not known or min(factors.values(), default=0) <= 0:
+            raise ConfigError(f"{dict(fields.values)!r:.80} is none that a bake writes")
+        return cls(
+            form=cast(Form, form),
+            side=cast(Side, side),
+            layout=fields.required("layout", Fields.text),
+            attention_factor=factors,
+            adapter=fields.boolean("adapter"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run of convert or bake.
-
-    Attributes:
-        command: "convert" or "bake".
-        source: Hub id @ commit, or the name of the local directory (never its full path).
-        tool_version: of yarncli.
-        plan: the numbers that were written, as `RopePlan` gives them for JSON.
-        replaced: the values that were changed, `{"file", "path", "before", "after"}` each; an
-            absent side has no key.
-        baked: what was moved into the weights; None for a step that leaves them alone.
-        config_only: whether the weights were left out of the output.
-    """
+    """One run of convert or bake."""
 
     command: str
+    """convert or bake."""
     source: str
+    """Hub id @ commit, or the name of the local directory (never its full path)."""
     tool_version: str = __version__
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    replaced: tuple[Mapping[str, Any], ...] = ()
-    baked: Mapping[str, Any] | None = None
+    """Of yarncli."""
+    plan: RopePlan | None = None
+    """The numbers that were written; None for a bake."""
+    replaced: tuple[FieldChange, ...] = ()
+    """The values that were changed, in every config file."""
+    baked: Baked | None = None
+    """What was moved into the weights; None for a step that leaves them as they are."""
     config_only: bool = False
+    """Whether the weights were left out of the output."""
+    options: Mapping[str, Any] | None = None
+    """The options that were given, by their long names; None in a step of schema 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        """This step's entry of `yarncli.json`."""
+        return {
+            "command": self.command,
+            "source": self.source,
+            "tool_version": self.tool_version,
+            "options": None if self.options is None else dict(self.options),
+            "plan": self.plan and self.plan.to_json(),
+            "replaced": [change.to_json() for change in self.replaced],
+            "baked": self.baked and self.baked.to_json(),
+            "config_only": self.config_only,
+        }
 
     def restored(self, name: str, text: JsonText) -> JsonText:
         """The file `name` with every value put back that this step replaced in it."""
-        mine = [entry for entry in self.replaced if entry["file"] == name]
-        values = {tuple(e["path"]): e["before"] for e in mine if "before" in e}
-        return text.edited(values, [tuple(e["path"]) for e in mine if "before" not in e])
+        mine = [change for change in self.replaced if change.file == name]
+        values = {c.path: c.before for c in mine if c.before is not ABSENT}
+        return text.edited(values, [c.path for c in mine if c.before is ABSENT])
+
+    def arguments(self) -> list[str]:
+        """The options with which the command makes the step again, as words of a command line.
+
+        Where the record has no options, those that its numbers prove.
+
+        Example:
+            >>> Step("convert", "model", options={"factor": 4.0, "truncate": False}).arguments()
+            ['--factor', '4', '--no-truncate']
+        """
+        given = _proven_options(self) if self.options is None else self.options
+        given = {name: value for name, value in given.items() if value is not None}
+        words = [word for name, value in given.items() for word in _words(name, value)]
+        return [*words, "--config-only"] if self.config_only else words
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
-    """All steps that led to a checkpoint, oldest first."""
+class History:
+    """All steps that led to a checkpoint, oldest first; no steps where nothing is recorded."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+
+    def then(self, step: Step) -> History:
+        """The history with one more step."""
+        return History((*self.steps, step))
+
+    @property
+    def plan(self) -> RopePlan | None:
+        """The plan of the last conversion; None if there was none."""
+        return next((step.plan for step in reversed(self.steps) if step.plan), None)
+
+    @property
+    def baked(self) -> Baked | None:
+        """What the weights carry; None if nothing was baked."""
+        return next((step.baked for step in reversed(self.steps) if step.baked), None)
+
+    @property
+    def origin(self) -> tuple[str, str] | None:
+        """The Hub id and commit that the first step started from, if it was on the Hub."""
+        match = _HUB_SOURCE.fullmatch(self.steps[0].source) if self.steps else None
+        return (match[1], match[2]) if match else None
+
+    def refuse_unmarked(self) -> None:
+        """Refuse a conversion on top of one that left no mark in the config but θ (ntk).
+
+        Any step counts, not the last alone: a bake after it changes nothing about θ.
+
+        Raises:
+            CheckpointError: there is such a step; says what to do instead.
+        """
+        for step in self.steps:
+            if step.plan is None or not step.plan.is_unmarked:
+                continue
+            mend = "Take that back first with: yarncli convert SOURCE --undo; or convert"
+            if step is not self.steps[-1]:
+                mend = "A later step stands on that, so --undo does not reach it. Convert"
+            raise CheckpointError(
+                "The model is already extended: yarncli changed its rope_theta (method "
+                f"{step.plan.method}). {mend} the original checkpoint."
+            )
+
+    def unconverted(self, name: str, text: JsonText) -> JsonText:
+        """The file `name` as it was before the first step."""
+        for step in reversed(self.steps):
+            text = step.restored(name, text)
+        return text
 
     def to_bytes(self) -> bytes:
         """The content of `yarncli.json`."""
-        document = {"schema_version": SCHEMA_VERSION, "steps": [asdict(s) for s in self.steps]}
+        steps = [step.to_json() for step in self.steps]
+        document = {"schema_version": SCHEMA_VERSION, "steps": steps}
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], where: str) -> Provenance:
+    def from_json(cls, document: Mapping[str, Any], where: str) -> History:
         """Check and read a parsed `yarncli.json`; unknown keys are ignored.
 
         Args:
@@ -68,20 +195,34 @@ class Provenance:
             where: what to call the file in messages.
 
         Raises:
-            ConfigError: another schema, or a value of the wrong type.
+            ConfigError: another schema, or a value that yarncli does not write.
         """
         version = document.get("schema_version")
-        if type(version) is not int or version != SCHEMA_VERSION:
+        if type(version) is not int or version not in _SCHEMAS:
             raise ConfigError(
-                f"{where} does not have the schema_version {SCHEMA_VERSION} that this yarncli "
-                "reads. Use a newer yarncli, or remove the file."
+                f"{where} does not have the schema_version {' or '.join(map(str, _SCHEMAS))} that "
+                "this yarncli reads. Use a newer yarncli, or remove the file."
             )
-        steps = _typed(document, "steps", list, where)
-        return cls(tuple(_step(step, f"{where}, step {n}") for n, step in enumerate(steps, 1)))
+        steps = document.get("steps")
+        if not isinstance(steps, list):
+            raise ConfigError(f"{where}: `steps` is missing or of the wrong type.")
+        found = []
+        for number, step in enumerate(steps, 1):
+            try:
+                found.append(_step(step))
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{where} holds a step that yarncli did not write (step {number}: "
+                    f"{str(error).rstrip('.')}). Restore the file, or remove it."
+                ) from error
+        return cls(tuple(found))
 
 
-def read_provenance(checkpoint: Checkpoint) -> Provenance | None:
-    """The provenance that a checkpoint carries, None if it has none.
+NO_HISTORY = History()
+
+
+def read_history(checkpoint: Checkpoint) -> History:
+    """The history that a checkpoint carries, without steps if it has none.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -89,8 +230,14 @@ def read_provenance(checkpoint: Checkpoint) -> Provenance | None:
     """
     document = checkpoint.optional_json(FILE_NAME)
     if document is None:
-        return None
-    return Provenance.from_json(document.value, checkpoint.where(FILE_NAME))
+        return NO_HISTORY
+    return History.from_json(document.value, checkpoint.where(FILE_NAME))
+
+
+def given_options(options: Any) -> dict[str, Any]:
+    """The fields with a default, of a dataclass of options, that differ from it."""
+    usual = {field.name: field.default for field in fields(options) if field.default is not MISSING}
+    return {n: value for n in usual if (value := getattr(options, n)) != usual[n]}
 
 
 def describe_source(checkpoint: Checkpoint) -> str:
@@ -101,31 +248,71 @@ def describe_source(checkpoint: Checkpoint) -> str:
     return path.resolve().name if path else checkpoint.name
 
 
-def _step(entry: Any, where: str) -> Step:
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where} is not an object.")
-    replaced = _typed(entry, "replaced", list, where)
-    for change in replaced:
-        path = change.get("path") if isinstance(change, dict) else None
-        if (
-            not isinstance(path, list)
-            or not all(isinstance(key, str) or type(key) is int for key in path)
-            or not isinstance(change.get("file"), str)
-        ):
-            raise ConfigError(f"{where}: an entry of `replaced` lacks a valid `file` or `path`.")
+def _step(entry: Any) -> Step:
+    if not isinstance(entry, dict) or not isinstance(entry.get("replaced"), list):
+        raise ConfigError("it is no object, or has no list `replaced`.")
+    fields = Fields(entry)
+    plan, baked, options = (fields.mapping(name) for name in ("plan", "baked", "options"))
+    for name, value in options.values.items() if options else ():
+        if not _OPTION.fullmatch(name) or not _is_value(value):
+            raise ConfigError(f"options.{name:.40} is no option.")
     return Step(
-        command=_typed(entry, "command", str, where),
-        source=_typed(entry, "source", str, where),
-        tool_version=_typed(entry, "tool_version", str, where),
-        plan=_typed(entry, "plan", dict, where),
-        replaced=tuple(replaced),
-        baked=_typed(entry, "baked", (dict, type(None)), where),
-        config_only=_typed(entry, "config_only", bool, where),
+        command=fields.required("command", Fields.text),
+        source=fields.required("source", Fields.text),
+        tool_version=fields.required("tool_version", Fields.text),
+        plan=RopePlan.from_json(plan) if plan and plan.values else None,
+        replaced=tuple(map(FieldChange.from_json, entry["replaced"])),
+        baked=Baked.from_json(baked) if baked else None,
+        config_only=fields.required("config_only", Fields.boolean),
+        options=options.values if options else None,
     )
 
 
-def _typed(entry: Mapping[str, Any], key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    value = entry.get(key)
-    if not isinstance(value, kind):
-        raise ConfigError(f"{where}: `{key}` is missing or of the wrong type.")
-    return value
+def _is_value(value: Any) -> bool:
+    """Whether an option can have it: a number, a word, a flag, or a list of numbers or words."""
+    items = value if isinstance(value, list) else [value]
+    return all(isinstance(item, (str, int, float)) for item in items)
+
+
+def _words(name: str, value: Any) -> Iterator[str]:
+    """One option on the command line; a list is joined by commas, a flag has no value."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        yield f"--{flag}" if value else f"--no-{flag}"
+        return
+    items = value if isinstance(value, (list, tuple)) else [value]
+    shown = (str(item).removesuffix(".0") if isinstance(item, float) else item for item in items)
+    yield from (f"--{flag}", ",".join(map(str, shown)))
+
+
+def _proven_options(step: Step) -> dict[str, Any]:
+    """The options that the numbers of a step without recorded options prove; None: not given.
+
+    How its fields were spelled, and why (`--spelling`, `--for`), they do not tell.
+    """
+    if step.baked:
+        factors = [factor for factor in step.baked.attention_factor.values() if factor != 1]
+        asked = _common(factors) if step.baked.form == "neutral" else None
+        return {"form": step.baked.form, "side": step.baked.side, "attention_factor": asked}
+    plan = step.plan
+    if plan is None:
+        return {}
+    is_told = plan.original_source == "--original-length"
+    is_scaled = any(scope.before.rope_type != "default" for scope in plan.scopes)
+    if is_scaled and not is_told:  # --replace-scaling insists on --original-length
+        return {"length": plan.length, "rescale": True}
+    method = METHODS.get(plan.method)
+    names = method.options if method else ()
+    return {
+        "method": plan.method,
+        "length": plan.length,
+        **{name: _common([getattr(scope.after, name) for scope in plan.scopes]) for name in names},
+        "original_length": plan.original_length if is_told else None,
+        "replace_scaling": is_scaled or None,
+    }
+
+
+def _common(values: Collection[Any]) -> Any:
+    """The value that all have; None where they differ, or there are none."""
+    first, *others = {*values} or {None}
+    return None if others else first

@@ -252,7 +252,7 @@ def test_a_conversion_and_a_bake_in_one_pass(handmade, tmp_path, bake_directory,
     baking = prepare(
         checkpoint,
         config=conversion.files["config.json"][1],
-        history=conversion.provenance,
+        history=conversion.history,
         others={n: after.text.encode() for n, (_, after) in conversion.files.items()},
     )
     write_copy(baking, tmp_path / "once")

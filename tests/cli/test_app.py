@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
 
 import pytest
 import typer
@@ -184,8 +183,12 @@ def test_examples_are_on_the_help_page_and_parse(name, tmp_path, monkeypatch):
         command(name).make_context(name, words[2:])
 
 
-def test_the_methods_offered_are_those_of_the_library():
-    assert get_args(options.Method) == METHODS
+@pytest.mark.parametrize("name", ["convert", "inspect"])
+def test_the_methods_offered_are_those_of_the_library(name):
+    assert f"--method <{'|'.join(METHODS)}>" in invoke(name, "--help").stdout
+    refused = invoke(name, str(CONFIG), "--method", "su", "--factor", "2")
+    assert refused.exit_code == 2
+    assert "Invalid value for '--method': 'su' is not one of 'yarn', 'ntk'," in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 
 from support import architectures
 from yarncli.config.families.table import FAMILIES
-from yarncli.config.families.text_rows import TEXT_ROWS
 from yarncli.config.reading import RopeConfig, read_rope
 
 FAST = (
@@ -16,7 +15,8 @@ FAST = (
     "deepseek_v3 ministral3 cohere exaone4 smollm3 falcon dbrx glm4 qwen3_5_text stablelm "
     "modernbert-decoder laguna lfm2 qwen2_5_vl_text minimax_m2 granitemoehybrid olmo2 nemotron"
 ).split()
-ARCHITECTURES = architectures.parameters(TEXT_ROWS, FAST)
+TEXT = [name for name, f in FAMILIES.items() if not (f.is_wrapper or f.same_as)]
+ARCHITECTURES = architectures.parameters(TEXT, FAST)
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 WINDOW = 16
 PAST = 96  # tokens, beyond the 64 of every tiny model
@@ -191,7 +191,7 @@ def test_windowed_layers_do_not_see_past_their_window(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("model_type", [n for n in TEXT_ROWS if FAMILIES[n].refuses])
+@pytest.mark.parametrize("model_type", [n for n in TEXT if FAMILIES[n].refuses])
 def test_what_is_refused_really_fails_or_is_ignored(model_type: str, kind: str) -> None:
     if not refused(model_type, kind):
         pytest.skip("not refused")

@@ -1,18 +1,24 @@
 """Every default of `FAMILIES` against the config classes of transformers."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import architectures
-from yarncli.config.families.model_types import SAME_AS
-from yarncli.config.families.table import FAMILIES, NO_ROPE, UNSUPPORTED
+from yarncli.config.families import refused_types
+from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
+from yarncli.config.families.table import FAMILIES
 from yarncli.config.layers import read_layers
 from yarncli.config.reading import read_rope
+from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.fields import Fields
+from yarncli.jsontext.text import JsonText
+from yarncli.rules.config_view import view_config
 
-TEXT = [name for name, f in FAMILIES.items() if not f.text_key and name not in SAME_AS]
-WRAPPERS = [name for name, f in FAMILIES.items() if f.text_key]
+TEXT = [name for name, f in FAMILIES.items() if not (f.is_wrapper or f.same_as)]
+WRAPPERS = [name for name, f in FAMILIES.items() if f.is_wrapper]
 FAST = (
     "llama qwen2 qwen3 qwen3_moe mistral mixtral gemma2 gemma3_text gemma4_text olmo3 phi phi3 "
     "gpt_neox gpt_oss deepseek_v3 deepseek_v4 mistral4 ministral3 cohere2 exaone4 smollm3 "
@@ -115,6 +121,26 @@ def test_wrappers_keep_their_text_part_where_we_look(model_type: str) -> None:
 def test_every_model_type_of_transformers_is_in_exactly_one_list() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    ours = [*(set(FAMILIES) - set(SAME_AS)), *UNSUPPORTED, *NO_ROPE]
+    ours = [*TEXT, *WRAPPERS, *UNSUPPORTED, *no_rope_types()]
     assert len(ours) == len(set(ours))
     assert set(ours) == set(CONFIG_MAPPING_NAMES)
+
+
+def test_a_type_with_a_row_or_a_reason_does_not_read_the_list_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused_types, "NO_ROPE_FILE", tmp_path / "absent.json")
+    no_rope_types.cache_clear()
+    read_rope({"model_type": "llama"})
+    view_config("config.json", JsonText.parse('{"model_type": "llama"}', "config.json"))
+    with pytest.raises(UnsupportedArchitectureError, match="fixed table"):
+        read_rope({"model_type": "gptj"})
+    with pytest.raises(FileNotFoundError):
+        read_rope({"model_type": "bert"})
+
+
+def test_a_type_of_the_list_is_refused_for_having_no_rope() -> None:
+    with pytest.raises(UnsupportedArchitectureError, match="does not use RoPE"):
+        read_rope({"model_type": "bert"})
+    document = json.loads(refused_types.NO_ROPE_FILE.read_text(encoding="utf-8"))
+    assert document["transformers"].startswith("5.")

@@ -11,6 +11,7 @@ from yarncli.config.reading import read_rope
 from yarncli.conversion.conversion import prepare, write_copy
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.planning.plan import Target
+from yarncli.rope.methods import METHODS
 
 FAST = [
     "arcee", "bamba", "cohere", "deepseek_v3", "dots1", "ernie4_5", "exaone4", "falcon", "gemma",
@@ -19,14 +20,12 @@ FAST = [
     "phi3", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_moe", "qwen3_next", "smollm3", "stablelm",
     "starcoder2",
 ]  # fmt: skip
-# Known from their own code, not from transformers: nothing here can load them.
-REMOTE = {"kimi_k2"}
+# Types of remote code are left out: nothing here can load them.
 TEXT = sorted(
-    name for name, family in FAMILIES.items() if not family.text_key and name not in REMOTE
+    name for name, family in FAMILIES.items() if not (family.is_wrapper or family.same_as)
 )
 # These deal the frequencies out to the axes of M-RoPE in another order.
 REORDERED = {"ernie4_5_vl_moe_text"}
-METHODS = ("yarn", "ntk", "ntk-by-parts", "linear", "dynamic", "llama3", "longrope")
 
 
 def both_kinds(model_type):

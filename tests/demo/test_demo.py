@@ -13,18 +13,18 @@ from yarncli.checkpoint.source import open_checkpoint
 from yarncli.conversion.conversion import prepare
 from yarncli.demo import write_demo
 from yarncli.errors import UsageError
-from yarncli.evaluation.passkey import evaluate
-from yarncli.evaluation.report import summarise
-from yarncli.evaluation.variants import Override, overridden
+from yarncli.evaluation.session import evaluate_passkey
 from yarncli.planning.plan import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_demo.py"
 
 
-def accuracy(directory, length, trials=2, config=None):
-    cells = evaluate(directory, [length], depths=10, trials=trials, seed=7, config=config)
-    (result,) = summarise(cells)
+def accuracy(directory, length, trials=2, override=None):
+    report = evaluate_passkey(
+        directory, lengths=[length], depths=10, trials=trials, seed=7, override=override
+    )
+    (result,) = report.lengths()
     return result.accuracy
 
 
@@ -73,23 +73,17 @@ def test_tuned_is_what_convert_writes():
 
 def test_the_story_of_the_demo():
     """Inside the window it finds all; far beyond it only YaRN does, and best when fine-tuned."""
-    yarn = overridden(
-        open_checkpoint(str(DEMO)).config(), Override(Target("yarn", factor=8.0)), "yarn"
-    )
     assert accuracy(DEMO, 256, trials=5) >= 0.95
     assert accuracy(DEMO, 2048, trials=1) <= 0.15
-    assert accuracy(DEMO, 2048, config=yarn.config) >= 0.35
+    assert accuracy(DEMO, 2048, override="method=yarn,factor=8") >= 0.35
     assert accuracy(TUNED, 2048) >= 0.85
 
 
 @pytest.mark.full
 def test_the_story_of_the_demo_with_more_prompts():
-    linear = overridden(
-        open_checkpoint(str(DEMO)).config(), Override(Target("linear", factor=8.0)), "linear"
-    )
     assert accuracy(DEMO, 256, trials=10) >= 0.95
     assert accuracy(DEMO, 2048, trials=5) <= 0.05
-    assert accuracy(DEMO, 2048, trials=5, config=linear.config) == 0
+    assert accuracy(DEMO, 2048, trials=5, override="method=linear,factor=8") == 0
     assert accuracy(TUNED, 2048, trials=5) >= 0.9
 
 

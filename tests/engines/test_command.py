@@ -15,10 +15,12 @@ from support.configs import M4
 from support.configs import NARROW_LLAMA as LLAMA
 from support.program import invoke
 from yarncli.config.reading import read_rope
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import ENGINES, get_engine, judge, misreadings
+from yarncli.engines.intended import intended
+from yarncli.engines.judgement import judge
+from yarncli.engines.loaders import read_model
+from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.errors import UsageError
-from yarncli.history import Provenance, Step
+from yarncli.history import NO_HISTORY, Baked, History, Step
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import Target, make_plan
 from yarncli.planning.writing import write_rope
@@ -37,10 +39,20 @@ def planned(method: str, base: dict[str, Any] = LLAMA, spelling: Any = "both", *
     return plan, write_rope(text, rope, plan, spelling).value
 
 
+def converted(plan):
+    """The history of a conversion in memory."""
+    return History((Step("convert", "here", plan=plan),))
+
+
+def misreadings(config, engine, history=NO_HISTORY):
+    found = judge(config, history, engines=[engine], launch=False).misreadings()
+    return found.get(engine, [])
+
+
 def directory(tmp_path, config, steps=()):
     (tmp_path / "config.json").write_text(json.dumps(config))
     if steps:
-        (tmp_path / "yarncli.json").write_bytes(Provenance(tuple(steps)).to_bytes())
+        (tmp_path / "yarncli.json").write_bytes(History(tuple(steps)).to_bytes())
     return str(tmp_path)
 
 
@@ -130,14 +142,14 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
 def test_every_method_of_convert_on_llama(method, wrong):
     """Held against the engines' own tables of what they read."""
     plan, config = planned(method)
-    views = judge(config, Intended.by_plan(config, plan))
+    views = judge(config, converted(plan)).verdicts
     assert {v.engine.id: v.status for v in views if v.status != "exact"} == wrong
 
 
 def test_rope_parameters_only_is_lost_by_older_readers():
     plan, config = planned("yarn", spelling="v5")
     config = {k: v for k, v in config.items() if k != "rope_theta"}
-    views = judge(config, Intended.by_plan(config, plan))
+    views = judge(config, converted(plan)).verdicts
     lost = {v.engine.id for v in views if v.status == "ignores"}
     assert lost >= {"transformers-4.57", "transformers-4.55", "transformers-4.50", "mlx-lm", "tgi"}
     assert {v.engine.id for v in views if v.status == "exact"} == {
@@ -153,8 +165,8 @@ def test_rope_parameters_only_is_lost_by_older_readers():
 
 def test_a_bake_is_meant_to_have_temperature_one(tmp_path):
     plan, config = planned("yarn")
-    steps = [Step("convert", "here", plan=plan.to_json())]
-    baked = {"form": "neutral", "attention_factor": {"model": M4}}
+    steps = [Step("convert", "here", plan=plan)]
+    baked = Baked(form="neutral", side="k", layout="plain", attention_factor={"model": M4})
     steps.append(Step("bake", "here", baked=baked))
     forgotten = json.loads(run(directory(tmp_path, config, steps), "--json").stdout)
     assert forgotten["intended_from"] == "yarncli.json"
@@ -171,35 +183,39 @@ def test_a_bake_is_meant_to_have_temperature_one(tmp_path):
     assert status["llama.cpp"] == "differs"
     (line,) = [e["launch"] for e in done if e["engine"] == "llama.cpp"]
     assert "llama.rope.scaling.attn_factor=float:0.8782" in line
-    marked = {**config, "yarncli_baked": baked}
-    found = {v.engine.id: v.status for v in judge(marked)}
+    marked = {**config, "yarncli_baked": baked.to_json()}
+    found = {v.engine.id: v.status for v in judge(marked).verdicts}
     assert found["sglang"] == "exact"
     assert found["llama.cpp"] == "differs"
 
 
 def test_a_residual_bake_keeps_yarns_own_temperature():
     plan, config = planned("yarn")
-    baked = {"form": "residual", "attention_factor": {"model": 1.05}}
-    steps = [Step("convert", "here", plan=plan.to_json()), Step("bake", "here", baked=baked)]
-    meant = Intended.by_record(config, steps)
-    assert meant is not None
-    assert meant.scopes["model"].attention_scale == pytest.approx(M4)
-    assert misreadings(config, "llama.cpp", meant) == []
+    baked = Baked(form="residual", side="k", layout="plain", attention_factor={"model": 1.05})
+    steps = [Step("convert", "here", plan=plan), Step("bake", "here", baked=baked)]
+    meant = intended(read_model(config), History(tuple(steps)))
+    assert meant["model"].attention_scale == pytest.approx(M4)
+    assert misreadings(config, "llama.cpp", History(tuple(steps))) == []
 
 
 @pytest.mark.parametrize("length", ["long", None, 2.5, True])
 def test_a_record_with_an_impossible_length_is_refused(length, tmp_path):
     plan, config = planned("yarn")
-    steps = [Step("convert", "here", plan={**plan.to_json(), "length": length})]
-    result = run(directory(tmp_path, config, steps))
-    assert (result.exit_code, "is no number of tokens" in result.stderr) == (3, True)
+    source = directory(tmp_path, config, [Step("convert", "here", plan=plan)])
+    record = json.loads((tmp_path / "yarncli.json").read_text())
+    record["steps"][0]["plan"]["length"] = length
+    (tmp_path / "yarncli.json").write_text(json.dumps(record))
+    result = run(source)
+    assert result.exit_code == 3
+    assert "yarncli.json holds a step that yarncli did not write (step 1: plan." in result.stderr
+    assert "length is " in result.stderr
 
 
 def test_overrides_say_what_they_do():
     """The launch lines of vLLM and SGLang, parsed and judged again."""
     plan, config = planned("yarn", attention_factor=1.05)
-    meant = Intended.by_plan(config, plan)
-    (sglang,) = judge(config, meant, engines=["sglang"])
+    meant = converted(plan)
+    (sglang,) = judge(config, meant, engines=["sglang"]).verdicts
     assert sglang.status == "differs"
     assert sglang.launch is not None
     assert sglang.launch_is_exact
@@ -222,7 +238,7 @@ def test_a_wrappers_override_is_nested():
         "max_position_embeddings": 32768,
     }
     config = {"model_type": "llava", "text_config": {"model_type": "llama", **text}}
-    (found,) = judge(config, engines=["sglang"])
+    (found,) = judge(config, engines=["sglang"]).verdicts
     words = shlex.split(found.launch or "")
     fields = json.loads(words[words.index("--json-model-override-args") + 1])
     assert set(fields) == {"text_config"}
@@ -232,9 +248,10 @@ def test_a_wrappers_override_is_nested():
 def test_transformers_computes_what_its_override_promises(tmp_path):
     """The keyword arguments of the printed call, run through transformers."""
     plan, config = planned("yarn")
-    meant = Intended.by_plan(config, plan)
+    history = converted(plan)
     stale = {k: v for k, v in config.items() if k not in ("rope_scaling", "rope_parameters")}
-    (found,) = judge(stale, meant, engines=["transformers-5"], source=str(tmp_path))
+    source = str(tmp_path)
+    (found,) = judge(stale, history, engines=["transformers-5"], source=source).verdicts
     assert found.status == "ignores"
     assert found.launch is not None
     from transformers import AutoConfig
@@ -246,7 +263,7 @@ def test_transformers_computes_what_its_override_promises(tmp_path):
         loaded = eval(f"load{call}", {"load": AutoConfig.from_pretrained})
     assert source in call
     result = oracle.compute(json.loads(loaded.to_json_string(use_diff=False)), 32768)
-    (used,) = meant.scopes.values()
+    (used,) = intended(read_model(config), history).values()
     assert result["scopes"]["model"]["inv_freq"] == pytest.approx(used.parameters.inv_freq())
     assert result["scopes"]["model"]["attention_scale"] == pytest.approx(M4)
 
@@ -283,7 +300,7 @@ def test_the_table_and_the_explanation(tmp_path):
 
 def test_misreadings_are_empty_only_where_the_engine_is_right():
     plan, config = planned("yarn", attention_factor=1.05)
-    meant = Intended.by_plan(config, plan)
+    meant = converted(plan)
     assert misreadings(config, "vllm", meant) == []
     assert misreadings(config, "sglang", meant) == [
         "attention scale 1.139 instead of 1.05",
@@ -299,7 +316,7 @@ def test_a_model_class_that_needs_head_dim_gets_it_by_override():
         "factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    (found,) = judge(config, engines=["transformers-5"])
+    (found,) = judge(config, engines=["transformers-5"]).verdicts
     assert found.status == "crashes"
     assert "head_dim: 64" in found.notes[0]
     assert "head_dim=64" in (found.launch or "")

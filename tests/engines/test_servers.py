@@ -11,8 +11,9 @@ import math
 import pytest
 
 from support.configs import M4, NARROW_LLAMA
+from yarncli.engines.judgement import judge
 from yarncli.engines.loaders import LoaderError, read_model, version_5
-from yarncli.engines.registry import ENGINES, judge
+from yarncli.engines.registry import ENGINES
 from yarncli.engines.rules import llama_cpp
 from yarncli.engines.verdict import EngineCrash
 
@@ -136,7 +137,7 @@ def test_vllm_does_no_dynamic_scaling_and_its_table_is_short():
     assert any("8,192" in fault for fault in reading.faults)
     plain = [500000.0 ** (-2 * i / 64) for i in range(32)]
     assert reading.scopes["model"].parameters.inv_freq(32768) == pytest.approx(plain)
-    (found,) = judge(config, engines=["vllm"])
+    (found,) = judge(config, engines=["vllm"]).verdicts
     assert found.status == "ignores"
 
 
@@ -146,7 +147,7 @@ def test_sglang_freezes_dynamic_at_the_full_window():
     base = 500000.0 * (4.0 * 32768 / 8192 - 3.0) ** (64 / 62)
     for length in (100, 32768):
         assert p.inv_freq(length) == pytest.approx([base ** (-2 * i / 64) for i in range(32)])
-    (found,) = judge(config, engines=["sglang"])
+    (found,) = judge(config, engines=["sglang"]).verdicts
     assert found.status == "differs"
     assert found.scopes[0].deviation == pytest.approx(0.92, abs=0.005)
 
@@ -193,10 +194,10 @@ def test_olmo_3_with_rope_parameters_only_loses_everything_in_sglang():
     }
     base = {k: v for k, v in LLAMA.items() if k != "rope_theta"} | {"model_type": "olmo3"}
     base["num_hidden_layers"] = 4
-    (found,) = judge({**base, "rope_parameters": nested}, engines=["sglang"])
+    (found,) = judge({**base, "rope_parameters": nested}, engines=["sglang"]).verdicts
     assert found.status == "ignores"
     both = {**base, "rope_theta": 5e5, "rope_scaling": YARN, "rope_parameters": nested}
-    (found,) = judge(both, engines=["sglang"])
+    (found,) = judge(both, engines=["sglang"]).verdicts
     assert found.status == "exact"
 
 
@@ -249,7 +250,8 @@ def test_the_keys_in_a_gguf_file(tmp_path):
     assert dict(found.keys) == stored
     assert llama_cpp.architecture("qwen3_moe") in gguf.MODEL_ARCH_NAMES.values()
     name = gguf.Keys.Rope.SCALING_ATTN_FACTOR.format(arch="llama")
-    assert name in (judge(scaled({**YARN, **NEUTRAL}), engines=["llama.cpp"])[0].launch or "")
+    (found,) = judge(scaled({**YARN, **NEUTRAL}), engines=["llama.cpp"]).verdicts
+    assert name in (found.launch or "")
 
 
 def test_every_architecture_name_is_one_that_gguf_knows():
@@ -269,13 +271,13 @@ def test_every_architecture_name_is_one_that_gguf_knows():
 def test_llama3_survives_in_llama_class_files_only(model_type, survives):
     block = {**YARN, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     config = scaled(block, LLAMA, model_type=model_type)
-    (found,) = judge(config, engines=["llama.cpp"])
+    (found,) = judge(config, engines=["llama.cpp"]).verdicts
     assert found.status == ("exact" if survives else "ignores")
 
 
 def test_gemma_files_lose_even_theta():
     config = scaled(None, LLAMA, model_type="gemma2", head_dim=64)
-    (found,) = judge(config, engines=["llama.cpp"])
+    (found,) = judge(config, engines=["llama.cpp"]).verdicts
     assert found.status == "ignores"
     assert found.launch is not None
     assert "--rope-freq-base 500000" in found.launch
@@ -283,7 +285,7 @@ def test_gemma_files_lose_even_theta():
 
 def test_llama_cpp_ends_the_ramp_at_whole_dimensions_and_reads_no_betas():
     for block in ({"truncate": False}, {"beta_fast": 64.0, "beta_slow": 2.0}):
-        (found,) = judge(scaled({**YARN, **block}), engines=["llama.cpp"])
+        (found,) = judge(scaled({**YARN, **block}), engines=["llama.cpp"]).verdicts
         assert found.status == "differs"
         assert found.scopes[0].deviation > 0.1
     assert found.launch is not None  # betas have flags
@@ -291,10 +293,10 @@ def test_llama_cpp_ends_the_ramp_at_whole_dimensions_and_reads_no_betas():
 
 
 def test_ollama_drops_yarn_by_rope_type_and_fails_on_other_types():
-    (llama,) = judge(scaled(YARN), engines=["ollama"])
+    (llama,) = judge(scaled(YARN), engines=["ollama"]).verdicts
     assert llama.status == "ignores"
     by_type = {**YARN, "type": "yarn"}
-    (qwen,) = judge(scaled(by_type, LLAMA, model_type="qwen2"), engines=["ollama"])
+    (qwen,) = judge(scaled(by_type, LLAMA, model_type="qwen2"), engines=["ollama"]).verdicts
     assert qwen.status == "differs"
     assert qwen.scopes[0].attention_scale == 1.0  # it cancels the kernel's own
     linear = {"type": "linear", "factor": 4.0}
@@ -303,7 +305,7 @@ def test_ollama_drops_yarn_by_rope_type_and_fails_on_other_types():
 
 
 def test_tgi_does_nothing_for_linear_and_exllamav3_takes_the_ratio_of_lengths():
-    (tgi,) = judge(scaled({"rope_type": "linear", "factor": 4.0}), engines=["tgi"])
+    (tgi,) = judge(scaled({"rope_type": "linear", "factor": 4.0}), engines=["tgi"]).verdicts
     assert tgi.status == "ignores"
     kept = scaled({**YARN, "factor": 16.0})
     assert read("exllamav3", kept).scopes["model"].parameters.factor == 4.0
@@ -329,7 +331,7 @@ def test_mlx_lm_and_tensorrt_llm_have_an_original_length_of_their_own():
     ],
 )
 def test_who_reads_truncate(engine, reads):
-    (found,) = judge(scaled({**YARN, "truncate": False}), engines=[engine])
+    (found,) = judge(scaled({**YARN, "truncate": False}), engines=[engine]).verdicts
     assert found.status == ("exact" if reads else "differs")
 
 

@@ -15,10 +15,10 @@ import matplotlib
 import pytest
 
 from support.program import invoke
-from yarncli.cli.check_passkey_view import LiveGrid
+from yarncli.cli.check_passkey_print import LiveGrid
 from yarncli.demo import write_demo
 from yarncli.evaluation.passkey import Grid
-from yarncli.evaluation.report import Cell, Report, read_report
+from yarncli.evaluation.report import Cell, PasskeyReport, read_report
 from yarncli.figures.passkey import accuracy_grid, plot_passkey
 
 FEW = ["--depths", "3", "--trials", "1"]
@@ -387,7 +387,7 @@ def test_the_figure_names_both_windows_and_is_always_the_same(tmp_path):
     first, again = tmp_path / "1.svg", tmp_path / "2.svg"
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # words as words
         for path in (first, again):
-            plot_passkey([Report(settings, {"as it is": cells})], path)
+            plot_passkey([PasskeyReport(settings, {"as it is": cells})], path)
     text = first.read_text()
     for words in ("original window 256", "new window 2,048", "Passkey retrieval, m", "100 %"):
         assert words in text

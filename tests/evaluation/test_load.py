@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM
 
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.local import memory
@@ -196,25 +196,25 @@ def test_frozen_frequencies_are_those_of_one_fresh_forward(scaled, rope, length)
     assert rotary.rope_type == rope["rope_type"]
 
 
-def test_estimated_cache_is_what_transformers_allocates():
-    from transformers import AutoConfig
-
-    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-             "intermediate_size": 96, "vocab_size": 64}  # fmt: skip
-    gqa = {"head_dim": 24, "num_key_value_heads": 2}
-    mla = {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 16,
-           "qk_rope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 3}  # fmt: skip
-    for model_type, extra in (("llama", gqa), ("gpt_neox", {}), ("deepseek_v3", mla)):
-        config = AutoConfig.for_model(model_type, **{**sizes, **extra})
-        cache = DynamicCache()
-        AutoModelForCausalLM.from_config(config)(
-            torch.ones(1, 50, dtype=int), past_key_values=cache
-        )
-        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-        cpu = torch.device("cpu")
-        found = memory.estimate(config.to_dict(), 1000, 50, torch.float32, cpu)
-        assert found.kv_cache == held, model_type
-        assert found.weights == 4000
+@pytest.mark.parametrize(
+    ("config", "numbers"),
+    [
+        # Falcon-7B has one key-value head of 64 in each of its 32 layers.
+        ({"model_type": "falcon", "hidden_size": 4544, "num_attention_heads": 71,
+          "num_kv_heads": 71, "num_hidden_layers": 32, "multi_query": True}, 32 * 2 * 64),
+        # Qwen3-Next-80B: 12 of its 48 layers have keys and values, 2 heads of 256.
+        ({"model_type": "qwen3_next", "num_hidden_layers": 48, "num_key_value_heads": 2,
+          "head_dim": 256, "full_attention_interval": 4}, 12 * 2 * 2 * 256),
+        # Multimodal, and the cache of the fast path keeps all of what windows leave.
+        ({"model_type": "gemma3", "text_config": {"num_hidden_layers": 6, "head_dim": 256,
+          "num_key_value_heads": 1, "sliding_window": 512}}, 6 * 2 * 256),
+    ],
+    ids=["falcon", "qwen3_next", "gemma3"],
+)  # fmt: skip
+def test_the_estimated_cache_is_that_of_the_layers_that_have_one(config, numbers):
+    cpu = torch.device("cpu")
+    found = memory.estimate(config, 1000, 8192, torch.bfloat16, cpu)
+    assert (found.kv_cache, found.weights) == (numbers * 8192 * 2, 2000)
 
 
 def test_what_cannot_fit_is_refused_before_loading(demo, codec, monkeypatch):
@@ -227,8 +227,9 @@ def test_what_cannot_fit_is_refused_before_loading(demo, codec, monkeypatch):
 
 def test_a_chunk_bounds_what_is_held_beside_the_cache():
     """Llama-3-8B's sizes; 0.2 of the cache, as the module says."""
-    llama = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-             "num_key_value_heads": 8, "intermediate_size": 14336}  # fmt: skip
+    llama = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32,
+             "num_attention_heads": 32, "num_key_value_heads": 8,
+             "intermediate_size": 14336}  # fmt: skip
     for device in ("cpu", "cuda"):
         found = memory.estimate(llama, 8_030_261_248, 131072, torch.bfloat16, torch.device(device))
         assert found.weights == 16_060_522_496

@@ -19,9 +19,9 @@ from support.checkpoints import DEMO
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluation.passkey import Grid, TextCodec, local_cells, make_codec
 from yarncli.evaluation.report import ResultFile, read_report
-from yarncli.evaluation.run import ServedSubject
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer, strip_reasoning
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.subjects import ServedSubject
 
 GRID = Grid((256, 512), depths=4, trials=2, seed=21)
 # The user's text with the beginning of the answer where a base model goes on.

@@ -82,7 +82,9 @@ def test_no_control_without_a_record(source, tmp_path):
     checkpoint = converted(source, tmp_path / "out", factor=8.0)
     record = tmp_path / "out" / "yarncli.json"
     document = json.loads(record.read_text())
-    document["steps"][0]["baked"] = {"attention_factor": 1.2}
+    document["steps"][0]["baked"] = {
+        "form": "neutral", "side": "k", "layout": "plain", "attention_factor": {"model": 1.2},
+    }  # fmt: skip
     record.write_text(json.dumps(document))
     with pytest.raises(UsageError, match="in the weights"):
         chosen(open_checkpoint(str(tmp_path / "out")), control=True)

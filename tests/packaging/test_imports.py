@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "planning": {*FOUNDATION, "rope", "config"},
     "history": {*FOUNDATION, "rope", "config", "planning", "__init__", "checkpoint"},
     "engines": DECIDING,
-    "checkpoint": {*FOUNDATION, "hub", "__init__"},
+    "checkpoint": {*FOUNDATION, "rope", "config", "hub", "__init__"},
     "inspection": FILES,
     "conversion": {*FILES, "__init__"},
     "baking": {*FILES, "__init__"},
@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "evaluation": {*FILES, "__init__"},
     "figures": {*FILES, "inspection", "evaluation"},
     "demo": {*FOUNDATION, "checkpoint"},
-    "publishing": {*FILES, "__init__", "rules", "evaluation"},
+    "publishing": {*FILES, "__init__", "rules", "evaluation", "figures"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

@@ -7,7 +7,8 @@ import pytest
 from support.configs import LLAMA
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
-from yarncli.planning.plan import Target, factor_for, make_plan, window_of
+from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.rope.formulas import factor_for
 
 QWEN3 = {
     **LLAMA,

@@ -58,8 +58,8 @@ def test_the_card_tells_the_numbers(cli, model):
     assert "| `factor` | – | 8 |" in card
     assert re.search(r"^\| vLLM \| .* \| exact \| 2,048 \|", card, re.M)
     assert "vllm serve me/long --max-model-len 2048" in card
-    assert "yarncli convert model model-yarn --length 2048" not in card  # the name that was given
-    assert "yarncli convert model long --length 2048" in card
+    assert "yarncli convert model model-yarn --factor 8" not in card  # the name that was given
+    assert "yarncli convert model long --factor 8" in card
 
 
 def test_a_card_made_twice_is_the_same(cli, model):
@@ -103,8 +103,8 @@ def record(model, **changes):
 )
 def test_a_plan_that_yarncli_did_not_write(hub, cli, model, plan):
     record(model, plan=plan)
-    assert "yarncli.json holds a plan" in cli("card", model, code=3).stderr
-    assert "yarncli.json holds a plan" in cli("push", model, "me/long", code=3).stderr
+    assert "yarncli.json holds a step" in cli("card", model, code=3).stderr
+    assert "yarncli.json holds a step" in cli("push", model, "me/long", code=3).stderr
     assert not hub.requests("POST")
 
 
@@ -249,7 +249,7 @@ def test_a_derived_model_gets_a_card_of_its_own(hub, cli, derived):
     assert "Its words" not in card
     assert "# long\n" in card
     commit = hub.repos["org/base"].refs["main"]
-    assert f"yarncli convert org/base@{commit} long --length 2048" in card
+    assert f"yarncli convert org/base@{commit} long --factor 8" in card
     hub.log.clear()
     cli("push", derived, "me/long")
     assert not hub.requests("POST")

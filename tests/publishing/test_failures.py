@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from yarncli.errors import CheckpointError, HubError
-from yarncli.publishing.local import Options, prepare_local
-from yarncli.publishing.plan import make_plan
+from yarncli.publishing.local import prepare_local
+from yarncli.publishing.options import PushOptions
+from yarncli.publishing.plan import plan_push
 from yarncli.publishing.push import carry_out
 
 TOKENS = {name: "hf_" + name[0] * 34 for name in ("other", "reader")}
 
 
 def planned(model):
-    return make_plan(prepare_local(str(model), Options()), "me/long", Options())
+    return plan_push(prepare_local(str(model), PushOptions()), "me/long")
 
 
 def main_of(hub, repo_id="me/long"):

@@ -164,6 +164,9 @@ def test_an_interrupted_change_comes_first(hub, cli, model):
     assert hub.log == []
 
 
+BAKED = {"form": "neutral", "side": "k", "layout": "plain", "attention_factor": {"model": 1.2}}
+
+
 def test_the_base_of_from_must_fit(hub, cli, demo, tmp_path):
     hub.add_repo("org/base", demo)
     hub.add_repo("org/another", demo)
@@ -175,7 +178,7 @@ def test_the_base_of_from_must_fit(hub, cli, demo, tmp_path):
     result = cli("push", out, "me/long", "--from", "org/base@main", code=1)
     assert "[base-other]" in result.stderr
     history = json.loads((out / "yarncli.json").read_text())
-    history["steps"].append({**history["steps"][0], "command": "bake", "baked": {"form": "x"}})
+    history["steps"].append({**history["steps"][0], "command": "bake", "baked": BAKED})
     (out / "yarncli.json").write_text(json.dumps(history))
     result = cli("push", out, "me/long", "--from", "org/base", code=1)
     assert "[base-baked]" in result.stderr

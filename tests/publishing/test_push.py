@@ -8,8 +8,9 @@ import pytest
 
 from support.program import invoke
 from yarncli.errors import HubError
-from yarncli.publishing.local import Options, prepare_local
-from yarncli.publishing.plan import make_plan
+from yarncli.publishing.local import prepare_local
+from yarncli.publishing.options import PushOptions
+from yarncli.publishing.plan import plan_push
 from yarncli.publishing.push import carry_out
 
 
@@ -162,8 +163,7 @@ def test_a_new_branch_builds_upon_main(hub, cli, model):
 
 def test_main_may_move_before_a_branch_is_made(hub, model):
     hub.add_repo("me/long", {"a": b""}, private=True)
-    options = Options(revision="x")
-    plan = make_plan(prepare_local(str(model), options), "me/long", options)
+    plan = plan_push(prepare_local(str(model), PushOptions(revision="x")), "me/long")
     hub.commit("me/long", {"a": b"new"})
     with pytest.raises(HubError, match="has moved in the meantime"):
         carry_out(plan)
@@ -205,10 +205,10 @@ def test_progress_without_a_terminal_is_plain_lines(hub, cli, model, monkeypatch
 def test_somebody_at_a_terminal_is_asked(hub, model, monkeypatch, answer, sent):
     from types import SimpleNamespace
 
-    from yarncli.cli import push_run
+    from yarncli.cli import push_print
 
     terminal = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr(push_run, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    monkeypatch.setattr(push_print, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
     result = invoke("push", model, "me/long", input=answer, code=0)
     assert ("me/long" in hub.repos) == sent
     assert ("Nothing was sent" in result.stderr) != sent

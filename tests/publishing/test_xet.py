@@ -59,11 +59,12 @@ def test_a_push_goes_on_where_it_stopped(xet_hub, program, model):
 
 
 def test_bytes_are_counted(xet_hub, model):
-    from yarncli.publishing.local import Options, prepare_local
-    from yarncli.publishing.plan import make_plan
+    from yarncli.publishing.local import prepare_local
+    from yarncli.publishing.options import PushOptions
+    from yarncli.publishing.plan import plan_push
     from yarncli.publishing.push import carry_out
 
-    plan = make_plan(prepare_local(str(model), Options()), "me/long", Options())
+    plan = plan_push(prepare_local(str(model), PushOptions()), "me/long")
     counts = []
     carry_out(plan, progress=counts.append)
     assert min(counts) >= 0

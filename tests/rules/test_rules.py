@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from support import configs
+from yarncli.config.reading import read_rope
+from yarncli.history import History, Step
+from yarncli.planning.plan import Target, make_plan
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.check import CheckReport
 from yarncli.rules.check import check as check_all
@@ -381,15 +384,11 @@ def test_the_tokenizer_must_reach_the_window(write: Callable[..., Path]) -> None
 def test_provenance_proves_a_raised_maximum(
     write: Callable[..., Path], method: str, maximum: int, bad: bool
 ) -> None:
-    step = {
-        "command": "convert", "arguments": [], "tool_version": "0", "source": "x", "commit": None,
-        "plan": {"method": method, "max_position_embeddings": 32768},
-        "replaced": [], "baked": None, "config_only": False,
-    }  # fmt: skip
+    step = Step("convert", "x", plan=make_plan(read_rope(LLAMA), Target(method, factor=4.0)))
     block = {"rope_type": "linear", "type": "linear", "factor": 4.0}
     directory = write(
         scaled(block, max_position_embeddings=maximum),
-        yarncli={"schema_version": 1, "steps": [step]},
+        yarncli=json.loads(History((step,)).to_bytes()),
     )
     found = [f.rule.id for f in check_all(str(directory)).findings]
     assert found == (["max-raised"] if bad else [])

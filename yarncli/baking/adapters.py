@@ -21,7 +21,7 @@ from yarncli.checkpoint.files import SourceFile, list_files
 from yarncli.checkpoint.rewrite import FileCopy
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
-from yarncli.history import FILE_NAME, Provenance, Step
+from yarncli.history import FILE_NAME, History
 from yarncli.jsontext.text import JsonText
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -43,7 +43,7 @@ class AdapterBaking:
     header: Header
     files: tuple[SourceFile, ...]
     edits: tuple[TensorEdit, ...]
-    provenance: Provenance
+    history: History
 
 
 def prepare_adapter(directory: Path, baking: Baking) -> AdapterBaking:
@@ -70,13 +70,20 @@ def prepare_adapter(directory: Path, baking: Baking) -> AdapterBaking:
     edits: list[TensorEdit] = []
     for info in header.tensors.values():
         edits += _edits_of(info, base, by_name)
-    step = Step(
-        command="bake",
+    step = replace(
+        baking.history.steps[-1],
         source=directory.resolve().name,
-        baked={**(baking.provenance.steps[-1].baked or {}), "adapter": True},
+        replaced=(),
+        baked=replace(baking.baked, adapter=True),
     )
     files = tuple(sorted(list_files(directory.resolve()), key=lambda file: file.name))
-    return AdapterBaking(directory, header, files, tuple(edits), Provenance((step,)))
+    return AdapterBaking(
+        directory=directory,
+        header=header,
+        files=files,
+        edits=tuple(edits),
+        history=History((step,)),
+    )
 
 
 def write_adapter(adapter: AdapterBaking, destination: Path, *, overwrite: bool = False) -> None:
@@ -101,7 +108,7 @@ def write_adapter(adapter: AdapterBaking, destination: Path, *, overwrite: bool 
             changed = patches if file.name == WEIGHTS_NAME else ()
             copies.append(FileCopy(source / file.name, staging / file.name, changed))
         rewrite.copy_files(copies)
-        (staging / FILE_NAME).write_bytes(adapter.provenance.to_bytes())
+        (staging / FILE_NAME).write_bytes(adapter.history.to_bytes())
         made = staging / WEIGHTS_NAME
         if rewrite.first_wrong_patch(source / WEIGHTS_NAME, made, patches) is not None:
             raise OutputError(f"{WEIGHTS_NAME} does not read back as it was written. Run again.")

@@ -11,16 +11,26 @@ from typing import Any
 from yarncli.baking import quantised
 from yarncli.baking.edits import TensorEdit, find_edits, is_cache_scale
 from yarncli.baking.layouts import Layout
-from yarncli.baking.modules import Module, Side, Wanted, find_modules
+from yarncli.baking.modules import Module, Wanted, find_modules
 from yarncli.baking.registry import choose_layout, find_entry
-from yarncli.baking.temperature import MARKER, Form, Temperature, decide, write_config
+from yarncli.baking.temperature import MARKER, Temperature, decide, write_config
 from yarncli.checkpoint import journal, output, rewrite
 from yarncli.checkpoint.rewrite import FileCopy, Patch
 from yarncli.checkpoint.safetensors import Header
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig, read_rope
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, UsageError
-from yarncli.history import FILE_NAME, Provenance, Step, describe_source, read_provenance
+from yarncli.history import (
+    FILE_NAME,
+    Baked,
+    Form,
+    History,
+    Side,
+    Step,
+    describe_source,
+    given_options,
+    read_history,
+)
 from yarncli.jsontext.changes import changed_fields
 from yarncli.jsontext.text import JsonText
 
@@ -55,7 +65,8 @@ class Baking:
     edits: tuple[TensorEdit, ...]
     config: tuple[JsonText, JsonText]
     unbaked: JsonText
-    provenance: Provenance
+    baked: Baked
+    history: History
     notes: tuple[str, ...]
     others: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -78,7 +89,7 @@ class Baking:
         """The config files to write."""
         return {
             **self.others,
-            FILE_NAME: self.provenance.to_bytes(),
+            FILE_NAME: self.history.to_bytes(),
             "config.json": self.config[1].text.encode(),
         }
 
@@ -88,7 +99,7 @@ def prepare(
     options: Options = Options(),
     *,
     config: JsonText | None = None,
-    history: Provenance | None = None,
+    history: History | None = None,
     others: Mapping[str, bytes] | None = None,
 ) -> Baking:
     """Decide a bake; reads the config and the headers of the shards, no weights.
@@ -107,7 +118,7 @@ def prepare(
     """
     original = checkpoint.config()
     current = config or original
-    history = history or read_provenance(checkpoint)
+    history = read_history(checkpoint) if history is None else history
     _refuse_baked(checkpoint, current, history)
     rope = read_rope(current.value, assume_like=options.assume_like)
     text = current.get(rope.text_path) if rope.text_path else current.value
@@ -129,20 +140,26 @@ def prepare(
     if options.side is None:
         wanted = replace(wanted, side=_default_side(layout, modules, current.value))
     edits = tuple(find_edits(modules, rope, text, wanted))
-    baked = _baked(options.form, wanted.side, layout, temperatures)
+    baked = Baked(
+        form=options.form,
+        side=wanted.side,
+        layout=layout.name,
+        attention_factor={each.scope: each.factor for each in temperatures},
+    )
     written = write_config(
         _scale_clip(current, rope, layout, wanted),
         rope,
         temperatures,
         options.form,
-        baked,
+        baked.to_json(),
         assume_like=options.assume_like,
     )
     step = Step(
         command="bake",
         source=describe_source(checkpoint),
-        replaced=tuple(c.to_json() for c in changed_fields("config.json", current, written)),
+        replaced=tuple(changed_fields("config.json", current, written)),
         baked=baked,
+        options=given_options(options),
     )
     return Baking(
         checkpoint=checkpoint,
@@ -154,15 +171,15 @@ def prepare(
         edits=edits,
         config=(original, written),
         unbaked=current,
-        provenance=Provenance((*(history.steps if history else ()), step)),
+        baked=baked,
+        history=history.then(step),
         notes=tuple(_notes(checkpoint, rope, wanted, temperatures)),
         others=others or {},
     )
 
 
-def _refuse_baked(checkpoint: Checkpoint, config: JsonText, history: Provenance | None) -> None:
-    steps = history.steps if history else ()
-    if config.get((MARKER,)) is not None or any(step.baked for step in steps):
+def _refuse_baked(checkpoint: Checkpoint, config: JsonText, history: History) -> None:
+    if config.get((MARKER,)) is not None or history.baked:
         raise CheckpointError(
             f"{checkpoint.name} is baked already: its weights carry the temperature. Bake the "
             "checkpoint it was made from."
@@ -211,17 +228,6 @@ def _scale_clip(config: JsonText, rope: RopeConfig, layout: Layout, wanted: Want
             "one factor here. The temperature cannot be baked."
         )
     return config.edited({path: value * factors.pop()})
-
-
-def _baked(
-    form: Form, side: Side, layout: Layout, temperatures: tuple[Temperature, ...]
-) -> dict[str, Any]:
-    return {
-        "form": form,
-        "side": side,
-        "layout": layout.name,
-        "attention_factor": {each.scope: each.factor for each in temperatures},
-    }
 
 
 def _notes(

@@ -11,13 +11,14 @@ from typing import Any
 from yarncli.baking import arithmetic, quantised
 from yarncli.baking.arithmetic import Selection
 from yarncli.baking.layouts import Edit, Layout
-from yarncli.baking.modules import Module, Side, Wanted
+from yarncli.baking.modules import Module, Wanted
 from yarncli.baking.registry import Entry
 from yarncli.baking.rows import LayerSizes
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
+from yarncli.history import Side
 
 _CACHE = ("k_scale", "v_scale", "q_scale", "output_scale")
 _POWERS: dict[Side, dict[str, int]] = {

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from yarncli.baking.layouts import Layout
 from yarncli.baking.registry import Entry
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError, WeightsError
-
-Side = Literal["k", "q", "both"]
+from yarncli.history import Side
 
 # Where the layers of a text model lie in files; towers for other senses have other names.
 _STACKS = (
@@ -72,7 +71,7 @@ def find_modules(
     usual = re.compile(entry.stacks or _STACKS)
     prediction = re.compile(_PREDICTION)
     inside = re.compile(rf"{layout.module}\.(?P<name>.+)")
-    per_layer = rope.family.attention_per_layer
+    per_layer = rope.family.attentions_per_layer
     count = rope.num_hidden_layers // per_layer
     found: dict[tuple[str, int], Module] = {}
     for shard, header in headers.items():

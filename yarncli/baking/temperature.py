@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
+from yarncli.history import Form
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import RopePlan, ScopePlan
+from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.planning.writing import Spelling, write_rope
 from yarncli.rope.formulas import yarn_attention_factor
 from yarncli.rope.methods import neutral_temperature
 from yarncli.rope.parameters import RopeParameters
-
-Form = Literal["neutral", "residual"]
 
 MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
 

@@ -7,7 +7,6 @@ the very code that the large model uses.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 import transformers
 
 from yarncli.baking.shrink import DROPPED, shrink
+from yarncli.checkpoint.memory import available_memory
 from yarncli.errors import CheckFailed, CheckpointError, UnsupportedArchitectureError
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> Log
     Raises:
         CheckpointError: not enough memory, no tokenizer, or a text of fewer than 2 tokens.
     """
-    needed, free = int(parameters * _BYTES * _ROOM), _free_memory()
+    needed, free = int(parameters * _BYTES * _ROOM), available_memory()
     if free is not None and needed > free:
         raise CheckpointError(
             f"--verify-logits needs {needed / 1e9:.1f} GB of memory for this model, and "
@@ -254,14 +254,3 @@ def _text_logits(directory: Path, tokens: torch.Tensor) -> Any:
     model = _auto(config).from_pretrained(directory, dtype=torch.float32)
     with torch.no_grad():
         return model.eval()(input_ids=tokens).logits[0]
-
-
-def _free_memory() -> int | None:
-    """Bytes that a process may still take; None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

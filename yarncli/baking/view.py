@@ -7,9 +7,7 @@ from typing import Any
 
 from yarncli.baking.baking import Baking
 from yarncli.baking.edits import TensorEdit
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import judge
-from yarncli.engines.verdict import EngineView
+from yarncli.engines.judgement import Judgement, judge
 
 SCHEMA = 1
 
@@ -36,12 +34,10 @@ def _rows_text(edit: TensorEdit) -> str:
     return f"{edit.rows.count} of {edit.rows_total}"
 
 
-def engine_views(baking: Baking, engines: Iterable[str] = ()) -> list[EngineView]:
+def judge_baking(baking: Baking, engines: Iterable[str] = ()) -> Judgement:
     """What engines will make of the baked checkpoint."""
-    config = baking.config[1].value
-    like = baking.options.assume_like
-    meant = Intended.by_record(config, baking.provenance.steps, assume_like=like)
-    return judge(config, meant, engines=engines, assume_like=like, launch=False)
+    config, like = baking.config[1].value, baking.options.assume_like
+    return judge(config, baking.history, engines=engines, assume_like=like, launch=False)
 
 
 def edits_to_json(edits: Iterable[TensorEdit]) -> list[dict[str, Any]]:
@@ -73,7 +69,7 @@ def to_json(baking: Baking) -> dict[str, Any]:
         "attention_factor": {each.scope: each.factor for each in baking.temperatures},
         "bytes": baking.nbytes,
         "edits": edits_to_json(baking.edits),
-        "changes": list(baking.provenance.steps[-1].replaced),
+        "changes": [change.to_json() for change in baking.history.steps[-1].replaced],
         "notes": list(baking.notes),
-        "engines": [view.brief() for view in engine_views(baking)],
+        "engines": judge_baking(baking).brief(),
     }

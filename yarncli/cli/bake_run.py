@@ -11,7 +11,7 @@ from yarncli.baking import adapters
 from yarncli.baking import baking as library
 from yarncli.baking.adapters import AdapterBaking
 from yarncli.baking.baking import Baking, Options
-from yarncli.baking.view import edit_rows, edits_to_json, engine_views, to_json
+from yarncli.baking.view import edit_rows, edits_to_json, judge_baking, to_json
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import open_checkpoint
@@ -102,7 +102,7 @@ def refuse_engines(baking: Baking, engines: Sequence[str]) -> None:
         UsageError: an unknown engine.
         UnsupportedArchitectureError: one of them would not; says what it would do.
     """
-    for view in engine_views(baking, engines) if engines else ():
+    for view in judge_baking(baking, engines).verdicts if engines else ():
         if view.status != "exact":
             raise UnsupportedArchitectureError(
                 f"{view.engine.id} would not compute the baked model as meant: {view.summary()}. "
@@ -205,4 +205,4 @@ def show_notes(baking: Baking) -> None:
     """Tell what to know of a bake, and which engines compute something else from it."""
     for text in baking.notes:
         console.note(text)
-    warn_of(engine_views(baking))
+    warn_of(judge_baking(baking))

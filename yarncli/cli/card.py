@@ -43,6 +43,10 @@ def card(
     The card that is there is kept; only the part between the yarncli marks is renewed.
     """
     from yarncli.cli import console
-    from yarncli.cli.push_run import write_card
+    from yarncli.publishing.card import card as write_card
 
-    console.print_text(write_card(path, name, results, base_model, licence))
+    made = write_card(
+        path, name=name, results=results, base_model=base_model, licence=licence,
+        notify=console.tell,
+    )  # fmt: skip
+    console.print_text(made.text)

@@ -102,17 +102,17 @@ def format_bytes(count: float) -> str:
 
 def note(message: str) -> None:
     """Tell something useful on stderr."""
-    _message("note", message)
+    tell("note", message)
 
 
 def warn(message: str) -> None:
     """Tell on stderr what may surprise the user."""
-    _message("warning", message)
+    tell("warning", message)
 
 
 def error(message: str) -> None:
     """Tell on stderr why the command failed; raise a `YarncliError` to end it."""
-    _message("error", message)
+    tell("error", message)
 
 
 def visible(text: str) -> str:
@@ -263,7 +263,8 @@ def _columns() -> int | None:
     return None
 
 
-def _message(kind: str, message: str) -> None:
+def tell(kind: str, message: str) -> None:
+    """Tell an "error", a "warning" or a "note" on stderr."""
     # A message is one line, whatever a file name or a config value in it contains.
     text = visible(" ".join(message.split("\n")))
     _write(sys.stderr, f"{_styled(kind + ':', kind, sys.stderr)} {text}\n")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from yarncli.cli import options
+from yarncli.rope.methods import DEFAULT_METHOD
 
 EXAMPLES = [
     ("yarncli convert ./model ./model-128k --length 128k", "YaRN to 131,072 tokens, in a copy."),
@@ -51,7 +52,7 @@ OptionalOutput = Annotated[
 def convert(
     source: options.Source,
     out: OptionalOutput = None,
-    method: options.MethodOption = "yarn",
+    method: options.MethodOption = DEFAULT_METHOD,
     length: options.Length = None,
     factor: options.Factor = None,
     original_length: options.OriginalLength = None,

@@ -18,7 +18,7 @@ def convert(
         conversion.checkpoint,
         Options(assume_like=conversion.assume_like),
         config=conversion.config,
-        history=conversion.provenance,
+        history=conversion.history,
         others={name: after.text.encode() for name, (_, after) in conversion.files.items()},
     )
     bake_run.refuse_engines(baking, engines)

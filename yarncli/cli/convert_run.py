@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,23 +16,26 @@ from yarncli.cli.engines_view import warn_of
 from yarncli.cli.fetching import fetch
 from yarncli.conversion import conversion as library
 from yarncli.conversion.conversion import Conversion, Weights, files_to_carry
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import judge
-from yarncli.engines.verdict import EngineView
+from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import UsageError
 from yarncli.jsontext.changes import FieldChange
 
 SCHEMA = 1
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*", re.ASCII)
 
 
-def read_factors(path: Path | None) -> list[float] | None:
-    """The JSON list of numbers in a `--short-factor` or `--long-factor` file.
+def read_factors(given: str | None) -> list[float] | None:
+    """The numbers of `--short-factor` or `--long-factor`: `1.0,1.05`, or a file with a JSON list.
 
     Raises:
-        UsageError: unreadable, or not a list of numbers.
+        UsageError: the file cannot be read, or holds no list of numbers.
     """
-    if path is None:
+    if given is None:
         return None
+    if _NUMBERS.fullmatch(given):
+        return [float(number) for number in given.split(",")]
+    path = Path(given)
     try:
         found = json_module.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -70,7 +74,7 @@ def convert(conversion: Conversion, run: Run, *, json: bool) -> None:
             {
                 **to_json(conversion, run),
                 "bake": None,
-                "engines": [view.brief() for view in _views(conversion)],
+                "engines": _judgement(conversion).brief(),
             }
         )
     else:
@@ -151,15 +155,14 @@ def _report(conversion: Conversion, run: Run) -> None:
     show_changes(conversion, run)
     for text in conversion.plan.notes:
         console.note(text)
-    warn_of(_views(conversion))
+    warn_of(_judgement(conversion))
     if not run.dry_run:
         console.note(f"Next: yarncli engines {run.out or conversion.checkpoint.name}")
 
 
-def _views(conversion: Conversion) -> list[EngineView]:
+def _judgement(conversion: Conversion) -> Judgement:
     config, like = conversion.config.value, conversion.assume_like
-    meant = Intended.by_plan(config, conversion.plan, assume_like=like)
-    return judge(config, meant, assume_like=like, launch=False)
+    return judge(config, conversion.history, assume_like=like, launch=False)
 
 
 def undo(checkpoint: Checkpoint, *, json: bool) -> None:

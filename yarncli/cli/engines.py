@@ -38,9 +38,10 @@ def engines(
     from yarncli.cli.engines_view import explained, judged, show, to_json
 
     ids = [explain] if explain else engine or []
-    found = judged(open_checkpoint(source), ids, assume_like=assume_like)
+    checkpoint = open_checkpoint(source)
+    found = judged(checkpoint, ids, assume_like=assume_like)
     if json:
-        console.print_json(to_json(found))
+        console.print_json(to_json(checkpoint, found))
     elif explain:
         explained(found)
     else:

@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.cli import console
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import get_engine, judge
+from yarncli.engines.judgement import Judgement, judge
 from yarncli.engines.verdict import SCHEMA, EngineView, ScopeView
-from yarncli.history import read_provenance
+from yarncli.history import read_history
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """The verdicts on one checkpoint; `origin` says where "intended" comes from."""
-
-    name: str
-    origin: str
-    views: list[EngineView]
-
-
-def judged(checkpoint: Checkpoint, engines: Iterable[str], *, assume_like: str | None) -> Judged:
+def judged(checkpoint: Checkpoint, engines: Iterable[str], *, assume_like: str | None) -> Judgement:
     """Judge a checkpoint against its recorded plan, or else against transformers 5.
 
     Raises:
         UsageError: an unknown engine id.
         CheckpointError: the config cannot be read at all.
     """
-    chosen = [get_engine(name).id for name in engines]
-    config = checkpoint.config().value
-    history = read_provenance(checkpoint)
-    steps = history.steps if history else ()
-    meant = Intended.by_record(config, steps, assume_like=assume_like)
-    views = judge(
-        config, meant, engines=chosen, source=_launchable(checkpoint), assume_like=assume_like
+    return judge(
+        checkpoint.config().value,
+        read_history(checkpoint),
+        engines=engines,
+        source=_launchable(checkpoint),
+        assume_like=assume_like,
     )
-    return Judged(checkpoint.name, meant.origin if meant else "transformers 5", views)
 
 
 def _launchable(checkpoint: Checkpoint) -> str:
@@ -46,34 +33,29 @@ def _launchable(checkpoint: Checkpoint) -> str:
     return checkpoint.repo_id if checkpoint.is_remote and checkpoint.repo_id else checkpoint.name
 
 
-def to_json(found: Judged) -> dict[str, Any]:
+def to_json(checkpoint: Checkpoint, found: Judgement) -> dict[str, Any]:
     """The contract of `engines --json`."""
-    return {
-        "schema": SCHEMA,
-        "source": found.name,
-        "intended_from": found.origin,
-        "engines": [item.to_json() for item in found.views],
-    }
+    return {"schema": SCHEMA, "source": checkpoint.name, **found.to_json()}
 
 
-def warn_of(views: Iterable[EngineView]) -> None:
+def warn_of(found: Judgement) -> None:
     """Name on stderr each engine that does not do what is meant, and what it does."""
-    for view in views:
+    for view in found.verdicts:
         if view.status != "exact":
             console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
 
 
-def show(found: Judged, *, lines: bool) -> None:
+def show(found: Judgement, *, lines: bool) -> None:
     """The table, what is wrong below it, and launch lines where they are asked for or needed."""
-    length = found.views[0].length
-    console.print_text(f"Meant: {length:,} tokens (from {found.origin})")
-    rows = [_row(item) for item in found.views]
+    length = found.verdicts[0].length
+    console.print_text(f"Meant: {length:,} tokens (from {found.intended_from})")
+    rows = [_row(item) for item in found.verdicts]
     console.print_table(["engine", "status", "serves", "attention", "what"], rows)
-    for item in found.views:
+    for item in found.verdicts:
         if item.launch and (lines or (item.status != "exact" and item.launch_is_exact)):
             hint = "" if item.launch_is_exact else " (does not make it right)"
             console.print_text(f"\n{item.engine.id}{hint}:\n  {item.launch}")
-    if any(item.engine.basis == "read" for item in found.views):
+    if any(item.engine.basis == "read" for item in found.verdicts):
         console.note("The rules of some engines were read, not run: see --explain ID.")
 
 
@@ -88,9 +70,9 @@ def _row(item: EngineView) -> list[str | int | float | None]:
     return [item.engine.id, item.status, serves, shown, "; ".join([what, *extra])]
 
 
-def explained(found: Judged) -> None:
+def explained(found: Judgement) -> None:
     """One engine: what it is, what it does in general, and every number for this checkpoint."""
-    for item in found.views:
+    for item in found.verdicts:
         engine = item.engine
         how = "run by the tests" if engine.basis == "run" else "read, not run here"
         console.print_heading(f"{engine.name} ({engine.versions}; {how})")

@@ -43,9 +43,10 @@ def inspect(
     from yarncli.cli.inspect_view import show
     from yarncli.inspection.description import describe, to_json
     from yarncli.planning.plan import Target
+    from yarncli.rope.methods import DEFAULT_METHOD
 
     asked = length is not None or factor is not None or method is not None
-    target = Target(method or "yarn", length, factor) if asked else None
+    target = Target(method or DEFAULT_METHOD, length, factor) if asked else None
     found = describe(
         open_checkpoint(source),
         target=target,

@@ -6,7 +6,7 @@ from yarncli.cli import console
 from yarncli.config.reading import Scope
 from yarncli.inspection.description import Description, dimensions
 from yarncli.planning.plan import window_of
-from yarncli.rope.methods import KEEPS_MAX
+from yarncli.rope.methods import keeps_max
 
 
 def show(description: Description, *, table: bool) -> None:
@@ -86,7 +86,7 @@ def _scope_facts(description: Description, scope: Scope) -> dict[str, console.Ce
     for name, (old, new) in pairs.items():
         old_text, new_text = console.format_cell(old), console.format_cell(new)
         facts[name] = new_text if old == new else f"{old_text} → {new_text}"
-    if after.rope_type in KEEPS_MAX:
+    if keeps_max(after.rope_type):
         facts["note"] = "frequencies below are those at the full window"
     return facts
 

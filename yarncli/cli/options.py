@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-Method = Literal["yarn", "ntk", "ntk-by-parts", "linear", "dynamic", "llama3", "longrope"]
+from yarncli.rope.methods import METHODS
+
 Spelling = Literal["both", "legacy", "v5"]
 
 _LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
@@ -29,6 +30,19 @@ def parse_length(text: str | int) -> int:
     return int(match[1]) * _MULTIPLIER[match[2].lower()]
 
 
+def parse_method(name: str) -> str:
+    """The name of a method.
+
+    Raises:
+        typer.BadParameter: there is no such method.
+    """
+    if name not in METHODS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, METHODS))}.")
+    return name
+
+
+_METHOD: Any = {"parser": parse_method, "metavar": f"<{'|'.join(METHODS)}>"}
+
 Source = Annotated[
     str,
     typer.Argument(
@@ -45,9 +59,11 @@ Output = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
-MethodOption = Annotated[Method, typer.Option("--method", help="How to extend the context.")]
+MethodOption = Annotated[
+    str, typer.Option("--method", help="How to extend the context.", **_METHOD)
+]
 PreviewMethod = Annotated[
-    Method | None, typer.Option("--method", help="Preview an extension by this method.")
+    str | None, typer.Option("--method", help="Preview an extension by this method.", **_METHOD)
 ]
 Length = Annotated[
     int | None,
@@ -115,19 +131,20 @@ HighFreqFactor = Annotated[
     typer.Option("--high-freq-factor", help="llama3: wavelengths below L / this are kept."),
 ]
 ShortFactor = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--short-factor",
-        metavar="FILE",
-        help="longrope: JSON list of one factor per frequency, for up to the original length.",
+        metavar="FILE|LIST",
+        help="longrope: one factor per frequency, for up to the original length: 1,1.05,1.1, … or "
+        "a file with a JSON list.",
     ),
 ]
 LongFactor = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--long-factor",
-        metavar="FILE",
-        help="longrope: JSON list of one factor per frequency, for longer texts.",
+        metavar="FILE|LIST",
+        help="longrope: one factor per frequency, for longer texts; given as --short-factor is.",
     ),
 ]
 Rescale = Annotated[

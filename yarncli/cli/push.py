@@ -76,18 +76,35 @@ def push(
     Nothing is sent if the preflight finds an error. Run it again after a failure: it goes on where
     it stopped. The address of the commit or pull request is all that is printed on stdout.
     """
-    from yarncli.cli import push_run as run
-    from yarncli.publishing.local import Options
+    from yarncli.cli import console, push_print
+    from yarncli.publishing.options import PushOptions
+    from yarncli.publishing.preflight import PreflightFailed
+    from yarncli.publishing.push import push as publish
 
-    chosen = Options(
+    chosen = PushOptions(
         public=public, create_pr=create_pr, config_only=config_only, allow_pickle=allow_pickle,
-        revision=revision, message=commit_message, description=commit_description,
-        include=include or (), exclude=exclude or (), copy_from=copy_from, dry_run=dry_run,
+        revision=revision, commit_message=commit_message, commit_description=commit_description,
+        include=include or (), exclude=exclude or (), copy_from=copy_from, results=results,
         with_card=not no_card, force_card=force_card, licence=licence, base_model=base_model,
+        dry_run=dry_run,
     )  # fmt: skip
-    local = run.checked(path, chosen, json=json)
-    plan = run.planned(local, target, chosen, results)
-    if dry_run:
-        run.show_plan(plan, local, json=json)
-    elif run.agreed(plan, ask=not (yes or json)):
-        run.show_result(plan, run.carried_out(plan), json=json)
+    bars = push_print.PushBars()
+    try:
+        done = publish(
+            path, target, chosen, progress=bars, notify=console.tell,
+            confirm=lambda plan: push_print.agreed(plan, ask=not (yes or json)),
+        )  # fmt: skip
+    except PreflightFailed as failure:
+        if json:
+            console.print_json(failure.to_json())
+        raise
+    except KeyboardInterrupt:
+        if bars.sending:
+            console.note("Interrupted. The same command goes on from here.")
+        raise
+    if json:
+        console.print_json(done.to_json())
+    elif dry_run:
+        push_print.show_plan(done.plan)
+    elif done.commit:
+        push_print.show_commit(done.plan, done.commit)

@@ -13,6 +13,8 @@ FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention
 INDEXED, CHUNKED = "indexed_attention", "chunked_attention"
 
 WINDOWED = frozenset({SLIDING, CHUNKED, "hybrid_sliding"})
+# Tokens that such a layer compresses into one entry of its cache.
+COMPRESSION = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 NO_ATTENTION = frozenset({LINEAR, "conv", "moe", "mlp"})
 
 # Old names in files; transformers renames them on load.
@@ -189,11 +191,11 @@ def _sliding_where_not_rotating(fields: Fields, family: Family, n: int) -> list[
 
 
 def _compress_ratios(fields: Fields, family: Family, n: int) -> list[str]:
-    csa, hca = "compressed_sparse_attention", "heavily_compressed_attention"
+    csa, hca = COMPRESSION
     ratios = fields.integers("compress_ratios")
     if ratios is None:
         return [hca] * min(n, 2) + [csa if i % 2 else hca for i in range(max(n - 2, 0))]
-    names = {0: SLIDING, 4: csa, 128: hca}
+    names = {0: SLIDING, **{ratio: kind for kind, ratio in COMPRESSION.items()}}
     unknown = sorted(set(ratios) - set(names))
     if unknown:
         raise ConfigError(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarncli.config.families.family import Family
-from yarncli.config.families.table import FAMILIES, NO_ROPE, UNSUPPORTED
+from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
+from yarncli.config.families.table import FAMILIES
 from yarncli.config.layers import read_layers
 from yarncli.config.scopes import Scope, read_scopes
 from yarncli.config.text_model import TextModel
@@ -45,6 +46,12 @@ class RopeConfig:
     is_mla: bool
     mrope: bool
     notes: tuple[str, ...]
+
+    def text(self, config: Mapping[str, Any]) -> Fields:
+        """The text part of `config`, the JSON object that this was read from."""
+        for key in self.text_path:
+            config = config[key]
+        return Fields(config, self.text_path, self.family.names)
 
 
 def read_rope(
@@ -112,7 +119,7 @@ def find_text(
     if assume_like is not None:
         family = _family(assume_like)
         inner = (
-            None if family.text_key or "hidden_size" in config else fields.mapping("text_config")
+            None if family.is_wrapper or "hidden_size" in config else fields.mapping("text_config")
         )
         if inner is not None:
             return family, ("text_config",), inner.values
@@ -124,7 +131,7 @@ def find_text(
                 "Name a similar one with --assume-like MODEL_TYPE."
             )
         family = _family(named)
-    while family.text_key:
+    while family.is_wrapper:
         fields = Fields(fields.values, fields.path, family.names)
         inner = fields.mapping(family.text_key)
         if inner is None:
@@ -147,7 +154,7 @@ def _family(model_type: str) -> Family:
         raise UnsupportedArchitectureError(
             f"{model_type} cannot be extended: {UNSUPPORTED[model_type]}."
         )
-    if model_type in NO_ROPE:
+    if model_type in no_rope_types():
         raise UnsupportedArchitectureError(f"{model_type} does not use RoPE in a text model.")
     raise UnsupportedArchitectureError(
         f"model_type {model_type!r} is not one that yarncli knows. If its code reads RoPE as a "
@@ -172,8 +179,8 @@ def _says_mrope(model: TextModel) -> bool:
 
 def _refuse_private_fields(model: TextModel, scopes: dict[str, Scope]) -> None:
     """Fields by which single architectures override what a conversion would write."""
-    f, kind = model.fields, model.family.model_type
-    inner = f.mapping("attn_config") if kind == "dbrx" else None
+    f, family = model.fields, model.family
+    inner = f.mapping(family.attention_key) if family.attention_key else None
     theta = inner.number("rope_theta") if inner else None
     used = scopes["model"].parameters.rope_theta if theta is not None else None
     if inner is not None and theta != used:
@@ -181,11 +188,12 @@ def _refuse_private_fields(model: TextModel, scopes: dict[str, Scope]) -> None:
             f"{inner.where('rope_theta')} is {theta}, but transformers 5 does not read it and uses "
             f"{used}. Make rope_theta at the top level equal to it."
         )
-    if kind == "zamba2" and f.boolean("use_long_context"):
-        raise UnsupportedArchitectureError(
-            f"{f.where('use_long_context')} is true; transformers then sets the length to 16384, "
-            "whatever the config says."
-        )
+    for key, length in family.length_switches.items():
+        if f.boolean(key):
+            raise UnsupportedArchitectureError(
+                f"{f.where(key)} is true; transformers then sets the length to {length}, "
+                "whatever the config says."
+            )
 
 
 def _original(model: TextModel, scopes: dict[str, Scope], given: int | None) -> tuple[int, str]:

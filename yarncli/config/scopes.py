@@ -122,12 +122,13 @@ def _refuse_layers_of_their_own(
                 f"({', '.join(f'{theta:g}' for theta in used)}) instead of rope_theta "
                 f"({parameters.rope_theta:g}); yarncli scales one θ for all layers."
             )
-    scaled = fields.integers("rope_scaling_layers")
-    if family.model_type == "molmo2_text" and scaled is not None:
+    key = family.scaled_layers_key
+    scaled = fields.integers(key) if key else None
+    if scaled is not None:
         unscaled = [i for i in rotating if i not in scaled]
         if unscaled:
             raise UnsupportedArchitectureError(
-                f"{fields.where('rope_scaling_layers')} leaves out layer {unscaled[0]}, which then "
+                f"{fields.where(key)} leaves out layer {unscaled[0]}, which then "
                 "never uses a scaling; yarncli scales all layers."
             )
 
@@ -175,7 +176,7 @@ def _nested_scope(
     top = _theta(model, rule, served)
     theta = top[0] if top else rule.rope_theta
     head_dim, partial = _sizes(model, rule, served, entry)
-    plain = Fields(rule.defaults, ("rope_parameters", rule.name))
+    plain = Fields({"rope_type": rule.rope_type}, ("rope_parameters", rule.name))
     if flat is not None and entry is not None:
         other = model.setting(entry, theta, top, head_dim, partial)
         parameters = model.setting(flat, other.rope_theta, top, head_dim, partial)
@@ -224,25 +225,25 @@ def _sizes(
     model: TextModel, rule: ScopeRule, served: tuple[int, ...], entry: Fields | None
 ) -> tuple[int, float]:
     """Head width of the scope, and its partial rotary factor where its entry gives none."""
-    fields, kind = model.fields, model.family.model_type
-    own = _layer_override(fields, served)
-    if kind == "dots3_note_text":
-        return _dots3_sizes(model, rule, own)
+    fields, own = model.fields, layer_override(model.fields, served)
     head_dim = own.positive("head_dim", model.head_dim) if own else model.head_dim
     if rule.head_dim_key and not fields.has("per_layer_config"):
         head_dim = fields.positive(rule.head_dim_key, rule.head_dim or head_dim)
-    if kind == "deepseek_v4":
-        if fields.has("qk_rope_head_dim") and not fields.has("partial_rotary_factor"):
-            return head_dim, fields.positive("qk_rope_head_dim", 1) / head_dim
-        return head_dim, fields.number("partial_rotary_factor") or rule.partial_rotary_factor
-    if kind == "step3p5" and entry is None:
-        listed = fields.numbers("partial_rotary_factors") or ()
-        return head_dim, listed[served[0]] if served and len(listed) > served[0] else 1.0
+    match model.family.scope_sizes_rule:
+        case "mla_widths":
+            return _mla_widths(model, rule, own)
+        case "qk_rope_head_dim":
+            if fields.has("qk_rope_head_dim") and not fields.has("partial_rotary_factor"):
+                return head_dim, fields.positive("qk_rope_head_dim", 1) / head_dim
+            return head_dim, fields.number("partial_rotary_factor") or rule.partial_rotary_factor
+        case "partial_rotary_factors" if entry is None:
+            listed = fields.numbers("partial_rotary_factors") or ()
+            return head_dim, listed[served[0]] if served and len(listed) > served[0] else 1.0
     silent = entry is None or model.family.fills_scopes
     return head_dim, rule.partial_rotary_factor if silent else 1.0
 
 
-def _dots3_sizes(model: TextModel, rule: ScopeRule, own: Fields | None) -> tuple[int, float]:
+def _mla_widths(model: TextModel, rule: ScopeRule, own: Fields | None) -> tuple[int, float]:
     """Its config class computes the partial factor from the MLA widths of the scope's layers."""
     fields = model.fields
     if own is not None or not rule.windowed or fields.has("per_layer_config"):
@@ -255,7 +256,7 @@ def _dots3_sizes(model: TextModel, rule: ScopeRule, own: Fields | None) -> tuple
     return head_dim, fields.positive("swa_qk_rope_head_dim", rest) / head_dim
 
 
-def _layer_override(fields: Fields, served: tuple[int, ...]) -> Fields | None:
-    """What `per_layer_config` says about the scope's first layer."""
+def layer_override(fields: Fields, served: tuple[int, ...]) -> Fields | None:
+    """What `per_layer_config` says about the first of the layers `served`."""
     overrides = fields.mapping("per_layer_config")
     return overrides.mapping(str(served[0])) if overrides and served else None

@@ -7,7 +7,7 @@ from typing import Any
 from yarncli.config.families.family import Family
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext.fields import Fields, json_path
-from yarncli.rope.parameters import RopeParameters, canonical_rope_type
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
 
 _NUMBERS = (
     "factor",
@@ -24,7 +24,6 @@ _TYPES = ("rope_type", "type")
 _ORIGINAL = "original_max_position_embeddings"
 _SIZES = ("rope_theta", "partial_rotary_factor", _ORIGINAL, "truncate")
 _INTERPRETED = frozenset({*_NUMBERS, *_LISTS, *_TYPES, *_SIZES})
-_HAVE_ORIGINAL = ("llama3", "yarn", "longrope")
 
 # Far above any model, far below what would fill the memory.
 _MOST_LAYERS, _WIDEST_HEAD = 10_000, 65_536
@@ -45,7 +44,7 @@ class TextModel:
         self.notes: list[str] = [family.remark] if family.remark else []
         self.length = fields.positive("max_position_embeddings", family.max_position_embeddings)
         layers = fields.positive("num_hidden_layers", family.num_hidden_layers, _MOST_LAYERS)
-        self.layer_count = layers * family.attention_per_layer
+        self.layer_count = layers * family.attentions_per_layer
         self.heads = fields.positive("num_attention_heads", family.num_attention_heads)
         self.head_dim = self._head_dim()
         if self.head_dim > _WIDEST_HEAD:
@@ -57,12 +56,13 @@ class TextModel:
 
     def _head_dim(self) -> int:
         f, family = self.fields, self.family
-        if family.rotary_size_key == "qk_rope_head_dim":
+        if family.is_mla and family.rotary_size_key == "qk_rope_head_dim":
             return f.positive("qk_rope_head_dim", family.qk_rope_head_dim or 0)
         if family.rotary_size_key == "qk_head_dim":
             rope = f.positive("qk_rope_head_dim", family.qk_rope_head_dim or 0)
             return rope + f.positive("qk_nope_head_dim", family.qk_nope_head_dim or 0)
-        computed = f.positive("hidden_size", family.hidden_size) * family.head_width // self.heads
+        hidden = f.positive("hidden_size", family.hidden_size)
+        computed = hidden * family.hidden_multiple // self.heads
         if family.head_dim_fixed:
             return computed
         silent = family.head_dim if "head_dim" not in f.values else None
@@ -71,12 +71,13 @@ class TextModel:
     def kv_heads(self) -> int:
         """Number of key/value heads, wherever the family keeps it."""
         f, family = self.fields, self.family
-        if family.model_type == "dbrx":
-            inner = f.mapping("attn_config")
-            return inner.positive("kv_n_heads", 1) if inner else 1
-        if family.model_type == "falcon" and not f.boolean("new_decoder_architecture"):
+        default = family.num_key_value_heads or self.heads
+        if family.attention_key:
+            inner = f.mapping(family.attention_key)
+            return inner.positive("kv_n_heads", default) if inner else default
+        if family.multi_query_switch and not f.boolean("new_decoder_architecture"):
             return 1 if f.boolean("multi_query", True) else self.heads
-        return f.positive("num_key_value_heads", family.num_key_value_heads or self.heads)
+        return f.positive("num_key_value_heads", default)
 
     def _block(self, key: str) -> Fields | None:
         block = self.fields.mapping(key)
@@ -115,8 +116,8 @@ class TextModel:
             raise _contradiction(block.where("rope_theta"), own, top[1], top[0])
         numbers: dict[str, Any] = {name: block.number(name) for name in _NUMBERS}
         numbers |= {name: block.numbers(name) for name in _LISTS}
-        if self.family.model_type == "phimoe" and kind == "longrope":
-            numbers["attention_factor"] = self._phimoe_attention_factor(block)
+        if self.family.longrope_scale_key and kind == "longrope":
+            numbers["attention_factor"] = self._longrope_scale(block)
         try:
             return RopeParameters(
                 rope_type=kind,
@@ -152,9 +153,9 @@ class TextModel:
             return "longrope"
         return kind
 
-    def _phimoe_attention_factor(self, block: Fields) -> float | None:
+    def _longrope_scale(self, block: Fields) -> float | None:
         """PhiMoE multiplies cos and sin by `short_mscale` and ignores `attention_factor`."""
-        short, long = block.number("short_mscale"), block.number("long_mscale")
+        short, long = block.number(self.family.longrope_scale_key), block.number("long_mscale")
         if short != long:
             self.notes.append(
                 f"{block.where('long_mscale')} ({long}) applies beyond the original window."
@@ -197,7 +198,7 @@ class TextModel:
 
     def _original(self, block: Fields, kind: str) -> int | None:
         inner = block.integer(_ORIGINAL)
-        if self.family.scopes or kind not in _HAVE_ORIGINAL:
+        if self.family.scopes or kind not in HAVE_ORIGINAL:
             return inner
         outer = self.fields.integer(_ORIGINAL, self.family.original_max_position_embeddings)
         if self.fields.has(_ORIGINAL) and inner is not None and inner != outer:
@@ -214,7 +215,7 @@ def refuse_difference(a: RopeParameters, b: RopeParameters, at: Fields, other: F
 
     def plain(p: RopeParameters) -> dict[str, Any]:
         values = {n: getattr(p, n) for n in RopeParameters.__dataclass_fields__ if n != "extra"}
-        if p.rope_type in _HAVE_ORIGINAL:
+        if p.rope_type in HAVE_ORIGINAL:
             values[_ORIGINAL] = p.original_length
         return {**p.extra, **values}
 

@@ -15,11 +15,12 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig, read_rope
 from yarncli.conversion.fit import fit, write_config
 from yarncli.errors import CheckpointError, ConfigError, UsageError
-from yarncli.history import FILE_NAME, Provenance, Step, describe_source, read_provenance
+from yarncli.history import FILE_NAME, History, Step, describe_source, given_options, read_history
 from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
-from yarncli.planning.plan import RopePlan, Target, check_values, make_plan
+from yarncli.planning.plan import Target, check_values, make_plan, window_of
+from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.writing import Spelling
 from yarncli.rope.parameters import RopeParameters
 
@@ -39,7 +40,7 @@ class Conversion:
     plan: RopePlan
     files: Mapping[str, tuple[JsonText, JsonText]]
     changes: tuple[FieldChange, ...]
-    provenance: Provenance
+    history: History
     assume_like: str | None = None
 
     @property
@@ -84,14 +85,17 @@ def prepare(
         CheckpointError: the config is damaged, or the model cannot take what is asked.
     """
     config = checkpoint.config()
-    history = read_provenance(checkpoint)
-    _refuse_ntk_twice(history)
+    history = read_history(checkpoint)
+    history.refuse_unmarked()
     rope = read_rope(config.value, assume_like=assume_like, original_length=original_length)
     plan = make_plan(rope, target)
+    chosen = spelling
     if engines:
-        plan, spelling = fit(config, rope, plan, spelling, engines, assume_like=assume_like)
+        plan, chosen = fit(
+            config, rope, plan, spelling, engines, history=history, assume_like=assume_like
+        )
     check_values(plan)
-    written = write_config(config, rope, plan, spelling)
+    written = write_config(config, rope, plan, chosen)
     verify(written, rope, plan, assume_like=assume_like)
     files = {"config.json": (config, written)}
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
@@ -99,20 +103,36 @@ def prepare(
         files["tokenizer_config.json"] = (tokenizer, raise_tokenizer_length(tokenizer, plan.length))
     generation = checkpoint.optional_json("generation_config.json")
     if generation:
-        raised = raise_generation_length(generation, rope.max_position_embeddings, plan.length)
+        windows = (rope.max_position_embeddings, window_of(rope))
+        raised = raise_generation_length(generation, windows, plan.length)
         files["generation_config.json"] = (generation, raised)
     files = {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
     changes = [change for name, pair in files.items() for change in changed_fields(name, *pair)]
+    given = {
+        **given_options(target),
+        **target.options,
+        "original_length": original_length,
+        "assume_like": assume_like,
+        "spelling": None if spelling == "both" else spelling,
+        "for": list(engines) or None,
+    }
     step = Step(
         command="convert",
         source=describe_source(checkpoint),
-        plan=plan.to_json(),
-        replaced=tuple(change.to_json() for change in changes),
+        plan=plan,
+        replaced=tuple(changes),
         config_only=config_only,
+        options={name: value for name, value in given.items() if value is not None},
     )
-    earlier = history.steps if history else ()
-    provenance = Provenance((*earlier, step))
-    return Conversion(checkpoint, rope, plan, files, tuple(changes), provenance, assume_like)
+    return Conversion(
+        checkpoint=checkpoint,
+        rope=rope,
+        plan=plan,
+        files=files,
+        changes=tuple(changes),
+        history=history.then(step),
+        assume_like=assume_like,
+    )
 
 
 def write_copy(
@@ -205,8 +225,8 @@ def undo(checkpoint: Checkpoint) -> list[FieldChange]:
         OutputError: something cannot be written.
     """
     directory = checkpoint.directory
-    history = read_provenance(checkpoint)
-    if directory is None or history is None or not history.steps:
+    history = read_history(checkpoint)
+    if directory is None or not history.steps:
         raise CheckpointError(
             f"{checkpoint.name} has no {FILE_NAME}, so there is nothing to undo. If it was changed "
             "in place, config.json.orig holds the original."
@@ -219,12 +239,12 @@ def undo(checkpoint: Checkpoint) -> list[FieldChange]:
         )
     restored = {
         name: (text, step.restored(name, text))
-        for name in dict.fromkeys(r["file"] for r in step.replaced)
+        for name in dict.fromkeys(change.file for change in step.replaced)
         if (text := checkpoint.optional_json(name)) is not None
     }
     for name, (_, text) in sorted(restored.items()):
         output.replace_keeping_original(directory / name, text.text.encode())
-    earlier = Provenance(history.steps[:-1])
+    earlier = History(history.steps[:-1])
     if earlier.steps:
         output.atomic_write(directory / FILE_NAME, earlier.to_bytes())
     else:
@@ -249,9 +269,10 @@ def verify(
     planned = {scope.name: scope.after for scope in plan.scopes}
     for text in readings:
         found = read_rope(text.value, assume_like=assume_like)
+        maximum_is_wrong = found.max_position_embeddings != plan.max_position_embeddings
         for name, scope in found.scopes.items():
             wanted = planned.get(name, rope.scopes[name].parameters)
-            if not _same(scope.parameters, wanted, plan.length):
+            if maximum_is_wrong or not _same(scope.parameters, wanted, plan.length):
                 raise ConfigError(
                     f"The config written for {name} reads back as {scope.parameters}, not as "
                     f"planned: {wanted}. Nothing was changed; please report this."
@@ -283,20 +304,10 @@ def _is_written(conversion: Conversion, file: SourceFile) -> bool:
 
 def _written(conversion: Conversion) -> dict[str, bytes]:
     files = {name: after.text.encode() for name, (_, after) in conversion.files.items()}
-    return {FILE_NAME: conversion.provenance.to_bytes(), **files}
+    return {FILE_NAME: conversion.history.to_bytes(), **files}
 
 
 def _verify_files(directory: Path, conversion: Conversion) -> None:
     for name, data in _written(conversion).items():
         if (directory / name).read_bytes() != data:
             raise CheckpointError(f"{directory / name} does not hold what was written to it.")
-
-
-def _refuse_ntk_twice(history: Provenance | None) -> None:
-    """NTK-aware scaling leaves no mark in the config but θ; only `yarncli.json` knows."""
-    step = history.steps[-1] if history and history.steps else None
-    if step and step.plan.get("method") == "ntk":
-        raise CheckpointError(
-            "The model is already extended: yarncli changed its rope_theta (method ntk). Take that "
-            "back first with: yarncli convert SOURCE --undo; or convert the original checkpoint."
-        )

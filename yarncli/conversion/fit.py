@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from yarncli.config.reading import RopeConfig
 from yarncli.engines.equivalents import stated_together
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import get_engine, misreadings
+from yarncli.engines.judgement import judge
+from yarncli.engines.registry import get_engine
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
+from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.lengths import raise_config_lengths
-from yarncli.planning.plan import RopePlan
+from yarncli.planning.lengths import follow_maximum
+from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.writing import Spelling, write_rope
 
 
@@ -21,8 +22,12 @@ def write_config(
 ) -> JsonText:
     """config.json with the plan and every length field written into it."""
     written = write_rope(config, rope, plan, spelling)
-    return raise_config_lengths(
-        written, rope.text_path, plan.max_position_embeddings, rope.length_key
+    return follow_maximum(
+        written,
+        rope.text_path,
+        rope.length_key,
+        before=rope.max_position_embeddings,
+        maximum=plan.max_position_embeddings,
     )
 
 
@@ -33,6 +38,7 @@ def fit(
     spelling: Spelling,
     engines: Sequence[str],
     *,
+    history: History,
     assume_like: str | None = None,
 ) -> tuple[RopePlan, Spelling]:
     """The first way to write the plan that all `engines` read as it is meant.
@@ -51,15 +57,19 @@ def fit(
     for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
         try:
             written = write_config(config, rope, way, chosen).value
-            meant = Intended.by_plan(written, way, assume_like=assume_like)
-            wrong = {
-                name: misreadings(written, name, meant, assume_like=assume_like) for name in engines
-            }
+            found = judge(
+                written,
+                history.then(Step("convert", "", plan=way)),
+                engines=engines,
+                assume_like=assume_like,
+                launch=False,
+            )
         except CheckpointError:
             continue
-        if not any(wrong.values()):
+        wrong = found.misreadings()
+        if not wrong:
             return way, chosen
-        usual = usual or {name: texts[0] for name, texts in wrong.items() if texts}
+        usual = usual or {name: wrong[name][0] for name in engines if name in wrong}
     reasons = "; ".join(f"{name}: {text.rstrip('.')}" for name, text in usual.items())
     raise UnsupportedArchitectureError(
         f"No config makes {', '.join(engines)} compute {plan.method} as planned ({reasons}). "
@@ -81,7 +91,7 @@ def _ways(plan: RopePlan, spelling: Spelling, *, mla: bool) -> Iterator[tuple[Ro
         ("both", "legacy", "v5") if spelling == "both" else (spelling,)
     )
     plans = [plan]
-    if plan.method == "linear":
+    if plan.scopes[0].after.rope_type == "linear":
         scopes = tuple(
             replace(s, after=replace(s.after, max_position_embeddings=plan.length))
             for s in plan.scopes

@@ -14,10 +14,9 @@ from yarncli.config.families.family import Family, ScopeRule
 from yarncli.config.reading import RopeConfig, read_rope
 from yarncli.errors import ConfigError
 from yarncli.planning.plan import window_of
-from yarncli.rope.parameters import RopeParameters, canonical_rope_type
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
-_HAVE_ORIGINAL = ("llama3", "yarn", "longrope")
 _ORIGINAL = "original_max_position_embeddings"
 
 
@@ -137,7 +136,7 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
     found = {}
     for name, scope in model.rope.scopes.items():
         reason = model.family.refuses.get(scope.parameters.rope_type)
-        if reason and model.rope.model_type != "phimoe":
+        if reason and not model.family.refused_types_load:
             raise LoaderError(f"{model.rope.model_type} cannot load it: {reason}.")
         found[name] = scope.parameters
     return found
@@ -272,7 +271,7 @@ def _without_losers(found: dict[str, Any], family: Family) -> dict[str, Any]:
     winner = next((k for k in _BLOCKS if _mapping(found.get(k))), None)
     if winner and not family.scopes and found.get(_ORIGINAL) is not None:
         block = found[winner]
-        if canonical_rope_type(str(block.get("rope_type") or block.get("type"))) in _HAVE_ORIGINAL:
+        if canonical_rope_type(str(block.get("rope_type") or block.get("type"))) in HAVE_ORIGINAL:
             found[winner] = {k: v for k, v in block.items() if k != _ORIGINAL}
     return found
 

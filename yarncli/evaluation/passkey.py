@@ -12,10 +12,8 @@ from yarncli.evaluation import prompts as prompts_module
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
-from yarncli.extras import require_extra
 
 Decode = Literal["fast", "greedy"]
-Chat = bool | None
 
 
 @dataclass(frozen=True)
@@ -100,18 +98,13 @@ class TextCodec:
 
     def builder(self, grid: Grid, *, answer_prefix: bool = True) -> PromptBuilder:
         """The prompts' builder; without `answer_prefix` a chat prompt ends with the question."""
-        render = None
-        if self.frame is not None:
-            frame = self.frame
-
-            def render(user: str, prefix: str) -> str:
-                text: str = frame.render(user, prefix if answer_prefix else "")
-                return text
-
+        render = self.frame and (
+            lambda user, prefix: self.frame.render(user, prefix if answer_prefix else "")
+        )
         return PromptBuilder(self.encode, self.decode, grid.wording, grid.keys, grid.seed, render)
 
 
-def make_codec(directory: Path, chat: Chat, *, trust_remote_code: bool = False) -> TextCodec:
+def make_codec(directory: Path, chat: bool | None, *, trust_remote_code: bool = False) -> TextCodec:
     """The tokenizer of a checkpoint, with its chat template where one is wanted.
 
     Args:
@@ -165,9 +158,7 @@ def require_memory(
     device = load.choose_device(settings.device)
     dtype = load.choose_dtype(settings.dtype, device, raw)
     whole = decode == "greedy" or settings.attn_implementation is not None
-    needed = memory.estimate(
-        raw.get("text_config") or raw, parameters, length, dtype, device, whole=whole
-    )
+    needed = memory.estimate(raw, parameters, length, dtype, device, whole=whole)
     memory.refuse_too_much(needed, device, length)
     return needed.chunk
 
@@ -181,7 +172,7 @@ def local_cells(
     config: Mapping[str, Any] | None = None,
     parameters: int = 0,
     decode: Decode = "fast",
-    on_caveat: Callable[[str], None] | None = None,
+    on_caveat: Callable[[str], None] = lambda caveat: None,
 ) -> Iterator[Cell]:
     """Ask a checkpoint on this machine, one cell at a time.
 
@@ -212,70 +203,19 @@ def local_cells(
     )
     with memory.out_of_memory_errors(longest):
         loaded = load.load_model(directory, settings, config=config)
-        caveats = []
         if loaded.unused:
-            caveats.append(
+            on_caveat(
                 f"{directory} has {len(loaded.unused)} tensors that its model does not use, such "
                 f"as {loaded.unused[0]}."
             )
         if decode == "greedy":
             yield from answer_greedily(loaded, prompts, codec.decode)
-        else:
-            # On a CPU, rows side by side gain nothing (benchmarks/passkey.py) and take memory.
-            together = 1 if loaded.device.type == "cpu" else chunk
-            scorer = FastScorer(loaded, codec.decode, chunk=chunk, batch_tokens=together)
-            if settings.attn_implementation is not None:
-                scorer.fallback = f"as --attn-implementation {settings.attn_implementation} does"
-            yield from scorer.score(prompts)
-            if scorer.fallback is not None:
-                caveats.append(
-                    f"Each prompt was read on its own, slower but as exact: {scorer.fallback}."
-                )
-    if on_caveat is not None:
-        for caveat in caveats:
-            on_caveat(caveat)
-
-
-def evaluate(
-    directory: Path,
-    lengths: Sequence[int],
-    *,
-    depths: int = 5,
-    trials: int = 2,
-    seed: int = 0,
-    decode: Decode = "fast",
-    settings: LoadSettings | None = None,
-    config: Mapping[str, Any] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> list[Cell]:
-    """Measure passkey retrieval of a local checkpoint, as plain text in the paper's wording.
-
-    Args:
-        directory: the checkpoint.
-        lengths: tokens per prompt, answer included.
-        depths: number of needle positions, from the start of the filler to its end.
-        trials: prompts per length and depth.
-        seed: decides the keys.
-        decode: see `local_cells`.
-        settings: device, dtype and so on; by default automatic.
-        config: the content of config.json to use instead of the file's.
-        progress: called with 1 after every prompt.
-
-    Raises:
-        MissingExtraError: torch or transformers is not installed.
-        CheckpointError: the checkpoint cannot be loaded.
-        UsageError: a length is too short for a prompt.
-    """
-    require_extra("check-passkey", "torch", "transformers")
-    chosen = settings or LoadSettings()
-    codec = make_codec(directory, False, trust_remote_code=chosen.trust_remote_code)
-    grid = Grid(tuple(lengths), depths, trials, seed)
-    prompts = grid.prompts(codec.builder(grid))
-    cells = []
-    for cell in local_cells(
-        directory, prompts, settings=chosen, codec=codec, config=config, decode=decode
-    ):
-        cells.append(cell)
-        if progress is not None:
-            progress(1)
-    return cells
+            return
+        # On a CPU, rows side by side gain nothing (benchmarks/passkey.py) and take memory.
+        together = 1 if loaded.device.type == "cpu" else chunk
+        scorer = FastScorer(loaded, codec.decode, chunk=chunk, batch_tokens=together)
+        if settings.attn_implementation is not None:
+            scorer.fallback = f"as --attn-implementation {settings.attn_implementation} does"
+        yield from scorer.score(prompts)
+        if scorer.fallback is not None:
+            on_caveat(f"Each prompt was read on its own, slower but as exact: {scorer.fallback}.")

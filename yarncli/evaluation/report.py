@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from yarncli.checkpoint.output import output_errors
-from yarncli.errors import CheckpointError, OutputError, UsageError
+from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
 from yarncli.evaluation.prompts import PasskeyPrompt
+from yarncli.evaluation.variants import CONTROL, NONE
 
 SCHEMA_VERSION = 1
 
@@ -56,25 +57,73 @@ class LengthResult:
 
 
 @dataclass(frozen=True)
-class Report:
-    """A whole evaluation: settings, and the cells of each variant (by name, in order).
-
-    The first variant is the setting in question; others come from `--compare` and `--control`.
-    """
+class PasskeyReport:
+    """A whole evaluation: its settings and its verdicts."""
 
     settings: Mapping[str, Any]
+    """What was asked of whom, as it is recorded in the result file."""
     cells: Mapping[str, Sequence[Cell]]
+    """The verdicts of each variant, by its name, the setting in question first."""
+    caveats: Sequence[str] = ()
+    """What should be known about the answers; a sentence each."""
+    min_accuracy: float | None = None
+    """The share of keys that must be found at every length; None if nothing is required."""
 
-    def lengths(self, variant: str) -> list[LengthResult]:
-        """Results of one variant, shortest length first."""
-        return summarise(self.cells[variant])
+    def lengths(self, variant: str | None = None) -> list[LengthResult]:
+        """Results of one variant, of the setting in question by default, shortest length first."""
+        return summarise(self.cells[self.first if variant is None else variant])
+
+    @property
+    def first(self) -> str:
+        """The name of the setting in question."""
+        return next(iter(self.cells))
+
+    @property
+    def control_says_the_same(self) -> bool:
+        """Whether there is a control, and it answered every prompt as the setting in question."""
+        if CONTROL not in self.cells or self.first == CONTROL:
+            return False
+        said = [
+            {cell.place: cell.text for cell in self.cells[name]} for name in (self.first, CONTROL)
+        ]
+        return said[0] == said[1]
+
+    @property
+    def failures(self) -> dict[str, list[LengthResult]]:
+        """The lengths below `min_accuracy`, for every setting that is meant to work.
+
+        Settings without scaling that stand beside another one are there to be compared with, and
+        may be below.
+        """
+        if self.min_accuracy is None:
+            return {}
+        judged = [name for name in self.cells if name not in (NONE, CONTROL)] or list(self.cells)
+        # Not `<`: a minimum that is no number is never reached.
+        below = {
+            name: [r for r in self.lengths(name) if not r.accuracy >= self.min_accuracy]
+            for name in judged
+        }
+        return {name: results for name, results in below.items() if results}
+
+    def require_accuracy(self) -> None:
+        """The gate of `--min-accuracy`.
+
+        Raises:
+            CheckFailed: there are `failures`; all are named.
+        """
+        low = []
+        for name, results in self.failures.items():
+            named = ", ".join(f"{r.accuracy:.2f} at {r.length:,}" for r in results)
+            low.append(f"{name} {named}" if len(self.cells) > 1 else named)
+        if low:
+            raise CheckFailed(f"Accuracy is below {self.min_accuracy:g}: {'; '.join(low)}.")
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `--json`; `lengths` and `cells` are the first variant's."""
-        first = next(iter(self.cells))
-        document = {"schema_version": SCHEMA_VERSION, **self._variant(first)}
+        """The document of `--json`; `lengths` and `cells` are those of the setting in question."""
+        document = {"schema_version": SCHEMA_VERSION, **self._variant(self.first)}
         document["settings"] = dict(self.settings)
-        document["variants"] = {name: self._variant(name) for name in self.cells if name != first}
+        others = list(self.cells)[1:]
+        document["variants"] = {name: self._variant(name) for name in others}
         return document
 
     def _variant(self, name: str) -> dict[str, Any]:
@@ -189,7 +238,7 @@ def refuse_existing(path: Path, *, resume: bool) -> None:
         )
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path) -> PasskeyReport:
     """The report of a JSONL file, as far as it got.
 
     Raises:
@@ -198,7 +247,7 @@ def read_report(path: Path) -> Report:
     return _read(path)[0]
 
 
-def _read(path: Path) -> tuple[Report, int]:
+def _read(path: Path) -> tuple[PasskeyReport, int]:
     """The report and the size in bytes of its complete lines."""
     try:
         data = path.read_bytes()
@@ -219,7 +268,7 @@ def _read(path: Path) -> tuple[Report, int]:
         raise CheckpointError(
             f"{path} is not a result file of yarncli check-passkey (or of a newer version)."
         ) from error
-    return Report(settings, cells), end
+    return PasskeyReport(settings, cells), end
 
 
 def _cell(entry: Mapping[str, Any]) -> Cell:

@@ -9,11 +9,12 @@ from typing import Any
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import read_rope
 from yarncli.errors import UsageError
-from yarncli.history import Step, read_provenance
+from yarncli.history import read_history
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, check_values, make_plan, parameters_to_json, window_of
+from yarncli.planning.plan import Target, check_values, make_plan, window_of
+from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.planning.writing import write_rope
-from yarncli.rope.methods import METHODS, OPTION_METHODS
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS, option_names
 
 AS_IT_IS = "as it is"
 CONTROL = "control"
@@ -123,15 +124,15 @@ def parse_override(text: str) -> Override:
                 f"--override {text}: write name=value pairs such as method=yarn,factor=4."
             )
         values[name.strip()] = value.strip()
-    method = values.pop("method", "yarn")
+    method = values.pop("method", DEFAULT_METHOD)
     if method not in METHODS:
         raise UsageError(f"--override: method must be one of {', '.join(METHODS)}, not {method!r}.")
     numbers = {name: _number(name, value) for name, value in values.items()}
     original = numbers.pop("original_length", None)
     length, factor = numbers.pop("length", None), numbers.pop("factor", None)
-    unknown = sorted(set(numbers) - set(OPTION_METHODS))
+    unknown = sorted(set(numbers) - set(option_names()))
     if unknown:
-        known = ", ".join(("method", "factor", "length", "original_length", *OPTION_METHODS))
+        known = ", ".join(("method", "factor", "length", "original_length", *option_names()))
         raise UsageError(f"--override knows {known}; not {unknown[0]!r}.")
     if "truncate" in numbers:
         numbers["truncate"] = bool(numbers["truncate"])
@@ -174,20 +175,18 @@ def unscaled_config(checkpoint: Checkpoint) -> JsonText:
         UsageError: nothing is recorded, or the temperature was baked into the weights.
     """
     config = checkpoint.config()
-    steps = _steps(checkpoint)
+    history = read_history(checkpoint)
     problem = None
-    if not _is_converted(checkpoint):
+    if history.plan is None:
         problem = "no record of a conversion (yarncli.json)"
-    elif any(step.baked for step in steps):
+    elif history.baked:
         problem = "its attention factor in the weights"
     if problem is not None:
         raise UsageError(
             f"{checkpoint.name} has {problem}, so its scaling cannot be taken off. Use the "
             "checkpoint it was made from: as --control-model, or as MODEL to try settings on."
         )
-    for step in reversed(steps):
-        config = step.restored("config.json", config)
-    return config
+    return history.unconverted("config.json", config)
 
 
 def base_config(checkpoint: Checkpoint) -> JsonText:
@@ -208,7 +207,7 @@ def tried(checkpoint: Checkpoint, override: Override) -> Variant:
     Raises:
         CheckpointError, UsageError: as `overridden` and `base_config`.
     """
-    replaces = override.original_length is not None and not _is_converted(checkpoint)
+    replaces = override.original_length is not None and read_history(checkpoint).plan is None
     base = checkpoint.config() if replaces else base_config(checkpoint)
     return overridden(base, override, override.target.method)
 
@@ -236,9 +235,8 @@ def compared(
         if method not in METHODS:
             raise UsageError(f"--compare knows none, {', '.join(METHODS)}; not {method!r}.")
         target = override.target if override else Target()
-        options = {
-            name: value for name, value in target.options.items() if method in OPTION_METHODS[name]
-        }
+        takes = METHODS[method].options
+        options = {name: value for name, value in target.options.items() if name in takes}
         asked = replace(target, method=method, options=options)
         if target.length is None and target.factor is None:
             asked = replace(asked, length=longest)
@@ -263,19 +261,10 @@ def _variant(name: str, value: Mapping[str, Any], config: Mapping[str, Any] | No
     return Variant(name, config, window_of(rope), rope.original_length, scopes)
 
 
-def _steps(checkpoint: Checkpoint) -> Sequence[Step]:
-    history = read_provenance(checkpoint)
-    return history.steps if history else ()
-
-
-def _is_converted(checkpoint: Checkpoint) -> bool:
-    return any(step.command == "convert" for step in _steps(checkpoint))
-
-
 def _is_scaled(checkpoint: Checkpoint) -> bool:
     """Whether RoPE is not as trained; a conversion by ntk shows only in the record."""
     scopes = read_rope(checkpoint.config().value).scopes.values()
-    return _is_converted(checkpoint) or any(
+    return read_history(checkpoint).plan is not None or any(
         scope.parameters.rope_type != "default" for scope in scopes
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import OutputError, UsageError
-from yarncli.evaluation.report import Cell, Report, summarise
+from yarncli.evaluation.report import Cell, PasskeyReport, summarise
 from yarncli.extras import require_extra
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Run:
     windows: tuple[int, int] | None
 
 
-def runs_of(reports: Sequence[Report]) -> list[Run]:
+def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
     """All variants of all reports; the model's name is added where there are several reports."""
     runs = []
     for report in reports:
@@ -64,7 +64,7 @@ def check_figure(path: Path) -> None:
     require_extra("A figure", "matplotlib")
 
 
-def plot_passkey(reports: Sequence[Report], path: Path) -> None:
+def plot_passkey(reports: Sequence[PasskeyReport], path: Path) -> None:
     """Draw a heatmap per run, and accuracy over length where there are several runs.
 
     Raises:
@@ -83,12 +83,12 @@ def plot_passkey(reports: Sequence[Report], path: Path) -> None:
         _draw(runs, _title(reports)).savefig(path, dpi=160, metadata=metadata)
 
 
-def _title(reports: Sequence[Report]) -> str:
+def _title(reports: Sequence[PasskeyReport]) -> str:
     model = _model_name(reports[0])
     return "Passkey retrieval" + (f", {model}" if len(reports) == 1 and model else "")
 
 
-def _model_name(report: Report) -> str:
+def _model_name(report: PasskeyReport) -> str:
     return str(report.settings.get("model", "")).rstrip("/").rpartition("/")[2]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.output import output_errors
-from yarncli.config.reading import Scope
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
 from yarncli.inspection.description import Description, Dimension, dimensions
@@ -41,7 +40,7 @@ def plot_rope(description: Description, path: Path) -> None:
     for row, scope in zip(grid, scopes, strict=True):
         rows = dimensions(description, scope)
         _draw_frequencies(row[0], rows)
-        _draw_wavelengths(row[1], rows, description, scope)
+        _draw_wavelengths(row[1], rows, description)
         _shade_ramp(row, rows)
         name = "" if scope.name == "model" else f", {scope.name}"
         row[0].set_title(f"Inverse frequency{name}", loc="left")
@@ -71,18 +70,17 @@ def _draw_frequencies(axes: Axes, rows: list[Dimension]) -> None:
     axes.legend(frameon=False, loc="lower left")
 
 
-def _draw_wavelengths(
-    axes: Axes, rows: list[Dimension], description: Description, scope: Scope
-) -> None:
+def _draw_wavelengths(axes: Axes, rows: list[Dimension], description: Description) -> None:
     index = [row.index for row in rows]
     axes.plot(index, [_drawn(row.wavelength) for row in rows], color=_BEFORE, lw=2)
     after = [_drawn(2 * math.pi / row.inv_freq_after) if row.inv_freq_after else math.nan
              for row in rows]  # fmt: skip
     axes.plot(index, after, color=_AFTER, lw=2)
-    original = scope.parameters.original_length
-    windows = {"original window": original, "new window": description.length}
+    original = description.original_length
+    in_use = "new window" if description.plan else "window"
+    windows = {"original window": original, in_use: description.length}
     for name, length in windows.items():
-        if name == "new window" and length == original:
+        if name == in_use and length == original:
             continue
         style = ":" if name == "original window" else "--"
         axes.axhline(length, color=_WINDOW, lw=1.2, ls=style)

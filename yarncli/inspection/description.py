@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from yarncli.checkpoint.memory import CachePart, kv_cache_bytes, kv_cache_parts
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig, Scope, read_rope
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import judge
+from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
-from yarncli.history import read_provenance
-from yarncli.planning.plan import RopePlan, Target, make_plan, window_of
+from yarncli.history import read_history
+from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
@@ -58,7 +59,7 @@ class Description:
     quantization: str | None
     tied: bool
     tokenizer_limit: int | None
-    kv_width: int
+    kv_cache: tuple[CachePart, ...]
     plan: RopePlan | None
     engines: tuple[EngineView, ...]
 
@@ -67,6 +68,11 @@ class Description:
         """The window in use, or the planned one: tokens."""
         return self.plan.length if self.plan else window_of(self.rope)
 
+    @property
+    def original_length(self) -> int:
+        """The window the model was trained with, tokens."""
+        return self.plan.original_length if self.plan else self.rope.original_length
+
     def parameters(self, scope: Scope) -> RopeParameters:
         """The setting of a scope after the plan, if there is one."""
         planned = {s.name: s.after for s in self.plan.scopes} if self.plan else {}
@@ -74,24 +80,16 @@ class Description:
 
     def kv_cache_bytes(self, length: int) -> int:
         """Bytes of keys and values for one sequence of `length` tokens, unquantised."""
-        return sum(
-            per_token * min(length, window or length) for per_token, window in self._layers()
-        )
+        return kv_cache_bytes(self.kv_cache, length, self._itemsize)
 
     @property
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes that one more token adds while it lies within every window."""
-        return sum(per_token for per_token, _ in self._layers())
+        return self._itemsize * sum(part.width // part.tokens_per_entry for part in self.kv_cache)
 
-    def _layers(self) -> list[tuple[int, int | None]]:
-        """Per attention layer: cache bytes per token, and the window that bounds it."""
-        rope = self.rope
-        width = self.kv_width * _DTYPE_BYTES.get(self.dtype or "bfloat16", 2)
-        layers = [i for scope in rope.scopes.values() for i in scope.layers]
-        return [
-            (width, rope.sliding_window if i in rope.windowed_layers else None)
-            for i in (*layers, *rope.nope_layers)
-        ]
+    @property
+    def _itemsize(self) -> int:
+        return _DTYPE_BYTES.get(self.dtype or "bfloat16", 2)
 
 
 def describe(
@@ -112,12 +110,12 @@ def describe(
     Raises:
         CheckpointError: the config or a header cannot be read, or the preview is refused.
     """
-    config = checkpoint.config().value
+    config, history = checkpoint.config().value, read_history(checkpoint)
+    if target:
+        history.refuse_unmarked()
     rope = read_rope(config, assume_like=assume_like, original_length=original_length)
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
-    text: Mapping[str, Any] = config
-    for key in rope.text_path:
-        text = text[key]
+    text = rope.text(config).values
     architectures = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
@@ -132,28 +130,17 @@ def describe(
         quantization=_quantization(quantization),
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
-        kv_width=_kv_width(rope, text),
+        kv_cache=kv_cache_parts(config, rope),
         plan=make_plan(rope, target) if target else None,
-        engines=_engines(checkpoint, config, assume_like) if target is None else (),
+        engines=()
+        if target
+        else judge(config, history, assume_like=assume_like, launch=False).verdicts,
     )
-
-
-def _engines(
-    checkpoint: Checkpoint, config: Mapping[str, Any], assume_like: str | None
-) -> tuple[EngineView, ...]:
-    """What each engine makes of the config as it stands; a preview has none."""
-    history = read_provenance(checkpoint)
-    steps = history.steps if history else ()
-    meant = Intended.by_record(config, steps, assume_like=assume_like)
-    return tuple(judge(config, meant, assume_like=assume_like, launch=False))
 
 
 def dimensions(description: Description, scope: Scope) -> list[Dimension]:
     """The per-dimension table of one scope, `rotary_dim // 2` rows."""
     after = description.parameters(scope)
-    original = (
-        description.plan.original_length if description.plan else scope.parameters.original_length
-    )
     plain = _plain(scope.parameters)
     scaled = after.inv_freq(description.length)
     factor = after.resolved_factor()
@@ -162,7 +149,7 @@ def dimensions(description: Description, scope: Scope) -> list[Dimension]:
         for i, row in enumerate(
             zip(
                 formulas.wavelengths(plain),
-                formulas.rotations(plain, original),
+                formulas.rotations(plain, description.original_length),
                 formulas.regimes(plain, scaled, factor),
                 plain,
                 scaled,
@@ -175,16 +162,6 @@ def dimensions(description: Description, scope: Scope) -> list[Dimension]:
 def _limit(value: Any) -> int | None:
     """The tokenizer's limit; transformers writes 1e30 for "none"."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < 10**18 else None
-
-
-def _kv_width(rope: RopeConfig, text: Mapping[str, Any]) -> int:
-    """Numbers cached per token and layer; MLA caches its latent and one rotated key part."""
-    latent = text.get("kv_lora_rank")
-    if rope.is_mla and isinstance(latent, int):
-        return latent + rope.head_dim
-    given = text.get("head_dim")
-    head_dim = given if isinstance(given, int) else rope.head_dim
-    return 2 * rope.num_key_value_heads * head_dim
 
 
 def _plain(parameters: RopeParameters) -> list[float]:
@@ -242,10 +219,7 @@ def to_json(description: Description, *, table: bool = False) -> dict[str, Any]:
             scope.name: _scope_json(description, scope, table) for scope in rope.scopes.values()
         },
         "notes": list(rope.notes),
-        "engines": [
-            {"engine": view.engine.id, "status": view.status, "summary": view.summary()}
-            for view in description.engines
-        ],
+        "engines": [view.brief() for view in description.engines],
         "plan": description.plan and description.plan.to_json(),
     }
 
@@ -261,7 +235,9 @@ def _scope_json(description: Description, scope: Scope, table: bool) -> dict[str
         "windowed": scope.windowed,
         "window": scope.window,
         "factor": p.resolved_factor(),
-        "original_max_position_embeddings": p.original_length,
+        "original_max_position_embeddings": (
+            p.original_max_position_embeddings or description.original_length
+        ),
         "max_position_embeddings": p.max_position_embeddings,
         "attention_factor": p.effective_attention_factor(),
         "inv_freq": p.inv_freq(description.length),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from yarncli.errors import ConfigError
 from yarncli.jsontext.text import JsonText, Path, format_path
 
 
@@ -36,6 +37,21 @@ class FieldChange:
             found["after"] = self.after
         return found
 
+    @classmethod
+    def from_json(cls, entry: Any) -> FieldChange:
+        """The change that `to_json` wrote down.
+
+        Raises:
+            ConfigError: `file` or `path` is missing, or of the wrong type.
+        """
+        entry = entry if isinstance(entry, dict) else {}
+        file, path = entry.get("file"), entry.get("path")
+        wrong = not isinstance(file, str) or not isinstance(path, list)
+        if wrong or not all(type(key) in (str, int) for key in path):
+            raise ConfigError("an entry of `replaced` lacks a valid `file` or `path`.")
+        sides = {side: entry.get(side, ABSENT) for side in ("before", "after")}
+        return cls(file=file, path=tuple(path), **sides)
+
     def describe(self) -> str:
         """`config.json: rope_theta 10000 → 83000.0`, long values left out."""
         shown = [_brief(value) for value in (self.before, self.after)]
@@ -51,7 +67,7 @@ def _brief(value: Any) -> str:
 def changed_fields(file: str, before: JsonText, after: JsonText) -> list[FieldChange]:
     """Every leaf that differs between two versions of a file, in the order of the new one."""
     return [
-        FieldChange(file, path, old, new)
+        FieldChange(file=file, path=path, before=old, after=new)
         for path, old, new in _differences((), before.value, after.value)
     ]
 

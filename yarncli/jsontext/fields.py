@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from yarncli.errors import ConfigError
+
+_T = TypeVar("_T")
 
 
 def json_path(path: tuple[str, ...]) -> str:
@@ -135,6 +137,17 @@ class Fields:
         if not isinstance(value, Mapping):
             raise self._wrong(key, "a JSON object")
         return Fields(value, (*self.path, self.name(key)))
+
+    def required(self, key: str, read: Callable[[Fields, str], _T | None]) -> _T:
+        """What `read`, one of the methods here, gives for a key that must be there.
+
+        Raises:
+            ConfigError: it is missing, or `read` refuses it.
+        """
+        value = read(self, key) if self.has(key) else None
+        if value is None:
+            raise ConfigError(f"{self.where(key)} is missing.")
+        return value
 
     def is_list(self, key: str) -> bool:
         """Whether the value is a list (some old files list one θ per layer)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from yarncli.jsontext.text import JsonText, Path
@@ -14,14 +15,26 @@ CONFIG_LENGTHS = ("seq_length", "max_sequence_length", "max_seq_len", "model_max
 SENTINEL = 10**18
 
 
-def raise_config_lengths(
-    config: JsonText, text_path: Path, maximum: int, length_key: str
+def follow_maximum(
+    config: JsonText, text_path: Path, length_key: str, *, before: int, maximum: int
 ) -> JsonText:
-    """Raise config.json's other length fields to `max_position_embeddings`; none is lowered."""
+    """Let config.json's other length fields follow `max_position_embeddings`.
+
+    What is below the maximum is raised to it. What equals a maximum that a method lowered to the
+    original window is lowered with it, as SGLang multiplies that field instead; nothing else is.
+
+    Args:
+        config: config.json with the new maximum.
+        text_path: where its text part lies.
+        length_key: the name of `max_position_embeddings`.
+        before: the maximum as it was, tokens.
+        maximum: the maximum as it is now.
+    """
     changes: dict[Path, Any] = {}
     for base in {text_path, ()}:
         for key in CONFIG_LENGTHS:
-            if key != length_key and _is_below(config.get((*base, key)), maximum):
+            value = config.get((*base, key))
+            if key != length_key and (_is_below(value, maximum) or value == before > maximum):
                 changes[(*base, key)] = maximum
     return config.edited(changes)
 
@@ -33,10 +46,18 @@ def raise_tokenizer_length(tokenizer_config: JsonText, length: int) -> JsonText:
     return tokenizer_config
 
 
-def raise_generation_length(generation_config: JsonText, window: int, length: int) -> JsonText:
-    """Raise generation's `max_length` where it equals the old window; else it is a choice."""
+def raise_generation_length(
+    generation_config: JsonText, windows: Collection[int], length: int
+) -> JsonText:
+    """Raise generation's `max_length` where it equals an old window; else it is a choice.
+
+    Args:
+        generation_config: generation_config.json.
+        windows: the old maximum, and the window that the scaling made of it, tokens.
+        length: the new window.
+    """
     value = generation_config.value.get("max_length")
-    if type(value) is int and value == window and window < length:
+    if type(value) is int and value in windows and value < length:
         return generation_config.edited({("max_length",): length})
     return generation_config
 

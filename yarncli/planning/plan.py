@@ -1,15 +1,19 @@
-"""RopePlan: every number of a context extension, decided once, carried out by all the rest."""
+"""make_plan: every number of a context extension, decided once, carried out by all the rest."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from yarncli.config.reading import RopeConfig, Scope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
-from yarncli.rope.methods import KEEPS_MAX, METHODS, OPTION_METHODS, apply_method, method_notes
+from yarncli.planning.rescale import rescale, scaled_window
+from yarncli.planning.rope_plan import RopePlan, ScopePlan
+from yarncli.rope.formulas import factor_for
+from yarncli.rope.method import Extension, Method
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS
 from yarncli.rope.parameters import RopeParameters
 
 
@@ -20,7 +24,7 @@ class Target:
     `options` holds the method's own settings under transformers' names (`beta_fast`, …).
     """
 
-    method: str = "yarn"
+    method: str = DEFAULT_METHOD
     length: int | None = None
     factor: float | None = None
     rescale: bool = False
@@ -32,70 +36,6 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-@dataclass(frozen=True, slots=True)
-class ScopePlan:
-    """One scope before and after; only scopes that change are planned."""
-
-    name: str
-    before: RopeParameters
-    after: RopeParameters
-
-
-@dataclass(frozen=True, slots=True)
-class RopePlan:
-    """A decided context extension.
-
-    `length` is the window the model is to read, `max_position_embeddings` what is written there
-    (they differ for linear and dynamic). `notes` says what a person should know about it.
-    """
-
-    method: str
-    model_type: str
-    length: int
-    factor: float
-    original_length: int
-    original_source: str
-    max_position_embeddings: int
-    scopes: tuple[ScopePlan, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain data, as `--json` and `yarncli.json` show it."""
-        return {
-            "method": self.method,
-            "model_type": self.model_type,
-            "length": self.length,
-            "factor": self.factor,
-            "original_max_position_embeddings": self.original_length,
-            "original_source": self.original_source,
-            "max_position_embeddings": self.max_position_embeddings,
-            "scopes": {
-                scope.name: {
-                    "before": parameters_to_json(scope.before),
-                    "after": parameters_to_json(scope.after),
-                }
-                for scope in self.scopes
-            },
-            "notes": list(self.notes),
-        }
-
-
-def parameters_to_json(parameters: RopeParameters) -> dict[str, Any]:
-    """One setting as plain data: the fields that are given, under transformers' names."""
-    names = [name for name in RopeParameters.__dataclass_fields__ if name != "extra"]
-    given = {name: getattr(parameters, name) for name in names}
-    found = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None}
-    return {**found, **parameters.extra}
-
-
-def factor_for(length: int, original: int) -> float:
-    """The double s nearest to length/original for which int(s·original) == length."""
-    factor = length / original
-    while int(factor * original) < length:
-        factor = math.nextafter(factor, math.inf)
-    return factor
-
-
 def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
     """Decide every number of a context extension.
 
@@ -104,65 +44,48 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         CheckpointError: the model is long enough, or extended already.
         UnsupportedArchitectureError: this architecture cannot take the method.
     """
-    _check_options(target)
+    method = _checked_method(target)
     original, source = _original_for(rope, target)
     length, factor, notes = _length_and_factor(target, original)
     scopes = _extendable(rope, length)
     scaled = [s for s in scopes if s.parameters.rope_type != "default"]
     if target.rescale:
-        return _rescaled(rope, scaled, target, length, notes)
-    _refuse_method(rope, target.method)
-    _refuse_proportional(rope, scaled)
-    if scaled and not target.replace_scaling:
-        _refuse_extended(rope, scaled[0], target)
-    if target.replace_scaling and rope.original_source != "--original-length":
-        raise UsageError(
-            "--replace-scaling needs --original-length N: the window, in tokens, that the model "
-            "was trained with before any scaling."
+        nested = bool(rope.family.scopes)
+        method, after = rescale([s.parameters for s in scaled], length, nested=nested)
+        scopes, factor = scaled, after[0].resolved_factor()
+    else:
+        _refuse(rope, scaled, method, target, length)
+        asked = Extension(
+            factor=factor,
+            original_length=original,
+            maximum=original if method.keeps_max else length,
+            options=target.options,
+            mrope=rope.mrope,
         )
-    window = rope.max_position_embeddings
-    if not target.replace_scaling and length <= window and target.method != "dynamic":
-        raise CheckpointError(
-            f"The model already reads {window:,} tokens, so there is nothing to do for "
-            f"{length:,}. Ask for more than {window:,}."
-        )
-    maximum = original if target.method in KEEPS_MAX else length
+        after = [method.extended(s.parameters, asked) for s in scopes]
     planned = tuple(
-        ScopePlan(
-            s.name,
-            s.parameters,
-            apply_method(
-                target.method,
-                s.parameters,
-                target.options,
-                original=original,
-                factor=factor,
-                maximum=maximum,
-                mrope=rope.mrope,
-            ),
-        )
-        for s in scopes
+        ScopePlan(s.name, s.parameters, new) for s, new in zip(scopes, after, strict=True)
     )
     if target.replace_scaling:
         notes += [_largest_change(s) for s in planned]
+    maximum = after[0].max_position_embeddings
+    before = rope.max_position_embeddings
+    notes += method.notes(before=before, maximum=maximum, length=length, is_mla=rope.is_mla)
     return RopePlan(
-        target.method,
-        rope.model_type,
-        length,
-        factor,
-        original,
-        source,
-        maximum,
-        planned,
-        (
-            *notes,
-            *method_notes(target.method, original=original, is_mla=rope.is_mla),
-            *_window_notes(rope, scopes),
-        ),
+        method=method.name,
+        model_type=rope.model_type,
+        length=length,
+        factor=factor,
+        original_length=original,
+        original_source=source,
+        max_position_embeddings=maximum,
+        scopes=planned,
+        notes=(*notes, *_window_notes(rope, scopes)),
     )
 
 
-def _check_options(target: Target) -> None:
+def _checked_method(target: Target) -> Method:
+    """The method asked for, whose options and target do not contradict each other."""
     if target.method not in METHODS:
         raise UsageError(f"--method {target.method} is unknown; known: {', '.join(METHODS)}.")
     if (target.length is None) == (target.factor is None):
@@ -179,9 +102,10 @@ def _check_options(target: Target) -> None:
         flag = _flag(name)
         if target.rescale:
             raise UsageError(f"{flag} cannot be given with --rescale, which keeps every setting.")
-        if target.method not in OPTION_METHODS[name]:
-            takes = " and ".join(sorted(OPTION_METHODS[name]))
-            raise UsageError(f"{flag} belongs to {takes}, not to {target.method}.")
+        if name not in METHODS[target.method].options:
+            takes = " and ".join(sorted(m.name for m in METHODS.values() if name in m.options))
+            raise UsageError(f"{flag} belongs to {takes or 'no method'}, not to {target.method}.")
+    return METHODS[target.method]
 
 
 def _extendable(rope: RopeConfig, length: int) -> list[Scope]:
@@ -200,45 +124,57 @@ def _extendable(rope: RopeConfig, length: int) -> list[Scope]:
     )
 
 
-def _refuse_method(rope: RopeConfig, method: str) -> None:
-    reason = rope.family.refuses.get(method)
+def _refuse(
+    rope: RopeConfig, scaled: Sequence[Scope], method: Method, target: Target, length: int
+) -> None:
+    """Refuse a model that cannot take the method, or does not need it."""
+    # A family that refuses a RoPE type refuses every method that writes it.
+    refuses = rope.family.refuses
+    reason = refuses.get(method.name) or refuses.get(method.rope_type)
     if reason:
-        raise UnsupportedArchitectureError(f"{rope.model_type} cannot take {method}: {reason}")
-    if method == "ntk-by-parts" and rope.is_mla:
+        raise UnsupportedArchitectureError(f"{rope.model_type} cannot take {method.name}: {reason}")
+    if method.mla_refusal and rope.is_mla:
         raise UnsupportedArchitectureError(
-            f"{rope.model_type} uses multi-head latent attention, where no config switches the "
-            "temperature off in every engine. Use --method yarn or ntk."
+            f"{rope.model_type} uses multi-head latent attention, where {method.mla_refusal}"
         )
-
-
-def _refuse_proportional(rope: RopeConfig, scaled: Sequence[Scope]) -> None:
     for scope in scaled:
         if scope.parameters.rope_type == "proportional":
             raise UnsupportedArchitectureError(
                 f"The {scope.name} layers of {rope.model_type} use rope_type 'proportional', for "
                 "which no extension method is published."
             )
+    if scaled and not target.replace_scaling:
+        _refuse_extended(rope, scaled[0], target)
+    if target.replace_scaling and rope.original_source != "--original-length":
+        raise UsageError(
+            "--replace-scaling needs --original-length N: the window, in tokens, that the model "
+            "was trained with before any scaling."
+        )
+    window = rope.max_position_embeddings
+    if not target.replace_scaling and length <= window and not method.follows_text:
+        raise CheckpointError(
+            f"The model already reads {window:,} tokens, so there is nothing to do for "
+            f"{length:,}. Ask for more than {window:,}."
+        )
 
 
 def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     p = scope.parameters
+    window = scaled_window(p, nested=bool(rope.family.scopes))
     asked = f"--length {target.length}" if target.length else f"--factor {target.factor:g}"
     raise CheckpointError(
         f"The model is already extended: rope_type {p.rope_type!r}, factor "
-        f"{p.resolved_factor():g}, {_window(rope, p):,} tokens. Go on within that method with: "
+        f"{p.resolved_factor():g}, {window:,} tokens. Go on within that method with: "
         f"convert --rescale {asked}; or change the method with: convert --method {target.method} "
         f"{asked} --replace-scaling --original-length N (the window it was trained with)."
     )
 
 
 def _original_for(rope: RopeConfig, target: Target) -> tuple[int, str]:
-    """The original window; linear and dynamic take what `max_position_embeddings` says."""
-    given = rope.original_source == "--original-length"
+    """The window that the model was trained with; a rescaling goes on from that of its scaling."""
     if target.rescale:
         scaled = [s.parameters for s in rope.scopes.values() if s.parameters.rope_type != "default"]
         return (scaled[0] if scaled else _first(rope)).original_length, "the scaling it has"
-    if target.method in KEEPS_MAX and not given:
-        return rope.max_position_embeddings, "max_position_embeddings"
     return rope.original_length, rope.original_source
 
 
@@ -269,71 +205,7 @@ def _length_and_factor(target: Target, original: int) -> tuple[int, float, list[
 
 def window_of(rope: RopeConfig) -> int:
     """The window, in tokens, that the config gives the model as it stands."""
-    return _window(rope, _first(rope))
-
-
-def _window(rope: RopeConfig, p: RopeParameters) -> int:
-    """The window an existing scaling serves."""
-    if p.rope_type in KEEPS_MAX and not rope.family.scopes:
-        return int(p.resolved_factor() * p.max_position_embeddings)
-    return p.max_position_embeddings
-
-
-def _rescaled(
-    rope: RopeConfig, scaled: Sequence[Scope], target: Target, length: int, notes: list[str]
-) -> RopePlan:
-    """Extend an existing scaling within its own method, keeping everything else."""
-    if not scaled:
-        raise CheckpointError(
-            "There is no scaling to rescale: the RoPE type is 'default'. Leave out --rescale."
-        )
-    first = scaled[0].parameters
-    kind = first.rope_type
-    if kind in ("longrope", "proportional"):
-        raise UnsupportedArchitectureError(
-            f"rope_type {kind!r} cannot be rescaled: its factors are searched or trained, not "
-            "computed."
-        )
-    window = _window(rope, first)
-    original = first.original_length
-    if length <= window:
-        raise CheckpointError(
-            f"The model already reads {window:,} tokens ({kind}); ask for more than that."
-        )
-    maximum = first.max_position_embeddings
-    if kind not in KEEPS_MAX or rope.family.scopes:
-        maximum = length
-
-    def factor_of(p: RopeParameters) -> float:
-        if kind == "yarn":
-            return factor_for(length, original)
-        if kind == "dynamic":
-            return factor_for(length, p.max_position_embeddings)
-        return p.resolved_factor() * length / window
-
-    planned = tuple(
-        ScopePlan(
-            s.name,
-            s.parameters,
-            replace(s.parameters, factor=factor_of(s.parameters), max_position_embeddings=maximum),
-        )
-        for s in scaled
-    )
-    return RopePlan(
-        kind,
-        rope.model_type,
-        length,
-        factor_of(first),
-        original,
-        "the scaling it has",
-        maximum,
-        planned,
-        (
-            *notes,
-            *method_notes(kind, original=maximum, is_mla=rope.is_mla),
-            *_window_notes(rope, scaled),
-        ),
-    )
+    return scaled_window(_first(rope), nested=bool(rope.family.scopes))
 
 
 def _largest_change(scope: ScopePlan) -> str:
@@ -365,10 +237,7 @@ def check_values(plan: RopePlan) -> None:
     Raises:
         ConfigError: a bug in the plan, or lengths too large for a double.
     """
-    if plan.method in ("yarn", "ntk-by-parts"):
-        for scope in plan.scopes:
-            if int(scope.after.resolved_factor() * scope.after.original_length) != plan.length:
-                raise ConfigError(
-                    f"factor {scope.after.factor} × {scope.after.original_length} is not "
-                    f"{plan.length}."
-                )
+    for scope in plan.scopes:
+        p = scope.after
+        if p.rope_type == "yarn" and int(p.resolved_factor() * p.original_length) != plan.length:
+            raise ConfigError(f"factor {p.factor} × {p.original_length} is not {plan.length}.")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText, Path
-from yarncli.planning.plan import RopePlan
+from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope.parameters import RopeParameters
 
 Spelling = Literal["both", "legacy", "v5"]
@@ -15,12 +15,6 @@ Spelling = Literal["both", "legacy", "v5"]
 # Engines that read only the old name `type` (exllamav2, mlx-lm's phi3, Ollama) know these types;
 # llama3 was born with `rope_type`, and exllamav2 refuses a llama3 dict that has both.
 NEEDS_TYPE = frozenset({"yarn", "linear", "dynamic", "longrope"})
-
-# transformers (4.5x, and 5 for some) computes these types from `config.head_dim`, which is null in
-# these families where config.json has none, and stops with a TypeError.
-_NEEDS_HEAD_DIM = frozenset(
-    "hunyuan_v1_dense hunyuan_v1_moe minimax ministral mistral mixtral".split()
-)
 
 # What a scaling dict holds, in the order a person would write it.
 _ORDER = (
@@ -97,8 +91,7 @@ def write_rope(
         changes |= _v5(config, rope, plan)
     changes[(*base, rope.length_key)] = plan.max_position_embeddings
     changes |= _top_level_original(config, rope, plan)
-    if rope.model_type in _NEEDS_HEAD_DIM and config.get((*base, "head_dim")) is None:
-        changes[(*base, "head_dim")] = rope.head_dim
+    changes |= _null_head_dim(config, rope)
     changes |= _copies_at_root(config, rope, changes)
     return config.edited(changes, removals)
 
@@ -177,10 +170,24 @@ def _top_level_original(config: JsonText, rope: RopeConfig, plan: RopePlan) -> d
     transformers 4 reads it only there for longrope, and TensorRT-LLM prefers it to the dict's.
     """
     path = (*rope.text_path, "original_max_position_embeddings")
-    original = plan.scopes[0].after.original_max_position_embeddings
-    if original is None or (plan.method != "longrope" and config.get(path) is None):
+    after = plan.scopes[0].after
+    original = after.original_max_position_embeddings
+    if original is None or (after.rope_type != "longrope" and config.get(path) is None):
         return {}
     return {path: original}
+
+
+def _null_head_dim(config: JsonText, rope: RopeConfig) -> dict[Path, Any]:
+    """The width of a head where the scaling would be computed from a null one.
+
+    That is so where the config class leaves it null, or where the file says null and the class
+    has no default to put in its place.
+    """
+    path = (*rope.text_path, "head_dim")
+    found = config.get(path, _ABSENT)
+    absent = found is _ABSENT and rope.family.head_dim_null_in
+    null = found is None and rope.family.head_dim is None
+    return {path: rope.head_dim} if absent or null else {}
 
 
 def _copies_at_root(

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yarncli import hub
-from yarncli.checkpoint.output import output_errors
-from yarncli.checkpoint.source import Checkpoint
-from yarncli.engines.intended import Intended
-from yarncli.engines.registry import judge
-from yarncli.engines.verdict import EngineView
-from yarncli.errors import CheckpointError, HubError
-from yarncli.evaluation.report import Report
-from yarncli.history import Step
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.engines.judgement import Judgement, judge
+from yarncli.errors import CheckpointError, UsageError
+from yarncli.evaluation.report import PasskeyReport
+from yarncli.history import History, read_history
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
-from yarncli.publishing.record import last_conversion, steps_of
+from yarncli.publishing.base import Base, base_of, local_card
+from yarncli.publishing.messages import Message, Messages, Notify
+from yarncli.publishing.results import read_results
 from yarncli.publishing.section import Facts, section
 from yarncli.publishing.selection import README
 
@@ -33,97 +31,95 @@ _OURS = re.compile(r"<!-- yarncli:begin\b.*?<!-- yarncli:end -->\n?", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Base:
-    """The model that a checkpoint was made from: its card with its metadata, its file names."""
-
-    repo_id: str
-    commit: str
-    card: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class CardRequest:
-    """What a card is made of besides the checkpoint.
-
-    Attributes:
-        name: the Hub id it is for, or the directory.
-        base: of the checkpoint, if it is on the Hub.
-        licence: stated by the user.
-        results: passkey results.
-        heatmap: whether their figure goes with the card.
-        repairs: whether the card belongs to a model that is only mended: its metadata stay.
-    """
+    """What a card is made of besides the checkpoint."""
 
     name: str
+    """The Hub id it is for, or the directory."""
+
     base: Base | None = None
+    """The model that the checkpoint was made from, if it is on the Hub."""
+
     licence: str | None = None
-    results: Report | None = None
+    """The licence that the user states."""
+
+    results: PasskeyReport | None = None
+    """Passkey results."""
+
     heatmap: bool = False
+    """Whether the figure of the results goes with the card."""
+
     repairs: bool = False
+    """Whether the card belongs to a model that is only mended: its metadata stay."""
 
 
-def read_base(repo_id: str, commit: str | None) -> Base:
-    """What a card needs to know of the model that a checkpoint was made from.
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A model card."""
 
-    Metadata that cannot be read count as none: nobody here can mend that card.
+    name: str
+    """What the card calls the model: its Hub id, or its directory."""
 
-    Raises:
-        HubError: the Hub cannot be reached, or does not show the model to this user.
-        OutputError: the Hub cache cannot be written.
-    """
-    with output_errors("the Hub cache"):
-        listing = hub.list_files(repo_id, commit)
-    card = None
-    if README in listing.files or listing.snapshot is not None:
-        try:
-            path = fetch(repo_id, listing.commit, README)
-            card = path.read_text(encoding="utf-8", errors="replace")
-        except HubError:
-            if listing.snapshot is None:
-                raise
-    try:
-        metadata = read_metadata(card or "", f"{README} of {repo_id}")
-    except CheckpointError:
-        metadata = {}
-    return Base(repo_id, listing.commit, card, metadata, tuple(listing.files))
+    text: str
+    """The whole of README.md with LF line ends, without the last one."""
+
+    messages: tuple[Message, ...]
+    """What was told while it was written, in order."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain data."""
+        return {"schema_version": 1, **asdict(self), "messages": list(map(asdict, self.messages))}
 
 
-def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
-    """As `read_base`; where the Hub does not show the model, its name alone, which `notes` say."""
-    try:
-        return read_base(repo_id, commit)
-    except HubError as error:
-        notes.append(f"The card takes nothing over from the base model. {error}")
-        return Base(repo_id, commit or "")
+def card(
+    source: str | Path,
+    *,
+    name: str | None = None,
+    results: str | Path | None = None,
+    base_model: str | None = None,
+    licence: str | None = None,
+    notify: Notify = None,
+) -> Card:
+    """Write the model card of a local checkpoint, without changing a file.
 
+    A card that is there is kept; only the part between the yarncli marks is renewed. What the
+    card says of the base model is read from the Hub, if it can be reached.
 
-def fetch(repo_id: str, commit: str, name: str) -> Path:
-    """A small file of a Hub model, in the Hub cache.
-
-    Raises:
-        HubError: it cannot be fetched.
-        OutputError: the cache cannot be written.
-    """
-    with output_errors("the Hub cache"):
-        return hub.cached_file(repo_id, commit, name)
-
-
-def local_card(checkpoint: Checkpoint) -> str | None:
-    """The text of README.md, None if there is none.
+    Args:
+        source: the directory of a checkpoint.
+        name: what the model will be called, `org/name`; without it the name of the directory.
+        results: a result file of check-passkey (JSONL).
+        base_model: the Hub model that it was made from; without it what yarncli.json records.
+        licence: the licence, as the Hub spells it.
+        notify: called with the severity and the text of each message, as soon as it is known.
 
     Raises:
-        CheckpointError: it cannot be read, or is not UTF-8.
+        UsageError: `source` is no local directory, or `results` holds no results yet.
+        CheckpointError: it is not a checkpoint, or a card's metadata or the results cannot be
+            read.
+
+    Example:
+        >>> card("model-yarn", name="me/model-128k").text.count("yarncli:begin")  # doctest: +SKIP
+        1
     """
-    if checkpoint.file(README) is None:
-        return None
-    try:
-        return checkpoint.read_bytes(README).decode()
-    except UnicodeDecodeError:
-        raise CheckpointError(
-            f"{checkpoint.where(README)} is not UTF-8 text. Save it as UTF-8."
-        ) from None
+    checkpoint = open_checkpoint(str(source), bare_hub_id=False)
+    if checkpoint.directory is None:
+        raise UsageError(f"{source} is not a directory. Give the directory of a checkpoint.")
+    messages = Messages(notify)
+    recorded = read_history(checkpoint).origin
+    origin = (base_model, None) if base_model else recorded
+    notes: list[str] = []
+    base = base_of(origin[0], origin[1], notes) if origin else None
+    for note in notes:
+        messages.add("warning", note)
+    report = read_results(results, checkpoint.name, messages) if results else None
+    name = name or Path(source).resolve().name
+    request = CardRequest(
+        name=name, base=base, licence=licence, results=report, heatmap=report is not None
+    )
+    text = make_card(checkpoint, local_card(checkpoint), request)
+    text = text.replace("\r\n", "\n").rstrip("\n")
+    return Card(name=name, text=text, messages=messages.kept)
 
 
 def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest) -> str:
@@ -138,15 +134,23 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
     Raises:
         CheckpointError: the metadata of a card cannot be read, or the checkpoint is damaged.
     """
-    steps = steps_of(checkpoint)
-    engines, intended = _engines(checkpoint, steps, request.name)
-    part = section(Facts(request.name, steps, engines, request.results, request.heatmap, intended))
+    history = read_history(checkpoint)
+    part = section(
+        Facts(
+            name=request.name,
+            history=history,
+            judgement=_judgement(checkpoint, history, request.name),
+            results=request.results,
+            heatmap=request.heatmap,
+        )
+    )
     base = request.base
-    if base is not None and current is not None and _is_same(current, base.card):
+    of_base = base.card.split() if base is not None and base.card is not None else None
+    if current is not None and current.split() == of_base:
         current = None
     if current is None:
         title = request.name.rpartition("/")[2]
-        metadata = _metadata(checkpoint, steps, {}, request)
+        metadata = _metadata(checkpoint, history, {}, request)
         return f"---\n{dump_metadata(metadata)}---\n\n# {title}\n\n{part}"
     ends = "\r\n" if "\r\n" in current else "\n"
     current = current.replace("\r\n", "\n")
@@ -159,7 +163,7 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         old = read_metadata(current, README)
         stale = [] if found else list(_left_from_base(old, request))
         kept = {key: value for key, value in old.items() if key not in stale}
-        new = _metadata(checkpoint, steps, kept, request)
+        new = _metadata(checkpoint, history, kept, request)
         changes = {k: v for k, v in new.items() if k not in old or old[k] != v}
         text = with_metadata(text, changes, without=stale)
     return text.replace("\n", ends)
@@ -182,24 +186,17 @@ def _left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[st
         yield from (k for k in _OF_THE_BASE if k in old and old[k] == said.get(k))
 
 
-def _is_same(card: str, other: str | None) -> bool:
-    return other is not None and card.split() == other.split()
-
-
-def _engines(
-    checkpoint: Checkpoint, steps: tuple[Step, ...], name: str
-) -> tuple[list[EngineView], str]:
+def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement:
     config = checkpoint.config().value
     try:
-        meant = Intended.by_record(config, steps)
-        return judge(config, meant, source=name), meant.origin if meant else "transformers 5"
+        return judge(config, history, source=name)
     except CheckpointError:  # a model type that is not known; `check` has said so
-        return [], ""
+        return Judgement("", ())
 
 
 def _metadata(
     checkpoint: Checkpoint,
-    steps: tuple[Step, ...],
+    history: History,
     old: Mapping[str, Any],
     request: CardRequest,
 ) -> dict[str, Any]:
@@ -216,7 +213,7 @@ def _metadata(
     if task := _task_of(checkpoint):
         found.setdefault("pipeline_tag", task)
     found.setdefault("library_name", "transformers")
-    done = last_conversion(steps)
+    done = history.plan
     ours = [*([done.method] if done else []), "rope-scaling", "long-context", "yarncli"]
     tags = _list(found.get("tags"))
     found["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]
@@ -244,7 +241,7 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _model_index(name: str, report: Report, old: Any) -> list[dict[str, Any]]:
+def _model_index(name: str, report: PasskeyReport, old: Any) -> list[dict[str, Any]]:
     """Passkey results of the checkpoint itself as the Hub reads them; other results stay."""
     kept = [entry for entry in _list(old) if isinstance(entry, dict)]
     first = kept[0] if kept else {"name": name.rpartition("/")[2]}

@@ -5,47 +5,52 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from yarncli.checkpoint.files import SourceFile, kind_of
 from yarncli.errors import CheckFailed
-from yarncli.evaluation.report import Report
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, Progress, RemoteFile, Upload
 from yarncli.hub.writing import Remote
-from yarncli.publishing import card as cards
-from yarncli.publishing.card import Base, CardRequest
-from yarncli.publishing.local import Local, Options, about_licence
-from yarncli.publishing.preflight import finding, is_legal_file, is_licence_file, told
-from yarncli.publishing.record import origin_of
+from yarncli.publishing.base import Base, base_of, fetch, local_card
+from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
+from yarncli.publishing.local import LocalModel
+from yarncli.publishing.options import PushOptions
+from yarncli.publishing.preflight import SCHEMA, about_licence, finding, is_legal_file, told
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
-from yarncli.publishing.target import Target, find_target
+from yarncli.publishing.target import PushTarget, find_target
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """Everything that a push will do.
+    """Everything that a push will do."""
 
-    Attributes:
-        target: where to.
-        public: whether everybody can read the repository, or will once it is made.
-        changed: files to send.
-        unchanged: names of files that the Hub holds already.
-        copies: files to copy inside the Hub.
-        card_diff: unified diff of README.md against the Hub's; empty without a change.
-        left_out: name → reason.
-        notes: what a person should know.
-    """
+    target: PushTarget
+    """Where to."""
 
-    target: Target
     public: bool
+    """Whether everybody can read the repository, or will once it is created."""
+
     changed: tuple[Upload, ...]
+    """Files to send."""
+
     unchanged: tuple[str, ...]
+    """Names of files that the Hub holds already."""
+
     copies: tuple[Copy, ...]
+    """Files to copy inside the Hub."""
+
     card_diff: str
+    """Unified diff of README.md against the Hub's; empty without a change."""
+
     left_out: dict[str, str]
+    """Files that are not sent: name → reason."""
+
     notes: tuple[str, ...]
+    """What a person should know."""
 
     @property
     def size(self) -> int:
@@ -57,22 +62,38 @@ class PushPlan:
         """Whether the Hub holds everything already."""
         return not self.changed and not self.copies
 
+    def to_json(self) -> dict[str, Any]:
+        """The plan as `--json` shows it."""
+        destination = self.target.destination
+        return {
+            "schema": SCHEMA,
+            "repository": destination.repo_id,
+            "exists": self.target.start is not None,
+            "public": self.public,
+            "pull_request": destination.pull_request,
+            "revision": destination.revision,
+            "files": [{"name": u.name, "size": u.size} for u in self.changed],
+            "copies": [{"name": c.name, "from": f"{c.repo_id}@{c.commit}"} for c in self.copies],
+            "unchanged": list(self.unchanged),
+            "left_out": self.left_out,
+            "card_diff": self.card_diff,
+            "notes": list(self.notes),
+        }
 
-def make_plan(
-    local: Local,
+
+def plan_push(
+    local: LocalModel,
     name: str,
-    options: Options,
     *,
-    results: Report | None = None,
+    results: PasskeyReport | None = None,
     heatmap: bytes | None = None,
     progress: Progress = None,
 ) -> PushPlan:
     """Ask the Hub, write the card, and decide what to send. Only reads.
 
     Args:
-        local: what `prepare_local` found; its findings have been heeded.
+        local: what `prepare_local` found; its findings have been heeded, its options count.
         name: `org/name`.
-        options: the user's.
         results: passkey results for the card.
         heatmap: their figure as PNG.
         progress: called with bytes of local files read for comparison.
@@ -83,34 +104,39 @@ def make_plan(
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
     notes: list[str] = []
-    target = find_target(local, name, options, notes)
-    base = _base(local, options, notes)
-    if base is not None and not options.config_only:
-        _heed_base(local, base, options, notes)
-    uploads = _uploads(local, base, options)
-    copies = _copies(local, uploads, options)
+    target = find_target(local, name, notes)
+    base = _base(local, notes)
+    if base is not None and not local.options.config_only:
+        _heed_base(local, base, notes)
+    uploads = _uploads(local, base)
+    copies = _copies(local, uploads)
     old = _remote_card(target.start)
-    if options.with_card:
+    if local.options.with_card:
         if heatmap is not None:
             uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
         request = CardRequest(
-            name, base, options.licence, results, heatmap is not None, options.config_only
+            name=name,
+            base=base,
+            licence=local.options.licence,
+            results=results,
+            heatmap=heatmap is not None,
+            repairs=local.options.config_only,
         )
-        text = _card(local, old, request, options, notes)
+        text = _card(local, old, request, notes)
         uploads[README] = Upload.of(README, text.encode())
     held = target.start.files if target.start else {}
     files: list[Upload | Copy] = [*uploads.values(), *copies]
     same = {f.name for f in files if f.name in held and _equals(f, held[f.name], progress)}
-    _warn_of_weights(local, set(held), {file.name for file in files}, options, notes)
+    _warn_of_weights(local, set(held), {file.name for file in files}, notes)
     return PushPlan(
-        target,
-        not target.start.private if target.start else options.public,
-        tuple(upload for upload in uploads.values() if upload.name not in same),
-        tuple(sorted(same)),
-        tuple(file for file in copies if file.name not in same),
-        _diff(old or "", uploads.get(README)),
-        local.selection.left_out,
-        tuple(notes),
+        target=target,
+        public=not target.start.private if target.start else local.options.public,
+        changed=tuple(upload for upload in uploads.values() if upload.name not in same),
+        unchanged=tuple(sorted(same)),
+        copies=tuple(file for file in copies if file.name not in same),
+        card_diff=_diff(old or "", uploads.get(README)),
+        left_out=local.selection.left_out,
+        notes=tuple(notes),
     )
 
 
@@ -118,52 +144,51 @@ def _equals(file: Upload | Copy, remote: RemoteFile, progress: Progress) -> bool
     return file.equals(remote) if isinstance(file, Copy) else file.equals(remote, progress)
 
 
-def _base(local: Local, options: Options, notes: list[str]) -> Base | None:
+def _base(local: LocalModel, notes: list[str]) -> Base | None:
     """The model that the checkpoint was made from, if it is on the Hub and may be read."""
-    origin = origin_of(local.steps)
+    origin = local.history.origin
     copied = local.copy_base
-    if options.base_model:
-        repo_id, commit = options.base_model, None
+    if local.options.base_model:
+        repo_id, commit = local.options.base_model, None
     elif copied is not None and copied.repo_id:
         repo_id, commit = copied.repo_id, copied.commit
     elif origin:
         repo_id, commit = origin
     else:
         return None
-    base = cards.base_of(repo_id, commit, notes)
+    base = base_of(repo_id, commit, notes)
     if base.files and not base.metadata:  # it could be read
         notes.append(f"The card of {repo_id} has no metadata, so none are taken over.")
     return base
 
 
-def _heed_base(local: Local, base: Base, options: Options, notes: list[str]) -> None:
+def _heed_base(local: LocalModel, base: Base, notes: list[str]) -> None:
     """The licence, and the conditions of access, which only the Hub knows."""
-    if not base.metadata.get("license") and not any(map(is_licence_file, base.files)):
-        for found in about_licence(local.checkpoint, cards.local_card(local.checkpoint), options):
-            if found.severity == "error":
-                raise CheckFailed(told(found))
-            notes.append(told(found))
-    if options.public and not writing.is_offline():
+    for found in about_licence(local.checkpoint, local.options, base):
+        if found.severity == "error":
+            raise CheckFailed(told(found))
+        notes.append(told(found))
+    if local.options.public and not writing.is_offline():
         remote = writing.look_up(base.repo_id)
         if remote is not None and remote.gated:
             message = f"{base.repo_id} is gated and the target is public."
             notes.append(told(finding("base-gated", base.repo_id, message)))
 
 
-def _uploads(local: Local, base: Base | None, options: Options) -> dict[str, Upload]:
+def _uploads(local: LocalModel, base: Base | None) -> dict[str, Upload]:
     """The files to send, and the licence files of the base that would get lost."""
     checkpoint = local.checkpoint
     paths = {file.name: checkpoint.path(file.name) for file in local.selection.files}
-    if not options.with_card:
+    if not local.options.with_card:
         paths.pop(README, None)
-    if base is not None and not options.config_only:
+    if base is not None and not local.options.config_only:
         for name in filter(is_legal_file, base.files):
-            if name not in paths and not reason_to_stay(name, options.include, options.exclude):
-                paths[name] = cards.fetch(base.repo_id, base.commit, name)
+            if name not in paths and not reason_to_stay(name, local.options):
+                paths[name] = fetch(base.repo_id, base.commit, name)
     return {name: Upload.of(name, path) for name, path in paths.items()}
 
 
-def _copies(local: Local, uploads: Mapping[str, Upload], options: Options) -> list[Copy]:
+def _copies(local: LocalModel, uploads: Mapping[str, Upload]) -> list[Copy]:
     """The files of the base that the checkpoint lacks; pickles and the base's card stay."""
     base = local.copy_base
     if base is None or base.repo_id is None or base.commit is None:
@@ -172,21 +197,19 @@ def _copies(local: Local, uploads: Mapping[str, Upload], options: Options) -> li
     held = there.files if there else {}
     return [
         Copy(file.name, base.repo_id, base.commit, held[file.name])
-        for file in select_files(base, include=options.include, exclude=options.exclude).files
-        if file.name not in uploads and file.name in held and _may_copy(file, options)
+        for file in select_files(base, local.options).files
+        if file.name not in uploads and file.name in held and _may_copy(file, local.options)
     ]
 
 
-def _may_copy(file: SourceFile, options: Options) -> bool:
+def _may_copy(file: SourceFile, options: PushOptions) -> bool:
     own = file.name in (README, ".gitattributes")
     return not own and (options.allow_pickle or not is_pickle(file.name))
 
 
-def _warn_of_weights(
-    local: Local, held: set[str], names: set[str], options: Options, notes: list[str]
-) -> None:
+def _warn_of_weights(local: LocalModel, held: set[str], names: set[str], notes: list[str]) -> None:
     """Weights on the Hub that are not the checkpoint's, and weights that will be missing there."""
-    if options.config_only:
+    if local.options.config_only:
         return
     lacking = sorted(set(local.checkpoint.shard_names()) - names - held)
     if lacking:
@@ -195,7 +218,7 @@ def _warn_of_weights(
             "out that the model needs."
         )
     stale = [n for n in held - names if kind_of(n) in ("shard", "weights", "index")]
-    if stale and not options.include:
+    if stale and not local.options.include:
         notes.append(
             f"The repository also holds {_first(sorted(stale))}, which the checkpoint does not "
             "have. Delete on the Hub what is old."
@@ -209,17 +232,15 @@ def _first(names: list[str]) -> str:
 def _remote_card(remote: Remote | None) -> str | None:
     if remote is None or README not in remote.files:
         return None
-    path = cards.fetch(remote.repo_id, remote.commit, README)
+    path = fetch(remote.repo_id, remote.commit, README)
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _card(
-    local: Local, old: str | None, request: CardRequest, options: Options, notes: list[str]
-) -> str:
+def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:
     """README.md as it will be; `old` is the Hub's."""
-    current = _current_card(local, old, request.base, options, notes)
-    card = cards.make_card(local.checkpoint, current, request)
-    if not local.steps or options.config_only:
+    current = _current_card(local, old, request.base, notes)
+    card = make_card(local.checkpoint, current, request)
+    if not local.history.steps or local.options.config_only:
         return card
     if "base_model" not in read_metadata(card, README):
         notes.append(
@@ -230,13 +251,13 @@ def _card(
 
 
 def _current_card(
-    local: Local, old: str | None, base: Base | None, options: Options, notes: list[str]
+    local: LocalModel, old: str | None, base: Base | None, notes: list[str]
 ) -> str | None:
     """The card to put our part into: the Hub's, so that nothing written there gets lost."""
-    mine = cards.local_card(local.checkpoint)
+    mine = local_card(local.checkpoint)
     copied = mine is not None and base is not None and mine == base.card
-    if options.force_card or old is None:
-        if mine and local.steps and not copied and not cards.has_our_part(mine):
+    if local.options.force_card or old is None:
+        if mine and local.history.steps and not copied and not has_our_part(mine):
             notes.append(
                 "README.md goes along, with our part below. Do its words and metadata still hold "
                 "after the conversion? `yarncli card` shows it."
@@ -244,9 +265,9 @@ def _current_card(
         return mine
     # A Hub's card that cannot be read ends it here, by its name; --force-card gets round it.
     known = read_metadata(old, f"{README} of the Hub")
-    if mine is None or copied or options.config_only:
+    if mine is None or copied or local.options.config_only:
         return old
-    if cards.own_words(mine) != cards.own_words(old):
+    if own_words(mine) != own_words(old):
         notes.append(
             "README.md on the Hub differs from the local one and is kept; --force-card sends the "
             "local one."

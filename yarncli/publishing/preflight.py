@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckpointError
-from yarncli.history import Step
-from yarncli.publishing.record import origin_of
-from yarncli.publishing.selection import Selection, is_pickle
+from yarncli.errors import CheckFailed, CheckpointError
+from yarncli.history import History
+from yarncli.hub.cards import read_metadata
+from yarncli.publishing.base import Base, local_card
+from yarncli.publishing.options import PushOptions
+from yarncli.publishing.selection import README, FileSelection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
 from yarncli.rules.checkpoint_rules import check_weights
 from yarncli.rules.finding import Finding, Rule, Severity
 from yarncli.rules.sources import check_source
 
-RULES = {
+SCHEMA = 1
+
+PUSH_RULES = {
     rule.id: rule
     for rule in (
         Rule(
@@ -114,42 +118,50 @@ _STRICTER = {"tensor-unlisted"}
 _WEIGHT_RULE = re.compile(r"(shard|tensor|index)-")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The choices that decide what counts as wrong.
+class PreflightFailed(CheckFailed):
+    """Something speaks against the push, so nothing was sent; `findings` say what."""
 
-    `base` is the checkpoint of `--from`, whose weights are published instead of local ones.
-    """
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        errors = sum(found.severity == "error" for found in findings)
+        super().__init__(f"{errors} error{'' if errors == 1 else 's'}. Nothing was sent.")
+        self.findings = findings
 
-    config_only: bool = False
-    allow_pickle: bool = False
-    base: Checkpoint | None = None
+    def to_json(self) -> dict[str, Any]:
+        """The findings as `--json` shows them."""
+        return {"schema": SCHEMA, "findings": [found.to_json() for found in self.findings]}
 
 
 def preflight(
-    checkpoint: Checkpoint, selection: Selection, steps: tuple[Step, ...], wanted: Wanted
+    checkpoint: Checkpoint,
+    selection: FileSelection,
+    history: History,
+    options: PushOptions,
+    base: Checkpoint | None,
 ) -> list[Finding]:
     """All findings about what is to be sent: those of `check`, and push's own.
 
     Args:
         checkpoint: a local one.
         selection: the files to send.
-        steps: of its yarncli.json.
-        wanted: what was asked for.
+        history: the steps of its yarncli.json.
+        options: the caller's.
+        base: the checkpoint of `copy_from`, whose weights are published instead of local ones.
 
     Raises:
         HubError: the base of `--from` cannot be read.
     """
-    weightless = wanted.config_only or wanted.base is not None
+    weightless = options.config_only or base is not None
     report = check_source(checkpoint.name, require_weights=not weightless)
     found = [f for f in report.findings if not (weightless and _is_about_weights(f))]
     found = [replace(f, severity="error") if f.rule.id in _STRICTER else f for f in found]
     for file in selection.files:
-        found += _about_file(checkpoint, file, wanted)
-    if wanted.base is not None:
-        found += _about_base(checkpoint, steps, wanted.base)
-    if not wanted.config_only:
-        found += _about_whole(checkpoint, selection, wanted)
+        found += _about_file(checkpoint, file, options)
+    if base is not None:
+        found += _about_base(checkpoint, history, base)
+    if not options.config_only:
+        found += _about_whole(checkpoint, selection, base)
+        if base is None and not history.origin:
+            found += about_licence(checkpoint, options)
     return found
 
 
@@ -157,7 +169,7 @@ def finding(
     rule: str, file: str, message: str, *, line: int | None = None, severity: Severity | None = None
 ) -> Finding:
     """A finding of one of this module's rules."""
-    kind = RULES[rule]
+    kind = PUSH_RULES[rule]
     return Finding(kind, severity or kind.severity, file, line, (), message)
 
 
@@ -165,16 +177,27 @@ def told(found: Finding) -> str:
     """A finding as a person reads it; of push's own rules with what to do, as no page tells."""
     where = "" if found.file in found.message else f"{found.file}: "
     line = "" if found.line is None else f" (line {found.line})"
-    mend = f" {found.rule.mend}" if found.rule.id in RULES else ""
+    mend = f" {found.rule.mend}" if found.rule.id in PUSH_RULES else ""
     return f"{where}{found.message}{line}{mend} [{found.rule.id}]"
 
 
-def licence_of(checkpoint: Checkpoint, metadata: dict[str, Any]) -> str | None:
-    """What says the licence: the metadata of the card, or a licence file; None if nothing does."""
-    named = metadata.get("license")
-    if named:
-        return str(named)
-    return next((f.name for f in checkpoint.files if is_licence_file(f.name)), None)
+def about_licence(
+    checkpoint: Checkpoint, options: PushOptions, base: Base | None = None
+) -> list[Finding]:
+    """Whether nothing here states the licence: an error for what becomes public, else a warning.
+
+    A licence that its base states is enough.
+    """
+    if base and (base.metadata.get("license") or any(map(is_licence_file, base.files))):
+        return []
+    card = local_card(checkpoint)
+    metadata = read_metadata(card, checkpoint.where(README)) if card else {}
+    files = (file.name for file in checkpoint.files)
+    if options.licence or metadata.get("license") or any(map(is_licence_file, files)):
+        return []
+    message = f"Nothing states the licence of {checkpoint.name}."
+    severity: Severity = "error" if options.public else "warning"
+    return [finding("licence-unknown", checkpoint.name, message, severity=severity)]
 
 
 def is_licence_file(name: str) -> bool:
@@ -191,12 +214,14 @@ def _is_about_weights(found: Finding) -> bool:
     return found.rule.id in _ABOUT_WEIGHTS or _WEIGHT_RULE.match(found.rule.id) is not None
 
 
-def _about_file(checkpoint: Checkpoint, file: SourceFile, wanted: Wanted) -> Iterator[Finding]:
+def _about_file(
+    checkpoint: Checkpoint, file: SourceFile, options: PushOptions
+) -> Iterator[Finding]:
     where = checkpoint.where(file.name)
     if file.problem:
         yield finding("outside-link", where, f"{where} {file.problem}.")
         return
-    if is_pickle(file.name) and not wanted.allow_pickle:
+    if is_pickle(file.name) and not options.allow_pickle:
         yield finding("pickle", where, f"{where} may run code when it is loaded.")
     small = file.size < _POINTER_SIZE and not file.is_weights  # check knows those of weights
     if small and is_lfs_pointer(checkpoint.read_bytes(file.name)):
@@ -211,8 +236,10 @@ def _about_file(checkpoint: Checkpoint, file: SourceFile, wanted: Wanted) -> Ite
             yield finding("secret", where, f"{where} holds what looks like {kind}.", line=line)
 
 
-def _about_whole(checkpoint: Checkpoint, selection: Selection, wanted: Wanted) -> Iterator[Finding]:
-    there = (*checkpoint.files, *(wanted.base.files if wanted.base else ()))
+def _about_whole(
+    checkpoint: Checkpoint, selection: FileSelection, base: Checkpoint | None
+) -> Iterator[Finding]:
+    there = (*checkpoint.files, *(base.files if base else ()))
     if not any(_TOKENIZERS.fullmatch(file.name) for file in there):
         yield finding("tokenizer-missing", checkpoint.name, f"{checkpoint.name} has no tokenizer.")
     kinds = {"pickle" if is_pickle(f.name) else f.kind for f in selection.files if f.is_weights}
@@ -222,14 +249,12 @@ def _about_whole(checkpoint: Checkpoint, selection: Selection, wanted: Wanted) -
         )
 
 
-def _about_base(
-    checkpoint: Checkpoint, steps: tuple[Step, ...], base: Checkpoint
-) -> Iterator[Finding]:
+def _about_base(checkpoint: Checkpoint, history: History, base: Checkpoint) -> Iterator[Finding]:
     """What speaks against the base's weights under this checkpoint's config."""
     name = checkpoint.name
-    if any(step.baked for step in steps):
+    if history.baked:
         yield finding("base-baked", name, f"{name} is baked, so its weights are not {base.name}'s.")
-    origin = origin_of(steps)
+    origin = history.origin
     if origin is None:
         message = f"Nothing records that {name} was made from {base.repo_id}."
         yield finding("base-other", name, message, severity="warning")

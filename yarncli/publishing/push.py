@@ -1,19 +1,130 @@
-"""Carry a push out: create what is missing, send one commit, look at the result."""
+"""Publish a checkpoint: decide the push, ask, send one commit, look at the result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
 from yarncli.errors import HubError
-from yarncli.hub import writing
-from yarncli.hub.uploads import Progress
+from yarncli.hub import uploads, writing
 from yarncli.hub.writing import Commit, Remote
-from yarncli.publishing.plan import PushPlan
+from yarncli.progress import ProgressCallback, stage
+from yarncli.publishing.local import prepare_local
+from yarncli.publishing.messages import Message, Messages, Notify
+from yarncli.publishing.options import PushOptions
+from yarncli.publishing.plan import PushPlan, plan_push
+from yarncli.publishing.preflight import PreflightFailed, told
+from yarncli.publishing.results import draw_heatmap, read_results
+from yarncli.rules.finding import Finding
+
+COMPARING = "Comparing"
+SENDING = "Sending"
+
+_DEFAULTS = PushOptions()
 
 
-def carry_out(plan: PushPlan, *, progress: Progress = None) -> Commit:
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """What a push did, or would do."""
+
+    plan: PushPlan
+    """What was decided: target, files, the card's diff."""
+
+    findings: tuple[Finding, ...]
+    """What the preflight found; no errors."""
+
+    messages: tuple[Message, ...]
+    """Everything that was told, in order: the findings and the notes of `plan` among them."""
+
+    commit: Commit | None = None
+    """The commit, or the one that was there already; None where nothing was carried out."""
+
+    @property
+    def sent(self) -> bool:
+        """Whether this push changed the Hub's files."""
+        return self.commit is not None and not self.plan.is_empty
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `--json`: that of a dry run where there is no commit."""
+        document = {**self.plan.to_json(), "sent": self.sent}
+        if self.commit is None:
+            return {**document, "findings": [found.to_json() for found in self.findings]}
+        done = {"commit": self.commit.oid, "revision": self.commit.revision, "url": self.commit.url}
+        return {**document, **done}
+
+
+def push(
+    source: str | Path,
+    target: str,
+    options: PushOptions = _DEFAULTS,
+    *,
+    confirm: Callable[[PushPlan], bool] | None = None,
+    progress: ProgressCallback | None = None,
+    notify: Notify = None,
+    **changes: Any,
+) -> Push:
+    """Publish a checkpoint on the Hub: preflight, model card, one commit or a pull request.
+
+    Nothing is sent if the preflight finds an error. A second call after a failure goes on where
+    the first one stopped. Nothing is printed.
+
+    Args:
+        source: the directory of a checkpoint.
+        target: the repository, `org/name`.
+        options: what the caller decides.
+        confirm: asked with the plan before anything is sent; False ends the push. It is not asked
+            in a dry run.
+        progress: told how far the stages are, "Comparing" and "Sending", in bytes.
+        notify: called with the severity and the text of each message, as soon as it is known.
+        **changes: single options by name, in place of those in `options`.
+
+    Returns:
+        What was decided and, if it was carried out, the commit.
+
+    Raises:
+        UsageError: contradictory options, a public target without `public`, or `source` is no
+            local directory.
+        PreflightFailed: something speaks against publishing; a `CheckFailed` with the findings.
+        CheckFailed: nothing states the licence of what becomes public.
+        CheckpointError: `source` or the result file cannot be read.
+        HubError: no token, no access, or the Hub cannot be reached.
+
+    Example:
+        >>> push("model-yarn", "me/model-128k", dry_run=True).plan.size  # doctest: +SKIP
+        16060556376
+    """
+    options = replace(options, **changes)
+    messages = Messages(notify)
+    local = prepare_local(str(source), options)
+    for found in local.findings:
+        messages.add(found.severity, told(found))
+    if any(found.severity == "error" for found in local.findings):
+        raise PreflightFailed(local.findings)
+    results = heatmap = None
+    if options.results:
+        results = read_results(options.results, local.checkpoint.name, messages)
+        heatmap = draw_heatmap(results, messages) if options.with_card else None
+    total = sum(file.size for file in local.selection.files)
+    with stage(progress, COMPARING, total) as advance:
+        plan = plan_push(local, target, results=results, heatmap=heatmap, progress=advance)
+    for note in plan.notes:
+        messages.add("note", note)
+    commit = None
+    if not options.dry_run and (confirm is None or confirm(plan)):
+        with stage(progress, SENDING, plan.size) as advance:
+            commit = carry_out(plan, progress=advance)
+        for remark in commit.remarks:
+            messages.add("warning", remark)
+    return Push(plan=plan, findings=local.findings, messages=messages.kept, commit=commit)
+
+
+def carry_out(plan: PushPlan, *, progress: uploads.Progress = None) -> Commit:
     """Create what is missing, send one commit, and check what the Hub holds afterwards.
 
     Args:
-        plan: from `make_plan`, of the same minute.
+        plan: from `plan_push`, of the same minute.
         progress: called with bytes sent, from worker threads.
 
     Returns:

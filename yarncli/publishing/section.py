@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from yarncli.engines.judgement import Judgement
 from yarncli.engines.verdict import EngineView
-from yarncli.evaluation.report import Report
-from yarncli.history import Step
-from yarncli.publishing.record import Conversion, last_conversion, origin_of
+from yarncli.evaluation.report import PasskeyReport
+from yarncli.history import History
+from yarncli.planning.rope_plan import parameters_to_json
+from yarncli.rope.methods import METHODS
 
 BEGIN = "<!-- yarncli:begin – `yarncli card` rewrites everything up to yarncli:end -->"
 END = "<!-- yarncli:end -->"
 HEATMAP = "passkey.png"
-_METHODS = {
-    "yarn": "[YaRN](https://arxiv.org/abs/2309.00071)",
-    "ntk-by-parts": "NTK-by-parts interpolation ([YaRN](https://arxiv.org/abs/2309.00071), §3.2)",
-    "ntk": "NTK-aware scaling of the RoPE base",
-    "dynamic": "dynamic NTK scaling",
-    "linear": "linear position interpolation",
-    "llama3": "Llama 3 RoPE scaling",
-    "longrope": "LongRoPE",
-}
-# Settings of a method that are options of `convert` under the same name.
-_SETTINGS = (
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "low_freq_factor",
-    "high_freq_factor",
-)
 _SIZES = {"head_dim", "max_position_embeddings", "partial_rotary_factor"}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the section tells.
-
-    Attributes:
-        name: what to call the model: its Hub id, or its directory.
-        steps: of yarncli.json; empty where nothing is recorded.
-        engines: the verdicts, empty where the config has no RoPE that is known.
-        results: passkey results, if any.
-        heatmap: whether a figure of them is uploaded.
-        intended: where the meaning of the config is known from.
-    """
+    """What the section tells."""
 
     name: str
-    steps: tuple[Step, ...]
-    engines: Sequence[EngineView]
-    results: Report | None
+    """What to call the model: its Hub id, or its directory."""
+    history: History
+    """The steps of yarncli.json."""
+    judgement: Judgement
+    """What engines make of it; without verdicts where the config has no RoPE that is known."""
+    results: PasskeyReport | None
+    """Passkey results, if any."""
     heatmap: bool
-    intended: str
+    """Whether a figure of them is uploaded."""
 
 
 def section(facts: Facts) -> str:
@@ -70,22 +50,23 @@ def section(facts: Facts) -> str:
 
 
 def _done(facts: Facts) -> Iterator[str]:
-    done = last_conversion(facts.steps)
+    done = facts.history.plan
     if done is None:
         yield "No conversion is recorded for this model (it has no yarncli.json)."
         return
-    origin = origin_of(facts.steps)
+    origin = facts.history.origin
     base = f"[{origin[0]}](https://huggingface.co/{origin[0]})" if origin else "its base model"
     at = f" at commit `{origin[1][:12]}`" if origin else ""
     yield (
         f"The context window of {base}{at} was extended from {done.original_length:,} to "
-        f"**{done.length:,} tokens** with {_METHODS.get(done.method, _plain(done.method))}, "
-        f"factor {_cell(done.factor)}. {_about_weights(facts.steps)}"
+        f"**{done.length:,} tokens** with {_label(done.method)}, "
+        f"factor {_cell(done.factor)}. {_about_weights(facts.history)}"
     )
     yield ""
-    for name, (before, after) in done.scopes.items():
+    for scope in done.scopes:
+        before, after = parameters_to_json(scope.before), parameters_to_json(scope.after)
         if len(done.scopes) > 1:
-            yield f"Layers of kind {_code(name)}:"
+            yield f"Layers of kind {_code(scope.name)}:"
             yield ""
         yield "| RoPE | before | after |"
         yield "|---|---|---|"
@@ -96,19 +77,23 @@ def _done(facts: Facts) -> Iterator[str]:
         yield ""
 
 
-def _about_weights(steps: Sequence[Step]) -> str:
-    baked = [step.baked for step in steps if step.baked]
-    if not baked:
+def _label(name: str) -> str:
+    """A method as the text names it; one that is not known by its name alone."""
+    method = METHODS.get(name)
+    return f"[{method.label}]({method.reference_url})" if method else _plain(name)
+
+
+def _about_weights(history: History) -> str:
+    baked = history.baked
+    if baked is None:
         return "The weights are unchanged."
-    factors = baked[-1].get("attention_factor")
-    given = factors.values() if isinstance(factors, Mapping) else [factors]
-    shown = ", ".join(sorted({_cell(value) for value in given}))
+    shown = ", ".join(sorted({_cell(value) for value in baked.attention_factor.values()}))
     config = (
         "the config keeps the method's own"
-        if baked[-1].get("form") == "residual"
+        if baked.form == "residual"
         else "the config applies none"
     )
-    side = {"k": "key", "q": "query"}.get(str(baked[-1].get("side")), "query and key")
+    side = {"k": "key", "q": "query"}.get(baked.side, "query and key")
     return (
         f"The attention temperature ({shown} on the rotary part of queries and keys) is in the "
         f"{side} weights; {config}. All other weights are unchanged."
@@ -116,18 +101,18 @@ def _about_weights(steps: Sequence[Step]) -> str:
 
 
 def _engines(facts: Facts) -> Iterator[str]:
-    if not facts.engines:
+    if not facts.judgement.verdicts:
         return
     yield "### What engines make of it"
     yield ""
     yield (
-        f"Compared with what is meant (by {facts.intended}), per engine and version; “serves” is "
-        "the longest text in tokens that it accepts, – where it sets no limit:"
+        f"Compared with what is meant (by {facts.judgement.intended_from}), per engine and "
+        "version; “serves” is the longest text in tokens that it accepts, – where it sets no limit:"
     )
     yield ""
     yield "| engine | versions | result | serves | remarks |"
     yield "|---|---|---|---|---|"
-    for item in facts.engines:
+    for item in facts.judgement.verdicts:
         serves = f"{item.served_length:,}" if item.served_length else "–"
         remarks = "" if item.status == "exact" else _plain(item.summary())
         cells = (item.engine.name, item.engine.versions, item.status, serves, remarks)
@@ -135,9 +120,10 @@ def _engines(facts: Facts) -> Iterator[str]:
 
 
 def _serving(facts: Facts) -> Iterator[str]:
-    plain = [item for item in facts.engines if item.launch and item.status == "exact"]
-    helped = [i for i in facts.engines if i.launch and i.status != "exact" and i.launch_is_exact]
-    wrong = [i for i in facts.engines if i.launch and not i.launch_is_exact]
+    found = [item for item in facts.judgement.verdicts if item.launch]
+    plain = [item for item in found if item.status == "exact"]
+    helped = [item for item in found if item.status != "exact" and item.launch_is_exact]
+    wrong = [item for item in found if not item.launch_is_exact]
     if not (plain or helped or wrong):
         return
     yield "### How to serve it"
@@ -201,54 +187,27 @@ def _reproducing(facts: Facts) -> Iterator[str]:
         # A line break in a recorded name must not leave the block.
         yield " ".join(shlex.join(["yarncli", *words]).split())
     yield "```"
-    if facts.steps:
-        version = _plain(facts.steps[-1].tool_version)
+    steps = facts.history.steps
+    if steps:
+        version = _plain(steps[-1].tool_version)
         values = "`yarncli.json` holds every value that was written or replaced."
         yield from ("", f"With yarncli {version}. {values}")
+    if any(step.options is None for step in steps):
+        yield ""
+        yield (
+            "An older yarncli recorded no options, so the commands are what the recorded numbers "
+            "show. Options such as `--spelling` and `--for` are missing where they were given."
+        )
 
 
 def _steps(facts: Facts) -> Iterator[list[str]]:
     """The recorded commands; the output of the first of two is called step1, and so on."""
-    source = facts.steps[0].source if facts.steps else ""
-    for number, step in enumerate(facts.steps, 1):
-        out = _short(facts.name) if number == len(facts.steps) else f"step{number}"
-        options = _bake_options(step, facts.steps) if step.baked else _convert_options(step)
-        yield [step.command, source, out, *options]
+    steps = facts.history.steps
+    source = steps[0].source if steps else ""
+    for number, step in enumerate(steps, 1):
+        out = _short(facts.name) if number == len(steps) else f"step{number}"
+        yield [step.command, source, out, *step.arguments()]
         source = out
-
-
-def _bake_options(step: Step, steps: Sequence[Step]) -> Iterator[str]:
-    """The options that lead from the step's source to its weights."""
-    baked = step.baked or {}
-    for name, usual in (("form", "neutral"), ("side", "k")):
-        value = str(baked.get(name) or usual)
-        yield from (f"--{name}", value) if value != usual else ()
-    done, factors = last_conversion(steps), baked.get("attention_factor")
-    given = set(map(str, factors.values())) if isinstance(factors, Mapping) else set()
-    # These methods have a temperature only where the user gives one.
-    if done and done.method in ("ntk", "linear", "llama3", "dynamic") and len(given) == 1:
-        yield from ("--attention-factor", given.pop())
-
-
-def _convert_options(step: Step) -> Iterator[str]:
-    """The options that lead from the step's source to its numbers."""
-    done = Conversion.of(step)
-    if done is None:
-        return
-    if done.method != "yarn":
-        yield from ("--method", done.method)
-    yield from ("--length", str(done.length))
-    afters = [after for _, after in done.scopes.values()]
-    befores = [before.get("rope_type") for before, _ in done.scopes.values()]
-    if any(before not in (None, "default") for before in befores):
-        same = all(b == after.get("rope_type") for b, after in zip(befores, afters, strict=True))
-        yield "--rescale" if same else "--replace-scaling"
-    for key in _SETTINGS if done.method != "ntk-by-parts" else ():
-        values = {str(after[key]) for after in afters if key in after}
-        if len(values) == 1:
-            yield from (f"--{key.replace('_', '-')}", values.pop())
-    if done.original_source == "--original-length":
-        yield from ("--original-length", str(done.original_length))
 
 
 def _measurement(facts: Facts) -> Iterator[list[str]]:

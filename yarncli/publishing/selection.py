@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -11,6 +10,7 @@ from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.output import JOURNAL_NAME, PENDING_NAME
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
+from yarncli.publishing.options import PushOptions
 
 README = "README.md"
 CONFIG_FILES = ("config.json", "tokenizer_config.json")
@@ -45,46 +45,32 @@ _PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Selection:
+class FileSelection:
     """What is sent, and why the rest is not: name → reason."""
 
     files: tuple[SourceFile, ...]
     left_out: dict[str, str]
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The names of the files that are sent."""
-        return frozenset(file.name for file in self.files)
 
-
-def select_files(
-    checkpoint: Checkpoint,
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    config_only: bool = False,
-) -> Selection:
+def select_files(checkpoint: Checkpoint, options: PushOptions) -> FileSelection:
     """Choose the files to send.
 
     Args:
-        checkpoint: a local one.
-        include: patterns; if any are given, other files stay.
-        exclude: patterns of files that stay.
-        config_only: send the config, the tokenizer config and the card alone.
+        checkpoint: a local one, or that of `copy_from`.
+        options: the caller's.
 
     Raises:
         UsageError: nothing is left to send.
     """
     chosen, left_out = [], {}
     for file in checkpoint.files:
-        reason = reason_to_stay(file.name, include, exclude, config_only=config_only)
-        if reason:
+        if reason := reason_to_stay(file.name, options):
             left_out[file.name] = reason
         else:
             chosen.append(file)
     if not chosen:
         raise UsageError(f"Nothing of {checkpoint.name} is left to send. Check --include.")
-    return Selection(tuple(chosen), left_out)
+    return FileSelection(tuple(chosen), left_out)
 
 
 def is_pickle(name: str) -> bool:
@@ -92,15 +78,13 @@ def is_pickle(name: str) -> bool:
     return _PICKLE.search(name) is not None
 
 
-def reason_to_stay(
-    name: str, include: Sequence[str], exclude: Sequence[str], *, config_only: bool = False
-) -> str:
-    """Why a file is not sent; empty where it is. Arguments as for `select_files`."""
-    if config_only and name not in (*CONFIG_FILES, README):
+def reason_to_stay(name: str, options: PushOptions) -> str:
+    """Why a file is not sent; empty where it is."""
+    if options.config_only and name not in (*CONFIG_FILES, README):
         return "--config-only"
     for kind, patterns in _KINDS.items():
         if any(fnmatchcase(part.lower(), p) for part in name.split("/") for p in patterns):
             return kind
-    if include and not any(fnmatchcase(name, pattern) for pattern in include):
+    if options.include and not any(fnmatchcase(name, pattern) for pattern in options.include):
         return "not in --include"
-    return "--exclude" if any(fnmatchcase(name, pattern) for pattern in exclude) else ""
+    return "--exclude" if any(fnmatchcase(name, pattern) for pattern in options.exclude) else ""

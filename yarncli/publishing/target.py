@@ -8,42 +8,41 @@ from pathlib import Path
 from yarncli.errors import HubError, UsageError
 from yarncli.hub import writing
 from yarncli.hub.writing import Destination, Remote
-from yarncli.publishing.local import MAIN, Local, Options
-from yarncli.publishing.record import last_conversion
+from yarncli.publishing.local import LocalModel
+from yarncli.publishing.options import MAIN, PushOptions
 
 _PULL_REQUEST = "refs/pr/"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where a push goes.
-
-    Attributes:
-        destination: for a pull request that is continued, its `refs/pr/N`.
-        start: what the push builds upon; None where the repository is still to be made.
-        is_new_branch: whether the branch is still to be made, from main.
-    """
+class PushTarget:
+    """Where a push goes."""
 
     destination: Destination
+    """The repository and its branch; for a pull request that is continued, its `refs/pr/N`."""
+
     start: Remote | None = None
+    """What the push builds upon; None where the repository is still to be created."""
+
     is_new_branch: bool = False
+    """Whether the branch is still to be created, from main."""
 
 
-def find_target(local: Local, name: str, options: Options, notes: list[str]) -> Target:
+def find_target(local: LocalModel, name: str, notes: list[str]) -> PushTarget:
     """Look at the repository `name`, and make sure that the push is meant and permitted.
 
     Args:
         local: what is pushed.
         name: `org/name`.
-        options: the user's.
         notes: what a person should know is added here.
 
     Raises:
         UsageError: it is public and the user has not said so.
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
-    destination = _destination(local, name, options)
-    nothing_yet = Target(destination, None, options.revision != MAIN)
+    options = local.options
+    destination = _destination(local, name)
+    nothing_yet = PushTarget(destination, None, options.revision != MAIN)
     if options.dry_run and writing.is_offline():
         notes.append("HF_HUB_OFFLINE is set, so every file counts as new.")
         return nothing_yet
@@ -64,48 +63,49 @@ def find_target(local: Local, name: str, options: Options, notes: list[str]) -> 
     branch = main if options.revision == MAIN else writing.look_up(name, options.revision)
     if is_request and branch is None:
         raise HubError(f"{name} has no {options.revision}. Open a pull request with --create-pr.")
-    return Target(destination, branch or main, branch is None)
+    return PushTarget(destination, branch or main, branch is None)
 
 
-def _destination(local: Local, name: str, options: Options) -> Destination:
+def _destination(local: LocalModel, name: str) -> Destination:
+    options = local.options
     writing.require_repo_id(name)
     return Destination(
-        name,
-        _author(options),
-        options.message or _message(local, options),
-        options.description,
-        options.revision,
-        options.create_pr,
+        repo_id=name,
+        author=_author(options),
+        message=options.commit_message or _message(local),
+        description=options.commit_description,
+        revision=options.revision,
+        pull_request=options.create_pr,
     )
 
 
-def _author(options: Options) -> str:
+def _author(options: PushOptions) -> str:
     """The user's name; empty where a dry run has no token to ask with."""
     if options.dry_run and (writing.is_offline() or not writing.has_token()):
         return ""
     return writing.who_am_i()
 
 
-def _message(local: Local, options: Options) -> str:
-    done = last_conversion(local.steps)
+def _message(local: LocalModel) -> str:
+    done = local.history.plan
     to = f"{done.length:,} tokens with {done.method}" if done else ""
-    if options.config_only:
+    if local.options.config_only:
         return f"Extend the context window to {to}" if to else "Correct the RoPE configuration"
     name = Path(local.checkpoint.name).resolve().name
     return f"Upload {name}: {to}" if to else f"Upload {name}"
 
 
-def _pull_request(destination: Destination, main: Remote, notes: list[str]) -> Target:
+def _pull_request(destination: Destination, main: Remote, notes: list[str]) -> PushTarget:
     """A new pull request, or the user's own open one of the same title."""
     opened = writing.open_pull_request(destination) if destination.author else None
     start = writing.look_up(destination.repo_id, opened) if opened else None
     if opened is None or start is None:
-        return Target(destination, main)
+        return PushTarget(destination, main)
     notes.append(f"Your open pull request {opened} is continued.")
-    return Target(replace(destination, revision=opened, pull_request=False), start)
+    return PushTarget(replace(destination, revision=opened, pull_request=False), start)
 
 
-def _require_visibility(main: Remote, options: Options, notes: list[str]) -> None:
+def _require_visibility(main: Remote, options: PushOptions, notes: list[str]) -> None:
     if main.private:
         if options.public:
             notes.append(f"{main.repo_id} is private and stays so; change it in its settings.")

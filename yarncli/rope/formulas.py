@@ -257,3 +257,18 @@ def regimes(before: Sequence[float], after: Sequence[float], factor: float) -> l
         return "interpolated" if math.isclose(old, new * factor, rel_tol=1e-9) else "ramp"
 
     return [regime(old, new) for old, new in zip(before, after, strict=True)]
+
+
+def factor_for(length: int, original: int) -> float:
+    """The double s nearest to length/original for which int(s·original) == length (tokens).
+
+    Engines compute the window so, and a factor that is too small by one bit loses a token.
+
+    Example:
+        >>> factor_for(131072, 32768)
+        4.0
+    """
+    factor = length / original
+    while int(factor * original) < length:
+        factor = math.nextafter(factor, math.inf)
+    return factor

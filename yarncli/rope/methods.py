@@ -1,98 +1,16 @@
-"""What each method of `convert` does to one RoPE setting, and what to know about it."""
+"""The methods of `convert`: `METHODS` is the only list of them, and everything else asks it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.rope import formulas
+from yarncli.rope.method import Extension, Method
 from yarncli.rope.parameters import RopeParameters
 
-METHODS = ("yarn", "ntk", "ntk-by-parts", "linear", "dynamic", "llama3", "longrope")
-
-# These keep max_position_embeddings at the original window: for dynamic it is the formula's L, and
-# for linear vLLM and SGLang multiply it by the factor.
-KEEPS_MAX = frozenset({"linear", "dynamic"})
-
-OPTION_METHODS = {
-    "beta_fast": {"yarn", "ntk-by-parts"},
-    "beta_slow": {"yarn", "ntk-by-parts"},
-    "truncate": {"yarn", "ntk-by-parts"},
-    "attention_factor": {"yarn", "longrope"},
-    "rope_theta": {"ntk"},
-    "low_freq_factor": {"llama3"},
-    "high_freq_factor": {"llama3"},
-    "short_factor": {"longrope"},
-    "long_factor": {"longrope"},
-}
-
-
-_SCALING_EXTRA = frozenset({"attn_factor", "extrapolation_factor", "short_mscale", "long_mscale"})
-
-
-def apply_method(
-    method: str,
-    before: RopeParameters,
-    options: Mapping[str, Any],
-    *,
-    original: int,
-    factor: float,
-    maximum: int,
-    mrope: bool,
-) -> RopeParameters:
-    """The new setting of one scope: sizes and carried keys kept, the scaling replaced.
-
-    Args:
-        method: one of `METHODS`.
-        before: the setting to extend; its θ is what the model was trained with.
-        options: the method's own settings under transformers' names; `None` is "not given".
-        original: original window, tokens.
-        factor: new window / original window.
-        maximum: what `max_position_embeddings` becomes.
-        mrope: whether the model uses multimodal RoPE.
-
-    Raises:
-        UsageError: longrope without its factor lists.
-        UnsupportedArchitectureError: too few rotary dimensions for NTK-aware scaling.
-    """
-    given = {k: v for k, v in options.items() if v is not None}
-    base = RopeParameters(
-        rope_type="default",
-        rope_theta=before.rope_theta,
-        head_dim=before.head_dim,
-        max_position_embeddings=maximum,
-        partial_rotary_factor=before.partial_rotary_factor,
-        extra={k: v for k, v in before.extra.items() if k not in _SCALING_EXTRA},
-    )
-    if method in ("ntk", "dynamic") and base.rotary_dim <= 2:
-        raise UnsupportedArchitectureError(
-            f"NTK-aware scaling needs more than 2 rotary dimensions; this model rotates "
-            f"{base.rotary_dim}."
-        )
-    match method:
-        case "ntk":
-            theta = formulas.ntk_theta(before.rope_theta, base.rotary_dim, factor)
-            return replace(base, rope_theta=float(given.get("rope_theta", theta)))
-        case "linear" | "dynamic":
-            return replace(base, rope_type=method, factor=factor)
-        case "llama3":
-            given = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} | given
-        case "longrope":
-            return _longrope(base, factor, original, given)
-        case "ntk-by-parts":
-            given |= neutral_temperature(factor, mrope=mrope)
-            extra = {**base.extra, **given.pop("extra", {})}
-            base = replace(base, extra=extra)
-    rope_type = "yarn" if method == "ntk-by-parts" else method
-    return replace(
-        base,
-        rope_type=rope_type,
-        factor=factor,
-        original_max_position_embeddings=original,
-        **_without_defaults(given),
-    )
+_PAPER = "https://arxiv.org/abs/2309.00071"
+_BY_PARTS_OPTIONS = ("beta_fast", "beta_slow", "truncate")
 
 
 def neutral_temperature(factor: float, *, mrope: bool) -> dict[str, Any]:
@@ -107,52 +25,190 @@ def neutral_temperature(factor: float, *, mrope: bool) -> dict[str, Any]:
     return {"attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
 
 
-def _without_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what says nothing: engines warn about keys they know only as defaults."""
+def _ntk(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """Base θ·s^(d/(d−2)) (paper Eq. 16)."""
+    _refuse_two_dimensions(plain)
+    theta = formulas.ntk_theta(plain.rope_theta, plain.rotary_dim, asked.factor)
+    return {"rope_theta": float(asked.given.get("rope_theta", theta))}
+
+
+def _linear(_: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """θ^(−2i/d) / s (paper Eq. 10–11)."""
+    return {"factor": asked.factor}
+
+
+def _dynamic(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """Base θ·(s·l/L − (s−1))^(d/(d−2)) for l > L tokens of text (paper §3.3)."""
+    _refuse_two_dimensions(plain)
+    return {"factor": asked.factor}
+
+
+def _yarn(_: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """As `ntk-by-parts`."""
+    # What says nothing is left out: engines warn about keys they know only as defaults.
     defaults = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
-    return {k: v for k, v in given.items() if k not in defaults or v != defaults[k]}
+    given = {k: v for k, v in asked.given.items() if k not in defaults or v != defaults[k]}
+    return {**_factor_and_original(asked), **given}
 
 
-def _longrope(
-    base: RopeParameters, factor: float, original: int, given: Mapping[str, Any]
-) -> RopeParameters:
+def _ntk_by_parts(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """Fast pairs kept, slow ones divided by s, a ramp between (paper Eq. 17–20)."""
+    neutral = neutral_temperature(asked.factor, mrope=asked.mrope)
+    extra = {**plain.extra, **neutral.pop("extra", {})}
+    return {**_yarn(plain, asked), **neutral, "extra": extra}
+
+
+def _llama3(_: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """As `ntk-by-parts` with a ramp linear in rotations."""
+    usual = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    return {**_factor_and_original(asked), **usual, **asked.given}
+
+
+def _longrope(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
+    """One searched factor per pair, two lists."""
+    given = asked.given
     if "short_factor" not in given or "long_factor" not in given:
         raise UsageError(
             "--method longrope needs --short-factor FILE and --long-factor FILE: LongRoPE searches "
             "its factors, they cannot be computed."
         )
     attention_factor = given.get("attention_factor") or formulas.longrope_attention_factor(
-        factor, original
+        asked.factor, asked.original_length
     )
     # vLLM and SGLang read the two mscale keys, transformers reads attention_factor.
     mscale = {"short_mscale": attention_factor, "long_mscale": attention_factor}
-    return replace(
-        base,
-        rope_type="longrope",
-        factor=factor,
-        original_max_position_embeddings=original,
-        attention_factor=attention_factor,
-        short_factor=tuple(given["short_factor"]),
-        long_factor=tuple(given["long_factor"]),
-        extra={**base.extra, **mscale},
+    return {
+        **_factor_and_original(asked),
+        "attention_factor": attention_factor,
+        "short_factor": tuple(given["short_factor"]),
+        "long_factor": tuple(given["long_factor"]),
+        "extra": {**plain.extra, **mscale},
+    }
+
+
+def _factor_and_original(asked: Extension) -> dict[str, Any]:
+    return {"factor": asked.factor, "original_max_position_embeddings": asked.original_length}
+
+
+def _refuse_two_dimensions(plain: RopeParameters) -> None:
+    if plain.rotary_dim <= 2:
+        raise UnsupportedArchitectureError(
+            f"NTK-aware scaling needs more than 2 rotary dimensions; this model rotates "
+            f"{plain.rotary_dim}."
+        )
+
+
+def _factor_over_original(p: RopeParameters, length: int, _: int) -> float:
+    return formulas.factor_for(length, p.original_length)
+
+
+def _factor_over_maximum(p: RopeParameters, length: int, _: int) -> float:
+    return formulas.factor_for(length, p.max_position_embeddings)
+
+
+def _factor_times_growth(p: RopeParameters, length: int, window: int) -> float:
+    return p.resolved_factor() * length / window
+
+
+# To add a method, add its value here: the options of the commands, plans, checks, the model card,
+# `docs/methods.md`, `docs/config.md` and `docs/engines.md` (`make docs`) follow. An option that no
+# other method has needs a parameter of `convert` too.
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="yarn",
+            label="YaRN",
+            reference_url=_PAPER,
+            temperature="0.1·ln s + 1 on cos and sin (paper Eq. 21–22)",
+            rope_type="yarn",
+            apply=_yarn,
+            options=(*_BY_PARTS_OPTIONS, "attention_factor"),
+            is_static=True,
+            rescaled_factor=_factor_over_original,
+        ),
+        Method(
+            name="ntk",
+            label="NTK-aware scaling of the RoPE base",
+            reference_url=_PAPER,
+            rope_type="default",
+            apply=_ntk,
+            options=("rope_theta",),
+        ),
+        Method(
+            name="ntk-by-parts",
+            label="NTK-by-parts interpolation",
+            reference_url=_PAPER,
+            rope_type="yarn",
+            apply=_ntk_by_parts,
+            options=_BY_PARTS_OPTIONS,
+            is_static=True,
+            mla_refusal="no config switches the temperature off in every engine. Use --method yarn "
+            "or ntk.",
+            rescaled_factor=_factor_over_original,
+        ),
+        Method(
+            name="linear",
+            label="linear position interpolation",
+            reference_url="https://arxiv.org/abs/2306.15595",
+            rope_type="linear",
+            apply=_linear,
+            keeps_max="vLLM and SGLang multiply it by the factor",
+            is_static=True,
+            rescaled_factor=_factor_times_growth,
+        ),
+        Method(
+            name="dynamic",
+            label="dynamic NTK scaling",
+            reference_url=_PAPER,
+            rope_type="dynamic",
+            apply=_dynamic,
+            keeps_max="it is the formula's L",
+            follows_text=True,
+            advice="For serving, --method ntk is computed alike by every engine.",
+            rescaled_factor=_factor_over_maximum,
+        ),
+        Method(
+            name="llama3",
+            label="Llama 3 RoPE scaling",
+            reference_url="https://github.com/meta-llama/llama-models",
+            rope_type="llama3",
+            apply=_llama3,
+            options=("low_freq_factor", "high_freq_factor"),
+            is_static=True,
+            rescaled_factor=_factor_times_growth,
+        ),
+        Method(
+            name="longrope",
+            label="LongRoPE",
+            reference_url="https://arxiv.org/abs/2402.13753",
+            temperature="√(1 + ln s / ln L)",
+            rope_type="longrope",
+            apply=_longrope,
+            options=("short_factor", "long_factor", "attention_factor"),
+        ),
     )
+}
+
+DEFAULT_METHOD = "yarn"
 
 
-def method_notes(method: str, *, original: int, is_mla: bool) -> list[str]:
-    """What a person should know before relying on `method`; `original` in tokens."""
-    found = []
-    if method == "linear":
-        found.append(
-            f"max_position_embeddings stays {original:,}: vLLM and SGLang multiply it by the "
-            "factor."
-        )
-    if method == "dynamic":
-        found.append(
-            f"max_position_embeddings stays {original:,}: it is the formula's L. For serving, "
-            "--method ntk is computed alike by every engine."
-        )
-    if method in ("yarn", "linear", "ntk-by-parts", "llama3") and not is_mla:
-        found.append(
-            "The scaling is static: texts within the original window are read a little worse."
-        )
-    return found
+def by_rope_type(rope_type: str) -> Method | None:
+    """The method whose type a config has; the first of those that write the same type.
+
+    Example:
+        >>> by_rope_type("yarn").name, by_rope_type("proportional")
+        ('yarn', None)
+    """
+    return next((m for m in METHODS.values() if m.rope_type == rope_type), None)
+
+
+def keeps_max(rope_type: str) -> bool:
+    """Whether configs of this type keep the original window as `max_position_embeddings`."""
+    method = by_rope_type(rope_type)
+    return method is not None and bool(method.keeps_max)
+
+
+def option_names() -> tuple[str, ...]:
+    """The options of all methods, each once, under transformers' names."""
+    return tuple(dict.fromkeys(name for m in METHODS.values() for name in m.options))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from yarncli.errors import ConfigError
@@ -12,8 +13,19 @@ from yarncli.rope import formulas
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "proportional")
 
+# The types whose formula starts from `original_max_position_embeddings`.
+HAVE_ORIGINAL = ("yarn", "llama3", "longrope")
+
 # Names that older checkpoints and other runtimes use for the types above.
 TYPE_ALIASES = {"su": "longrope", "mrope": "default", "deepseek_yarn": "yarn"}
+
+# The fields without which a type cannot be computed.
+_NEEDS = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
+}
 
 
 def canonical_rope_type(name: str) -> str:
@@ -129,20 +141,14 @@ class RopeParameters:
 
     def effective_attention_factor(self) -> float:
         """The multiplier on cos and sin that transformers applies; 1 for most types."""
-        match self.rope_type:
-            case "yarn":
-                if self.attention_factor is not None:
-                    return self.attention_factor
-                return formulas.yarn_attention_factor(
-                    self.resolved_factor(), self.mscale, self.mscale_all_dim
-                )
-            case "longrope":
-                if self.attention_factor is not None:
-                    return self.attention_factor
-                return formulas.longrope_attention_factor(
-                    self.resolved_factor(), self.original_length
-                )
-        return 1.0
+        if self.rope_type not in ("yarn", "longrope"):
+            return 1.0
+        if self.attention_factor is not None:
+            return self.attention_factor
+        factor = self.resolved_factor()
+        if self.rope_type == "yarn":
+            return formulas.yarn_attention_factor(factor, self.mscale, self.mscale_all_dim)
+        return formulas.longrope_attention_factor(factor, self.original_length)
 
 
 def _given(value: float | None) -> float:
@@ -156,61 +162,57 @@ def _validate(p: RopeParameters) -> None:
     Raises:
         ConfigError: names the field and its value.
     """
+    for fault in chain(_size_faults(p), _type_faults(p)):
+        raise ConfigError(fault)
+
+
+def _size_faults(p: RopeParameters) -> Iterator[str]:
+    """What is wrong with the values that every type has."""
+    original = p.original_max_position_embeddings
     if p.rope_type not in ROPE_TYPES:
-        known = ", ".join(ROPE_TYPES)
-        raise ConfigError(f"rope_type is {p.rope_type!r}; known types are {known}.")
+        yield f"rope_type is {p.rope_type!r}; known types are {', '.join(ROPE_TYPES)}."
     if not (math.isfinite(p.rope_theta) and p.rope_theta > 0):
-        raise ConfigError(f"rope_theta is {p.rope_theta}; it must be a positive number.")
+        yield f"rope_theta is {p.rope_theta}; it must be a positive number."
     if p.head_dim <= 0 or p.rotary_dim <= 0 or p.rotary_dim % 2:
-        raise ConfigError(
+        yield (
             f"The rotary dimension is {p.rotary_dim} (head_dim {p.head_dim} × "
             f"partial_rotary_factor {p.partial_rotary_factor}); it must be even and positive."
         )
     if p.max_position_embeddings <= 0:
-        raise ConfigError(
-            f"max_position_embeddings is {p.max_position_embeddings}; it must be positive."
-        )
+        yield f"max_position_embeddings is {p.max_position_embeddings}; it must be positive."
     if p.factor is not None and not (math.isfinite(p.factor) and p.factor >= 1):
-        raise ConfigError(f"factor is {p.factor}; it must be a number of at least 1.")
-    if p.original_max_position_embeddings is not None and p.original_max_position_embeddings <= 0:
-        raise ConfigError(
-            "original_max_position_embeddings is "
-            f"{p.original_max_position_embeddings}; it must be positive."
-        )
+        yield f"factor is {p.factor}; it must be a number of at least 1."
+    if original is not None and original <= 0:
+        yield f"original_max_position_embeddings is {original}; it must be positive."
+
+
+def _type_faults(p: RopeParameters) -> Iterator[str]:
+    """What is wrong with the values that one type needs, in a setting without size faults."""
     if p.rope_type == "dynamic" and p.rotary_dim <= 2:
-        raise ConfigError(
+        yield (
             f"rope_type 'dynamic' needs more than 2 rotary dimensions; this model rotates "
             f"{p.rotary_dim}."
         )
-    needs: dict[str, tuple[str, ...]] = {
-        "linear": ("factor",),
-        "dynamic": ("factor",),
-        "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-        "longrope": ("short_factor", "long_factor"),
-    }
-    for name in needs.get(p.rope_type, ()):
+    for name in _NEEDS.get(p.rope_type, ()):
         if getattr(p, name) is None:
-            raise ConfigError(f"rope_type {p.rope_type!r} needs {name}, which is missing.")
-    for name in ("short_factor", "long_factor"):
+            yield f"rope_type {p.rope_type!r} needs {name}, which is missing."
+    for name in ("short_factor", "long_factor") if p.rope_type == "longrope" else ():
         factors = getattr(p, name)
-        if p.rope_type == "longrope" and len(factors) != p.rotary_dim // 2:
-            raise ConfigError(
+        if len(factors) != p.rotary_dim // 2:
+            yield (
                 f"{name} has {len(factors)} entries; the model rotates {p.rotary_dim} dimensions, "
                 f"so it needs {p.rotary_dim // 2}."
             )
-        if p.rope_type == "longrope" and not all(math.isfinite(f) and f > 0 for f in factors):
-            raise ConfigError(f"{name} must hold positive numbers only.")
+        if not all(math.isfinite(f) and f > 0 for f in factors):
+            yield f"{name} must hold positive numbers only."
     if p.rope_type == "llama3" and _given(p.high_freq_factor) <= _given(p.low_freq_factor):
-        raise ConfigError(
+        yield (
             f"high_freq_factor ({p.high_freq_factor}) must be greater than "
             f"low_freq_factor ({p.low_freq_factor})."
         )
-    if p.rope_type == "yarn" and (p.beta_fast or 32.0) < (p.beta_slow or 1.0):
-        raise ConfigError(
-            f"beta_fast ({p.beta_fast or 32.0}) must not be smaller than "
-            f"beta_slow ({p.beta_slow or 1.0})."
-        )
-    if p.attention_factor is not None and not (
-        math.isfinite(p.attention_factor) and p.attention_factor > 0
-    ):
-        raise ConfigError(f"attention_factor is {p.attention_factor}; it must be positive.")
+    fast, slow = p.beta_fast or 32.0, p.beta_slow or 1.0
+    if p.rope_type == "yarn" and fast < slow:
+        yield f"beta_fast ({fast}) must not be smaller than beta_slow ({slow})."
+    m = p.attention_factor
+    if m is not None and not (math.isfinite(m) and m > 0):
+        yield f"attention_factor is {m}; it must be positive."

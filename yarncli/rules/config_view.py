@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from yarncli.config.families.table import FAMILIES, NO_ROPE, UNSUPPORTED, Family
+from yarncli.config.families.family import Family
+from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
+from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import RopeConfig, find_text, read_rope
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText, Path
@@ -112,7 +114,7 @@ class ConfigView:
             if self.text.get(path) is None:
                 path = self.blocks[0].path if self.blocks else self.base or ("model_type",)
             # Without its text part a wrapper still loads, with the defaults of that part.
-            severity: Severity = "warning" if self.family and self.family.text_key else "error"
+            severity: Severity = "warning" if self.family and self.family.is_wrapper else "error"
             yield self.finding("invalid-value", path, self.refused, severity=severity)
 
 
@@ -120,9 +122,11 @@ def view_config(file: str, text: JsonText, planned_maximum: int | None = None) -
     """The config as the rules need it; None where it is no RoPE language model."""
     config = text.value
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind in NO_ROPE or kind in UNSUPPORTED:
+    if not isinstance(kind, str):
         return None
     if kind not in FAMILIES:
+        if kind in UNSUPPORTED or kind in no_rope_types():
+            return None
         blocks = tuple(_blocks(text, ()))
         return ConfigView(file, text, (), None, blocks, None) if blocks else None
     try:

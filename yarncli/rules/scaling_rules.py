@@ -8,13 +8,12 @@ from typing import Any
 
 from yarncli.jsontext.text import Path, format_path
 from yarncli.rope import formulas
-from yarncli.rope.methods import KEEPS_MAX
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.methods import keeps_max
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters
 from yarncli.rules.config_view import Block, ConfigView, whole
 from yarncli.rules.finding import Edit, Finding
 
 _ORIGINAL = "original_max_position_embeddings"
-_NEEDS_ORIGINAL = frozenset({"yarn", "llama3", "longrope"})
 BAKED_MARKER = "yarncli_baked"  # in config.json, left by `yarncli bake`
 _SHORTEST = 128  # tokens; no model was trained on less
 
@@ -82,7 +81,7 @@ def _original_of(view: ConfigView, block: Block) -> int | None:
 def original_missing(view: ConfigView) -> Iterator[Finding]:
     """A method that needs the original length is not told it, or not everywhere it is read."""
     for block in view.blocks:
-        if block.rope_type not in _NEEDS_ORIGINAL:
+        if block.rope_type not in HAVE_ORIGINAL:
             continue
         inside, top = block.values.get(_ORIGINAL), view.top(_ORIGINAL)
         if inside is None and top is None:
@@ -129,7 +128,7 @@ def original_implausible(view: ConfigView) -> Iterator[Finding]:
     known = view.family.known_originals if view.family else {}
     for block in view.blocks:
         original, maximum = _original_of(view, block), view.maximum
-        if block.rope_type not in _NEEDS_ORIGINAL or original is None or maximum is None:
+        if block.rope_type not in HAVE_ORIGINAL or original is None or maximum is None:
             continue
         path: Path = (*block.path, _ORIGINAL)
         if original in known:
@@ -152,7 +151,7 @@ def max_raised(view: ConfigView) -> Iterator[Finding]:
     """Two methods keep the original maximum; something proves that this one is raised."""
     maximum = view.maximum
     for block in view.blocks:
-        if block.rope_type not in KEEPS_MAX or maximum is None:
+        if not keeps_max(block.rope_type or "") or maximum is None:
             continue
         original = _original_of(view, block) or view.planned_maximum
         if original is None or maximum <= original:

@@ -14,14 +14,14 @@ from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError, ConfigError, UsageError
 from yarncli.jsontext.changes import FieldChange
 from yarncli.jsontext.text import JsonText
-from yarncli.rope.methods import KEEPS_MAX
+from yarncli.rope.methods import METHODS
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.config_rules import check_config, check_tokenizer
 from yarncli.rules.config_view import view_config
 from yarncli.rules.finding import Finding
 
 if TYPE_CHECKING:
-    from yarncli.history import Provenance
+    from yarncli.history import History
 
 CONFIG, TOKENIZER, HISTORY = "config.json", "tokenizer_config.json", "yarncli.json"
 
@@ -130,7 +130,7 @@ def check_documents(
     if engines:
         from yarncli.rules.engine_rules import check_engines
 
-        found += check_engines(view, history.steps if history else (), engines)
+        found += check_engines(view, history, engines)
     return found
 
 
@@ -156,27 +156,23 @@ def _read_documents(checkpoint: Checkpoint) -> tuple[dict[str, JsonText], list[F
     return documents, findings
 
 
-def _history(
-    checkpoint: Checkpoint, documents: Mapping[str, JsonText]
-) -> Provenance | Finding | None:
-    if HISTORY not in documents:
-        return None
-    from yarncli.history import Provenance
+def _history(checkpoint: Checkpoint, documents: Mapping[str, JsonText]) -> History | Finding:
+    from yarncli.history import History
 
+    if HISTORY not in documents:
+        return History()
     where = checkpoint.where(HISTORY)
     try:
-        return Provenance.from_json(documents[HISTORY].value, where)
+        return History.from_json(documents[HISTORY].value, where)
     except ConfigError as error:
         return _unreadable(where, error)
 
 
-def _planned_maximum(history: Provenance | None) -> int | None:
+def _planned_maximum(history: History) -> int | None:
     """What the last conversion wrote as maximum, if its method keeps the original one."""
-    plans = [step.plan for step in history.steps if step.plan] if history else []
-    if not plans or plans[-1].get("method") not in KEEPS_MAX:
-        return None
-    maximum = plans[-1].get("max_position_embeddings")
-    return maximum if type(maximum) is int else None
+    plan = history.plan
+    method = METHODS.get(plan.method) if plan else None
+    return plan.max_position_embeddings if plan and method and method.keeps_max else None
 
 
 def _unreadable(file: str, error: CheckpointError) -> Finding:

@@ -12,33 +12,6 @@ from yarncli.rules.finding import Edit, Finding
 
 _TYPE_KEYS = ("rope_type", "type")
 
-# Model types that transformers 4.57 does not know, so that it cannot misread them. A test compares
-# the list with that version.
-NEW_IN_TRANSFORMERS_5 = frozenset(
-    """
-    afmoe audioflamingo3 axk1 axk2 bailing_hybrid beam cohere2_moe cohere_compass
-    cohere_compass_text colmodernvbert cosmos3_edge cosmos3_edge_text cosmos3_omni cwm
-    deepseek_ocr2 deepseek_ocr2_text deepseek_v32 deepseek_v4 diffusion_gemma
-    diffusion_gemma_text dots3_note dots3_note_text embedding_gemma2 embedding_gemma2_text
-    ernie4_5_vl_moe ernie4_5_vl_moe_text esmc eurobert exaone4_5 exaone_moe fast_vlm flint
-    fun_asr_nano gemma4 gemma4_text gemma4_unified gemma4_unified_text glm46v glm4_moe_lite
-    glm_image glm_image_text glm_moe_dsa glm_ocr glm_ocr_text glmasr glmga granite4_vision
-    granite4_vision_text granite_docling granite_docling_text granite_speech_plus granite_swa
-    granitemoe_swa gte higgs_audio_v2 hrm_text hunyuan_vl hunyuan_vl_text hy_v3 hy_v4
-    hyperclovax hyperclovax_vision_v2 internlm3 iquestcoder jais2 jev jina_embeddings_v3 kimi_k2
-    kimi_k25 kolibri1 laguna lfm2_moe lfm3 lfm3_vl lighton_ocr mellum mimo_v2_flash minicpm3
-    minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m2 minimax_m3_vl minimax_m3_vl_text ministral3
-    mistral4 mistral_large4 mistral_large4_text modernvbert molmo2 molmo2_text
-    moss_transcribe_diarize muse_glimmer muse_glimmer_assistant muse_glimmer_text muse_spark
-    muse_spark_text musicflamingo nanochat nemo_speechlm nemotron_h_omni neomme nomic_bert
-    olmo_hybrid openai_privacy_filter paddleocr_vl paddleocr_vl_text pe_audio pe_audio_video
-    pe_video pp_chart2table qianfan_ocr qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text
-    qwen3_asr qwen4_exp qwen4_exp_text solar_open step3p5 step3p7 ultrabert ultravbert
-    unlimited_ocr unlimited_ocr_text vibevoice vibevoice_asr video_llama_3 voxtral_realtime
-    voxtral_realtime_text youtu zaya
-    """.split()
-)
-
 
 def spelling_conflict(view: ConfigView) -> Iterator[Finding]:
     """The two dicts say different things."""
@@ -89,8 +62,8 @@ def v5_only(view: ConfigView) -> Iterator[Finding]:
     blocks = view.v5()
     if not blocks or view.family is None or view.legacy():
         return
-    if view.family.spelling == "nested" or view.family.model_type in NEW_IN_TRANSFORMERS_5:
-        return
+    if view.family.spelling == "nested" or view.family.transformers_since == "5":
+        return  # transformers 4 does not know the model type, so it cannot misread it
     lost = [block for block in blocks if _is_lost(view, block)]
     if not lost:
         return

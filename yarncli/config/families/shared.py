@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from yarncli.config.families.family import METHODS, ScopeRule
+from yarncli.config.families.family import ScopeRule
+from yarncli.rope.methods import METHODS
 
 
 def full(rope_theta: float, **rest: Any) -> ScopeRule:
@@ -141,16 +142,17 @@ MISTRAL_LARGE4 = {
 }
 
 ONLY_LONGROPE = "its config class turns every other RoPE type into longrope, or rejects it"
-PHI3 = {method: ONLY_LONGROPE for method in METHODS if method not in ("ntk", "longrope")}
-PHIMOE = {
-    **dict.fromkeys(("linear", "dynamic", "yarn", "ntk-by-parts", "llama3"), ONLY_LONGROPE),
-    "longrope": "its model class never uses the long factors",
+PHI3 = {
+    name: ONLY_LONGROPE
+    for name, method in METHODS.items()
+    if method.rope_type not in ("default", "longrope")
 }
+PHIMOE = {**PHI3, "longrope": "its model class never uses the long factors"}
 LEROPE = "Each frequency is also multiplied by a learned factor that lies in the weights."
 WIDTHS_DIFFER = "transformers cannot check its factor lists, since layers differ in head width"
 NO_LONGROPE = {"longrope": WIDTHS_DIFFER}
 ONLY_PLAIN = "its model class accepts no RoPE type but the plain one"
-PLAIN_ONLY = {method: ONLY_PLAIN for method in METHODS if method != "ntk"}
+PLAIN_ONLY = {name: ONLY_PLAIN for name, method in METHODS.items() if method.leaves_mark}
 
 NEEDS_ORIGINAL = (
     "its attention also needs original_max_position_embeddings, which this method has no place for"

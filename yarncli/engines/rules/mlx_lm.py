@@ -6,7 +6,6 @@ import shlex
 from dataclasses import replace
 
 from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy, version_5
-from yarncli.engines.rules.transformers_5 import MLA_SOFTMAX
 from yarncli.engines.rules.vllm import longrope_scale_by_lengths
 from yarncli.engines.verdict import (
     Engine,
@@ -68,7 +67,7 @@ def _used(model: Model, p: RopeParameters) -> Used:
     if p.rope_type == "yarn":
         scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
         original = _stated_original(model) or _DEFAULT_ORIGINAL
-        softmax = mla_softmax(p) if kind in MLA_SOFTMAX else 1.0
+        softmax = mla_softmax(p) if model.family.scales_softmax else 1.0
         p = replace(p, truncate=None, original_max_position_embeddings=original)
         return Used(p, scale, softmax)
     if p.rope_type == "longrope":

@@ -5,43 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from yarncli.config.families.family import Release
+from yarncli.config.families.table import FAMILIES
 from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy, refuse_aliases
-from yarncli.engines.rules.transformers_5 import launch, phimoe_scale
+from yarncli.engines.rules.transformers_5 import launch, phimoe_scale, refuse_null_head_dim
 from yarncli.engines.verdict import Engine, EngineCrash, Reading, Used, mla_softmax
 from yarncli.rope.formulas import longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
 _ORIGINAL = "original_max_position_embeddings"
 
-# The model types of `families`, by the release that was the first of these three to know them
-# (from configuration_auto.py of each).
-_SINCE_50 = frozenset(
-    """
-    aria aria_text aya_vision bamba blip-2 chameleon cohere cohere2 colpali dbrx diffllama emu3
-    falcon fuyu gemma gemma2 gemma3 gemma3_text glm got_ocr2 gpt_neox gpt_neox_japanese granite
-    granitemoe granitemoeshared helium idefics idefics2 idefics3 instructblip instructblipvideo
-    jetmoe llama llava llava_next llava_next_video llava_onevision mistral mistral3 mixtral mllama
-    modernbert moshi nemotron olmo olmo2 olmoe paligemma persimmon phi phi3 phimoe qwen2
-    qwen2_5_vl qwen2_audio qwen2_moe qwen2_vl shieldgemma2 smolvlm stablelm starcoder2 video_llava
-    vipllava zamba2
-    """.split()
-)
-_SINCE_55 = _SINCE_50 | frozenset(
-    """
-    arcee bitnet cohere2_vision colqwen2 csm deepseek_v2 deepseek_v3 deepseek_vl
-    deepseek_vl_hybrid doge dots1 ernie4_5 ernie4_5_moe evolla exaone4 falcon_h1 gemma3n
-    gemma3n_text glm4 glm4_moe glm4v glm4v_text gpt_oss granite_speech granitemoehybrid internvl
-    janus kyutai_speech_to_text lfm2 llama4 llama4_text minimax modernbert-decoder perception_lm
-    phi4_multimodal qwen2_5_omni qwen2_5_vl_text qwen2_vl_text qwen3 qwen3_moe smollm3 voxtral
-    """.split()
-)
-_SINCE_57 = _SINCE_55 | frozenset(
-    """
-    apertus flex_olmo glm4v_moe glm4v_moe_text hunyuan_v1_dense hunyuan_v1_moe lfm2_vl
-    longcat_flash ministral olmo3 ovis2 qwen3_next qwen3_omni_moe qwen3_vl qwen3_vl_moe
-    qwen3_vl_moe_text qwen3_vl_text seed_oss vaultgemma
-    """.split()
-)
 # Rotary classes of their own, with the scaling types each knows.
 _OWN_ROTARY: dict[str, tuple[str, ...]] = {
     "chameleon": ("linear", "dynamic"),
@@ -51,14 +24,6 @@ _OWN_ROTARY: dict[str, tuple[str, ...]] = {
     "nemotron": (),
 }
 _SOFTMAX = frozenset({"deepseek_v3", "longcat_flash"})
-# Config classes that leave head_dim empty, which yarn, dynamic and longrope then fail on.
-_NO_HEAD_DIM: dict[str, frozenset[str]] = {
-    "4.50": frozenset(),
-    "4.55": frozenset({"minimax", "mistral", "mixtral"}),
-    "4.57": frozenset(
-        {"hunyuan_v1_dense", "hunyuan_v1_moe", "minimax", "ministral", "mistral", "mixtral"}
-    ),
-}
 # θ where the file has none, where version 5 assumes another.
 _THETA = {
     "cohere": 1e4,
@@ -127,9 +92,16 @@ def _longrope(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
     return p, scale
 
 
-def _reader(version: str, known: frozenset[str], yarn: Yarn) -> Callable[[Model], Reading]:
+def _knows(version: Release, model_type: str) -> bool:
+    """Whether a checkpoint may name this model type."""
+    family = FAMILIES.get(model_type)
+    # The names of the releases sort as the releases do.
+    return family is not None and family.registered and family.transformers_since <= version
+
+
+def _reader(version: Release, yarn: Yarn) -> Callable[[Model], Reading]:
     def read(model: Model) -> Reading:
-        if model.model_type not in known:
+        if not _knows(version, model.model_type):
             own = " The checkpoint's own code would run instead." * ("auto_map" in model.config)
             raise LoaderError(f"It does not know the model type {model.model_type!r}.{own}")
         refuse_aliases(model)
@@ -167,17 +139,13 @@ def _refuse_strict(model: Model) -> None:
         )
 
 
-def _used(model: Model, p: RopeParameters, version: str, yarn: Yarn) -> Used:
+def _used(model: Model, p: RopeParameters, version: Release, yarn: Yarn) -> Used:
     kind = model.rope.model_type
     own = _OWN_ROTARY.get(kind)
     if own is not None and p.rope_type not in own:
         return Used(replace(p, rope_type="default"))
     _crash_on_habits(model, p, version)
-    needs_width = kind in _NO_HEAD_DIM[version] and model.text.get("head_dim") is None
-    if needs_width and p.rope_type in ("yarn", "dynamic", "longrope"):
-        raise EngineCrash(
-            f"{kind} without head_dim in config.json: TypeError. Add head_dim: {p.head_dim}."
-        )
+    refuse_null_head_dim(model, p, version)
     softmax = 1.0
     if kind in _SOFTMAX and version != "4.50" and p.rope_type != "default" and p.mscale_all_dim:
         softmax = mla_softmax(p)
@@ -214,13 +182,13 @@ def _crash_on_habits(model: Model, p: RopeParameters, version: str) -> None:
         raise EngineCrash(f"{kind} needs rope_scaling with mrope_section.")
 
 
-def _engine(version: str, versions: str, known: frozenset[str], yarn: Yarn, about: str) -> Engine:
+def _engine(version: Release, versions: str, yarn: Yarn, about: str) -> Engine:
     return Engine(
         f"transformers-{version}",
         f"transformers {version}",
         versions,
         "run",
-        _reader(version, known, yarn),
+        _reader(version, yarn),
         launch,
         override="legacy",
         about=(
@@ -235,14 +203,12 @@ ENGINES = (
     _engine(
         "4.57",
         "4.56 – 4.57",
-        _SINCE_57,
         _yarn_57,
         "yarn as in transformers 5.",
     ),
     _engine(
         "4.55",
         "4.51 – 4.55",
-        _SINCE_55,
         _yarn_55,
         "yarn: `factor` is replaced by max_position_embeddings / original_max_position_embeddings; "
         "a config that leaves the maximum at the original window switches YaRN off.",
@@ -250,7 +216,6 @@ ENGINES = (
     _engine(
         "4.50",
         "4.43 – 4.50",
-        _SINCE_50,
         _yarn_50,
         "yarn: `original_max_position_embeddings`, `mscale` and `truncate` are not read; the ramp "
         "is placed for max_position_embeddings, which is wrong once that is extended.",

@@ -5,27 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from yarncli.config.families.family import Release
 from yarncli.engines.loaders import LoaderError, Model, refuse_aliases, version_5
 from yarncli.engines.verdict import Engine, EngineCrash, Launch, Reading, Used, mla_softmax
 from yarncli.rope.parameters import RopeParameters
 
-# Model types whose attention multiplies the softmax scale by m(s·mscale_all_dim)².
-MLA_SOFTMAX = frozenset(
-    """
-    axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa
-    hy_v4 kimi_k2 longcat_flash minicpm3 mistral4 mistral_large4_text youtu
-    """.split()
-)
-
-
-# Model types whose config class leaves head_dim empty, which these RoPE types then fail on.
-_NO_HEAD_DIM = frozenset(
-    """
-    hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text minimax ministral mixtral
-    """.split()
-)
 _ORIGINAL = "original_max_position_embeddings"
-_NEED_HEAD_DIM = ("yarn", "dynamic", "longrope")
 
 
 def read(model: Model) -> Reading:
@@ -59,7 +44,7 @@ def numbers(model: Model, p: RopeParameters) -> Used:
     scale = p.effective_attention_factor()
     if kind == "phimoe" and p.rope_type == "longrope":
         scale = phimoe_scale(p, model.length)
-    has_softmax = kind in MLA_SOFTMAX and p.rope_type != "default"
+    has_softmax = model.family.scales_softmax and p.rope_type != "default"
     return Used(p, scale, mla_softmax(p) if has_softmax else 1.0)
 
 
@@ -69,15 +54,25 @@ def used(model: Model, p: RopeParameters) -> Used:
     Raises:
         EngineCrash: an MLA model whose scaling has no factor, or a width the class leaves empty.
     """
-    kind = model.rope.model_type
-    no_width = kind in _NO_HEAD_DIM and model.text.get("head_dim") is None
-    if no_width and p.rope_type in _NEED_HEAD_DIM:
-        raise EngineCrash(
-            f"{kind} without head_dim in config.json: TypeError. Add head_dim: {p.head_dim}."
-        )
-    if kind in MLA_SOFTMAX and p.rope_type != "default" and p.mscale_all_dim and p.factor is None:
+    refuse_null_head_dim(model, p, "5")
+    scaled = model.family.scales_softmax and p.rope_type != "default"
+    if scaled and p.mscale_all_dim and p.factor is None:
         raise EngineCrash("mscale_all_dim is given and factor is not, which this model needs.")
     return numbers(model, p)
+
+
+def refuse_null_head_dim(model: Model, p: RopeParameters, release: Release) -> None:
+    """Refuse a RoPE type that is computed from `head_dim` where the config class leaves it null.
+
+    Raises:
+        EngineCrash: `release` does so and the file gives no width.
+    """
+    null = release in model.family.head_dim_null_in and model.text.get("head_dim") is None
+    if null and p.rope_type in ("yarn", "dynamic", "longrope"):
+        raise EngineCrash(
+            f"{model.rope.model_type} without head_dim in config.json: TypeError. "
+            f"Add head_dim: {p.head_dim}."
+        )
 
 
 def phimoe_scale(p: RopeParameters, length: int) -> float:

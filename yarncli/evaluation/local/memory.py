@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from yarncli.checkpoint.memory import available_memory, kv_cache_bytes, kv_cache_parts
+from yarncli.config.reading import RopeConfig, read_rope
 from yarncli.errors import UsageError
 
 # What a chunk may use beside the KV cache: a share of it, or this much where it is small.
@@ -52,45 +52,55 @@ def estimate(
     """What evaluating at `length` tokens takes, and the chunk that keeps its peak low.
 
     Args:
-        config: the text part of config.json.
+        config: the JSON object of config.json.
         parameters: of the whole model.
         length: the longest prompt, tokens.
         dtype: of weights and cache.
         device: where; attention needs an explicit mask everywhere but on a CPU.
-        whole: whether a prompt is read in one forward call, as transformers itself does.
+        whole: whether a prompt is read in one forward call, as transformers itself does; models
+            with layers other than attention always are.
+
+    Raises:
+        CheckpointError: as `read_rope`.
     """
-    size = dtype.itemsize
-    hidden = _number(config, "hidden_size", "n_embd", "d_model")
-    layers = _number(config, "num_hidden_layers", "n_layer", "num_layers")
-    heads = _number(config, "num_attention_heads", "n_head") or 1
-    head_dim = _number(config, "head_dim") or hidden // heads
-    latent = _number(config, "kv_lora_rank")
-    if latent:
-        # MLA caches latents, and expands those of all tokens in one layer at a time.
-        rope_dim = _number(config, "qk_rope_head_dim")
-        per_layer = latent + rope_dim
-        per_head = _number(config, "qk_nope_head_dim") + rope_dim + _number(config, "v_head_dim")
-    else:
-        per_layer = 2 * (_number(config, "num_key_value_heads") or heads) * head_dim
-        per_head = 2 * head_dim
-    kv_per_token = layers * per_layer * size
-    inner = _number(config, "intermediate_size", "n_inner") or 4 * hidden
-    per_token = size * (8 * hidden + 3 * inner + 4 * heads * head_dim)
+    rope = read_rope(config)
+    parts, size = kv_cache_parts(config, rope), dtype.itemsize
+    attending = len(rope.nope_layers) + sum(len(scope.layers) for scope in rope.scopes.values())
+    whole = whole or attending < rope.num_hidden_layers
+    # The cache of the fast path can go back, so it also keeps what has left the windows.
+    kv_cache = kv_cache_bytes(parts, length, size, windows=whole)
+    activations, repeated = _widths(config, rope)
+    per_token = size * activations
     if device.type != "cpu":  # trials are read side by side there, each with its own keys
-        per_token += kv_per_token
-    masked = bool(latent) or device.type != "cpu"
+        per_token += kv_cache_bytes(parts, 1, size)
+    masked = not whole and (rope.is_mla or device.type != "cpu")
     if masked:  # as booleans, and added to the scores in the dtype of the model
         per_token += length * (1 + size)
-    budget = max(_SMALL, int(_CHUNK_SHARE * kv_per_token * length))
+    budget = max(_SMALL, int(_CHUNK_SHARE * kv_cache))
     chunk = length if whole else min(max(budget // max(1, per_token), 128), 8192)
-    # Where there is a mask, one layer's keys and values are repeated for every query head.
-    repeated = heads * per_head * length * size if masked else 0
+    working = per_token * min(chunk, length)
+    if masked or rope.is_mla:
+        working += repeated * length * size
     return MemoryEstimate(
-        parameters * size,
-        kv_per_token * length,
-        per_token * min(chunk, length) + repeated,
-        chunk,
+        weights=parameters * size, kv_cache=kv_cache, working=working, chunk=chunk
     )
+
+
+def _widths(config: Mapping[str, Any], rope: RopeConfig) -> tuple[int, int]:
+    """Numbers per token of one layer: its activations; its keys and values for every query head.
+
+    Those exist where attention needs a mask, or expands the latents of MLA.
+    """
+    fields, heads = rope.text(config), rope.num_attention_heads
+    hidden = fields.positive("hidden_size", rope.family.hidden_size)
+    inner = 4 * hidden
+    if not fields.is_list("intermediate_size"):  # Gemma 3n has one per layer
+        inner = fields.integer("intermediate_size", fields.integer("n_inner")) or inner
+    width = 2 * rope.head_dim
+    if rope.is_mla:
+        rest = fields.positive("qk_nope_head_dim", rope.family.qk_nope_head_dim or rope.head_dim)
+        width = rest + rope.head_dim + fields.positive("v_head_dim", rest)
+    return 8 * hidden + 3 * inner + 4 * heads * rope.head_dim, heads * width
 
 
 def available_bytes(device: torch.device) -> int | None:
@@ -100,8 +110,7 @@ def available_bytes(device: torch.device) -> int | None:
         every = range(torch.cuda.device_count())
         numbers = every if device.index is None else [device.index]
         return sum(int(torch.cuda.mem_get_info(number)[0]) for number in numbers)
-    known = [value for value in (_free_memory(), _container_limit()) if value is not None]
-    return min(known) if known else None
+    return available_memory()
 
 
 def refuse_too_much(needed: MemoryEstimate, device: torch.device, length: int) -> None:
@@ -138,38 +147,6 @@ def out_of_memory_errors(length: int) -> Iterator[None]:
             f"Memory ran out with prompts of up to {length:,} tokens. Give shorter --lengths, a "
             "smaller --dtype or another --device, or serve the model and use --base-url."
         ) from error
-
-
-def _free_memory() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
-    if hasattr(os, "sysconf") and all(name in os.sysconf_names for name in names):
-        return os.sysconf(names[0]) * os.sysconf(names[1])
-    return None
-
-
-def _container_limit() -> int | None:
-    """What is left of the memory limit of this control group, if there is one."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = (group / "memory.current").read_text(encoding="ascii").strip()
-        return None if limit == "max" else int(limit) - int(used)
-    except (OSError, ValueError):
-        return None
-
-
-def _number(config: Mapping[str, Any], *names: str) -> int:
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int):
-            return value
-    return 0
 
 
 def _gigabytes(count: int) -> str:

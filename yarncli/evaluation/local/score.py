@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from yarncli.config.families.table import FAMILIES
 from yarncli.errors import CheckpointError
 from yarncli.evaluation.local.attention import (
     AttentionKind,
@@ -29,25 +30,6 @@ from yarncli.evaluation.local.rotary import is_length_dependent, rope_frozen_at
 from yarncli.evaluation.prompts import PasskeyPrompt, is_correct, is_decided
 from yarncli.evaluation.report import Cell
 
-# Compared with one plain forward by the tests (tests/evaluate/test_score.py); any other
-# architecture is compared with one at run time, on the first prompt.
-VERIFIED_MODEL_TYPES = frozenset(
-    {
-        "deepseek_v3",
-        "gemma3_text",
-        "gpt_neox",
-        "llama",
-        "llama4_text",
-        "mistral",
-        "mixtral",
-        "olmo2",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "smollm3",
-        "stablelm",
-    }
-)
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -304,8 +286,8 @@ class FastScorer:
         Raises:
             NoFastPath: it does not.
         """
-        known = self.loaded.model.config.model_type in VERIFIED_MODEL_TYPES
-        if known and self.loaded.device.type == "cpu":
+        family = FAMILIES.get(self.loaded.model.config.model_type)
+        if family and family.fast_scoring_tested and self.loaded.device.type == "cpu":
             return
         tolerance = 1e-3 if self.loaded.dtype == torch.float32 else 5e-2
         if self.difference_from_plain(prompt, windows) > tolerance:

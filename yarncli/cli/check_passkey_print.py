@@ -1,4 +1,4 @@
-"""How check-passkey shows its verdicts: a grid that fills while it runs, and the final table."""
+"""What check-passkey prints: its cost, a grid that fills while it runs, and the final table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,46 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from types import TracebackType
+from pathlib import Path
+from typing import Any
 
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.cli import console
+from yarncli.cli.fetching import fetch
 from yarncli.evaluation.passkey import Grid
 from yarncli.evaluation.prompts import depths
-from yarncli.evaluation.report import Cell, LengthResult, Report
+from yarncli.evaluation.report import Cell, LengthResult, PasskeyReport
+from yarncli.evaluation.session import PasskeyWatch
+from yarncli.evaluation.variants import Variant
 
 _EVERY = 0.1  # seconds between redraws
 _SIDE_BY_SIDE = 3  # settings that fit beside each other on 80 columns
+
+
+class ConsoleWatch(PasskeyWatch):
+    """Shows an evaluation on the terminal while it runs."""
+
+    def fetch(self, checkpoint: Checkpoint, names: tuple[str, ...] | None) -> Checkpoint:
+        """With a progress bar."""
+        return fetch(checkpoint, names)
+
+    def begin(self, grid: Grid, settings: Sequence[Variant], answered: int) -> None:
+        """Say what it costs."""
+        count = len(settings)
+        text = f"{grid.size * count:,} prompts, {grid.tokens * count:,} tokens"
+        if count > 1:
+            text += f", {count} settings"
+        console.note(f"{text}; {answered:,} are answered." if answered else f"{text}.")
+
+    def prompts(self, grid: Grid) -> AbstractContextManager[Callable[[int], None]]:
+        """With a progress bar."""
+        return console.progress(grid.size, "Writing prompts", unit="prompts")
+
+    def answers(
+        self, variant: Variant, grid: Grid, found: Sequence[Cell], *, alone: bool
+    ) -> LiveGrid:
+        """As a grid that fills."""
+        return LiveGrid("Asking" if alone else variant.name, grid, found)
 
 
 class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
@@ -46,15 +77,10 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
         advance = self._progress.__enter__()
         return lambda cell: advance(1)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         """Leave the last state on the screen."""
         if self._progress is not None:
-            self._progress.__exit__(kind, error, trace)
+            self._progress.__exit__(*exception)
         else:
             self._draw()
 
@@ -105,7 +131,31 @@ def grid_lines(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def print_results(report: Report) -> None:
+def show(report: PasskeyReport, *, plot: Path | None, json: bool) -> None:
+    """Print the result, and draw it where asked.
+
+    Raises:
+        OutputError: the figure cannot be written; the result has been printed before.
+    """
+    for caveat in report.caveats:
+        console.warn(caveat)
+    if json:
+        console.print_json(report.to_json())
+    else:
+        print_results(report)
+    if report.control_says_the_same:
+        console.warn(
+            "The control gave the same answer to every prompt, so this run does not show that the "
+            "RoPE setting is live. Ask at lengths beyond the original window."
+        )
+    if plot is not None:
+        from yarncli.figures.passkey import plot_passkey
+
+        plot_passkey([report], plot)
+        console.note(f"The figure is in {plot}.")
+
+
+def print_results(report: PasskeyReport) -> None:
     """The final table: accuracy and its 95 % interval per length and setting."""
     names = list(report.cells)
     results = {(name, r.length): r for name in names for r in report.lengths(name)}

@@ -1,0 +1,86 @@
+"""What `push` shows: progress, the question, the plan, the result."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from yarncli.cli import console
+from yarncli.hub.writing import Commit
+from yarncli.progress import Progress
+from yarncli.publishing.options import MAIN
+from yarncli.publishing.plan import PushPlan
+from yarncli.publishing.push import SENDING
+
+
+class PushBars(console.ProgressBars):
+    """The progress of a push; it knows whether anything was being sent."""
+
+    sending = False
+
+    def __call__(self, now: Progress) -> None:
+        """Take what the push tells."""
+        self.sending = now.stage == SENDING
+        super().__call__(now)
+
+
+def agreed(plan: PushPlan, *, ask: bool) -> bool:
+    """Tell what will be sent, and ask where somebody sits at a terminal.
+
+    Raises:
+        KeyboardInterrupt: the question was broken off.
+    """
+    console.note(_summary(plan))
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if plan.is_empty or not (ask and is_terminal):
+        return True
+    try:
+        yes = typer.confirm("Go on?", err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if not yes:
+        console.note("Nothing was sent.")
+    return yes
+
+
+def show_plan(plan: PushPlan) -> None:
+    """Print what a push would do."""
+    console.print_text(_summary(plan))
+    held = plan.target.start.files if plan.target.start else {}
+    rows: list[list[console.Cell]] = []
+    for file in plan.changed:
+        what = "replace" if file.name in held else "add"
+        rows.append([what, console.format_bytes(file.size), file.name])
+    rows += [["copy on the Hub", None, copy.name] for copy in plan.copies]
+    rows += [["unchanged", None, name] for name in plan.unchanged]
+    rows += [["stays", None, f"{name} ({reason})"] for name, reason in plan.left_out.items()]
+    console.print_table(["what", "size", "file"], rows)
+    if plan.card_diff:
+        console.print_text("\n" + plan.card_diff)
+
+
+def show_commit(plan: PushPlan, commit: Commit) -> None:
+    """Print the address of the commit or pull request, alone."""
+    if plan.is_empty:
+        console.note("Everything is there already; nothing was sent.")
+    console.print_text(commit.url)
+
+
+def _summary(plan: PushPlan) -> str:
+    """One line: where to, what goes, what stays."""
+    destination, exists = plan.target.destination, plan.target.start is not None
+    facts = [] if exists else ["new"]
+    facts.append("public" if plan.public else "private")
+    if destination.pull_request:
+        facts.append("a new pull request")
+    elif plan.target.is_new_branch:
+        facts.append(f"a new branch {destination.revision}")
+    elif destination.revision != MAIN:
+        facts.append(destination.revision)
+    count = len(plan.changed)
+    parts = [f"{count} file{'' if count == 1 else 's'}, {console.format_bytes(plan.size)}"]
+    parts += [f"{len(plan.copies)} copied on the Hub"] if plan.copies else []
+    parts += [f"{len(plan.unchanged)} unchanged"] if exists else []
+    parts += [f"{len(plan.left_out)} left out"] if plan.left_out else []
+    return f"To {destination.repo_id} ({', '.join(facts)}): {', '.join(parts)}."

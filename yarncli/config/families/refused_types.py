@@ -1,0 +1,41 @@
+"""Model types that have no row: those that cannot be extended, and those without RoPE."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+NO_ROPE_FILE = Path(__file__).with_name("no_rope_types.json")
+
+_TABLE = "it rotates by a fixed table that no config field changes"
+_PARTS = "it is made of several models with a RoPE each"
+_SPEECH = "it decodes audio frames, not text"
+_DRAFT = "it drafts for another model and follows that one's positions"
+
+_AUDIO_DECODERS = """
+    csm_depth_decoder_model dia dia_decoder dia_encoder gradium_phonon_tts moonshine
+    moonshine_streaming pocket_tts qwen2_5_omni_talker qwen3_omni_moe_talker_code_predictor
+    qwen3_omni_moe_talker_text
+"""
+_SEVERAL_MODELS = """
+    blt blt_global_transformer blt_local_decoder blt_local_encoder blt_patcher t5gemma
+    t5_gemma_module t5gemma2 t5gemma2_decoder t5gemma2_encoder t5gemma2_text pi0
+"""
+
+UNSUPPORTED: dict[str, str] = {
+    **dict.fromkeys(("gptj", "codegen", "esm", "roformer"), _TABLE),
+    **dict.fromkeys(_SEVERAL_MODELS.split(), _PARTS),
+    **dict.fromkeys(_AUDIO_DECODERS.split(), _SPEECH),
+    **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), _DRAFT),
+    "recurrent_gemma": "its attention sees a window only and accepts plain RoPE alone",
+}
+
+
+@cache
+def no_rope_types() -> frozenset[str]:
+    """The rest of transformers' model types: no RoPE in the text part, or no text part at all.
+
+    `scripts/no_rope_types.py` writes the file. It is read only for a type that has no row.
+    """
+    return frozenset(json.loads(NO_ROPE_FILE.read_text(encoding="utf-8"))["model_types"])

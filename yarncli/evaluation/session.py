@@ -1,0 +1,335 @@
+"""A whole passkey evaluation, from its options to its report: what `check-passkey` runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yarncli.checkpoint.output import atomic_write
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.errors import UsageError
+from yarncli.evaluation import variants
+from yarncli.evaluation.passkey import Decode, Grid, TextCodec, make_codec
+from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, Wording
+from yarncli.evaluation.report import Cell, PasskeyReport, ResultFile, refuse_existing
+from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
+from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
+from yarncli.extras import require_extra
+
+# The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
+_DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
+_DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasskeyOptions(LoadSettings):
+    """What is asked, of which settings of the model, where it runs, and where results go.
+
+    How the model is loaded is said by the fields of `LoadSettings`.
+    """
+
+    lengths: Sequence[int] = ()
+    """Prompt lengths, tokens; empty: half the original window, the window and its doublings."""
+    depths: int = 5
+    """Positions of the key, from the start of the text to its end."""
+    trials: int = 2
+    """Keys per length and position."""
+    seed: int = 0
+    """Random seed of the keys."""
+    keys: KeyKind = "digits"
+    """Hide five digits or two words."""
+    needle: str | None = None
+    """The sentence that states the key, which it holds as `{key}`; None for the paper's."""
+    filler: str | None = None
+    """The text around it; None for the paper's."""
+    chat: bool | None = None
+    """Ask through the chat template; None: where there is one."""
+    tokenizer: str | None = None
+    """Checkpoint or directory to load the tokenizer from, instead of the model's."""
+    override: str | None = None
+    """A conversion to try without writing it, such as `method=yarn,factor=4`."""
+    compare: Sequence[str] = ()
+    """Methods, or "none", to try side by side."""
+    control: bool = False
+    """Also ask the same weights with the scaling off, as `yarncli.json` records it."""
+    control_model: str | None = None
+    """Also ask this checkpoint, as it is."""
+    base_url: str | None = None
+    """Ask the OpenAI-compatible server at this address, which ends in `/v1`."""
+    served_model: str | None = None
+    """The name that the server knows the model by; None takes the only one."""
+    api_key_env: str | None = None
+    """The environment variable that holds the server's key."""
+    concurrency: int = 4
+    """Requests to the server at a time."""
+    timeout: float = 600.0
+    """Seconds to wait for one answer of the server."""
+    decode: Decode = "fast"
+    """"greedy" generates token by token: the same verdicts, slower."""
+    out: Path | None = None
+    """The JSONL file to which every answer is written as it comes."""
+    resume: bool = False
+    """Go on with the run in `out`."""
+    dump_prompts: Path | None = None
+    """The file to write every prompt to."""
+    min_accuracy: float | None = None
+    """What `PasskeyReport.require_accuracy` requires of every length."""
+
+
+class PasskeyWatch:
+    """What an evaluation tells while it runs. This one tells nobody; override what you show."""
+
+    def fetch(self, checkpoint: Checkpoint, names: tuple[str, ...] | None) -> Checkpoint:
+        """Bring files of a checkpoint (None: all) to this machine."""
+        return checkpoint.download(names)
+
+    def begin(self, grid: Grid, settings: Sequence[variants.Variant], answered: int) -> None:
+        """The evaluation is about to ask `grid` of each setting; `answered` cells are there."""
+
+    def prompts(self, grid: Grid) -> AbstractContextManager[Callable[[int], None] | None]:
+        """Open while prompts are written; the value is called with 1 after each."""
+        return nullcontext()
+
+    def answers(
+        self, variant: variants.Variant, grid: Grid, found: Sequence[Cell], *, alone: bool
+    ) -> AbstractContextManager[Callable[[Cell], None] | None]:
+        """Open while a variant is asked, with the cells known before; takes each new cell."""
+        return nullcontext()
+
+
+def evaluate_passkey(
+    model: str | Path | None,
+    options: PasskeyOptions | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+    watch: PasskeyWatch | None = None,
+    **changes: Any,
+) -> PasskeyReport:
+    """Measure passkey retrieval over lengths and depths: the whole of `check-passkey`.
+
+    Args:
+        model: a checkpoint directory or a Hub id; None only with `base_url`.
+        options: what to ask; `PasskeyOptions()` by default.
+        progress: called with 1 after every answer.
+        watch: is told what happens, in more detail.
+        **changes: fields of `options` to replace.
+
+    Raises:
+        UsageError: options that contradict each other or cannot be used.
+        YarncliError: whatever fetching, loading, asking or writing meets; the cells that were
+            completed are in `out`.
+
+    Example:
+        >>> report = evaluate_passkey("./model", lengths=(256, 512), trials=1)  # doctest: +SKIP
+        >>> [result.accuracy for result in report.lengths()]  # doctest: +SKIP
+        [1.0, 0.4]
+    """
+    options = replace(options or PasskeyOptions(), **changes)
+    watch = watch or PasskeyWatch()
+    source = None if model is None else str(model)
+    _refuse_contradictions(source, options)
+    subject: Subject
+    if options.base_url is not None:
+        subject = _served(source, options, options.base_url, watch)
+    else:
+        assert source is not None  # or it was refused
+        subject = _local(source, options, watch)
+    grid = _grid(options, subject.variants)
+    recorded = _record(subject, grid)
+    file = ResultFile(options.out, recorded, resume=options.resume) if options.out else None
+    with file or nullcontext():
+        answered = sum(len(cells) for cells in file.done.values()) if file else 0
+        watch.begin(grid, subject.variants, answered)
+        subject.require_fit(grid)
+        with watch.prompts(grid) as advance:
+            prompts = grid.prompts(subject.builder(grid), advance)
+        if options.dump_prompts:
+            _dump_prompts(options.dump_prompts, prompts)
+        cells = _ask_all(subject, grid, prompts, file, watch, progress)
+    return PasskeyReport(
+        settings=recorded,
+        cells=cells,
+        caveats=tuple(subject.caveats()),
+        min_accuracy=options.min_accuracy,
+    )
+
+
+def _refuse_contradictions(model: str | None, options: PasskeyOptions) -> None:
+    """Refuse what cannot be done before anything is fetched, loaded or asked."""
+    if options.resume and options.out is None:
+        raise UsageError("--resume needs --out, the file of the run to go on with.")
+    if options.out is not None:
+        refuse_existing(options.out, resume=options.resume)
+    if options.control and options.control_model:
+        raise UsageError("Give --control or --control-model, not both.")
+    if options.base_url is None:
+        if model is None:
+            raise UsageError("Give MODEL, a directory or a Hub id, or --base-url of a server.")
+        if (options.served_model, options.api_key_env) != (None, None):
+            raise UsageError("--model and --api-key-env are for a server. Name it by --base-url.")
+    elif options.override or options.compare or options.control or options.control_model:
+        raise UsageError(
+            "A server has one RoPE setting, so --override, --compare and --control do not go with "
+            "--base-url. Start it with the setting and compare the runs with yarncli plot."
+        )
+
+
+def _local(model: str, options: PasskeyOptions, watch: PasskeyWatch) -> LocalSubject:
+    require_extra("check-passkey", "torch", "transformers")
+    checkpoint = _fetched(model, options, watch)
+    local_directory(checkpoint)
+    control = options.control_model
+    choice = variants.Choice(
+        override=variants.parse_override(options.override) if options.override else None,
+        methods=options.compare,
+        control=options.control,
+        control_checkpoint=_fetched(control, options, watch) if control else None,
+    )
+    return LocalSubject(
+        name=model,
+        variants=variants.choose_variants(checkpoint, choice, max(options.lengths, default=0)),
+        codec=_codec(options.tokenizer or model, options, watch),
+        settings=options,
+        decode=options.decode,
+    )
+
+
+def _served(
+    model: str | None, options: PasskeyOptions, base_url: str, watch: PasskeyWatch
+) -> ServedSubject:
+    settings = ServerSettings(
+        base_url=base_url,
+        model=options.served_model,
+        api_key=_api_key(options.api_key_env),
+        chat=options.chat is True,
+        concurrency=options.concurrency,
+        timeout=options.timeout,
+    )
+    source = options.tokenizer or model
+    codec = token = None
+    if source is not None:
+        require_extra("The tokenizer", "transformers")
+        codec = _codec(source, options, watch)
+        # A rendered template begins with the token that the server would add once more.
+        token = codec.tokenizer.bos_token if codec.frame is not None else None
+    elif options.chat:
+        raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
+    server = Server(settings, token or "")
+    return ServedSubject(
+        name=model or server.model,
+        server=server,
+        codec=codec or TextCodec(ServerTokenizer(base_url, server.model, settings.api_key)),
+        checkpoint=None if model is None else open_checkpoint(model),
+    )
+
+
+def _fetched(
+    source: str, options: PasskeyOptions, watch: PasskeyWatch, *, weights: bool = True
+) -> Checkpoint:
+    """The checkpoint with its files on this machine; without `weights`, only the small ones.
+
+    Raises:
+        UsageError: its code is trusted without saying which commit has been read.
+    """
+    checkpoint = open_checkpoint(source)
+    unpinned = not Path(source).exists() and not re.search(r"@[0-9a-f]{40}$", source)
+    if options.trust_remote_code and checkpoint.repo_id and unpinned:
+        raise UsageError(
+            "--trust-remote-code with a Hub id needs the full commit that you have read: "
+            f"hf://{checkpoint.repo_id}@{checkpoint.commit}"
+        )
+    names = None if weights else tuple(f.name for f in checkpoint.files if not f.is_weights)
+    return watch.fetch(checkpoint, names)
+
+
+def _codec(source: str, options: PasskeyOptions, watch: PasskeyWatch) -> TextCodec:
+    """The tokenizer of a source; a directory that has only a tokenizer needs no config.json."""
+    directory = Path(source)
+    if not directory.is_dir():
+        directory = local_directory(_fetched(source, options, watch, weights=False))
+    return make_codec(directory, options.chat, trust_remote_code=options.trust_remote_code)
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UsageError(f"The environment variable {variable} is not set.")
+    if not key.isascii():
+        raise UsageError(f"The environment variable {variable} holds no key: it is not ASCII.")
+    return key
+
+
+def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid:
+    lengths = sorted(set(options.lengths))
+    if not lengths:
+        if not all(variant.window for variant in settings):
+            raise UsageError("Give --lengths; the server does not tell how far its model reads.")
+        lengths = variants.default_lengths(settings)
+    own = {"needle": options.needle, "filler": options.filler}
+    return Grid(
+        lengths=tuple(lengths),
+        depths=options.depths,
+        trials=options.trials,
+        seed=options.seed,
+        keys=options.keys,
+        wording=Wording(**{name: text for name, text in own.items() if text is not None}),
+    )
+
+
+def _record(subject: Subject, grid: Grid) -> dict[str, Any]:
+    """What is written with the results and compared when a run is resumed."""
+    return {
+        "model": subject.name,
+        **grid.to_json(),
+        **subject.record(),
+        "variants": {variant.name: variant.to_json() for variant in subject.variants},
+    }
+
+
+def _ask_all(
+    subject: Subject,
+    grid: Grid,
+    prompts: Sequence[PasskeyPrompt],
+    file: ResultFile | None,
+    watch: PasskeyWatch,
+    progress: Callable[[int], None] | None,
+) -> dict[str, list[Cell]]:
+    """Ask every variant what it has not been asked yet; all cells, by length, depth and trial."""
+    cells: dict[str, list[Cell]] = {}
+    alone = len(subject.variants) == 1
+    for variant in subject.variants:
+        found = list(file.done.get(variant.name, ())) if file else []
+        done = {cell.place for cell in found}
+        with watch.answers(variant, grid, found, alone=alone) as show:
+            for cell in subject.ask(variant, [p for p in prompts if p.place not in done]):
+                if file:
+                    file.add(variant.name, cell)
+                found.append(cell)
+                if show:
+                    show(cell)
+                if progress:
+                    progress(1)
+        cells[variant.name] = sorted(found, key=lambda cell: cell.place)
+    return cells
+
+
+def _dump_prompts(path: Path, prompts: Sequence[PasskeyPrompt]) -> None:
+    """Write every prompt as a line of JSON: text and token ids, key and place.
+
+    Raises:
+        CheckpointError, OutputError: as `atomic_write`.
+    """
+    lines = [
+        {name: getattr(prompt, field) for name, field in _DUMPED.items()} for prompt in prompts
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    atomic_write(path, text.encode("utf-8"))

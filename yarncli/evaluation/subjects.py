@@ -1,0 +1,167 @@
+"""Who is asked: checkpoints on this machine, or a model behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.errors import CheckpointError
+from yarncli.evaluation.passkey import Decode, Grid, TextCodec, local_cells, require_memory
+from yarncli.evaluation.prompts import PasskeyPrompt, PromptBuilder
+from yarncli.evaluation.report import Cell
+from yarncli.evaluation.server import CHAT_TOKENS, Server
+from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.variants import Variant, as_it_is
+
+
+@dataclass(frozen=True)
+class LocalSubject:
+    """Checkpoints on this machine, one of each variant.
+
+    Attributes:
+        name: as the user gave it.
+        variants: each with its checkpoint.
+        codec: the tokenizer of all.
+        settings: how to load.
+        decode: see `local_cells`.
+    """
+
+    name: str
+    variants: Sequence[Variant]
+    codec: TextCodec
+    settings: LoadSettings
+    decode: Decode = "fast"
+    _caveats: list[str] = field(default_factory=list, init=False, repr=False)
+
+    def builder(self, grid: Grid) -> PromptBuilder:
+        """Builds the prompts of `grid`; in a chat the assistant's turn begins with the answer."""
+        return self.codec.builder(grid)
+
+    def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
+        """One cell per prompt, in order. Raises as `local_cells`."""
+        return local_cells(
+            prompts=prompts,
+            codec=self.codec,
+            on_caveat=self._caveats.append,
+            **self._loading(variant),
+        )
+
+    def require_fit(self, grid: Grid) -> None:
+        """Refuse prompts that are too long, before they are made. Raises as `require_memory`."""
+        for variant in self.variants:
+            require_memory(length=max(grid.lengths), **self._loading(variant))
+
+    def _loading(self, variant: Variant) -> dict[str, Any]:
+        """What `local_cells` and `require_memory` need to know of a variant's model."""
+        assert variant.checkpoint is not None  # only what is served has none
+        return {
+            "directory": local_directory(variant.checkpoint),
+            "settings": self.settings,
+            "config": variant.config,
+            "parameters": variant.checkpoint.parameters(),
+            "decode": self.decode,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """What is recorded beside the grid, and compared when a run is resumed.
+
+        Raises:
+            UsageError: a device or dtype that does not exist.
+        """
+        from yarncli.evaluation.local import load
+
+        config = load.read_config(self._loading(self.variants[0])["directory"])
+        device = load.choose_device(self.settings.device)
+        dtype = load.choose_dtype(self.settings.dtype, device, config)
+        return {
+            "chat": self.codec.frame is not None,
+            "decode": self.decode,
+            # As they are used, not as they were asked for: another machine's "auto" may differ.
+            "dtype": str(dtype).removeprefix("torch."),
+            "device": str(device),
+            "attn_implementation": self.settings.attn_implementation,
+            "adapter": self.settings.adapter,
+        }
+
+    def caveats(self) -> Sequence[str]:
+        """What should be known about the answers, once they are there."""
+        return list(dict.fromkeys(self._caveats))
+
+
+@dataclass(frozen=True)
+class ServedSubject:
+    """A model behind a server: one setting, the server's.
+
+    Attributes:
+        name: as the user gave it.
+        server: the connection.
+        codec: the tokenizer of the model.
+        checkpoint: what is known to be served there, if anything.
+    """
+
+    name: str
+    server: Server
+    codec: TextCodec
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def variants(self) -> Sequence[Variant]:
+        """The server's setting, as far as it is known."""
+        if self.checkpoint is None:
+            return [Variant("served", None, 0, 0, {})]
+        return [as_it_is(self.checkpoint, "served")]
+
+    def builder(self, grid: Grid) -> PromptBuilder:
+        """Builds the prompts of `grid`; in a chat the assistant's turn is left to the server."""
+        return self.codec.builder(grid, answer_prefix=not self.server.settings.chat)
+
+    def require_fit(self, grid: Grid) -> None:
+        """Nothing is refused here: how far a server reads shows when it is asked."""
+
+    def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
+        """One cell per prompt, in order. Raises as `Server.cells`."""
+        return self.server.cells(prompts)
+
+    def record(self) -> dict[str, Any]:
+        """What is recorded beside the grid, and compared when a run is resumed."""
+        settings = self.server.settings
+        return {
+            "chat": self.codec.frame is not None or settings.chat,
+            "base_url": settings.base_url,
+            "served_model": self.server.model,
+            "concurrency": settings.concurrency,
+        }
+
+    def caveats(self) -> Sequence[str]:
+        """What should be known about the answers, once they are there."""
+        found = []
+        if self.server.uncounted:
+            found.append(
+                "The server does not say how many tokens it read (usage), so a prompt that it cut "
+                "would count as a key not found."
+            )
+        if self.server.unfinished:
+            found.append(
+                f"Some answers were not finished after {CHAT_TOKENS:,} tokens and count as they "
+                "are. Switch off the model's thinking on the server, or leave out --chat."
+            )
+        return found
+
+
+def local_directory(checkpoint: Checkpoint) -> Path:
+    """Where the files of a checkpoint lie.
+
+    Raises:
+        CheckpointError: it is a config without weights.
+    """
+    if checkpoint.directory is None:
+        raise CheckpointError(
+            f"{checkpoint.name} is a config without weights. Name the checkpoint's directory."
+        )
+    return checkpoint.directory
+
+
+Subject = LocalSubject | ServedSubject

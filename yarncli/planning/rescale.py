@@ -1,0 +1,69 @@
+"""A scaling that a model has: the window it serves, and how it goes on within its own method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from yarncli.errors import CheckpointError, UnsupportedArchitectureError
+from yarncli.rope.method import Method
+from yarncli.rope.methods import by_rope_type, keeps_max
+from yarncli.rope.parameters import RopeParameters
+
+
+def scaled_window(p: RopeParameters, *, nested: bool) -> int:
+    """The window, in tokens, that a setting serves.
+
+    Args:
+        p: the setting.
+        nested: whether the config has one setting per layer type; no type multiplies the maximum
+            there.
+    """
+    if keeps_max(p.rope_type) and not nested:
+        return int(p.resolved_factor() * p.max_position_embeddings)
+    return p.max_position_embeddings
+
+
+def rescale(
+    settings: Sequence[RopeParameters], length: int, *, nested: bool
+) -> tuple[Method, list[RopeParameters]]:
+    """Extend existing scalings within their own method, keeping everything else.
+
+    Args:
+        settings: those of the scopes that are scaled; the first decides the method.
+        length: the new window, tokens.
+        nested: as for `scaled_window`.
+
+    Returns:
+        The method, and the new setting for each of `settings`.
+
+    Raises:
+        CheckpointError: there is no scaling, or it is long enough.
+        UnsupportedArchitectureError: its factors are not computed.
+    """
+    if not settings:
+        raise CheckpointError(
+            "There is no scaling to rescale: the RoPE type is 'default'. Leave out --rescale."
+        )
+    first = settings[0]
+    method = by_rope_type(first.rope_type)
+    if method is None or method.rescaled_factor is None:
+        raise UnsupportedArchitectureError(
+            f"rope_type {first.rope_type!r} cannot be rescaled: its factors are searched or "
+            "trained, not computed."
+        )
+    window = scaled_window(first, nested=nested)
+    if length <= window:
+        raise CheckpointError(
+            f"The model already reads {window:,} tokens ({method.name}); ask for more than that."
+        )
+    maximum = first.max_position_embeddings if method.keeps_max and not nested else length
+    after = [
+        replace(
+            p,
+            factor=method.rescaled_factor(p, length, window),
+            max_position_embeddings=maximum,
+        )
+        for p in settings
+    ]
+    return method, after

@@ -1,0 +1,131 @@
+"""RopePlan: every number of a context extension as one frozen value, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from yarncli.jsontext.fields import Fields
+from yarncli.rope.parameters import RopeParameters
+
+_NAMES = tuple(name for name in RopeParameters.__dataclass_fields__ if name != "extra")
+_SIDES = ("before", "after")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopePlan:
+    """One scope before and after; only scopes that change are planned."""
+
+    name: str
+    before: RopeParameters
+    after: RopeParameters
+
+
+@dataclass(frozen=True, slots=True)
+class RopePlan:
+    """A decided context extension.
+
+    `length` is the window the model is to read, `max_position_embeddings` what is written there
+    (they differ for linear and dynamic). `notes` says what a person should know about it.
+    """
+
+    method: str
+    model_type: str
+    length: int
+    factor: float
+    original_length: int
+    original_source: str
+    max_position_embeddings: int
+    scopes: tuple[ScopePlan, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Whether the config shows no scaling afterwards: θ alone carries it (ntk)."""
+        return any(scope.after.rope_type == "default" for scope in self.scopes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain data, as `--json` and `yarncli.json` show it."""
+        return {
+            "method": self.method,
+            "model_type": self.model_type,
+            "length": self.length,
+            "factor": self.factor,
+            "original_max_position_embeddings": self.original_length,
+            "original_source": self.original_source,
+            "max_position_embeddings": self.max_position_embeddings,
+            "scopes": {
+                scope.name: {side: parameters_to_json(getattr(scope, side)) for side in _SIDES}
+                for scope in self.scopes
+            },
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, plan: Fields) -> RopePlan:
+        """The plan that `to_json` wrote down; unknown keys are ignored.
+
+        Raises:
+            ConfigError: a value is missing, or is none that a plan can hold; names it.
+        """
+        scopes = plan.required("scopes", Fields.mapping)
+        settings = {name: scopes.required(name, Fields.mapping) for name in scopes.values}
+        return cls(
+            method=plan.required("method", Fields.text),
+            model_type=plan.required("model_type", Fields.text),
+            length=plan.required("length", _size),
+            factor=plan.required("factor", Fields.number),
+            original_length=plan.required("original_max_position_embeddings", _size),
+            original_source=plan.required("original_source", Fields.text),
+            max_position_embeddings=plan.required("max_position_embeddings", _size),
+            scopes=tuple(
+                ScopePlan(name, *(scope.required(side, _setting) for side in _SIDES))
+                for name, scope in settings.items()
+            ),
+            notes=plan.required("notes", Fields.strings),
+        )
+
+
+def parameters_to_json(parameters: RopeParameters) -> dict[str, Any]:
+    """One setting as plain data: the fields that are given, under transformers' names."""
+    given = {name: getattr(parameters, name) for name in _NAMES}
+    found = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None}
+    return {**found, **parameters.extra}
+
+
+def parameters_from_json(fields: Fields) -> RopeParameters:
+    """The setting that `parameters_to_json` wrote down.
+
+    Raises:
+        ConfigError: a value is missing, of the wrong type, or none that a formula can take.
+    """
+    known = {
+        name: fields.required(name, _READERS.get(name, Fields.number))
+        for name in _NAMES
+        if name in _NEEDED or fields.has(name)
+    }
+    extra = {key: value for key, value in fields.values.items() if key not in _NAMES}
+    return RopeParameters(**known, extra=extra)
+
+
+def _setting(fields: Fields, key: str) -> RopeParameters:
+    return parameters_from_json(fields.required(key, Fields.mapping))
+
+
+def _size(fields: Fields, key: str) -> int:
+    """A positive number of tokens or dimensions."""
+    return fields.positive(key, 0)
+
+
+_NEEDED = ("rope_type", "rope_theta", "head_dim", "max_position_embeddings")
+# What is not here is a number.
+_READERS: Mapping[str, Callable[[Fields, str], Any]] = {
+    "rope_type": Fields.text,
+    "head_dim": _size,
+    "max_position_embeddings": _size,
+    "original_max_position_embeddings": _size,
+    "truncate": Fields.boolean,
+    "short_factor": Fields.numbers,
+    "long_factor": Fields.numbers,
+}

@@ -1,0 +1,90 @@
+"""The model that a checkpoint was made from, as its card on the Hub describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yarncli import hub
+from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.errors import CheckpointError, HubError
+from yarncli.hub.cards import read_metadata
+from yarncli.hub.reading import Listing
+from yarncli.publishing.selection import README
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that a checkpoint was made from: its card with its metadata, its file names."""
+
+    repo_id: str
+    commit: str
+    card: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
+    """What a card needs to know of the model that a checkpoint was made from.
+
+    Where the Hub does not show the model to this user it is the name alone, which `notes` say.
+    Metadata that cannot be read count as none: nobody here can mend that card.
+
+    Raises:
+        OutputError: the Hub cache cannot be written.
+    """
+    try:
+        with output_errors("the Hub cache"):
+            listing = hub.list_files(repo_id, commit)
+        card = _card_of(repo_id, listing)
+    except HubError as error:
+        notes.append(f"The card takes nothing over from the base model. {error}")
+        return Base(repo_id, commit or "")
+    try:
+        metadata = read_metadata(card or "", f"{README} of {repo_id}")
+    except CheckpointError:
+        metadata = {}
+    return Base(repo_id, listing.commit, card, metadata, tuple(listing.files))
+
+
+def _card_of(repo_id: str, listing: Listing) -> str | None:
+    """The model's README.md; None if it has none, or offline if the cache has none."""
+    if README not in listing.files and listing.snapshot is None:
+        return None
+    try:
+        path = fetch(repo_id, listing.commit, README)
+    except HubError:
+        if listing.snapshot is None:
+            raise
+        return None
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def fetch(repo_id: str, commit: str, name: str) -> Path:
+    """A small file of a Hub model, in the Hub cache.
+
+    Raises:
+        HubError: it cannot be fetched.
+        OutputError: the cache cannot be written.
+    """
+    with output_errors("the Hub cache"):
+        return hub.cached_file(repo_id, commit, name)
+
+
+def local_card(checkpoint: Checkpoint) -> str | None:
+    """The text of README.md, None if there is none.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not UTF-8.
+    """
+    if checkpoint.file(README) is None:
+        return None
+    try:
+        return checkpoint.read_bytes(README).decode()
+    except UnicodeDecodeError:
+        raise CheckpointError(
+            f"{checkpoint.where(README)} is not UTF-8 text. Save it as UTF-8."
+        ) from None

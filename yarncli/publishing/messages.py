@@ -1,0 +1,35 @@
+"""What is told while a card is written or a checkpoint is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from yarncli.rules.finding import Severity
+
+Notify = Callable[[Severity, str], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One sentence for the user."""
+
+    severity: Severity
+    text: str
+
+
+class Messages:
+    """Keeps the messages of one call for its result, and passes each on at once.
+
+    They are passed on at once because a later failure leaves no result to read them from.
+    """
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+        self.kept: tuple[Message, ...] = ()
+
+    def add(self, severity: Severity, text: str) -> None:
+        """Keep a message, and pass it on where somebody listens."""
+        self.kept += (Message(severity, text),)
+        if self._notify:
+            self._notify(severity, text)
