@@ -30,6 +30,7 @@ docs: .venv/installed-dev
 	$(BIN)/python scripts/cli_reference.py
 	$(BIN)/python scripts/rule_pages.py
 	$(BIN)/python scripts/engine_matrix.py
+	$(BIN)/python scripts/architecture.py
 	$(BIN)/python scripts/method_tables.py
 	$(BIN)/python scripts/docs_output.py --update
 	$(BIN)/python scripts/docs_output.py --update

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from support.program import invoke
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.cli.app import app
 from yarncli.config.reading import read_rope
 from yarncli.demo import write_demo
 from yarncli.errors import CheckpointError, ConfigError
@@ -230,17 +229,16 @@ def test_the_files_of_0_1_0_are_still_good_for_every_command(tmp_path: Path) -> 
     demo = write_demo(tmp_path / "base")
     for name in ("config.json", FILE_NAME):
         shutil.copy(OLD / name, demo / name)
-    results = ["--results", str(OLD / "passkey.jsonl")]
-    card = CliRunner().invoke(app, ["card", str(demo), *results])
-    assert card.exit_code == 0, card.output
+    results = ["--results", OLD / "passkey.jsonl"]
+    card = invoke("card", demo, *results, code=0)
     assert "| 512 | 1.00 |" in card.stdout
     assert "recorded no options" in card.stdout
-    again = CliRunner().invoke(app, ["bake", str(demo), str(tmp_path / "again")])
+    again = invoke("bake", demo, tmp_path / "again")
     assert (again.exit_code, "is baked already" in again.stderr) == (3, True)
     (demo / FILE_NAME).unlink()  # the marker in config.json alone
-    again = CliRunner().invoke(app, ["bake", str(demo), str(tmp_path / "again")])
+    again = invoke("bake", demo, tmp_path / "again")
     assert (again.exit_code, "is baked already" in again.stderr) == (3, True)
-    judged = CliRunner().invoke(app, ["engines", str(demo), "--json"])
+    judged = invoke("engines", demo, "--json")
     status = {e["engine"]: e["status"] for e in json.loads(judged.stdout)["engines"]}
     assert (status["vllm"], status["llama.cpp"]) == ("exact", "differs")
 

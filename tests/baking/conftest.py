@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from support import architectures
 from support.checkpoints import write_index
+from support.configs import M4
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
@@ -219,11 +221,6 @@ _FAST = {
 CASES = {name: _NEEDS.get(name, Case(name)) for name in _NAMES} | _VARIANTS
 
 
-def case_parameters() -> list[Any]:
-    """Every case as a pytest parameter; most of them marked `full`."""
-    return [pytest.param(name, marks=() if name in _FAST else pytest.mark.full) for name in CASES]
-
-
 def save_checkpoint(case: Case, directory: Path) -> Path:
     """Build the case's model by transformers, save it, and write its RoPE setting."""
     from yarncli.baking import twin
@@ -288,7 +285,7 @@ def checkpoint_of(tmp_path):
 
 def pytest_generate_tests(metafunc):
     if "architecture" in metafunc.fixturenames:
-        metafunc.parametrize("architecture", case_parameters())
+        metafunc.parametrize("architecture", architectures.parameters(CASES, _FAST))
 
 
 LLAMA = {
@@ -307,13 +304,12 @@ LLAMA = {
     },
 }
 SHAPES = {"q_proj": (32, 16), "k_proj": (16, 16), "v_proj": (16, 16), "o_proj": (16, 32)}
-FACTOR = 1.138629436111989  # 0.1 ln 4 + 1
 
 
 @pytest.fixture(scope="session")
 def attention_factor() -> float:
     """Yarn's attention factor at factor 4."""
-    return FACTOR
+    return M4
 
 
 @pytest.fixture

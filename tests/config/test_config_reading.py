@@ -16,9 +16,7 @@ FAST = (
     "modernbert-decoder laguna lfm2 qwen2_5_vl_text minimax_m2 granitemoehybrid olmo2 nemotron"
 ).split()
 TEXT = [name for name, f in FAMILIES.items() if not (f.is_wrapper or f.same_as)]
-ARCHITECTURES = [
-    pytest.param(name, marks=() if name in FAST else (pytest.mark.full,)) for name in TEXT
-]
+ARCHITECTURES = architectures.parameters(TEXT, FAST)
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 WINDOW = 16
 PAST = 96  # tokens, beyond the 64 of every tiny model

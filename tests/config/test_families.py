@@ -43,17 +43,11 @@ GIVEN: dict[str, dict[str, Any]] = {
 COUNTED_OTHERWISE = {"hrm_text"}
 
 
-def model_types(names: list[str]) -> list[Any]:
-    """All of them, the ones outside `FAST` in the full run only."""
-    marks = {name: () if name in FAST else (pytest.mark.full,) for name in names}
-    return [pytest.param(name, marks=marks[name]) for name in names]
-
-
 def default_config(model_type: str) -> Any:
     return architectures.config_class(model_type)(**GIVEN.get(model_type, {}))
 
 
-@pytest.mark.parametrize("model_type", model_types(TEXT))
+@pytest.mark.parametrize("model_type", architectures.parameters(TEXT, FAST))
 def test_sizes_are_those_of_the_config_class(model_type: str) -> None:
     config = default_config(model_type)
     rope = read_rope({"model_type": model_type, **GIVEN.get(model_type, {})})
@@ -68,7 +62,7 @@ def test_sizes_are_those_of_the_config_class(model_type: str) -> None:
     assert FAMILIES[model_type].hidden_size == config.hidden_size
 
 
-@pytest.mark.parametrize("model_type", model_types(TEXT))
+@pytest.mark.parametrize("model_type", architectures.parameters(TEXT, FAST))
 def test_rope_defaults_are_those_of_the_config_class(model_type: str) -> None:
     config = default_config(model_type)
     rope = read_rope({"model_type": model_type, **GIVEN.get(model_type, {})})
@@ -91,7 +85,7 @@ def test_rope_defaults_are_those_of_the_config_class(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("count", [5, 12])
-@pytest.mark.parametrize("model_type", model_types(TEXT))
+@pytest.mark.parametrize("model_type", architectures.parameters(TEXT, FAST))
 def test_layer_types_are_those_of_the_config_class(model_type: str, count: int) -> None:
     family = FAMILIES[model_type]
     if not family.layer_rule or model_type in ("bamba", "zamba2", "lfm2_moe"):
@@ -103,7 +97,7 @@ def test_layer_types_are_those_of_the_config_class(model_type: str, count: int) 
     assert ours == list(config.layer_types)
 
 
-@pytest.mark.parametrize("model_type", model_types(TEXT))
+@pytest.mark.parametrize("model_type", architectures.parameters(TEXT, FAST))
 def test_window_is_that_of_the_config_class(model_type: str) -> None:
     family = FAMILIES[model_type]
     config = default_config(model_type)
@@ -113,7 +107,7 @@ def test_window_is_that_of_the_config_class(model_type: str) -> None:
             assert family.sliding_window == found
 
 
-@pytest.mark.parametrize("model_type", model_types(WRAPPERS))
+@pytest.mark.parametrize("model_type", architectures.parameters(WRAPPERS, FAST))
 @pytest.mark.full
 def test_wrappers_keep_their_text_part_where_we_look(model_type: str) -> None:
     from transformers import PreTrainedConfig

@@ -26,9 +26,6 @@ TEXT = sorted(
 REORDERED = {"ernie4_5_vl_moe_text"}
 
 
-REST = [pytest.param(name, marks=pytest.mark.full) for name in TEXT if name not in FAST]
-
-
 def both_kinds(model_type):
     """Layers of every scope, also where the default pattern is longer than a tiny model."""
     if model_type == "cohere_compass_text":  # transformers has no default for its sliding layers
@@ -81,7 +78,7 @@ def options_for(method, rope):
     }
 
 
-@pytest.mark.parametrize("model_type", [*FAST, *REST])
+@pytest.mark.parametrize("model_type", architectures.parameters(TEXT, FAST))
 def test_transformers_computes_what_was_planned(model_type, tmp_path):
     done = refused = 0
     for spelling, source in checkpoints(model_type, tmp_path):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
+from support.program import invoke
 from yarncli.cli import bake_run, convert_print
 from yarncli.cli.app import app
 from yarncli.conversion import convert as convert_module
@@ -215,9 +215,7 @@ def test_the_card_of_a_checkpoint_reproduces_its_files(
     write_demo(tmp_path / "model")
 
     def cli(*words: str) -> str:
-        result = CliRunner().invoke(app, words)
-        assert result.exit_code == 0, result.output
-        return result.stdout
+        return invoke(*words, code=0).stdout
 
     cli("convert", "model", "first", *options.split())
     for line in re.findall(r"^yarncli (.*)$", cli("card", "first", "--name", "me/again"), re.M):

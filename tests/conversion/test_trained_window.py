@@ -1,11 +1,11 @@
 """Qwen 3 says 40,960 tokens and was trained with 32,768: every method starts from the latter."""
 
 import json
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support.program import invoke
 
 THETA, DIM = 1000000.0, 128
 CONFIG = {
@@ -34,10 +34,7 @@ BASES = {"linear": THETA, "dynamic": THETA * 13 ** (DIM / (DIM - 2))}
 DIVISORS = {"linear": 4.0, "dynamic": 1.0}
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, [*map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result
+run = partial(invoke, code=0)
 
 
 @pytest.fixture

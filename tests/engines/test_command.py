@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from support import engine_oracle as oracle
+from support.configs import M4
+from support.configs import NARROW_LLAMA as LLAMA
 from support.program import invoke
 from yarncli.config.reading import read_rope
 from yarncli.engines.intended import intended
@@ -23,19 +25,10 @@ from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import Target, make_plan
 from yarncli.planning.writing import write_rope
 
-M4 = 1.138629436111989
 IDS = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm vllm-older sglang "
     "llama.cpp mlx-lm tgi tensorrt-llm exllamav3 ollama".split()
 )
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 512,
-    "num_attention_heads": 8,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 8192,
-    "rope_theta": 500000.0,
-}
 
 
 def planned(method: str, base: dict[str, Any] = LLAMA, spelling: Any = "both", **options: Any):

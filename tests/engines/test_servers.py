@@ -10,21 +10,14 @@ import math
 
 import pytest
 
+from support.configs import M4, NARROW_LLAMA
 from yarncli.engines.judgement import judge
 from yarncli.engines.loaders import LoaderError, read_model, version_5
 from yarncli.engines.registry import ENGINES
 from yarncli.engines.rules import llama_cpp
 from yarncli.engines.verdict import EngineCrash
 
-M4 = 1.138629436111989  # 0.1 · ln 4 + 1
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 512,
-    "num_attention_heads": 8,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 32768,
-    "rope_theta": 500000.0,
-}
+LLAMA = {**NARROW_LLAMA, "max_position_embeddings": 32768}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
 NEUTRAL = {"attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
 MROPE = {

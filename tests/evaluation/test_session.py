@@ -5,9 +5,8 @@ import json
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support.program import invoke
 from yarncli.cli.check_passkey import check_passkey
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluation.report import read_report
@@ -34,7 +33,7 @@ def answers_told(progress):
 def test_it_is_what_the_command_does(demo, tmp_path, capsys):
     asked = [str(demo), "--lengths", "256,512", "--depths", "3", "--trials", "1", "--seed", "3",
              "--compare", "none,linear", "--json", "--out", tmp_path / "command.jsonl"]  # fmt: skip
-    command = CliRunner().invoke(app, ["check-passkey", *map(str, asked)])
+    command = invoke("check-passkey", *asked)
     counted = []
     report = evaluate_passkey(
         demo,

@@ -12,22 +12,13 @@ import pytest
 from safetensors.numpy import save
 
 from support.checkpoints import snapshot, write_index
+from support.configs import TINY_LLAMA
 from support.program import invoke
-
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 64,
-    "max_position_embeddings": 2048,
-    "model_type": "llama",
-    "num_attention_heads": 4,
-    "num_hidden_layers": 1,
-    "rope_theta": 10000.0,
-}
 
 
 @pytest.fixture(scope="session")
 def config() -> dict[str, Any]:
-    return CONFIG
+    return TINY_LLAMA
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +31,7 @@ def shard() -> bytes:
 def model(tmp_path: Path, shard: bytes) -> Path:
     """A sound checkpoint of one shard with an index."""
     place = tmp_path / "model"
-    fill(place, json.dumps(CONFIG, indent=2).encode(), shard)
+    fill(place, json.dumps(TINY_LLAMA, indent=2).encode(), shard)
     return place
 
 

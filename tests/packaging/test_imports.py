@@ -1,7 +1,7 @@
 """Rooms import one way, and start-up imports nothing heavy."""
 
-import ast
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "yarncli"
+READER = runpy.run_path(str(ROOT / "scripts" / "architecture.py"))
 
 # What each room may import besides itself.
 FOUNDATION = {"errors", "extras", "progress", "jsontext"}
@@ -66,32 +67,20 @@ HEAVY = {
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def imported(module):
-    """Dotted names that `module` imports, wherever in the file."""
-    for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def room_of(dotted):
-    """`yarncli.planning.plan.make_plan` → `rope`; a name of the package itself → `__init__`."""
-    name = dotted.split(".")[1]
-    return name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() else "__init__"
-
-
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module):
     room = module.removesuffix(".py").split("/")[0]
-    rooms = {room_of(name) for name in imported(module) if name.startswith("yarncli.")}
+    rooms = {
+        READER["room_of"](name)
+        for name in READER["imported"](PACKAGE / module)
+        if name.startswith("yarncli.")
+    }
     assert rooms - {room} <= MAY_IMPORT[room]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_third_party_libraries_have_owners(module):
-    roots = {name.split(".")[0] for name in imported(module)}
+    roots = {name.split(".")[0] for name in READER["imported"](PACKAGE / module)}
     strangers = {root for root in roots & OWNERS.keys() if not module.startswith(OWNERS[root])}
     assert not strangers
 
@@ -99,7 +88,7 @@ def test_third_party_libraries_have_owners(module):
 def test_deciding_needs_the_standard_library_only():
     for module in MODULES:
         if module.startswith(("rope/", "jsontext/", "config/", "planning/", "engines/")):
-            roots = {name.split(".")[0] for name in imported(module)}
+            roots = {name.split(".")[0] for name in READER["imported"](PACKAGE / module)}
             assert roots <= {*sys.stdlib_module_names, "yarncli"}, module
 
 

@@ -4,19 +4,12 @@ import math
 
 import pytest
 
+from support.configs import LLAMA
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 from yarncli.planning.plan import Target, make_plan, window_of
 from yarncli.rope.formulas import factor_for
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 8192,
-    "rope_theta": 500000.0,
-}
 QWEN3 = {
     **LLAMA,
     "model_type": "qwen3",

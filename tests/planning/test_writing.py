@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from support.configs import LLAMA
 from yarncli.config.reading import read_rope
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText
@@ -42,12 +43,6 @@ LAGUNA = {
         "full_attention": {"rope_type": "default", "rope_theta": 500000.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
     },
-}
-LLAMA = {
-    "model_type": "llama",
-    "max_position_embeddings": 8192,
-    "num_hidden_layers": 2,
-    "rope_theta": 500000.0,
 }
 
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from yarncli.cli.app import app
+from support.program import invoke
 from yarncli.config.reading import read_rope
 from yarncli.demo import write_demo
 from yarncli.errors import UnsupportedArchitectureError, UsageError
@@ -18,10 +17,6 @@ from yarncli.rope.methods import METHODS, by_rope_type, keeps_max, option_names
 
 ROOT = Path(__file__).parents[2]
 NAME, URL = "positions-divided", "https://arxiv.org/abs/2306.15595v2"
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 def script(name):
@@ -38,7 +33,7 @@ def added(monkeypatch):
 @pytest.fixture
 def converted(added, tmp_path):
     out = tmp_path / "out"
-    result = run("convert", write_demo(tmp_path / "demo"), out, "--method", NAME, "--factor", 8)
+    result = invoke("convert", write_demo(tmp_path / "demo"), out, "--method", NAME, "--factor", 8)
     assert result.exit_code == 0, result.output
     return out
 
@@ -53,19 +48,19 @@ def test_convert_takes_a_method_that_was_added(converted):
 
 
 def test_check_asks_it_whether_the_maximum_stays(converted):
-    assert run("check", converted).exit_code == 0
+    assert invoke("check", converted).exit_code == 0
     path = converted / "config.json"
     text = path.read_text().replace(
         '"max_position_embeddings": 256', '"max_position_embeddings": 300'
     )
     path.write_text(text)
-    found = run("check", converted)
+    found = invoke("check", converted)
     assert "max-raised" in found.stdout
     assert "at the original 256; it is 300" in found.stdout
 
 
 def test_the_card_names_it_and_links_its_paper(converted):
-    card = run("card", converted, "--name", "me/long").stdout
+    card = invoke("card", converted, "--name", "me/long").stdout
     assert f"with [Positions, divided]({URL}), factor 8" in card
     assert f"--method {NAME}" in card
 
@@ -87,7 +82,7 @@ def test_the_tables_have_a_row_for_it(added):
 def test_trials_and_messages_know_it(added):
     assert parse_override(f"method={NAME},factor=2").target.method == NAME
     assert f"longrope, {NAME}, not 'su'" in run_error(parse_override, "method=su,factor=2")
-    refused = run("convert", "x", "y", "--method", "su", "--factor", 2)
+    refused = invoke("convert", "x", "y", "--method", "su", "--factor", 2)
     assert f"'longrope', '{NAME}'." in refused.stderr
     assert f"known: {', '.join(METHODS)}." in run_error(make_plan, None, Target("su", factor=2.0))
 
@@ -107,8 +102,8 @@ def test_what_refuses_its_rope_type_refuses_it(added):
 def test_one_that_leaves_no_mark_is_not_applied_twice(monkeypatch, tmp_path):
     monkeypatch.setitem(METHODS, "base", replace(METHODS["ntk"], name="base"))
     model = write_demo(tmp_path / "demo")
-    assert run("convert", model, "--in-place", "--method", "base", "--factor", 2).exit_code == 0
-    again = run("convert", model, "--in-place", "--method", "base", "--factor", 4)
+    assert invoke("convert", model, "--in-place", "--method", "base", "--factor", 2).exit_code == 0
+    again = invoke("convert", model, "--in-place", "--method", "base", "--factor", 4)
     assert again.exit_code != 0
     assert "changed its rope_theta (method base)" in again.stderr
 
@@ -143,7 +138,7 @@ def test_proportional_rope_belongs_to_none():
 
 
 def test_every_option_is_one_of_convert():
-    shown = run("convert", "--help").stdout
+    shown = invoke("convert", "--help").stdout
     for name in option_names():
         assert f"--{name.replace('_', '-')}" in shown
     assert option_names() == (

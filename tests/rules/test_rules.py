@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support import configs
 from yarncli.config.reading import read_rope
 from yarncli.history import History, Step
 from yarncli.planning.plan import Target, make_plan
@@ -20,14 +21,7 @@ from yarncli.rules.check import check as check_all
 
 Check = Callable[[dict[str, Any]], CheckReport]
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "max_position_embeddings": 32768,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 2,
-    "rope_theta": 500000.0,
-}
+LLAMA = {**configs.LLAMA, "max_position_embeddings": 32768}
 YARN = {
     "rope_type": "yarn",
     "type": "yarn",

@@ -13,18 +13,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from support.checkpoints import write_index
+from support.configs import TINY_LLAMA
 from yarncli.rules.check import CheckReport
 from yarncli.rules.check import check as check_all
 from yarncli.rules.sources import place_of
 
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "max_position_embeddings": 2048,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 1,
-    "rope_theta": 10000.0,
-}
 SHARDS = {
     "model-00001-of-00002.safetensors": ("a.weight", "b.weight"),
     "model-00002-of-00002.safetensors": ("c.weight",),
@@ -37,7 +30,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize 5000
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Two sound shards of 3 tensors of 64 bytes each, and their index."""
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG, indent=2))
+    (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA, indent=2))
     weight_map = {}
     for shard, names in SHARDS.items():
         save_file({name: np.ones((4, 4), np.float32) for name in names}, tmp_path / shard)
@@ -161,7 +154,7 @@ def test_pointers_are_errors_only_where_weights_are_required(model: Path) -> Non
 
 
 def test_required_weights_that_are_not_there(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA))
     assert found(check_all(str(tmp_path))) == []
     assert found(check_all(str(tmp_path), require_weights=True)) == [("shard-missing", ERROR)]
 
@@ -203,7 +196,7 @@ def test_a_shard_stands_for_its_directory(model: Path) -> None:
 
 
 def test_config_rules_run_on_a_directory_too(model: Path) -> None:
-    config: dict[str, Any] = {**CONFIG, "seq_length": 1024}
+    config: dict[str, Any] = {**TINY_LLAMA, "seq_length": 1024}
     (model / "config.json").write_text(json.dumps(config))
     lose_shard(model)
     assert found(check_all(str(model))) == [("stale-length", WARNING), ("shard-missing", ERROR)]

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Collection, Iterable
 from typing import Any
+
+import pytest
 
 # Only the names that a config class has are passed to it.
 SIZES: dict[str, Any] = {
@@ -209,6 +212,12 @@ _BACKBONES = {
     "csm": "CsmBackboneModel",
     "voxtral_realtime_text": "VoxtralRealtimeTextModel",
 }
+
+
+def parameters(names: Iterable[str], fast: Collection[str]) -> list[Any]:
+    """Every name as a pytest parameter; those outside `fast` are for the full run only."""
+    full = pytest.mark.full
+    return [pytest.param(name, marks=() if name in fast else full) for name in names]
 
 
 def config_class(model_type: str) -> Any:
