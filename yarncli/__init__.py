@@ -1,3 +1,81 @@
-"""Extend the context window of Hugging Face checkpoints, and prove that it worked."""
+"""Extend the context window of Hugging Face checkpoints, and prove that it worked.
+
+The commands of the program are functions here: `yarncli.convert` is `yarncli convert`.
+`docs/python-api.md` shows each. Importing the package costs nothing, as every name is imported
+when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yarncli.baking.bake import BakeOptions, bake
+    from yarncli.checkpoint.source import open_checkpoint
+    from yarncli.conversion.convert import convert, plan
+    from yarncli.conversion.options import ConvertOptions
+    from yarncli.engines.judgement import judge_checkpoint as judge
+    from yarncli.errors import (
+        CheckFailed,
+        CheckpointError,
+        ConfigError,
+        HubError,
+        MissingExtraError,
+        OutputError,
+        UnsupportedArchitectureError,
+        UsageError,
+        WeightsError,
+        YarncliError,
+    )  # fmt: skip
+    from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
+    from yarncli.inspection.description import inspect
+    from yarncli.publishing.card import card
+    from yarncli.publishing.options import PushOptions
+    from yarncli.publishing.push import push
+    from yarncli.rules.check import CheckOptions, check
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
+    "ConvertOptions", "HubError", "MissingExtraError", "OutputError", "PasskeyOptions",
+    "PushOptions", "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
+    "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
+    "plan", "push",
+]  # fmt: skip
+
+# Where each name is defined; what is not here is in `errors`. Rooms are nouns, so that none has
+# the name of a function: once imported, it would stand in its place.
+_HOMES = {
+    "bake": "baking.bake",
+    "BakeOptions": "baking.bake",
+    "card": "publishing.card",
+    "check": "rules.check",
+    "CheckOptions": "rules.check",
+    "convert": "conversion.convert",
+    "ConvertOptions": "conversion.options",
+    "evaluate_passkey": "evaluation.session",
+    "inspect": "inspection.description",
+    "judge": "engines.judgement",
+    "open_checkpoint": "checkpoint.source",
+    "PasskeyOptions": "evaluation.session",
+    "plan": "conversion.convert",
+    "push": "publishing.push",
+    "PushOptions": "publishing.options",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'yarncli' has no attribute {name!r}")
+    module = import_module(f"yarncli.{_HOMES.get(name, 'errors')}")
+    value = getattr(module, "judge_checkpoint" if name == "judge" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})
