@@ -101,15 +101,7 @@ def prepare(
     check_values(plan)
     written = write_config(config, rope, plan, chosen)
     verify(written, rope, plan, assume_like=assume_like)
-    files = {"config.json": (config, written)}
-    tokenizer = checkpoint.optional_json("tokenizer_config.json")
-    if tokenizer:
-        files["tokenizer_config.json"] = (tokenizer, raise_tokenizer_length(tokenizer, plan.length))
-    generation = checkpoint.optional_json("generation_config.json")
-    if generation:
-        raised = raise_generation_length(generation, rope.max_position_embeddings, plan.length)
-        files["generation_config.json"] = (generation, raised)
-    files = {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
+    files = _edited_files(checkpoint, rope, plan, (config, written))
     given = {
         **given_options(target),
         **target.options,
@@ -134,6 +126,21 @@ def prepare(
         history=history.then(step),
         assume_like=assume_like,
     )
+
+
+def _edited_files(
+    checkpoint: Checkpoint, rope: RopeConfig, plan: RopePlan, config: tuple[JsonText, JsonText]
+) -> dict[str, tuple[JsonText, JsonText]]:
+    """The config files that change, before and after; lengths in them follow the window."""
+    files = {"config.json": config}
+    tokenizer = checkpoint.optional_json("tokenizer_config.json")
+    if tokenizer:
+        files["tokenizer_config.json"] = (tokenizer, raise_tokenizer_length(tokenizer, plan.length))
+    generation = checkpoint.optional_json("generation_config.json")
+    if generation:
+        raised = raise_generation_length(generation, rope.max_position_embeddings, plan.length)
+        files["generation_config.json"] = (generation, raised)
+    return {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
 
 
 def write_copy(
