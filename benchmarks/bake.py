@@ -142,9 +142,10 @@ def measure(scratch: Path, runs: int, layers: int) -> None:
     # --verify also bakes a small twin; that is a fixed cost and is left out by the library call.
     verify = (
         "import sys; from pathlib import Path; "
-        "from yarncli.baking.baking import prepare, write_copy; "
+        "from yarncli.baking.deciding import decide_bake; "
+        "from yarncli.baking.writing import write_copy; "
         "from yarncli.checkpoint.source import open_checkpoint; "
-        "write_copy(prepare(open_checkpoint(sys.argv[1])), Path(sys.argv[2]), verify=True)"
+        "write_copy(decide_bake(open_checkpoint(sys.argv[1])), Path(sys.argv[2]), verify=True)"
     )
     ways = {
         "cp -r": ["cp", "-r", str(source), str(out)],

@@ -367,10 +367,11 @@ def bake_directory():
     """A function that bakes one directory into another, with options."""
 
     def run(source: Path, out: Path, **options: Any):
-        from yarncli.baking.baking import Options, prepare, write_copy
+        from yarncli.baking.deciding import BakeSettings, decide_bake
+        from yarncli.baking.writing import write_copy
         from yarncli.checkpoint.source import open_checkpoint
 
-        baking = prepare(open_checkpoint(str(source)), Options(**options))
+        baking = decide_bake(open_checkpoint(str(source)), BakeSettings(**options))
         write_copy(baking, out)
         return baking
 

@@ -9,7 +9,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from yarncli.baking import adapters, twin
-from yarncli.baking.baking import Options, prepare, write_copy
+from yarncli.baking.deciding import BakeSettings, decide_bake
+from yarncli.baking.writing import write_copy
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 
@@ -58,9 +59,9 @@ def test_merging_and_baking_commute(name, checkpoint_of, tmp_path):
     base = checkpoint_of(architecture)
     adapter = save_adapter(base, tmp_path / "adapter", **options)
     side = "both" if name in ("lora", "biases", "fused") else "k"
-    baking = prepare(open_checkpoint(str(base)), Options(side=side))
+    baking = decide_bake(open_checkpoint(str(base)), BakeSettings(side=side))
     write_copy(baking, tmp_path / "baked")
-    follows = adapters.prepare_adapter(adapter, baking)
+    follows = adapters.decide_adapter(adapter, baking)
     adapters.write_adapter(follows, tmp_path / "adapter-baked")
     meant = merged_logits(base, adapter, tmp_path / "m1")
     found = merged_logits(tmp_path / "baked", tmp_path / "adapter-baked", tmp_path / "m2")
@@ -73,7 +74,7 @@ def test_merging_and_baking_commute(name, checkpoint_of, tmp_path):
 
 @pytest.fixture
 def baking(handmade):
-    return prepare(open_checkpoint(str(handmade())))
+    return decide_bake(open_checkpoint(str(handmade())))
 
 
 @pytest.fixture
@@ -95,33 +96,33 @@ def adapter(tmp_path):
 
 def test_other_kinds_are_refused(adapter, baking):
     with pytest.raises(UnsupportedArchitectureError, match="IA3"):
-        adapters.prepare_adapter(adapter(peft_type="IA3"), baking)
+        adapters.decide_adapter(adapter(peft_type="IA3"), baking)
 
 
 def test_transposed_matrices_are_refused(adapter, baking):
     with pytest.raises(UnsupportedArchitectureError, match="fan_in_fan_out"):
-        adapters.prepare_adapter(adapter(fan_in_fan_out=True), baking)
+        adapters.decide_adapter(adapter(fan_in_fan_out=True), baking)
 
 
 def test_a_module_the_base_lacks_is_refused(adapter, baking):
     name = "base_model.model.model.layers.0.self_attn.q_gate_proj.lora_B.weight"
     with pytest.raises(UnsupportedArchitectureError, match="q_gate_proj"):
-        adapters.prepare_adapter(adapter({name: torch.ones(16, 4)}), baking)
+        adapters.decide_adapter(adapter({name: torch.ones(16, 4)}), baking)
 
 
 def test_other_rows_than_the_base_are_refused(adapter, baking):
     name = "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight"
     with pytest.raises(CheckpointError, match="should have the 16 rows"):
-        adapters.prepare_adapter(adapter({name: torch.ones(8, 4)}), baking)
+        adapters.decide_adapter(adapter({name: torch.ones(8, 4)}), baking)
 
 
 def test_an_adapter_is_never_baked_twice(adapter, baking, tmp_path):
-    follows = adapters.prepare_adapter(adapter(), baking)
+    follows = adapters.decide_adapter(adapter(), baking)
     adapters.write_adapter(follows, tmp_path / "out")
     with pytest.raises(CheckpointError, match="baked already"):
-        adapters.prepare_adapter(tmp_path / "out", baking)
+        adapters.decide_adapter(tmp_path / "out", baking)
 
 
 def test_no_adapter(baking, tmp_path):
     with pytest.raises(CheckpointError, match="not a LoRA adapter"):
-        adapters.prepare_adapter(tmp_path, baking)
+        adapters.decide_adapter(tmp_path, baking)

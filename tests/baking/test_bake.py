@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from yarncli.baking.baking import Options, prepare, write_copy
+from yarncli.baking.deciding import BakeSettings, decide_bake
+from yarncli.baking.writing import write_copy
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
@@ -100,12 +101,12 @@ def test_a_ratio_of_one_leaves_nothing_to_bake(checkpoint_of):
     block = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
     source = checkpoint_of("deepseek_v3", rope={**block, "mscale": 1.0, "mscale_all_dim": 1.0})
     with pytest.raises(CheckpointError, match="attention factor of this model is 1"):
-        prepare(open_checkpoint(str(source)))
+        decide_bake(open_checkpoint(str(source)))
 
 
 def test_residual_has_nothing_to_do_for_plain_yarn(handmade):
     with pytest.raises(CheckpointError, match="nothing to bake"):
-        prepare(open_checkpoint(str(handmade())), Options(form="residual"))
+        decide_bake(open_checkpoint(str(handmade())), BakeSettings(form="residual"))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_residual_has_nothing_to_do_for_plain_yarn(handmade):
 def test_a_given_factor_needs_no_field(handmade, tmp_path, tensors_of, bake_directory, scaling):
     source = handmade({"rope_scaling": scaling})
     with pytest.raises(CheckpointError, match="--attention-factor"):
-        prepare(open_checkpoint(str(source)))
+        decide_bake(open_checkpoint(str(source)))
     bake_directory(source, tmp_path / "out", attention_factor=1.2)
     ratio = tensors_of(tmp_path / "out")[K0] / tensors_of(source)[K0]
     assert np.allclose(ratio, 1.44, rtol=1e-6)
@@ -167,7 +168,7 @@ def test_latent_attention_keeps_its_mscale(checkpoint_of, tmp_path, bake_directo
 def test_every_scope_has_its_own_factor(checkpoint_of, tmp_path, bake_directory):
     source = checkpoint_of("gemma3_text@bothyarn")
     baking = bake_directory(source, tmp_path / "out")
-    found = {each.scope: each.factor for each in baking.temperatures}
+    found = {each.scope: each.factor for each in baking.attention_factors}
     assert found["full_attention"] == pytest.approx(1.138629436)
     assert found["sliding_attention"] == pytest.approx(1.069314718)
     scopes = read_rope(config_of(tmp_path / "out")).scopes
@@ -179,14 +180,16 @@ def test_it_is_never_baked_twice(handmade, tmp_path, bake_directory):
     bake_directory(handmade(name="other"), tmp_path / "no-record")
     (tmp_path / "no-record" / "yarncli.json").unlink()
     with pytest.raises(CheckpointError, match="baked already"):
-        prepare(open_checkpoint(str(tmp_path / "no-record")), Options(attention_factor=1.1))
+        decide_bake(
+            open_checkpoint(str(tmp_path / "no-record")), BakeSettings(attention_factor=1.1)
+        )
     with pytest.raises(CheckpointError, match="baked already"):
-        prepare(open_checkpoint(str(tmp_path / "out")), Options(attention_factor=1.1))
+        decide_bake(open_checkpoint(str(tmp_path / "out")), BakeSettings(attention_factor=1.1))
     config = config_of(tmp_path / "out")
     del config["yarncli_baked"]  # as transformers might, on saving
     (tmp_path / "out" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="baked already"):
-        prepare(open_checkpoint(str(tmp_path / "out")), Options(attention_factor=1.1))
+        decide_bake(open_checkpoint(str(tmp_path / "out")), BakeSettings(attention_factor=1.1))
 
 
 @pytest.mark.parametrize(
@@ -195,32 +198,32 @@ def test_it_is_never_baked_twice(handmade, tmp_path, bake_directory):
 def test_norm_after_rope_has_nothing_to_bake(model_type, handmade):
     source = handmade({"model_type": model_type})
     with pytest.raises(CheckpointError, match="normalised after the rotation"):
-        prepare(open_checkpoint(str(source)))
+        decide_bake(open_checkpoint(str(source)))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_impossible_factor_is_refused(handmade, value):
     with pytest.raises(UsageError, match="not a positive number"):
-        prepare(open_checkpoint(str(handmade())), Options(attention_factor=value))
+        decide_bake(open_checkpoint(str(handmade())), BakeSettings(attention_factor=value))
 
 
 def test_a_key_bias_or_a_cache_scale_turns_to_queries(handmade):
     bias = {f"model.layers.{i}.self_attn.k_proj.bias": np.ones(16, np.float32) for i in range(2)}
     scale = {"model.layers.0.self_attn.k_scale": np.ones((), np.float32)}
     scheme = {"quantization_config": {"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8}}}
-    assert prepare(open_checkpoint(str(handmade()))).side == "k"
-    assert prepare(open_checkpoint(str(handmade(tensors=bias, name="b")))).side == "q"
-    assert prepare(open_checkpoint(str(handmade(scheme, name="c")))).side == "q"
+    assert decide_bake(open_checkpoint(str(handmade()))).baked.side == "k"
+    assert decide_bake(open_checkpoint(str(handmade(tensors=bias, name="b")))).baked.side == "q"
+    assert decide_bake(open_checkpoint(str(handmade(scheme, name="c")))).baked.side == "q"
     scaled = open_checkpoint(str(handmade(tensors=scale, name="s")))
-    assert prepare(scaled).side == "q"
+    assert decide_bake(scaled).baked.side == "q"
     with pytest.raises(UsageError, match="--side q"):
-        prepare(scaled, Options(side="k"))
+        decide_bake(scaled, BakeSettings(side="k"))
 
 
 def test_clamped_projections_are_scaled_together(checkpoint_of, tmp_path, bake_directory):
     source = checkpoint_of("olmo@clip")
     with pytest.raises(UsageError, match="--side both"):
-        prepare(open_checkpoint(str(source)), Options(side="k"))
+        decide_bake(open_checkpoint(str(source)), BakeSettings(side="k"))
     bake_directory(source, tmp_path / "out")
     assert config_of(tmp_path / "out")["clip_qkv"] == pytest.approx(0.4 * 1.138629436)
 
@@ -228,14 +231,14 @@ def test_clamped_projections_are_scaled_together(checkpoint_of, tmp_path, bake_d
 def test_partial_rotation_without_a_learned_scale_is_impossible(checkpoint_of):
     source = checkpoint_of("zaya", rope={"rope_type": "yarn", "factor": 4.0})
     with pytest.raises(UnsupportedArchitectureError, match="rotates only 8 of 16"):
-        prepare(open_checkpoint(str(source)))
+        decide_bake(open_checkpoint(str(source)))
 
 
 def test_weights_that_are_only_copied_are_named(handmade):
     source = handmade()
     (source / "consolidated.00.pth").write_bytes(b"old")
     (source / "adapter_config.json").write_text("{}")
-    notes = " ".join(prepare(open_checkpoint(str(source))).notes)
+    notes = " ".join(decide_bake(open_checkpoint(str(source))).notes)
     assert "consolidated.00.pth" in notes
     assert "--adapter" in notes
 
@@ -249,7 +252,7 @@ def test_a_conversion_and_a_bake_in_one_pass(handmade, tmp_path, bake_directory,
     conversion = convert.prepare(checkpoint, Target(factor=4.0))
     convert.write_copy(conversion, tmp_path / "converted")
     bake_directory(tmp_path / "converted", tmp_path / "twice")
-    baking = prepare(
+    baking = decide_bake(
         checkpoint,
         config=conversion.files["config.json"][1],
         history=conversion.history,
@@ -271,13 +274,13 @@ def test_a_conversion_and_a_bake_in_one_pass(handmade, tmp_path, bake_directory,
 def test_nothing_is_written_when_a_value_overflows(handmade, tmp_path):
     source = handmade(tensors={K0: np.full((16, 16), 3e38, np.float32)})
     with pytest.raises(CheckpointError, match="does not fit into F32"):
-        write_copy(prepare(open_checkpoint(str(source))), tmp_path / "out")
+        write_copy(decide_bake(open_checkpoint(str(source))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_baked_config_reads_back_or_is_not_written(handmade, monkeypatch):
-    from yarncli.baking import temperature
+    from yarncli.baking import attention_factor
 
-    monkeypatch.setattr(temperature, "write_rope", lambda config, *rest: config)
+    monkeypatch.setattr(attention_factor, "write_rope", lambda config, *rest: config)
     with pytest.raises(ConfigError, match="reads back"):
-        prepare(open_checkpoint(str(handmade())))
+        decide_bake(open_checkpoint(str(handmade())))

@@ -7,7 +7,8 @@ import pytest
 
 from support.checkpoints import snapshot
 from support.program import invoke
-from yarncli.baking.baking import prepare, write_in_place
+from yarncli.baking.deciding import decide_bake
+from yarncli.baking.writing import write_in_place
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.source import open_checkpoint
 
@@ -86,7 +87,7 @@ def test_the_next_in_place_recovers_first(handmade, monkeypatch):
 
     monkeypatch.setattr(journal, "_apply", stop)
     monkeypatch.setattr(journal, "_recover", lambda directory: "old")
-    baking = prepare(open_checkpoint(str(source)))
+    baking = decide_bake(open_checkpoint(str(source)))
     with pytest.raises(Killed):
         write_in_place(baking)
     monkeypatch.undo()

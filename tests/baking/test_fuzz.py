@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from yarncli.baking.baking import Options, prepare, write_copy
+from yarncli.baking.deciding import BakeSettings, decide_bake
 from yarncli.baking.registry import REGISTRY
+from yarncli.baking.writing import write_copy
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import YarncliError
 
@@ -84,7 +85,7 @@ def survives(config, parts, side):
         save_file(tensors, source / "model.safetensors")
         refusal = ""
         try:
-            baking = prepare(open_checkpoint(str(source)), Options(side=side))
+            baking = decide_bake(open_checkpoint(str(source)), BakeSettings(side=side))
             write_copy(baking, out, verify=True)
         except YarncliError as error:
             refusal = str(error)

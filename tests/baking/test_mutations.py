@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from yarncli.baking import twin
-from yarncli.baking.baking import Options, prepare, write_copy
+from yarncli.baking.deciding import BakeSettings, decide_bake
+from yarncli.baking.writing import write_copy
 from yarncli.checkpoint.source import open_checkpoint
 
 
@@ -55,7 +56,7 @@ MUTATIONS = [
 )
 def test_half_a_bake_changes_the_logits(name, side, mutate, checkpoint_of, tmp_path):
     source = checkpoint_of(name)
-    baking = prepare(open_checkpoint(str(source)), Options(side=side))
+    baking = decide_bake(open_checkpoint(str(source)), BakeSettings(side=side))
     edits = mutate(baking.edits)
     assert edits != baking.edits
     write_copy(replace(baking, edits=edits), tmp_path / "out")
@@ -64,7 +65,7 @@ def test_half_a_bake_changes_the_logits(name, side, mutate, checkpoint_of, tmp_p
 
 def test_an_unscaled_clamp_changes_the_logits(checkpoint_of, tmp_path):
     source = checkpoint_of("olmo@clip")
-    baking = prepare(open_checkpoint(str(source)))
+    baking = decide_bake(open_checkpoint(str(source)))
     clamp = baking.config[0].get(("clip_qkv",))
     config = baking.config[1].edited({("clip_qkv",): clamp})
     write_copy(replace(baking, config=(baking.config[0], config)), tmp_path / "out")

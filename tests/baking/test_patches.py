@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yarncli.baking.arithmetic import Selection
+from yarncli.baking.arithmetic import RowSelection
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 
@@ -19,7 +19,7 @@ def selections(draw):
         windows.append((stop + 1, period))
     begin = draw(st.integers(0, 5))
     end = begin + period * draw(st.integers(1, 4))
-    return Selection(period, tuple(windows), begin, end, draw(st.integers(1, 5)))
+    return RowSelection(period, tuple(windows), begin, end, draw(st.integers(1, 5)))
 
 
 @settings(max_examples=150, deadline=None)
@@ -28,7 +28,10 @@ def test_patches_touch_the_selected_rows_only(chosen, below, before):
     rows = chosen.end + below
     nbytes = rows * chosen.width * 4
     info = TensorInfo("t", "F32", (rows, chosen.width), (before, before + nbytes))
-    edit = TensorEdit("t", "s", info, chosen, 2.0, 2, 0.0, 0, "t", "t", chosen, rows, False)
+    edit = TensorEdit(
+        tensor="t", shard="s", info=info, selection=chosen, factor=2.0, power=2, offset=0.0,
+        layer=0, kind="t", weight="t", rows=chosen, rows_total=rows, is_norm=False,
+    )  # fmt: skip
     file = bytearray(
         b"\x07" * (8 + before) + np.ones(rows * chosen.width, "<f4").tobytes() + b"\x07"
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from yarncli.baking.baking import Options, prepare
+from yarncli.baking.deciding import BakeSettings, decide_bake
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 
@@ -225,7 +225,9 @@ REFUSED = {
 def test_refused_by_name(name, quantised):
     parameters, config, rotary, reason = REFUSED[name]
     with pytest.raises(UnsupportedArchitectureError, match="k_proj") as caught:
-        prepare(open_checkpoint(str(quantised(parameters, config, rotary))), Options(side="k"))
+        decide_bake(
+            open_checkpoint(str(quantised(parameters, config, rotary))), BakeSettings(side="k")
+        )
     assert reason in str(caught.value)
 
 
@@ -251,12 +253,12 @@ def test_one_scale_for_fused_queries_keys_and_values(handmade):
     index["weight_map"] |= dict.fromkeys(tensors, "model-00003-of-00003.safetensors")
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UnsupportedArchitectureError, match="one scale covers 96 rows"):
-        prepare(open_checkpoint(str(source)))
+        decide_bake(open_checkpoint(str(source)))
 
 
 def test_queries_are_taken_where_keys_are_cached_with_a_scale(quantised):
     parameters = {**FORMATS["fp8 per row"][0], "output_scale": random()}
     checkpoint = open_checkpoint(str(quantised(parameters)))
-    assert prepare(checkpoint).side == "q"
+    assert decide_bake(checkpoint).baked.side == "q"
     with pytest.raises(UsageError, match="--side q"):
-        prepare(checkpoint, Options(side="both"))
+        decide_bake(checkpoint, BakeSettings(side="both"))

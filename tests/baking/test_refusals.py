@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from yarncli.baking.baking import Options, prepare
+from yarncli.baking.deciding import BakeSettings, decide_bake
 from yarncli.baking.registry import REGISTRY
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.families.table import FAMILIES
@@ -13,7 +13,7 @@ LAYER = "model.layers.{}.self_attn."
 
 
 def prepared(directory, **options):
-    return prepare(open_checkpoint(str(directory)), Options(**options))
+    return decide_bake(open_checkpoint(str(directory)), BakeSettings(**options))
 
 
 def ones(*shape):

@@ -11,7 +11,8 @@ import pytest
 
 from support.checkpoints import snapshot
 from support.kills import kill_at_every_call
-from yarncli.baking.baking import Options, prepare, write_copy, write_in_place
+from yarncli.baking.deciding import BakeSettings, decide_bake
+from yarncli.baking.writing import write_copy, write_in_place
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, OutputError, UsageError
@@ -24,7 +25,7 @@ def contents(directory):
 
 
 def bake_in_place(directory):
-    write_in_place(prepare(open_checkpoint(str(directory)), Options(side="both")))
+    write_in_place(decide_bake(open_checkpoint(str(directory)), BakeSettings(side="both")))
 
 
 def test_in_place_writes_what_a_copy_would(handmade, tmp_path, bake_directory):
@@ -146,7 +147,7 @@ def test_a_full_disk_leaves_nothing(handmade, tmp_path):
 
     source = handmade()
     checkpoint = open_checkpoint(str(source))
-    baking = prepare(checkpoint)
+    baking = decide_bake(checkpoint)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, old[1]))
@@ -174,7 +175,7 @@ def test_a_written_byte_that_changed_is_seen(handmade, tmp_path, monkeypatch):
 
     monkeypatch.setattr(rewrite, "copy_files", damaging)
     with pytest.raises(OutputError, match="does not read back"):
-        write_copy(prepare(open_checkpoint(str(handmade()))), tmp_path / "out")
+        write_copy(decide_bake(open_checkpoint(str(handmade()))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -195,7 +196,7 @@ def test_verify_sees_other_bytes_too(handmade, tmp_path, monkeypatch):
             file.write(bytes([last[0] ^ 1]))
 
     monkeypatch.setattr(rewrite, "copy_files", damaging)
-    baking = prepare(open_checkpoint(str(handmade())))
+    baking = decide_bake(open_checkpoint(str(handmade())))
     write_copy(baking, tmp_path / "unseen")
     with pytest.raises(OutputError, match="does not read back"):
         write_copy(baking, tmp_path / "out", verify=True)

@@ -15,7 +15,8 @@ import pytest
 import typer
 
 from support.program import invoke
-from yarncli.cli import bake_run, convert_print
+from yarncli.baking import bake
+from yarncli.cli import bake_print, convert_print
 from yarncli.cli.app import app
 from yarncli.conversion import convert as convert_module
 from yarncli.demo import write_demo
@@ -174,8 +175,8 @@ def test_a_conversion_is_reproduced(conversions: list[Any], method: str) -> None
 
 def test_a_bake_is_reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
-    monkeypatch.setattr(bake_run, "_check_twin", lambda baking, run: {})
-    monkeypatch.setattr(bake_run, "_report", lambda baking, *rest: found.append(baking))
+    monkeypatch.setattr(bake, "_check_twin", lambda *rest: None)
+    monkeypatch.setattr(bake_print, "print_report", lambda report: found.append(report.baking))
     monkeypatch.chdir(tmp_path)
     scaling = {**YARN, "factor": 4.0, "original_max_position_embeddings": 256}
     for name, change in (("yarn", {"rope_scaling": scaling}), ("plain", {})):

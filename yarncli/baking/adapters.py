@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.baking import arithmetic
-from yarncli.baking.arithmetic import Selection
-from yarncli.baking.baking import Baking
+from yarncli.baking.arithmetic import RowSelection
+from yarncli.baking.deciding import Baking
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
 from yarncli.checkpoint.files import SourceFile, list_files
@@ -35,18 +35,23 @@ _PARTS = re.compile(
 _LAYER = re.compile(r".*?(?:^|\.)(?:layers|h|blocks)\.(?P<layer>\d+)\.(?P<name>.+)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterBaking:
-    """What happens to one adapter: its edits (none where the base's norms carry the factor)."""
+    """What happens to one adapter, before anything is written."""
 
     directory: Path
+    """Where it lies."""
     header: Header
+    """Of its weights."""
     files: tuple[SourceFile, ...]
+    """All files of the directory."""
     edits: tuple[TensorEdit, ...]
+    """What changes; nothing where the base's norms carry the factor."""
     history: History
+    """The bake as its own `yarncli.json` records it."""
 
 
-def prepare_adapter(directory: Path, baking: Baking) -> AdapterBaking:
+def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
     """Decide how an adapter of the source follows the bake.
 
     Args:
@@ -190,5 +195,5 @@ def _follow(info: TensorInfo, edit: TensorEdit) -> TensorEdit:
             f"{info.name} is {info.dtype} of shape {list(info.shape)}; it should have the "
             f"{edit.rows_total} rows of {edit.weight}, in floating point."
         )
-    selection: Selection = replace(edit.rows, width=width)
+    selection: RowSelection = replace(edit.rows, width=width)
     return replace(edit, tensor=info.name, shard=WEIGHTS_NAME, info=info, selection=selection)

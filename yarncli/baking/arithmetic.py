@@ -14,22 +14,24 @@ from yarncli.errors import WeightsError
 SCALABLE = ("F64", "F32", "F16", "BF16")
 
 _BLOCK = 1 << 16  # elements worked on at once: bounds the memory of the wider copies
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_ELEMENT_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}  # half an ulp of 1
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Rows of a tensor: the `windows` of every `period` rows from `begin` to `end`.
-
-    A row has `width` elements; the tensor is seen as rows of that many, whatever its shape.
-    """
+class RowSelection:
+    """Rows of a tensor: the `windows` of every `period` rows from `begin` to `end`."""
 
     period: int
+    """After so many rows the pattern repeats."""
     windows: tuple[tuple[int, int], ...]
+    """The selected rows of a period, as `(start, stop)`."""
     begin: int
+    """The first row of the first period."""
     end: int
+    """The row after the last period."""
     width: int = 1
+    """Elements of a row; the tensor is seen as rows of that many, whatever its shape."""
 
     @property
     def count(self) -> int:
@@ -52,11 +54,11 @@ class Selection:
 
 def element_size(dtype: str) -> int:
     """Bytes of one element of a dtype in `SCALABLE`."""
-    return _SIZES[dtype]
+    return _ELEMENT_SIZES[dtype]
 
 
 def scaler(
-    dtype: str, factor: float, offset: float, selection: Selection, tensor: str
+    dtype: str, factor: float, offset: float, selection: RowSelection, tensor: str
 ) -> Callable[[bytes], bytes]:
     """The function that rewrites whole periods of `selection`: w → factor·(w + offset) − offset.
 
@@ -72,7 +74,9 @@ def scaler(
     """
     period, width = selection.period, selection.width
     apply = (
-        _table_lookup(dtype, factor, offset) if _SIZES[dtype] == 2 else _multiply(factor, offset)
+        _table_lookup(dtype, factor, offset)
+        if _ELEMENT_SIZES[dtype] == 2
+        else _multiply(factor, offset)
     )
     kind = np.dtype({"F64": "<f8", "F32": "<f4"}.get(dtype, "<u2"))
 
@@ -103,7 +107,7 @@ def rounding_bound(dtype: str, factor: float, offset: float = 0.0) -> float:
     For 16-bit dtypes without an offset it is found by trying every number; elsewhere it is the
     bound of rounding to nearest.
     """
-    if offset or _SIZES[dtype] > 2:
+    if offset or _ELEMENT_SIZES[dtype] > 2:
         return _UNIT[dtype]
     values = _values(dtype)[: _infinity(dtype)]
     made = _values(dtype)[_scaled_patterns(dtype, factor, 0.0)[: _infinity(dtype)]]

@@ -9,14 +9,12 @@ from math import prod
 from typing import Any
 
 from yarncli.baking import arithmetic, quantised
-from yarncli.baking.arithmetic import Selection
-from yarncli.baking.layouts import Edit, Layout
-from yarncli.baking.modules import Module, Wanted
-from yarncli.baking.registry import Entry
+from yarncli.baking.arithmetic import RowSelection
+from yarncli.baking.layouts import Layout, LayoutEdit
+from yarncli.baking.modules import BakeRequest, Module
 from yarncli.baking.rows import LayerSizes
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo
-from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
 from yarncli.history import Side
 
@@ -28,38 +26,36 @@ _POWERS: dict[Side, dict[str, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorEdit:
-    """Rows of one stored tensor that are multiplied by `factor`.
-
-    Attributes:
-        tensor: name of the tensor that changes (a scale, where the weight is quantised).
-        shard: file that holds it.
-        info: its header entry.
-        selection: which rows.
-        factor: the multiplier.
-        power: of the attention factor that `factor` is.
-        offset: 1 for norms that multiply by 1 + w.
-        layer: index of the layer.
-        kind: name of the parameter within a layer, for summaries.
-        weight: name of the parameter that is meant: the tensor, or the weight it is a scale of.
-        rows: the selected rows of that weight, and `rows_total` how many it has.
-        is_norm: whether single elements count as rows.
-    """
+    """Rows of one stored tensor that are multiplied by `factor`."""
 
     tensor: str
+    """Name of the tensor that changes (a scale, where the weight is quantised)."""
     shard: str
+    """The file that holds it."""
     info: TensorInfo
-    selection: Selection
+    """Its header entry."""
+    selection: RowSelection
+    """Which of its rows."""
     factor: float
+    """The multiplier."""
     power: int
+    """Of the attention factor that `factor` is."""
     offset: float
+    """1 for norms that multiply by 1 + w."""
     layer: int
+    """Index of the layer."""
     kind: str
+    """Name of the parameter within a layer, for summaries."""
     weight: str
-    rows: Selection
+    """Name of the parameter that is intended: the tensor, or the weight it is a scale of."""
+    rows: RowSelection
+    """The selected rows of that weight."""
     rows_total: int
+    """How many rows that weight has."""
     is_norm: bool
+    """Whether single elements count as rows."""
 
     @property
     def nbytes(self) -> int:
@@ -72,6 +68,21 @@ class TensorEdit:
         """The largest relative error that rounding makes in what is stored."""
         return arithmetic.rounding_bound(self.info.dtype, self.factor, self.offset)
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain data; `rounding` is relative to the stored value."""
+        return {
+            "tensor": self.tensor,
+            "file": self.shard,
+            "dtype": self.info.dtype,
+            "rows": self.rows.ranges,
+            "total_rows": self.rows_total,
+            "power": self.power,
+            "factor": self.factor,
+            "offset": self.offset,
+            "rounding": self.rounding,
+            "bytes": self.nbytes,
+        }
+
     def patches(self, header: Header) -> list[Patch]:
         """The byte ranges of the shard that pass through the multiplication."""
         chosen = self.selection
@@ -79,7 +90,7 @@ class TensorEdit:
         if chosen.end - chosen.begin == chosen.period:  # nothing repeats: no need to read between
             base = chosen.begin
             pieces = [
-                Selection(1, ((0, 1),), base + start, base + stop, chosen.width)
+                RowSelection(1, ((0, 1),), base + start, base + stop, chosen.width)
                 for start, stop in chosen.windows
             ]
         row = chosen.width * arithmetic.element_size(self.info.dtype)
@@ -95,16 +106,12 @@ class TensorEdit:
         ]
 
 
-def find_edits(
-    modules: Iterable[Module], rope: RopeConfig, text: Mapping[str, Any], wanted: Wanted
-) -> list[TensorEdit]:
+def find_edits(modules: Iterable[Module], request: BakeRequest) -> list[TensorEdit]:
     """Every tensor edit, checked: all tensors there, all shapes right, nothing unknown.
 
     Args:
         modules: of the layers that rotate; see `find_modules`.
-        rope: the config as read.
-        text: the text part of the config.
-        wanted: factors, side and layout.
+        request: factors, side and layout.
 
     Raises:
         WeightsError: a tensor is missing or has an unexpected shape or dtype.
@@ -112,33 +119,33 @@ def find_edits(
             quantisation that cannot carry the factor.
         UsageError: a side that this layout does not have.
     """
-    layout, powers = wanted.layout, _POWERS[wanted.side]
-    _check_side(layout, wanted.side)
+    layout, powers = request.layout, _POWERS[request.side]
+    _check_side(layout, request.side)
     edits: list[TensorEdit] = []
     for module in modules:
-        factor = _factor_of(module, wanted, rope)
+        factor = _factor_of(module, request)
         if factor == 1.0:
             continue
-        sizes = layer_sizes(rope, text, module, wanted.entry)
+        sizes = layer_sizes(module, request)
         if layout.full_rotary and sizes.rotary_dim != sizes.head_dim:
             raise UnsupportedArchitectureError(
-                f"{rope.model_type} rotates only {sizes.rotary_dim} of {sizes.head_dim} dimensions "
-                "of a head, and its learned scales act on all of them, so the temperature cannot "
-                "be baked. Keep it in the config."
+                f"{request.rope.model_type} rotates only {sizes.rotary_dim} of {sizes.head_dim} "
+                "dimensions of a head, and its learned scales act on all of them, so the "
+                "temperature cannot be baked. Keep it in the config."
             )
-        edits += _module_edits(module, sizes, factor, powers, wanted)
+        edits += _module_edits(module, sizes, factor, powers, request)
     return edits
 
 
-def _factor_of(module: Module, wanted: Wanted, rope: RopeConfig) -> float:
-    if not module.prediction and not wanted.entry.stacks:
-        return wanted.factors[module.layer]
-    factors = set(wanted.factors.values())
+def _factor_of(module: Module, request: BakeRequest) -> float:
+    if not module.prediction and not request.entry.stacks:
+        return request.factors[module.layer]
+    factors = set(request.factors.values())
     if len(factors) > 1:
         raise UnsupportedArchitectureError(
             f"{module.where} is an extra layer (multi-token prediction), and the layers of this "
-            f"{rope.model_type} model differ in their RoPE setting. It is not known which one it "
-            "follows, so nothing is baked."
+            f"{request.rope.model_type} model differ in their RoPE setting. It is not known "
+            "which one it follows, so nothing is baked."
         )
     return factors.pop()
 
@@ -156,10 +163,9 @@ def _check_side(layout: Layout, side: Side) -> None:
         )
 
 
-def layer_sizes(
-    rope: RopeConfig, text: Mapping[str, Any], module: Module, entry: Entry
-) -> LayerSizes:
+def layer_sizes(module: Module, request: BakeRequest) -> LayerSizes:
     """The sizes of one layer, from the config; `per_layer_config` wins over the rest."""
+    rope, text = request.rope, request.text
     scopes = list(rope.scopes.values())
     scope = next((s for s in scopes if module.layer in s.layers), scopes[0])
     every = text.get("per_layer_config")
@@ -178,7 +184,7 @@ def layer_sizes(
         rotary_dim=p.rotary_dim,
         heads=size("num_attention_heads", rope.num_attention_heads),
         kv_heads=rope.num_key_value_heads,
-        heads_vary=entry.heads_vary,
+        heads_vary=request.entry.heads_vary,
         nope_dim=size("qk_nope_head_dim", family.qk_nope_head_dim or 0) if rope.is_mla else 0,
         kv_lora_rank=size("kv_lora_rank", 512),
         v_head_dim=size("v_head_dim", 128),
@@ -195,18 +201,22 @@ def _index_head_dim(text: Mapping[str, Any]) -> int:
 
 
 def _module_edits(
-    module: Module, sizes: LayerSizes, factor: float, powers: Mapping[str, int], wanted: Wanted
+    module: Module,
+    sizes: LayerSizes,
+    factor: float,
+    powers: Mapping[str, int],
+    request: BakeRequest,
 ) -> list[TensorEdit]:
-    layout = wanted.layout
+    layout = request.layout
     owners: dict[str, dict[str, tuple[str, TensorInfo]]] = {}
     for name, place in module.tensors.items():
         owner, _, parameter = name.rpartition(".")
         owners.setdefault(owner, {})[parameter] = place
-    _check_known(module, owners, wanted)
+    _check_known(module, owners, request)
     made: list[TensorEdit] = []
     for edit in layout.edits:
         matching = [owner for owner in owners if re.fullmatch(edit.base, owner)]
-        optional = edit.optional or (wanted.entry.optional_keys and edit.side == "k")
+        optional = edit.optional or (request.entry.optional_keys and edit.side == "k")
         if not matching and not optional:
             raise WeightsError(
                 f"{module.where}.{_label(edit.base)} is missing from these weights, so the layer "
@@ -217,7 +227,7 @@ def _module_edits(
         if power:
             for owner in matching:
                 for name, parameter, selection, chosen in _rows(
-                    edit, owners[owner], sizes, wanted.block
+                    edit, owners[owner], sizes, request.block
                 ):
                     shard, info = owners[owner][parameter]
                     made.append(
@@ -243,10 +253,10 @@ def _module_edits(
 def _check_known(
     module: Module,
     owners: Mapping[str, Mapping[str, tuple[str, TensorInfo]]],
-    wanted: Wanted,
+    request: BakeRequest,
 ) -> None:
     """Refuse what the layout does not know, and scales of a cache that would not fit any more."""
-    layout = wanted.layout
+    layout = request.layout
     others = re.compile("|".join(f"(?:{other})" for other in layout.others))
     for owner, parameters in owners.items():
         known: set[str] = set()
@@ -260,7 +270,7 @@ def _check_known(
                     f"{info.name} is a part of attention that the layout {layout.name!r} does not "
                     "know. It may need the factor too, so nothing is baked."
                 )
-            if is_cache_scale(name) and wanted.side != "q":
+            if is_cache_scale(name) and request.side != "q":
                 raise UsageError(f"{info.name} scales cached keys, which would grow. Use --side q.")
 
 
@@ -276,14 +286,14 @@ def is_cache_scale(name: str) -> bool:
 
 
 def _rows(
-    edit: Edit,
+    edit: LayoutEdit,
     parameters: Mapping[str, tuple[str, TensorInfo]],
     sizes: LayerSizes,
     block: int | None,
-) -> list[tuple[str, str, Selection, tuple[Selection, int]]]:
+) -> list[tuple[str, str, RowSelection, tuple[RowSelection, int]]]:
     """What changes of one owner: parameter meant, parameter changed, its rows, the rows meant."""
     infos = {name: info for name, (_, info) in parameters.items()}
-    found: list[tuple[str, str, Selection, tuple[Selection, int]]] = []
+    found: list[tuple[str, str, RowSelection, tuple[RowSelection, int]]] = []
     for name in edit.parameters:
         if name == "weight" and not edit.is_norm and quantised.is_quantised(infos):
             carried = quantised.scale_rows(infos, edit.rows, sizes, block)

@@ -17,81 +17,67 @@ EditSide = Literal["q", "k", "shared", "v", "o"]
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
-    """One kind of tensor of an attention module that is multiplied.
-
-    Attributes:
-        base: regex of the parameter's owner, relative to the attention module (`q_proj`).
-        rows: selects rows.
-        side: see `EditSide`; decides the power of the factor.
-        is_norm: the parameter scales elements, so its elements are the rows.
-        offset: 1 for norms that multiply by 1 + w.
-        optional: may be missing in a layer.
-        parameters: names below `base`; a bias is scaled like the weight's rows.
-    """
+class LayoutEdit:
+    """One kind of tensor of an attention module that is multiplied."""
 
     base: str
+    """Regex of the parameter's owner, relative to the attention module (`q_proj`)."""
     rows: RowRule
+    """Selects rows."""
     side: EditSide
+    """What the rows make; decides the power of the factor."""
     is_norm: bool = False
+    """Whether the parameter scales elements, so that its elements are the rows."""
     offset: float = 0.0
+    """1 for norms that multiply by 1 + w."""
     optional: bool = False
+    """Whether it may be missing in a layer."""
     parameters: tuple[str, ...] = ("weight", "bias")
+    """Names below `base`; a bias is scaled like the weight's rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One kind of attention.
-
-    Attributes:
-        name: what `--layout` calls it.
-        edits: the tensors to multiply.
-        others: regexes of further owners or parameters that the attention module may have.
-        module: regex of the attention module's place in a layer.
-        full_rotary: only exact where the whole head rotates.
-        clip: key path of a clamp between projection and rotation that is multiplied too.
-        shared_block: the layers share one stored block, so a layer may have none of its own.
-        nothing: why there is nothing to bake; empty for all but norm-after-RoPE models.
-    """
+    """One kind of attention."""
 
     name: str
-    edits: tuple[Edit, ...]
+    """What `--layout` calls it."""
+    edits: tuple[LayoutEdit, ...]
+    """The tensors to multiply."""
     others: tuple[str, ...] = ()
+    """Regexes of further owners or parameters that the attention module may have."""
     module: str = "self_attn"
+    """Regex of the attention module's place in a layer."""
     full_rotary: bool = False
+    """Whether it is exact only where the whole head rotates."""
     clip: tuple[str, ...] = ()
+    """Key path of a clamp between projection and rotation that is multiplied too."""
     shared_block: bool = False
+    """Whether the layers share one stored block, so that a layer may have none of its own."""
     nothing: str = ""
+    """Why there is nothing to bake; empty for all but models with norms after RoPE."""
 
 
 # Layouts
 
 
-def _norm(base: str, rule: RowRule, side: EditSide, **rest: float | bool) -> Edit:
-    return Edit(base, rule, side, is_norm=True, **rest)  # type: ignore[arg-type]
+def _norm(base: str, rule: RowRule, side: EditSide, **rest: float | bool) -> LayoutEdit:
+    return LayoutEdit(base, rule, side, is_norm=True, **rest)  # type: ignore[arg-type]
 
 
 _OUT = (r"[vo]_proj", r"out_proj", r"dense", r"rotary_emb")
 _EXTRA = (
-    r"sinks",
-    r"attention_sink_bias",
-    r"softmax_offset",
-    r"lambda_[qk][12]",
-    r"attn_sub_norm",
-    r"g(ate)?_proj",
-    r"gate_bias",
-    r"A",
-    r"dt_proj",
-    r"[kv]_scale",
-    r"k_cache",
-    r"v_cache",
-)
+    r"sinks", r"attention_sink_bias", r"softmax_offset", r"lambda_[qk][12]", r"attn_sub_norm",
+    r"g(ate)?_proj", r"gate_bias", r"A", r"dt_proj", r"[kv]_scale", r"k_cache", r"v_cache",
+)  # fmt: skip
 _COMMON = _OUT + _EXTRA
 _Q_NORM = r"q_(?:layer)?norm(?:\.norms\.\d+)?"
 _K_NORM = r"k_(?:layer)?norm(?:\.norms\.\d+)?"
 
 PLAIN = Layout(
-    "plain", (Edit("q_proj", rows.q_heads, "q"), Edit("k_proj", rows.k_heads, "k")), _COMMON
+    "plain",
+    (LayoutEdit("q_proj", rows.q_heads, "q"), LayoutEdit("k_proj", rows.k_heads, "k")),
+    _COMMON,
 )  # q_norm and k_norm are not listed, so a model that has them is refused here
 QK_NORM = Layout(
     "qk-norm",
@@ -127,25 +113,18 @@ INDEX_NORM_OFFSET = replace(
 )
 
 _MLA_OTHERS = (
-    r"kv_b_proj",
-    r"q_a_proj",
-    r"(?:q_a|kv_a)_(?:layer)?norm(?:\.W_(?:down|up)|\.mlp\.fc[12])?",
-    r"o_proj",
-    r"dense",
-    r"rotary_emb",
-    r"g_proj",
-    r"linear_gate",
-    r"learnable_sink_param",
+    r"kv_b_proj", r"q_a_proj", r"(?:q_a|kv_a)_(?:layer)?norm(?:\.W_(?:down|up)|\.mlp\.fc[12])?",
+    r"o_proj", r"dense", r"rotary_emb", r"g_proj", r"linear_gate", r"learnable_sink_param",
     r"[kv]_scale",
-)
+)  # fmt: skip
 _INDEX_OTHERS = (r"indexer\.(?:wk|weights_proj|k_proj)",)
-_MLA_KEY = Edit("kv_a_proj_with_mqa", rows.mla_key, "k")
-MLA = Layout("mla", (Edit("q_b_proj|q_proj", rows.mla_query, "q"), _MLA_KEY), _MLA_OTHERS)
+_MLA_KEY = LayoutEdit("kv_a_proj_with_mqa", rows.mla_key, "k")
+MLA = Layout("mla", (LayoutEdit("q_b_proj|q_proj", rows.mla_query, "q"), _MLA_KEY), _MLA_OTHERS)
 
 
-def _indexer(rule: RowRule) -> tuple[Edit, ...]:
+def _indexer(rule: RowRule) -> tuple[LayoutEdit, ...]:
     return (
-        Edit(r"indexer\.wq_b", rule, "q", optional=True),
+        LayoutEdit(r"indexer\.wq_b", rule, "q", optional=True),
         _norm(r"indexer\.k_norm", rule, "k", optional=True),
     )
 
@@ -162,13 +141,17 @@ MLA_INDEXER_LAST = replace(
 MLA_GATED = replace(
     MLA_INDEXER,
     name="mla-gated",
-    edits=(Edit("q_b_proj", rows.mla_gated_query, "q"), _MLA_KEY, *_indexer(rows.index_heads)),
+    edits=(
+        LayoutEdit("q_b_proj", rows.mla_gated_query, "q"),
+        _MLA_KEY,
+        *_indexer(rows.index_heads),
+    ),
 )
 MLA_KEY_NORM = replace(
     MLA_INDEXER,
     name="mla-key-norm",
     edits=(
-        Edit("q_b_proj", rows.mla_query, "q"),
+        LayoutEdit("q_b_proj", rows.mla_query, "q"),
         _norm("k_rope_only_layernorm", rows.rotary_entries, "k"),
         *_indexer(rows.index_heads),
     ),
@@ -178,18 +161,24 @@ MLA_TWICE = replace(MLA, name="mla-twice", module=r"self_attn\.(?P<sub>[01])")
 
 FUSED = Layout(
     "fused-block",
-    (Edit("qkv_proj", rows.block_q, "q"), Edit("qkv_proj", rows.block_k, "k")),
+    (LayoutEdit("qkv_proj", rows.block_q, "q"), LayoutEdit("qkv_proj", rows.block_k, "k")),
     _COMMON,
 )
 FUSED_GATED = Layout(
     "fused-gated",
-    (Edit("gqkv_proj", rows.gated_block_q, "q"), Edit("gqkv_proj", rows.gated_block_k, "k")),
+    (
+        LayoutEdit("gqkv_proj", rows.gated_block_q, "q"),
+        LayoutEdit("gqkv_proj", rows.gated_block_k, "k"),
+    ),
     _COMMON,
     module="attn",
 )
 INTERLEAVED = Layout(
     "fused-interleaved",
-    (Edit("query_key_value", rows.slot_q, "q"), Edit("query_key_value", rows.slot_k, "k")),
+    (
+        LayoutEdit("query_key_value", rows.slot_q, "q"),
+        LayoutEdit("query_key_value", rows.slot_k, "k"),
+    ),
     (*_COMMON, "dense_bias", "bias", "masked_bias"),
     module="(?:self_)?attention",
 )
@@ -219,8 +208,8 @@ SHARED_KV = Layout(
 MOE_ATTENTION = Layout(
     "moe-attention",
     (
-        Edit(r"experts\.input_linear", rows.everything, "q"),
-        Edit("kv_proj", rows.first_half, "k"),
+        LayoutEdit(r"experts\.input_linear", rows.everything, "q"),
+        LayoutEdit("kv_proj", rows.first_half, "k"),
     ),
     (r"experts\.(?:bias|output_linear|router\.layer)",),
     module="self_attention",
@@ -230,16 +219,16 @@ SHARED_BLOCK = Layout(
     "shared-block",
     (
         *PLAIN.edits,
-        Edit(r"linear_q_adapter_list\.\d+\.1", rows.q_heads, "q", optional=True),
-        Edit(r"linear_k_adapter_list\.\d+\.1", rows.k_heads, "k", optional=True),
+        LayoutEdit(r"linear_q_adapter_list\.\d+\.1", rows.q_heads, "q", optional=True),
+        LayoutEdit(r"linear_k_adapter_list\.\d+\.1", rows.k_heads, "k", optional=True),
     ),
     (*_COMMON, r"linear_[qk]_adapter_list\.\d+\.0", r"linear_v_adapter_list\.\d+\.[01]"),
     module=r"shared_transformer\.self_attn",
     shared_block=True,
 )
-TEMPERATURE = Layout(
+KEY_TEMPERATURE = Layout(
     "key-temperature",
-    (Edit("qk_norm", rows.everything, "shared", parameters=("temp",)),),
+    (LayoutEdit("qk_norm", rows.everything, "shared", parameters=("temp",)),),
     (
         r"o_proj",
         r"qkv_proj\.(?:conv_qk_(?:depthwise|grouped)|[qk]_proj|v_proj_(?:current|delayed))",
@@ -248,7 +237,7 @@ TEMPERATURE = Layout(
 )
 
 
-def clipped(layout: Layout, clip: tuple[str, ...], *extra: Edit) -> Layout:
+def clipped(layout: Layout, clip: tuple[str, ...], *extra: LayoutEdit) -> Layout:
     """The layout with a clamp behind its projections, which is homogeneous.
 
     Queries, keys and values are all multiplied by m, the clamp too, and the output projection
@@ -257,46 +246,22 @@ def clipped(layout: Layout, clip: tuple[str, ...], *extra: Edit) -> Layout:
     edits = (
         *layout.edits,
         *extra,
-        Edit(r"o_proj|out_proj", rows.everything, "o", parameters=("weight",)),
+        LayoutEdit(r"o_proj|out_proj", rows.everything, "o", parameters=("weight",)),
     )
     return replace(layout, name=f"{layout.name}-clipped", edits=edits, full_rotary=True, clip=clip)
 
 
-PLAIN_CLIPPED = clipped(PLAIN, ("clip_qkv",), Edit("v_proj", rows.everything, "v"))
-QK_NORM_CLIPPED = clipped(QK_NORM, ("clip_qkv",), Edit("v_proj", rows.everything, "v"))
+PLAIN_CLIPPED = clipped(PLAIN, ("clip_qkv",), LayoutEdit("v_proj", rows.everything, "v"))
+QK_NORM_CLIPPED = clipped(QK_NORM, ("clip_qkv",), LayoutEdit("v_proj", rows.everything, "v"))
 DBRX = replace(
     FUSED,
     name="fused-wqkv",
     edits=tuple(replace(edit, base="Wqkv") for edit in FUSED.edits),
     module=r"norm_attn_norm\.attn",
 )
-DBRX_CLIPPED = clipped(DBRX, ("attn_config", "clip_qkv"), Edit("Wqkv", rows.block_v, "v"))
+DBRX_CLIPPED = clipped(DBRX, ("attn_config", "clip_qkv"), LayoutEdit("Wqkv", rows.block_v, "v"))
 
+# Every layout of this module, so that none can be forgotten.
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (
-        PLAIN,
-        QK_NORM,
-        QK_NORM_OFFSET,
-        INDEX_NORM_OFFSET,
-        MLA,
-        MLA_INDEXER,
-        MLA_INDEXER_LAST,
-        MLA_GATED,
-        MLA_KEY_NORM,
-        MLA_TWICE,
-        FUSED,
-        FUSED_GATED,
-        INTERLEAVED,
-        PERSIMMON,
-        AFTER_ROPE,
-        SHARED_KV,
-        MOE_ATTENTION,
-        SHARED_BLOCK,
-        TEMPERATURE,
-        PLAIN_CLIPPED,
-        QK_NORM_CLIPPED,
-        DBRX,
-        DBRX_CLIPPED,
-    )
+    each.name: each for each in list(globals().values()) if isinstance(each, Layout)
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yarncli.baking.layouts import Layout
-from yarncli.baking.registry import Entry
+from yarncli.baking.registry import RegistryEntry
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError, WeightsError
@@ -34,40 +34,48 @@ _FOREIGN = re.compile(
 )  # fmt: skip
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Module:
-    """The tensors of one attention module: name below the module → where it is."""
+    """The tensors of one attention module."""
 
     layer: int
+    """Its index in the model; a module of multi-token prediction counts on."""
     where: str
+    """The part of its tensors' names that they share."""
+    prediction: bool
+    """Whether it is an extra layer for multi-token prediction."""
     tensors: dict[str, tuple[str, TensorInfo]] = field(default_factory=dict)
-    prediction: bool = False
+    """Name below the module → shard, and the header's entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be baked: a factor per layer, on which side, by which layout.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BakeRequest:
+    """What is to be baked into which model."""
 
-    `block` is the number of rows under one scale of a block-quantised checkpoint.
-    """
-
+    rope: RopeConfig
+    """The config as read."""
+    text: Mapping[str, Any]
+    """The text part of the config."""
     factors: Mapping[int, float]
+    """Layer that rotates → the factor (m) that its weights take."""
     side: Side
+    """Which projections take it."""
     layout: Layout
-    entry: Entry
+    """Which tensors those are."""
+    entry: RegistryEntry
+    """What else the registry knows of the model type."""
     block: int | None = None
+    """The number of rows under one scale of a block-quantised checkpoint."""
 
 
-def find_modules(
-    headers: Mapping[str, Header], rope: RopeConfig, text: Mapping[str, Any], wanted: Wanted
-) -> list[Module]:
+def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Module]:
     """The attention modules of all layers that rotate, in order.
 
     Raises:
         WeightsError: a layer is missing.
         UnsupportedArchitectureError: attention tensors in places that are not known.
     """
-    layout, entry = wanted.layout, wanted.entry
+    layout, entry, rope = request.layout, request.entry, request.rope
     usual = re.compile(entry.stacks or _STACKS)
     prediction = re.compile(_PREDICTION)
     inside = re.compile(rf"{layout.module}\.(?P<name>.+)")
@@ -89,7 +97,8 @@ def find_modules(
             layer = number * per_layer + int(match.groupdict().get("sub") or 0)
             where = info.name[: -len(match["name"]) - 1]
             module = found.setdefault(
-                (f"{stack}{'+' if extra else ''}", layer), Module(layer, where, prediction=extra)
+                (f"{stack}{'+' if extra else ''}", layer),
+                Module(layer=layer, where=where, prediction=extra),
             )
             module.tensors[match["name"]] = (shard, info)
     stacks = {stack for stack, _ in found if not stack.endswith("+") and usual.fullmatch(stack)}
@@ -98,8 +107,8 @@ def find_modules(
             f"The checkpoint holds several stacks of layers ({', '.join(sorted(stacks))}), and it "
             "is not known which of them is the text model. It is not baked."
         )
-    _check_all_layers(found, stacks, rope, text, wanted)
-    rotating = set(wanted.factors)
+    _check_all_layers(found, stacks, request)
+    rotating = set(request.factors)
     return [
         module
         for (_, layer), module in sorted(found.items(), key=lambda item: item[0])
@@ -110,22 +119,20 @@ def find_modules(
 def _check_all_layers(
     found: Mapping[tuple[str, int], Module],
     stacks: set[str],
-    rope: RopeConfig,
-    text: Mapping[str, Any],
-    wanted: Wanted,
+    request: BakeRequest,
 ) -> None:
-    needed = {layer for layer, factor in wanted.factors.items() if factor != 1.0}
-    if wanted.entry.stacks:
-        needed = set(range(int(text.get("num_layers_per_stack") or 0)))
-    if wanted.layout.shared_block and stacks:
+    needed = {layer for layer, factor in request.factors.items() if factor != 1.0}
+    if request.entry.stacks:
+        needed = set(range(int(request.text.get("num_layers_per_stack") or 0)))
+    if request.layout.shared_block and stacks:
         needed = {layer for _, layer in found} & needed
     missing = [layer for stack in stacks or {""} for layer in needed if (stack, layer) not in found]
     if missing or not needed:
         layer = min(missing, default=0)
         raise WeightsError(
-            f"Layer {layer} has no attention tensors of the layout {wanted.layout.name!r} in these "
-            f"weights, but a {rope.model_type} model needs them. The checkpoint is incomplete, or "
-            "its tensors have other names; it is not baked."
+            f"Layer {layer} has no attention tensors of the layout {request.layout.name!r} in "
+            f"these weights, but a {request.rope.model_type} model needs them. The checkpoint is "
+            "incomplete, or its tensors have other names; it is not baked."
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from yarncli.baking.arithmetic import SCALABLE, Selection
+from yarncli.baking.arithmetic import SCALABLE, RowSelection
 from yarncli.baking.rows import LayerSizes, RowRule
 from yarncli.checkpoint.safetensors import TensorInfo
 from yarncli.errors import UnsupportedArchitectureError
@@ -38,7 +38,7 @@ def scale_rows(
     rule: RowRule,
     sizes: LayerSizes,
     block: int | None,
-) -> tuple[str, Selection, tuple[Selection, int]] | None:
+) -> tuple[str, RowSelection, tuple[RowSelection, int]] | None:
     """The scale that carries the factor of the rows that `rule` selects, and its own rows.
 
     Args:
@@ -73,15 +73,15 @@ def scale_rows(
     if chosen is None:
         return None
     if by_column:
-        own = Selection(rows, tuple(chosen.ranges), 0, scale.shape[0] * rows)
+        own = RowSelection(rows, tuple(chosen.ranges), 0, scale.shape[0] * rows)
     else:
         own = _by_row(scale, chosen, rows, block, where)
     return name, own, (chosen, rows)
 
 
 def _by_row(
-    scale: TensorInfo, chosen: Selection, rows: int, block: int | None, where: str
-) -> Selection:
+    scale: TensorInfo, chosen: RowSelection, rows: int, block: int | None, where: str
+) -> RowSelection:
     shape = scale.shape or (1,)
     width = shape[1] if len(shape) == 2 else 1
     if len(shape) > 2:
@@ -100,7 +100,7 @@ def _by_row(
                 f"(rows {start} to {stop})",
             )
         windows.append((start // size, -(-stop // size)))
-    return Selection(shape[0], tuple(windows), 0, shape[0], width)
+    return RowSelection(shape[0], tuple(windows), 0, shape[0], width)
 
 
 def block_rows(config: Mapping[str, Any]) -> int | None:

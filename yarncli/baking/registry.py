@@ -12,31 +12,32 @@ from yarncli.errors import UnsupportedArchitectureError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """The layout of one model type, and the config flag that decides between two.
-
-    `flag` false or missing (with `flag_default` for missing) means `layout`, true means `flagged`.
-    `optional_keys`: layers that share another layer's keys store none of their own.
-    `heads_vary`: head counts differ from layer to layer.
-    `stacks`: regex of the places of the layers where they are not the usual ones.
-    """
+class RegistryEntry:
+    """The layout of one model type, and the config flag that decides between two."""
 
     layout: Layout
+    """The layout, where no flag says otherwise."""
     flag: str = ""
+    """Key path of the flag in the text config; true means `flagged`."""
     flag_default: bool = False
+    """What a missing flag means."""
     flagged: Layout | None = None
+    """The layout of models with the flag."""
     optional_keys: bool = False
+    """Whether layers that share another layer's keys store none of their own."""
     heads_vary: bool = False
+    """Whether head counts differ from layer to layer."""
     stacks: str = ""
+    """Regex of the places of the layers where they are not the usual ones."""
 
 
-def _all(names: str, entry: Entry) -> dict[str, Entry]:
+def _all(names: str, entry: RegistryEntry) -> dict[str, RegistryEntry]:
     return dict.fromkeys(names.split(), entry)
 
 
 _PLAIN, _QK_NORM, _OFFSET = layouts.PLAIN, layouts.QK_NORM, layouts.QK_NORM_OFFSET
 
-REGISTRY: dict[str, Entry] = {
+REGISTRY: dict[str, RegistryEntry] = {
     **_all(
         """arcee aria_text bamba bitnet cohere2 cohere2_moe cohere_compass_text cwm diffllama
         emu3_text_model ernie4_5 ernie4_5_moe falcon_h1 gemma gemma2 glm glm4 gpt_oss granite
@@ -44,61 +45,61 @@ REGISTRY: dict[str, Entry] = {
         jais2 llama minimax ministral ministral3 mistral mixtral mllama_text_model nemotron qwen2
         qwen2_moe seed_oss smollm3 solar_open starcoder2 vaultgemma glm4v_moe_text glm4v_text
         glm_ocr_text internlm3 iquestcoder paddleocr_vl_text qwen2_5_vl_text qwen2_vl_text""",
-        Entry(_PLAIN),
+        RegistryEntry(_PLAIN),
     ),
     **_all(
         """afmoe apertus beam doge dots1 exaone4 exaone_moe flex_olmo flint hy_v3 kolibri1 lfm2
         lfm2_moe lfm3 mellum minimax_m2 olmo2 olmo3 olmo_hybrid qwen3 qwen3_moe qwen3_vl_moe_text
         qwen3_vl_text""",
-        Entry(_QK_NORM),
+        RegistryEntry(_QK_NORM),
     ),
     **_all(
         "gemma3n_text gemma4_text gemma4_unified_text",
-        Entry(_QK_NORM, optional_keys=True, heads_vary=True),
+        RegistryEntry(_QK_NORM, optional_keys=True, heads_vary=True),
     ),
-    **_all("gemma3_text qwen3_5_moe_text qwen3_5_text qwen3_next", Entry(_OFFSET)),
-    **_all("minimax_m3_vl_text qwen4_exp_text", Entry(layouts.INDEX_NORM_OFFSET)),
+    **_all("gemma3_text qwen3_5_moe_text qwen3_5_text qwen3_next", RegistryEntry(_OFFSET)),
+    **_all("minimax_m3_vl_text qwen4_exp_text", RegistryEntry(layouts.INDEX_NORM_OFFSET)),
     **_all(
-        "axk1 deepseek_v2 deepseek_v3 glm4_moe_lite minicpm3 youtu", Entry(layouts.MLA)
+        "axk1 deepseek_v2 deepseek_v3 glm4_moe_lite minicpm3 youtu", RegistryEntry(layouts.MLA)
     ),
-    **_all("deepseek_v32 glm_moe_dsa", Entry(layouts.MLA_INDEXER)),
-    **_all("cohere glm4_moe", Entry(_PLAIN, "use_qk_norm", False, _QK_NORM)),
-    **_all("phi stablelm", Entry(_PLAIN, "qk_layernorm", False, _QK_NORM)),
-    **_all("phi3 phi4_multimodal", Entry(layouts.FUSED)),
-    **_all("gpt_neox gpt_neox_japanese", Entry(layouts.INTERLEAVED)),
-    **_all("hunyuan_v1_dense hunyuan_v1_moe nanochat", Entry(layouts.AFTER_ROPE)),
-    "axk2": Entry(layouts.MLA_GATED),
-    "bailing_hybrid": Entry(replace(layouts.MLA, module="attention")),
-    "dbrx": Entry(layouts.DBRX, "attn_config.clip_qkv", False, layouts.DBRX_CLIPPED),
-    "deepseek_v4": Entry(layouts.SHARED_KV),
-    "dots3_note_text": Entry(layouts.MLA_KEY_NORM),
-    "falcon": Entry(layouts.INTERLEAVED),
-    "hrm_text": Entry(layouts.FUSED_GATED, stacks=r"model\.[HL]_module\.layers"),
-    "hy_v4": Entry(layouts.MLA_INDEXER_LAST),
-    "jetmoe": Entry(layouts.MOE_ATTENTION),
-    "laguna": Entry(_QK_NORM, heads_vary=True),
-    "llama4_text": Entry(_PLAIN, "use_qk_norm", True, layouts.AFTER_ROPE),
-    "longcat_flash": Entry(layouts.MLA_TWICE),
-    "mimo_v2_flash": Entry(_PLAIN, heads_vary=True),
-    "modernbert-decoder": Entry(
+    **_all("deepseek_v32 glm_moe_dsa", RegistryEntry(layouts.MLA_INDEXER)),
+    **_all("cohere glm4_moe", RegistryEntry(_PLAIN, "use_qk_norm", False, _QK_NORM)),
+    **_all("phi stablelm", RegistryEntry(_PLAIN, "qk_layernorm", False, _QK_NORM)),
+    **_all("phi3 phi4_multimodal", RegistryEntry(layouts.FUSED)),
+    **_all("gpt_neox gpt_neox_japanese", RegistryEntry(layouts.INTERLEAVED)),
+    **_all("hunyuan_v1_dense hunyuan_v1_moe nanochat", RegistryEntry(layouts.AFTER_ROPE)),
+    "axk2": RegistryEntry(layouts.MLA_GATED),
+    "bailing_hybrid": RegistryEntry(replace(layouts.MLA, module="attention")),
+    "dbrx": RegistryEntry(layouts.DBRX, "attn_config.clip_qkv", False, layouts.DBRX_CLIPPED),
+    "deepseek_v4": RegistryEntry(layouts.SHARED_KV),
+    "dots3_note_text": RegistryEntry(layouts.MLA_KEY_NORM),
+    "falcon": RegistryEntry(layouts.INTERLEAVED),
+    "hrm_text": RegistryEntry(layouts.FUSED_GATED, stacks=r"model\.[HL]_module\.layers"),
+    "hy_v4": RegistryEntry(layouts.MLA_INDEXER_LAST),
+    "jetmoe": RegistryEntry(layouts.MOE_ATTENTION),
+    "laguna": RegistryEntry(_QK_NORM, heads_vary=True),
+    "llama4_text": RegistryEntry(_PLAIN, "use_qk_norm", True, layouts.AFTER_ROPE),
+    "longcat_flash": RegistryEntry(layouts.MLA_TWICE),
+    "mimo_v2_flash": RegistryEntry(_PLAIN, heads_vary=True),
+    "modernbert-decoder": RegistryEntry(
         replace(_PLAIN, module="attn", others=(*_PLAIN.others, "Wo"))
     ),
-    "moshi": Entry(
+    "moshi": RegistryEntry(
         replace(
             _PLAIN,
             edits=tuple(replace(e, base=rf"{e.base}\.linear") for e in _PLAIN.edits),
             others=(*_PLAIN.others, r"[vo]_proj\.linear"),
         )
     ),
-    "olmo": Entry(_PLAIN, "clip_qkv", False, layouts.PLAIN_CLIPPED),
-    "olmoe": Entry(_QK_NORM, "clip_qkv", False, layouts.QK_NORM_CLIPPED),
-    "persimmon": Entry(layouts.PERSIMMON),
-    "zamba2": Entry(layouts.SHARED_BLOCK),
-    "zaya": Entry(layouts.TEMPERATURE),
+    "olmo": RegistryEntry(_PLAIN, "clip_qkv", False, layouts.PLAIN_CLIPPED),
+    "olmoe": RegistryEntry(_QK_NORM, "clip_qkv", False, layouts.QK_NORM_CLIPPED),
+    "persimmon": RegistryEntry(layouts.PERSIMMON),
+    "zamba2": RegistryEntry(layouts.SHARED_BLOCK),
+    "zaya": RegistryEntry(layouts.KEY_TEMPERATURE),
 }  # fmt: skip
 
 
-def find_entry(model_type: str, forced: str | None) -> Entry:
+def find_entry(model_type: str, forced: str | None) -> RegistryEntry:
     """The registry's entry for a text model type, or one with the layout that the user names.
 
     Raises:
@@ -108,7 +109,7 @@ def find_entry(model_type: str, forced: str | None) -> Entry:
     if forced is not None:
         if forced not in LAYOUTS:
             raise UsageError(f"--layout {forced} is unknown; known: {', '.join(LAYOUTS)}.")
-        return Entry(LAYOUTS[forced])
+        return RegistryEntry(LAYOUTS[forced])
     entry = REGISTRY.get(model_type)
     if entry is None:
         raise UnsupportedArchitectureError(
@@ -119,7 +120,7 @@ def find_entry(model_type: str, forced: str | None) -> Entry:
     return entry
 
 
-def choose_layout(entry: Entry, config: Mapping[str, Any]) -> Layout:
+def choose_layout(entry: RegistryEntry, config: Mapping[str, Any]) -> Layout:
     """The layout that the config's flag chooses.
 
     Args:

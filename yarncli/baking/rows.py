@@ -5,167 +5,171 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from yarncli.baking.arithmetic import Selection
+from yarncli.baking.arithmetic import RowSelection
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSizes:
-    """What the rules need to know of one layer; widths in elements.
-
-    `head_dim` is the distance from head to head, `rotary_dim` the rotating part. For multi-head
-    latent attention `nope_dim` precedes the rotating part of a query head and `v_head_dim` is the
-    width of its output gate, where there is one. `heads_vary`: counts differ from layer to layer.
-    """
+    """What the rules need to know of one layer; widths in elements."""
 
     head_dim: int
+    """The distance from head to head."""
     rotary_dim: int
+    """The rotating part of a head."""
     heads: int
+    """Query heads."""
     kv_heads: int
+    """Key heads, as many as value heads."""
     heads_vary: bool = False
+    """Whether the counts differ from layer to layer, so that they cannot be checked."""
     nope_dim: int = 0
+    """Latent attention: what precedes the rotating part of a query head."""
     kv_lora_rank: int = 0
+    """Latent attention: the latent rows before the rotating ones."""
     v_head_dim: int = 0
+    """Latent attention: the width of a query head's output gate, where there is one."""
     index_head_dim: int = 0
+    """The width of a head of a sparse-attention indexer."""
 
 
-RowRule = Callable[[LayerSizes, int], Selection | None]
+RowRule = Callable[[LayerSizes, int], RowSelection | None]
 """The rows that a rule selects of a tensor with so many rows; None where that cannot be."""
 
 
-def everything(sizes: LayerSizes, rows: int) -> Selection | None:
+def everything(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """All rows."""
-    return Selection(1, ((0, 1),), 0, rows)
+    return RowSelection(1, ((0, 1),), 0, rows)
 
 
-def q_heads(sizes: LayerSizes, rows: int) -> Selection | None:
+def q_heads(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating rows of every query head."""
     return _heads(sizes, rows, sizes.heads)
 
 
-def k_heads(sizes: LayerSizes, rows: int) -> Selection | None:
+def k_heads(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating rows of every key head."""
     return _heads(sizes, rows, sizes.kv_heads)
 
 
-def _heads(sizes: LayerSizes, rows: int, count: int) -> Selection | None:
+def _heads(sizes: LayerSizes, rows: int, count: int) -> RowSelection | None:
     wide = sizes.head_dim
     if rows % wide or (rows != count * wide and not sizes.heads_vary):
         return None
-    return Selection(wide, ((0, sizes.rotary_dim),), 0, rows)
+    return RowSelection(wide, ((0, sizes.rotary_dim),), 0, rows)
 
 
-def norm_entries(sizes: LayerSizes, rows: int) -> Selection | None:
+def norm_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating entries of a norm over one head, or over all heads side by side."""
     wide = sizes.head_dim
-    return Selection(wide, ((0, sizes.rotary_dim),), 0, rows) if rows % wide == 0 else None
+    return RowSelection(wide, ((0, sizes.rotary_dim),), 0, rows) if rows % wide == 0 else None
 
 
-def last_entries(sizes: LayerSizes, rows: int) -> Selection | None:
+def last_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The last `rotary_dim` entries."""
     first = rows - sizes.rotary_dim
-    return Selection(rows, ((first, rows),), 0, rows) if first >= 0 else None
+    return RowSelection(rows, ((first, rows),), 0, rows) if first >= 0 else None
 
 
-def rotary_entries(sizes: LayerSizes, rows: int) -> Selection | None:
+def rotary_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """A norm over the rotating part alone."""
     return everything(sizes, rows) if rows == sizes.rotary_dim else None
 
 
-def mla_query(sizes: LayerSizes, rows: int) -> Selection | None:
+def mla_query(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating end of every query head of latent attention."""
     return _mla_query(sizes, rows, sizes.nope_dim + sizes.rotary_dim)
 
 
-def mla_gated_query(sizes: LayerSizes, rows: int) -> Selection | None:
+def mla_gated_query(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The same where every head is followed by its output gate (A.X K2)."""
     return _mla_query(sizes, rows, sizes.nope_dim + sizes.rotary_dim + sizes.v_head_dim)
 
 
-def _mla_query(sizes: LayerSizes, rows: int, wide: int) -> Selection | None:
+def _mla_query(sizes: LayerSizes, rows: int, wide: int) -> RowSelection | None:
     if rows != sizes.heads * wide:
         return None
     start = sizes.nope_dim
-    return Selection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
+    return RowSelection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
 
 
-def mla_key(sizes: LayerSizes, rows: int) -> Selection | None:
+def mla_key(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating rows behind the latent ones."""
     if rows != sizes.kv_lora_rank + sizes.rotary_dim:
         return None
-    return Selection(rows, ((sizes.kv_lora_rank, rows),), 0, rows)
+    return RowSelection(rows, ((sizes.kv_lora_rank, rows),), 0, rows)
 
 
-def index_heads(sizes: LayerSizes, rows: int) -> Selection | None:
+def index_heads(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating beginning of every head of a sparse-attention indexer."""
     return _index(sizes, rows, 0)
 
 
-def index_heads_last(sizes: LayerSizes, rows: int) -> Selection | None:
+def index_heads_last(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating end of every head of a sparse-attention indexer."""
     return _index(sizes, rows, sizes.index_head_dim - sizes.rotary_dim)
 
 
-def _index(sizes: LayerSizes, rows: int, start: int) -> Selection | None:
+def _index(sizes: LayerSizes, rows: int, start: int) -> RowSelection | None:
     wide = sizes.index_head_dim
     if wide < sizes.rotary_dim or rows % wide:
         return None
-    return Selection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
+    return RowSelection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
 
 
-def block_q(sizes: LayerSizes, rows: int) -> Selection | None:
+def block_q(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Queries of `[q | k | v]`."""
     return _block(sizes, rows, 0, sizes.heads, 0)
 
 
-def block_k(sizes: LayerSizes, rows: int) -> Selection | None:
+def block_k(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Keys of `[q | k | v]`."""
     return _block(sizes, rows, sizes.heads, sizes.kv_heads, 0)
 
 
-def block_v(sizes: LayerSizes, rows: int) -> Selection | None:
+def block_v(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Values of `[q | k | v]`."""
     return _block(sizes, rows, sizes.heads + sizes.kv_heads, sizes.kv_heads, 0)
 
 
-def gated_block_q(sizes: LayerSizes, rows: int) -> Selection | None:
+def gated_block_q(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Queries of `[gate | q | k | v]`."""
     return _block(sizes, rows, sizes.heads, sizes.heads, sizes.heads)
 
 
-def gated_block_k(sizes: LayerSizes, rows: int) -> Selection | None:
+def gated_block_k(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Keys of `[gate | q | k | v]`."""
     return _block(sizes, rows, 2 * sizes.heads, sizes.kv_heads, sizes.heads)
 
 
-def _block(sizes: LayerSizes, rows: int, first: int, count: int, gates: int) -> Selection | None:
+def _block(sizes: LayerSizes, rows: int, first: int, count: int, gates: int) -> RowSelection | None:
     wide = sizes.head_dim
     if rows != (gates + sizes.heads + 2 * sizes.kv_heads) * wide:
         return None
-    return Selection(wide, ((0, sizes.rotary_dim),), first * wide, (first + count) * wide)
+    return RowSelection(wide, ((0, sizes.rotary_dim),), first * wide, (first + count) * wide)
 
 
-def slot_q(sizes: LayerSizes, rows: int) -> Selection | None:
+def slot_q(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Queries where every kv group is stored as `[q …, k, v]` (GPT-NeoX: one query per group)."""
     return _slots(sizes, rows, range(sizes.heads // sizes.kv_heads))
 
 
-def slot_k(sizes: LayerSizes, rows: int) -> Selection | None:
+def slot_k(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Keys where every kv group is stored as `[q …, k, v]`."""
     group = sizes.heads // sizes.kv_heads
     return _slots(sizes, rows, range(group, group + 1))
 
 
-def _slots(sizes: LayerSizes, rows: int, slots: range) -> Selection | None:
+def _slots(sizes: LayerSizes, rows: int, slots: range) -> RowSelection | None:
     wide = sizes.head_dim
     period = (sizes.heads // sizes.kv_heads + 2) * wide
     if rows != sizes.kv_heads * period:
         return None
     windows = tuple((slot * wide, slot * wide + sizes.rotary_dim) for slot in slots)
-    return Selection(period, windows, 0, rows)
+    return RowSelection(period, windows, 0, rows)
 
 
-def first_half(sizes: LayerSizes, rows: int) -> Selection | None:
+def first_half(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Keys of `[k | v]`, wholly rotating."""
     if rows != 2 * sizes.kv_heads * sizes.head_dim:
         return None
-    return Selection(1, ((0, 1),), 0, rows // 2)
+    return RowSelection(1, ((0, 1),), 0, rows // 2)

@@ -20,7 +20,7 @@ _KV_HEADS = (
     "kv_n_heads",
 )
 # What each size becomes; a smaller value is left alone.
-_SIZES: dict[str, int] = {
+_SMALL_SIZES: dict[str, int] = {
     **dict.fromkeys(("hidden_size", "d_model", "out_hidden_size"), 64),
     **dict.fromkeys(
         (
@@ -112,7 +112,7 @@ def _is_size(value: object) -> bool:
 
 def _shrink_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: min(_SIZES[key], value) if key in _SIZES and _is_size(value) else value
+        key: min(_SMALL_SIZES[key], value) if key in _SMALL_SIZES and _is_size(value) else value
         for key, value in values.items()
     }
 

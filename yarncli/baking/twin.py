@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
 
+from yarncli.baking.deciding import Baking, decide_bake
 from yarncli.baking.shrink import DROPPED, shrink
+from yarncli.baking.writing import write_copy
 from yarncli.checkpoint.memory import available_memory
+from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckFailed, CheckpointError, UnsupportedArchitectureError
-
-if TYPE_CHECKING:
-    from yarncli.baking.baking import Baking
 
 TOLERANCE = 1e-4  # of the largest logit; exact bakes reach 1e-6
 _BYTES = 4  # of a parameter in float32
@@ -46,13 +46,12 @@ _BUILD_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class TwinCheck:
-    """Largest relative difference of logits, median over sequences.
+    """Largest relative difference of logits, median over sequences."""
 
-    `without` compares with unbaked weights under the baked config: what would be lost.
-    """
-
-    without: float
+    unbaked: float
+    """Of the unbaked weights under the baked config: what would be lost."""
     baked: float
+    """Of the baked weights: what the bake changes."""
 
 
 def check_layout(baking: Baking) -> TwinCheck:
@@ -72,31 +71,28 @@ def check_layout(baking: Baking) -> TwinCheck:
         except _BUILD_ERRORS as error:
             raise UnsupportedArchitectureError(
                 f"The layout cannot be checked: transformers {transformers.__version__} does not "
-                f"run a small {baking.rope.model_type} model ({type(error).__name__}: "
+                f"run a small {baking.request.rope.model_type} model ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''})."
             ) from error
-    if result.without < _SHOWS:
+    if result.unbaked < _SHOWS:
         raise UnsupportedArchitectureError(
             "The layout cannot be checked: a small random model of this kind hardly depends on the "
-            f"temperature (logits change by {result.without:.1e})."
+            f"temperature (logits change by {result.unbaked:.1e})."
         )
     if not result.baked <= TOLERANCE:
         raise CheckFailed(
-            f"The layout {baking.layout.name!r} is wrong for {baking.rope.model_type}: logits of "
-            f"a small random model baked by it change by {result.baked:.1e} (at most {TOLERANCE:g} "
-            "is rounding). Nothing was written."
+            f"The layout {baking.baked.layout!r} is wrong for {baking.request.rope.model_type}: "
+            f"logits of a small random model baked by it change by {result.baked:.1e} (at most "
+            f"{TOLERANCE:g} is rounding). Nothing was written."
         )
     return result
 
 
 def _compare(source: Path, scratch: Path, baking: Baking) -> TwinCheck:
-    from yarncli.baking.baking import prepare, write_copy
-    from yarncli.checkpoint.source import open_checkpoint
-
-    options = replace(baking.options, side=baking.side)
-    made = prepare(open_checkpoint(str(source)), options)
+    # The side was chosen by tensors (key biases, cache scales) that the twin may not have.
+    settings = replace(baking.settings, side=baking.baked.side)
     out = scratch / "baked"
-    write_copy(made, out)
+    write_copy(decide_bake(open_checkpoint(str(source)), settings), out)
     before = logits(source)
     after = logits(out)
     (source / "config.json").write_bytes((out / "config.json").read_bytes())
@@ -206,15 +202,14 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class LogitsCheck:
-    """How far two checkpoints differ over the last half of a text.
-
-    `difference` is the largest difference relative to the largest logit, `same_choice` the share
-    of positions at which both rank the same token first.
-    """
+    """How far two checkpoints differ over the last half of a text."""
 
     difference: float
+    """The largest difference of logits, relative to the largest logit."""
     same_choice: float
+    """The share of positions at which both rank the same token first."""
     positions: int
+    """How many positions were compared."""
 
 
 def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> LogitsCheck:
@@ -243,7 +238,8 @@ def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> Log
     if tokens.shape[1] < 2:
         raise CheckpointError("--verify-logits needs a text of at least 2 tokens.")
     start = tokens.shape[1] // 2
-    one, other = (_text_logits(path, tokens)[start:] for path in (source, baked))
+    with quiet():
+        one, other = (_text_logits(path, tokens)[start:] for path in (source, baked))
     same = (one.argmax(-1) == other.argmax(-1)).float().mean()
     largest = (one - other).abs().max() / one.abs().max()
     return LogitsCheck(float(largest), float(same), len(one))

@@ -95,22 +95,24 @@ def bake(
     yarn multiplies attention by a factor that engines compute in different ways, or not at all.
     In the weights it is the same everywhere. OUT appears whole or not at all.
     """
-    from yarncli.baking.baking import Options
-    from yarncli.cli import bake_run
+    from yarncli.baking import bake as baking
+    from yarncli.cli import bake_print, console
 
     if recover:
-        bake_run.recover(source, json=json)
+        found = baking.recover(source)
+        if json:
+            console.print_json(found.to_json())
+        else:
+            bake_print.print_recovery(source, found)
         return
-    run = bake_run.Run(
-        Options(form, side, attention_factor, layout, assume_like),
-        out=out,
-        adapter=adapter,
-        engines=tuple(engine or ()),
-        verify=verify,
-        text=verify_logits,
-        in_place=in_place,
-        dry_run=dry_run,
-        overwrite=overwrite,
+    chosen = baking.BakeOptions(
+        form=form, side=side, attention_factor=attention_factor, layout=layout,
+        assume_like=assume_like, engines=engine or (), adapter=adapter, verify=verify,
+        verify_logits=verify_logits, in_place=in_place, dry_run=dry_run, overwrite=overwrite,
         fsync=fsync,
-    )
-    bake_run.bake(source, run, json=json)
+    )  # fmt: skip
+    report = baking.bake(source, out, chosen, progress=console.ProgressBars())
+    if json:
+        console.print_json(report.to_json())
+    else:
+        bake_print.print_report(report)

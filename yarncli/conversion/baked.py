@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from yarncli.baking.bake import BakeOptions
-from yarncli.baking.deciding import decide_bake, refuse_engines
+from yarncli.baking.deciding import BakeSettings, decide_bake, refuse_engines
 from yarncli.baking.writing import write_copy
 from yarncli.conversion.conversion import Conversion
 from yarncli.progress import ProgressCallback
@@ -23,16 +22,15 @@ def bake_too(conversion: Conversion, *, progress: ProgressCallback | None = None
     options = conversion.options
     baking = decide_bake(
         conversion.checkpoint,
-        BakeOptions(assume_like=options.assume_like),
+        BakeSettings(assume_like=options.assume_like),
         config=conversion.config,
         history=conversion.history,
         others={name: after.text.encode() for name, (_, after) in conversion.files.items()},
     )
     refuse_engines(baking, options.engines)
     if conversion.output and not options.dry_run:
-        local = baking.checkpoint.download(progress=progress)
         write_copy(
-            replace(baking, checkpoint=local),
+            baking,
             conversion.output,
             overwrite=options.overwrite,
             fsync=options.fsync,

@@ -24,7 +24,7 @@ from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope.parameters import RopeParameters
 
 if TYPE_CHECKING:
-    from yarncli.baking.baking import Baking
+    from yarncli.baking.deciding import Baking
 
 SCHEMA_VERSION = 1
 
@@ -88,15 +88,14 @@ class Conversion:
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `convert --json`."""
-        baked = self.baking.to_json() if self.baking else None
         return {
             "schema_version": SCHEMA_VERSION,
             "written": self.written,
             "output": str(self.output) if self.output else None,
             "plan": self.plan.to_json(),
             "changes": [change.to_json() for change in self.changes],
-            "engines": baked.pop("engines") if baked else self.judgement.brief(),
-            "bake": baked,
+            "engines": self.judgement.brief(),
+            "bake": self.baking.to_json() if self.baking else None,
         }
 
 

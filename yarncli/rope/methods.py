@@ -13,7 +13,7 @@ _PAPER = "https://arxiv.org/abs/2309.00071"
 _BY_PARTS_OPTIONS = ("beta_fast", "beta_slow", "truncate")
 
 
-def neutral_temperature(factor: float, *, mrope: bool) -> dict[str, Any]:
+def neutral_attention_factor(factor: float, *, mrope: bool) -> dict[str, Any]:
     """The fields that make yarn's attention factor 1 in as many engines as one config can.
 
     transformers and vLLM read `attention_factor`, SGLang and mlx-lm the mscale pair; with M-RoPE
@@ -53,7 +53,7 @@ def _yarn(_: RopeParameters, asked: Extension) -> dict[str, Any]:
 
 def _ntk_by_parts(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
     """Fast pairs kept, slow ones divided by s, a ramp between (paper Eq. 17–20)."""
-    neutral = neutral_temperature(asked.factor, mrope=asked.mrope)
+    neutral = neutral_attention_factor(asked.factor, mrope=asked.mrope)
     extra = {**plain.extra, **neutral.pop("extra", {})}
     return {**_yarn(plain, asked), **neutral, "extra": extra}
 

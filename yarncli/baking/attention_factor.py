@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
-from yarncli.history import Form
+from yarncli.history import Baked, Form
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.planning.writing import Spelling, write_rope
 from yarncli.rope.formulas import yarn_attention_factor
-from yarncli.rope.methods import neutral_temperature
+from yarncli.rope.methods import neutral_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
 MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
 
 
 @dataclass(frozen=True, slots=True)
-class Temperature:
-    """One scope: `factor` (m) goes into the weights, `after` is what the config will say.
-
-    Queries times keys are multiplied by `factor` squared.
-    """
+class ScopeAttentionFactor:
+    """What one scope gives to the weights."""
 
     scope: str
+    """Its name in the config."""
     factor: float
+    """What goes into the weights (m); queries times keys are multiplied by its square."""
     before: RopeParameters
+    """The RoPE setting as it was read."""
     after: RopeParameters
+    """What the config will say."""
 
 
-def decide(
+def decide_attention_factors(
     rope: RopeConfig, form: Form, attention_factor: float | None = None
-) -> tuple[Temperature, ...]:
-    """The temperature of every scope that has layers.
+) -> tuple[ScopeAttentionFactor, ...]:
+    """The attention factor of every scope that has layers.
 
     Args:
         rope: the config as read.
         form: "neutral" moves all of it into the weights; "residual" leaves yarn's default in the
             config and moves the rest.
-        attention_factor: the temperature meant, instead of the config's.
+        attention_factor: what is intended, instead of the config's.
 
     Raises:
         CheckpointError: there is nothing to bake.
@@ -53,9 +53,9 @@ def decide(
     ):
         raise UsageError(f"--attention-factor {attention_factor} is not a positive number.")
     scopes = [scope for scope in rope.scopes.values() if scope.layers]
-    meant = _scopes_meant(scopes) if attention_factor is not None else scopes
+    extended = _extended(scopes)
     found = tuple(
-        _decide_scope(rope, scope, form, attention_factor if scope in meant else None)
+        _decide_scope(rope, scope, form, attention_factor if scope in extended else None)
         for scope in scopes
     )
     if all(math.isclose(each.factor, 1.0, rel_tol=1e-12) for each in found):
@@ -76,41 +76,40 @@ def _nothing(form: Form, scopes: list[Scope]) -> str:
     )
 
 
-def _scopes_meant(scopes: list[Scope]) -> list[Scope]:
+def _extended(scopes: list[Scope]) -> list[Scope]:
     """The scopes that `--attention-factor` is about: the extended ones."""
     scaled = [s for s in scopes if s.parameters.rope_type not in ("default", "proportional")]
     return scaled or [s for s in scopes if not s.windowed] or scopes
 
 
-def _decide_scope(rope: RopeConfig, scope: Scope, form: Form, asked: float | None) -> Temperature:
-    p = scope.parameters
-    current = p.effective_attention_factor()
-    wanted = current if asked is None else asked
-    if form == "residual":
-        if p.rope_type == "default" and asked is None:
-            return Temperature(scope.name, 1.0, p, p)
-        if p.rope_type != "yarn" or rope.is_mla:
-            kind = "a model with latent attention" if rope.is_mla else f"rope_type {p.rope_type!r}"
-            raise UnsupportedArchitectureError(
-                f"--form residual leaves yarn's default temperature in the config, which {kind} "
-                "does not have in every engine. Use --form neutral."
-            )
-        plain = replace(
-            p,
-            attention_factor=None,
-            mscale=None,
-            mscale_all_dim=None,
-            extra={k: v for k, v in p.extra.items() if k != "attn_factor"},
+def _decide_scope(
+    rope: RopeConfig, scope: Scope, form: Form, asked: float | None
+) -> ScopeAttentionFactor:
+    before = after = scope.parameters
+    current = before.effective_attention_factor()
+    factor = current if asked is None else asked
+    if form == "neutral":
+        # Other types have no attention factor in the config that could be taken out of it.
+        if before.rope_type in ("yarn", "longrope") and not factor == current == 1.0:
+            after = _neutral(rope, before)
+    elif before.rope_type == "yarn" and not rope.is_mla:
+        extra = {k: v for k, v in before.extra.items() if k != "attn_factor"}
+        after = replace(
+            before, attention_factor=None, mscale=None, mscale_all_dim=None, extra=extra
         )
-        default = yarn_attention_factor(p.resolved_factor())
-        return Temperature(scope.name, wanted / default, p, plain)
-    if p.rope_type not in ("yarn", "longrope") or wanted == current == 1.0:
-        return Temperature(scope.name, wanted, p, p)
-    return Temperature(scope.name, wanted, p, _neutral(rope, p))
+        factor /= yarn_attention_factor(before.resolved_factor())
+    elif before.rope_type != "default" or asked is not None:
+        kind = f"rope_type {before.rope_type!r}"
+        raise UnsupportedArchitectureError(
+            "--form residual leaves yarn's default temperature in the config, which "
+            f"{'a model with latent attention' if rope.is_mla else kind} does not have in every "
+            "engine. Use --form neutral."
+        )
+    return ScopeAttentionFactor(scope=scope.name, factor=factor, before=before, after=after)
 
 
 def _neutral(rope: RopeConfig, p: RopeParameters) -> RopeParameters:
-    """The setting without a temperature, in as many engines as one config can.
+    """The setting with the attention factor 1, in as many engines as one config can.
 
     The mscale keys of latent attention drive the softmax scale, so they are never touched.
     """
@@ -119,17 +118,16 @@ def _neutral(rope: RopeConfig, p: RopeParameters) -> RopeParameters:
     if p.rope_type == "longrope":
         extra = {**p.extra, "short_mscale": 1.0, "long_mscale": 1.0}
         return replace(p, attention_factor=1.0, extra=extra)
-    fields = neutral_temperature(p.resolved_factor(), mrope=rope.mrope)
+    fields = neutral_attention_factor(p.resolved_factor(), mrope=rope.mrope)
     extra = {k: v for k, v in p.extra.items() if k != "attn_factor"} | fields.pop("extra", {})
     return replace(p, **{"mscale": None, "mscale_all_dim": None, **fields, "extra": extra})
 
 
-def write_config(
+def write_baked_config(
     config: JsonText,
     rope: RopeConfig,
-    temperatures: tuple[Temperature, ...],
-    form: Form,
-    marker: Mapping[str, object],
+    factors: tuple[ScopeAttentionFactor, ...],
+    baked: Baked,
     *,
     assume_like: str | None = None,
 ) -> JsonText:
@@ -138,7 +136,7 @@ def write_config(
     Raises:
         ConfigError: what was written reads back as something else; a bug, nothing is written yet.
     """
-    changed = [each for each in temperatures if each.after != each.before]
+    changed = [each for each in factors if each.after != each.before]
     written = config
     if changed:
         plan = RopePlan(
@@ -155,19 +153,19 @@ def write_config(
         spellings: dict[str, Spelling] = {"legacy": "legacy", "v5": "v5"}
         spelling = spellings.get(rope.spelling_found, "both")
         written = write_rope(config, rope, plan, spelling)
-    written = written.edited({(MARKER,): dict(marker)})
-    _check(written, temperatures, form, assume_like)
+    written = written.edited({(MARKER,): baked.to_json()})
+    _check(written, factors, baked.form, assume_like)
     return written
 
 
 def _check(
     written: JsonText,
-    temperatures: tuple[Temperature, ...],
+    factors: tuple[ScopeAttentionFactor, ...],
     form: Form,
     assume_like: str | None,
 ) -> None:
     found = read_rope(written.value, assume_like=assume_like)
-    for each in temperatures:
+    for each in factors:
         p = found.scopes[each.scope].parameters
         left = 1.0
         if form == "residual" and each.after.rope_type == "yarn":

@@ -1,0 +1,217 @@
+"""`bake`: move the attention factor of a checkpoint from its config into its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from yarncli.baking.adapters import AdapterBaking, decide_adapter, write_adapter
+from yarncli.baking.deciding import (
+    SCHEMA_VERSION,
+    BakeSettings,
+    Baking,
+    decide_bake,
+    refuse_engines,
+)
+from yarncli.baking.writing import write_copy, write_in_place
+from yarncli.checkpoint import journal
+from yarncli.checkpoint.output import check_destination
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.errors import UsageError
+from yarncli.extras import require_extra
+from yarncli.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from yarncli.baking.twin import LogitsCheck, TwinCheck
+
+
+@dataclass(frozen=True, kw_only=True)
+class BakeOptions(BakeSettings):
+    """How to bake, what to check, and how to write it."""
+
+    engines: Sequence[str] = ()
+    """Ids of engines; refuse the bake if one of them would not compute the result as intended."""
+    adapter: tuple[Path, Path] | None = None
+    """The directory of a LoRA adapter of the source, and the one to write it to, scaled too."""
+    verify: bool = False
+    """Compare all other bytes with the source too, and bake a small random model of the kind."""
+    verify_logits: str | None = None
+    """Run both checkpoints on this text and compare their logits."""
+    in_place: bool = False
+    """Change the source itself, under an undo journal."""
+    dry_run: bool = False
+    """Decide and check everything, and write nothing."""
+    overwrite: bool = False
+    """Replace existing checkpoint directories."""
+    fsync: bool = False
+    """Survive a power cut too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BakeReport:
+    """What a bake did, or would do."""
+
+    baking: Baking
+    """What was decided."""
+    adapter: AdapterBaking | None
+    """What was decided for the adapter; None if there is none."""
+    written: bool
+    """Whether anything was written; not in a dry run."""
+    out: Path | None
+    """The directory for the copy."""
+    twin: TwinCheck | None
+    """What the small random model showed; None if it was not asked for."""
+    logits: LogitsCheck | None
+    """How the logits of both checkpoints compare; None if it was not asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `bake --json`."""
+        checks = {"twin": self.twin, "logits": self.logits}
+        return {
+            **self.baking.to_json(),
+            "engines": self.baking.judgement().brief(),
+            "adapter": [edit.to_json() for edit in self.adapter.edits] if self.adapter else None,
+            "written": self.written,
+            "output": str(self.out) if self.out else None,
+            "checks": {name: asdict(found) for name, found in checks.items() if found},
+        }
+
+
+def bake(
+    source: str | Path | Checkpoint,
+    out: str | Path | None = None,
+    options: BakeOptions = BakeOptions(),
+    *,
+    progress: ProgressCallback | None = None,
+    **changes: Any,
+) -> BakeReport:
+    """Move the attention factor from the config into the weights: the whole of `bake`.
+
+    Args:
+        source: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.
+        out: the directory to write; appears whole or not at all.
+        options: how.
+        progress: told how far the stages are, "Fetching" and "Baking", in bytes.
+        **changes: fields of `options` to replace.
+
+    Raises:
+        UsageError: options that contradict each other or do not fit the model.
+        CheckpointError: there is nothing to bake, it is baked already, or files are damaged.
+        UnsupportedArchitectureError: it is not known how to bake this model exactly, or one of
+            `engines` would not compute the result as intended.
+        CheckFailed: the small random model shows that the layout is wrong.
+        HubError: a file cannot be fetched.
+        OutputError: something cannot be written, or does not read back.
+
+    Example:
+        >>> bake("model-128k", "baked", verify=True).baking.nbytes  # doctest: +SKIP
+        18432
+    """
+    options = replace(options, **changes)
+    out = None if out is None else Path(out)
+    _refuse_contradictions(out, options)
+    checkpoint = _opened(source, options)
+    # All that can be refused is, before a large fetch or a check that takes seconds.
+    if not options.dry_run:
+        adapter_source, adapter_out = options.adapter or (None, None)
+        for place, origin in ((out, checkpoint.directory), (adapter_out, adapter_source)):
+            if place:
+                check_destination(place, source=origin, overwrite=options.overwrite)
+    baking = decide_bake(checkpoint, options)
+    adapter = decide_adapter(options.adapter[0], baking) if options.adapter else None
+    refuse_engines(baking, options.engines)
+    twin = _check_twin(baking, options)
+    if not options.dry_run:
+        baking = _write(baking, adapter, out, options, progress)
+    return BakeReport(
+        baking=baking,
+        adapter=adapter,
+        written=not options.dry_run,
+        out=out,
+        twin=twin,
+        logits=_compare_logits(baking, out, options),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How a directory was found by `recover`."""
+
+    state: Literal["nothing", "old", "new"]
+    """Nothing was pending; the old state is back; or the bake had been completed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `bake --recover --json`."""
+        return {"schema_version": SCHEMA_VERSION, "recovered": self.state}
+
+
+def recover(directory: str | Path) -> Recovery:
+    """Bring a directory out of an interrupted bake in place.
+
+    Raises:
+        UsageError: it is not a directory on this machine.
+        CheckpointError: the journal is damaged, or another process is changing the directory.
+    """
+    if not Path(directory).is_dir():
+        raise UsageError(f"{directory} is not a directory on this machine.")
+    return Recovery(journal.recover(Path(directory)))
+
+
+def _refuse_contradictions(out: Path | None, options: BakeOptions) -> None:
+    if options.in_place and out:
+        raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
+    if not (out or options.in_place or options.dry_run or options.adapter):
+        raise UsageError("Give the directory to write, OUT, or --in-place.")
+    if options.verify_logits is not None and (out is None or options.dry_run):
+        raise UsageError("--verify-logits compares SOURCE with OUT, so it needs a written OUT.")
+
+
+def _opened(source: str | Path | Checkpoint, options: BakeOptions) -> Checkpoint:
+    """The checkpoint; a bake in place finishes first what an interrupted one left."""
+    if isinstance(source, Checkpoint):
+        return source
+    if options.in_place and not options.dry_run and Path(source).is_dir():
+        journal.recover(Path(source))
+    return open_checkpoint(str(source))
+
+
+def _check_twin(baking: Baking, options: BakeOptions) -> TwinCheck | None:
+    """A layout that the user names is always proved on a small random model."""
+    if options.layout is None and not options.verify:
+        return None
+    require_extra("The check on a small random model", "torch", "transformers")
+    from yarncli.baking.twin import check_layout
+
+    return check_layout(baking)
+
+
+def _write(
+    baking: Baking,
+    adapter: AdapterBaking | None,
+    out: Path | None,
+    options: BakeOptions,
+    progress: ProgressCallback | None,
+) -> Baking:
+    """Write the copy or the source, then the adapter; returns the bake of local files."""
+    if options.in_place:
+        write_in_place(baking, progress=progress)
+    elif out:
+        baking = write_copy(
+            baking, out, overwrite=options.overwrite, fsync=options.fsync, verify=options.verify,
+            progress=progress,
+        )  # fmt: skip
+    if adapter and options.adapter:
+        write_adapter(adapter, options.adapter[1], overwrite=options.overwrite)
+    return baking
+
+
+def _compare_logits(baking: Baking, out: Path | None, options: BakeOptions) -> LogitsCheck | None:
+    directory, text = baking.checkpoint.directory, options.verify_logits
+    if text is None or out is None or directory is None:
+        return None
+    require_extra("--verify-logits", "torch", "transformers")
+    from yarncli.baking.twin import compare_logits
+
+    return compare_logits(directory, out, text, baking.checkpoint.parameters())

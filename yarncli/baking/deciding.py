@@ -1,0 +1,319 @@
+"""Decide a bake: from config and headers to all that will be written; no weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+from yarncli.baking import quantised
+from yarncli.baking.attention_factor import (
+    MARKER,
+    ScopeAttentionFactor,
+    decide_attention_factors,
+    write_baked_config,
+)
+from yarncli.baking.edits import TensorEdit, find_edits, is_cache_scale
+from yarncli.baking.modules import BakeRequest, Module, find_modules
+from yarncli.baking.registry import choose_layout, find_entry
+from yarncli.checkpoint.rewrite import Patch
+from yarncli.checkpoint.safetensors import Header
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.config.reading import read_rope
+from yarncli.engines.judgement import Judgement, judge
+from yarncli.errors import CheckpointError, UnsupportedArchitectureError
+from yarncli.history import (
+    FILE_NAME,
+    Baked,
+    Form,
+    History,
+    Side,
+    Step,
+    describe_source,
+    given_options,
+    read_history,
+)
+from yarncli.jsontext.changes import changed_fields
+from yarncli.jsontext.text import JsonText
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BakeSettings:
+    """What decides the bytes of a bake; `yarncli.json` records it."""
+
+    form: Form = "neutral"
+    """"neutral" moves the whole attention factor into the weights; "residual" leaves yarn's default
+    in the config and moves the rest."""
+    side: Side | None = None
+    """Which projections are multiplied; None for keys, or queries where keys have a bias or a cache
+    scale."""
+    attention_factor: float | None = None
+    """Bake this factor instead of the config's."""
+    layout: str | None = None
+    """Bake an unknown model as this layout."""
+    assume_like: str | None = None
+    """Treat an unknown model type as this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baking:
+    """Everything a bake will write, before anything is written."""
+
+    checkpoint: Checkpoint
+    """The source."""
+    settings: BakeSettings
+    """How, as it was asked for."""
+    request: BakeRequest
+    """How, with all that the model decides."""
+    attention_factors: tuple[ScopeAttentionFactor, ...]
+    """One per scope that has layers."""
+    edits: tuple[TensorEdit, ...]
+    """What changes in the weights."""
+    config: tuple[JsonText, JsonText]
+    """The source's `config.json` and what it becomes."""
+    unbaked: JsonText
+    """What lies between the two where a conversion happens in the same pass."""
+    baked: Baked
+    """What the weights carry afterwards."""
+    history: History
+    """All steps, this bake the last."""
+    notes: tuple[str, ...]
+    """What to know of the result."""
+    others: Mapping[str, bytes] = field(default_factory=dict)
+    """Further config files that a conversion in the same pass writes."""
+
+    @cached_property
+    def patches(self) -> dict[str, tuple[Patch, ...]]:
+        """Shard name → the byte ranges that change."""
+        headers = self.checkpoint.headers()
+        found: dict[str, list[Patch]] = {}
+        for edit in self.edits:
+            found.setdefault(edit.shard, []).extend(edit.patches(headers[edit.shard]))
+        return {shard: tuple(patches) for shard, patches in found.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are multiplied."""
+        return sum(edit.nbytes for edit in self.edits)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The config files to write."""
+        return {
+            **self.others,
+            FILE_NAME: self.history.to_bytes(),
+            "config.json": self.config[1].text.encode(),
+        }
+
+    def judgement(self, engines: Iterable[str] = ()) -> Judgement:
+        """What engines (all of them, if none is named) will make of the baked checkpoint."""
+        config, like = self.config[1].value, self.settings.assume_like
+        return judge(config, self.history, engines=engines, assume_like=like, launch=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was decided, but for what engines will make of it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "form": self.baked.form,
+            "side": self.baked.side,
+            "layout": self.baked.layout,
+            "attention_factor": dict(self.baked.attention_factor),
+            "bytes": self.nbytes,
+            "edits": [edit.to_json() for edit in self.edits],
+            "changes": [change.to_json() for change in self.history.steps[-1].replaced],
+            "notes": list(self.notes),
+        }
+
+
+def decide_bake(
+    checkpoint: Checkpoint,
+    settings: BakeSettings = BakeSettings(),
+    *,
+    config: JsonText | None = None,
+    history: History | None = None,
+    others: Mapping[str, bytes] | None = None,
+) -> Baking:
+    """Decide a bake; reads the config and the headers of the shards, no weights.
+
+    Args:
+        checkpoint: the source.
+        settings: how.
+        config: `config.json` as a conversion in the same pass has written it.
+        history: the steps so far, in that case.
+        others: what else that conversion writes.
+
+    Raises:
+        CheckpointError: there is nothing to bake, it is baked already, or files are damaged.
+        UnsupportedArchitectureError: it is not known how to bake this model exactly.
+        UsageError: settings that do not fit the model.
+    """
+    original = checkpoint.config()
+    current = config or original
+    history = read_history(checkpoint) if history is None else history
+    _refuse_baked(checkpoint, current, history)
+    request, attention_factors = _request(current, settings)
+    modules = find_modules(_headers(checkpoint), request)
+    if settings.side is None:  # which side is cheap and safe depends on the tensors that are there
+        request = replace(request, side=_default_side(request, modules, current.value))
+    edits = tuple(find_edits(modules, request))
+    baked = Baked(
+        form=settings.form,
+        side=request.side,
+        layout=request.layout.name,
+        attention_factor={each.scope: each.factor for each in attention_factors},
+    )
+    written = write_baked_config(
+        _scale_clip(current, request),
+        request.rope,
+        attention_factors,
+        baked,
+        assume_like=settings.assume_like,
+    )
+    # The record is of this step alone: from what the conversion wrote, if there was one.
+    recorded = {each.name for each in fields(BakeSettings)}
+    step = Step(
+        command="bake",
+        source=describe_source(checkpoint),
+        replaced=tuple(changed_fields("config.json", current, written)),
+        baked=baked,
+        options={n: value for n, value in given_options(settings).items() if n in recorded},
+    )
+    return Baking(
+        checkpoint=checkpoint,
+        settings=settings,
+        request=request,
+        attention_factors=attention_factors,
+        edits=edits,
+        config=(original, written),
+        unbaked=current,
+        baked=baked,
+        history=history.then(step),
+        notes=tuple(_notes(checkpoint, request)),
+        others=others or {},
+    )
+
+
+def refuse_engines(baking: Baking, engines: Sequence[str]) -> None:
+    """Insist that these engines compute the baked checkpoint as intended.
+
+    Raises:
+        UsageError: an unknown engine.
+        UnsupportedArchitectureError: one of them would not; says what it would do.
+    """
+    for view in baking.judgement(engines).verdicts if engines else ():
+        if view.status != "exact":
+            raise UnsupportedArchitectureError(
+                f"{view.engine.id} would not compute the baked model as meant: {view.summary()}. "
+                "Name only engines that do, or leave them out and serve the unbaked checkpoint "
+                "there."
+            )
+
+
+def _request(
+    config: JsonText, settings: BakeSettings
+) -> tuple[BakeRequest, tuple[ScopeAttentionFactor, ...]]:
+    """What the config says of the bake: layout and factors; keys, while no side is known."""
+    rope = read_rope(config.value, assume_like=settings.assume_like)
+    text = config.get(rope.text_path) if rope.text_path else config.value
+    entry = find_entry(rope.model_type, settings.layout)
+    layout = choose_layout(entry, text)
+    if layout.nothing:
+        raise CheckpointError(
+            f"There is nothing to bake for this {rope.model_type} model: {layout.nothing}."
+        )
+    found = decide_attention_factors(rope, settings.form, settings.attention_factor)
+    request = BakeRequest(
+        rope=rope,
+        text=text,
+        factors={layer: each.factor for each in found for layer in rope.scopes[each.scope].layers},
+        side=settings.side or "k",
+        layout=layout,
+        entry=entry,
+        block=quantised.block_rows(config.value),
+    )
+    return request, found
+
+
+def _refuse_baked(checkpoint: Checkpoint, config: JsonText, history: History) -> None:
+    if config.get((MARKER,)) is not None or history.baked:
+        raise CheckpointError(
+            f"{checkpoint.name} is baked already: its weights carry the temperature. Bake the "
+            "checkpoint it was made from."
+        )
+
+
+def _headers(checkpoint: Checkpoint) -> dict[str, Header]:
+    headers = checkpoint.headers()
+    if not headers:
+        raise CheckpointError(
+            f"{checkpoint.name} has no safetensors weights, so there is nothing to bake into. Save "
+            "it with transformers' save_pretrained first."
+        )
+    return headers
+
+
+def _default_side(request: BakeRequest, modules: list[Module], config: Mapping[str, Any]) -> Side:
+    """Keys, as that changes the fewest bytes; queries where keys are cached with a scale.
+
+    A key bias is added before the cache too, and is often large: queries then, as well.
+    """
+    if request.layout.clip:
+        return "both"
+    quantisation = config.get("quantization_config")
+    cached = isinstance(quantisation, Mapping) and quantisation.get("kv_cache_scheme")
+    names = {name for module in modules for name in module.tensors}
+    scaled = any(is_cache_scale(name) for name in names)
+    biased = "k_proj.bias" in names
+    has_q = any(edit.side == "q" for edit in request.layout.edits)
+    return "q" if has_q and (cached or scaled or biased) else "k"
+
+
+def _scale_clip(config: JsonText, request: BakeRequest) -> JsonText:
+    """The clamp stands before the rotation, so it must grow as what it clamps does."""
+    if not request.layout.clip:
+        return config
+    factors = set(request.factors.values())
+    path = (*request.rope.text_path, *request.layout.clip)
+    value = config.get(path)
+    if len(factors) != 1 or type(value) not in (int, float):
+        raise UnsupportedArchitectureError(
+            f"{'.'.join(path)} clamps the projections of all layers, and it cannot be scaled by "
+            "one factor here. The temperature cannot be baked."
+        )
+    return config.edited({path: value * factors.pop()})
+
+
+def _notes(checkpoint: Checkpoint, request: BakeRequest) -> list[str]:
+    found: list[str] = []
+    names = {file.name for file in checkpoint.files}
+    if "adapter_config.json" in names:
+        found.append(
+            "The directory holds an adapter. It was trained for the weights as they are; scale it "
+            "too with --adapter DIR OUT."
+        )
+    shards = set(checkpoint.shard_names())
+    stale = sorted(
+        file.name
+        for file in checkpoint.files
+        if file.kind in ("shard", "weights")
+        and file.name not in shards
+        and not file.name.rpartition("/")[2].startswith("adapter_")
+    )
+    if stale:
+        found.append(
+            f"{', '.join(stale[:3])}{' and others' if len(stale) > 3 else ''} hold weights that "
+            "are copied as they are. An engine that loads them must not use this config.json."
+        )
+    if request.rope.is_mla:
+        found.append(
+            "vLLM leaves out the softmax scale of latent attention (mscale_all_dim) where "
+            "attention_factor is 1, so it computes another model than transformers."
+        )
+    power = {"k": 2, "q": 0, "both": 1}[request.side]
+    if power:
+        grown = max(factor**power for factor in request.factors.values())
+        found.append(f"Keys grow by up to ×{grown:.4g}; matters for quantised KV caches.")
+    return found

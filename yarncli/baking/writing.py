@@ -1,0 +1,155 @@
+"""Write a decided bake, as a copy or in place, and read back what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from yarncli.baking.deciding import Baking
+from yarncli.checkpoint import journal, output, rewrite
+from yarncli.checkpoint.rewrite import FileCopy
+from yarncli.checkpoint.safetensors import Header
+from yarncli.errors import OutputError, UsageError
+from yarncli.progress import ProgressCallback, stage
+
+BAKING = "Baking"
+
+
+def write_copy(
+    baking: Baking,
+    destination: Path,
+    *,
+    overwrite: bool = False,
+    fsync: bool = False,
+    verify: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Baking:
+    """Write the baked checkpoint to a new directory, whole or not at all.
+
+    A source on the Hub is fetched first. Every edited range is read back, and every shard is opened
+    with safetensors' own reader.
+
+    Args:
+        baking: what `decide_bake` decided.
+        destination: the directory to be.
+        overwrite: replace an existing checkpoint directory.
+        fsync: survive a power cut too.
+        verify: compare every other byte of the shards with the source as well.
+        progress: told how far the stages are, "Fetching" and "Baking", in bytes.
+
+    Returns:
+        The bake of the files as they were fetched.
+
+    Raises:
+        UsageError: the destination is refused.
+        HubError: a file cannot be fetched.
+        CheckpointError: a file of the source cannot be carried over.
+        WeightsError: a value leaves the range of its dtype.
+        OutputError: something cannot be written, or does not read back.
+    """
+    checkpoint = baking.checkpoint
+    output.check_destination(destination, source=checkpoint.directory, overwrite=overwrite)
+    checkpoint = checkpoint.download(progress=progress)
+    baking = replace(baking, checkpoint=checkpoint)
+    files = baking.files
+    carried = [file for file in checkpoint.files_to_copy() if file.name not in files]
+    output.require_space(destination.absolute().parent, sum(file.size for file in carried))
+    with (
+        stage(progress, BAKING, _work(baking, verify=verify)) as advance,
+        output.output_directory(
+            destination, source=checkpoint.directory, overwrite=overwrite, fsync=fsync
+        ) as staging,
+    ):
+        copies = []
+        for file in carried:
+            (staging / file.name).parent.mkdir(parents=True, exist_ok=True)
+            patches = baking.patches.get(file.name, ())
+            copies.append(FileCopy(checkpoint.path(file.name), staging / file.name, patches))
+        rewrite.copy_files(copies, progress=advance)
+        for name, data in files.items():
+            (staging / name).write_bytes(data)
+        _read_back(baking, staging, verify, advance)
+    return baking
+
+
+def _work(baking: Baking, *, verify: bool) -> int:
+    """The bytes that `write_copy` reports: every byte copied, every byte read back."""
+    copied = sum(file.size for file in baking.checkpoint.files if file.name not in baking.files)
+    patched = _patched(baking)
+    compared = sum(header.file_size for header in baking.checkpoint.headers().values())
+    return copied + patched + (compared - patched if verify else 0)
+
+
+def _patched(baking: Baking) -> int:
+    return sum(patch.length for patches in baking.patches.values() for patch in patches)
+
+
+def write_in_place(baking: Baking, *, progress: ProgressCallback | None = None) -> Path:
+    """Bake the source itself under an undo journal (see `checkpoint.journal`).
+
+    Args:
+        baking: what `decide_bake` decided.
+        progress: told how far the stage "Baking" is, in bytes.
+
+    Returns:
+        The backup of the old `config.json`.
+
+    Raises:
+        UsageError: the source is not a directory on this machine.
+        CheckpointError: a file is shared with others, or a change is pending.
+        OutputError: something cannot be written; the old state is back.
+    """
+    directory = baking.checkpoint.directory
+    if directory is None or baking.checkpoint.is_remote:
+        raise UsageError("--in-place needs a checkpoint directory on this machine.")
+    files = baking.files
+    config = files.pop("config.json")
+    # Twice: the journal takes the old bytes before the new ones are written.
+    with stage(progress, BAKING, 2 * _patched(baking)) as advance:
+        backup = journal.patch_in_place(directory, baking.patches, config, files, progress=advance)
+    for name in baking.patches:
+        _open(directory / name, baking.checkpoint.headers()[name])
+    return backup
+
+
+def _read_back(
+    baking: Baking, staging: Path, verify: bool, progress: Callable[[int], None]
+) -> None:
+    checks = [
+        partial(_check_shard, baking, staging, name, verify) for name in baking.checkpoint.headers()
+    ]
+    rewrite.in_parallel(checks, progress=progress)
+    for name, data in baking.files.items():
+        if (staging / name).read_bytes() != data:
+            raise OutputError(f"{name} does not read back as it was written. Run again.")
+
+
+def _check_shard(
+    baking: Baking, staging: Path, name: str, verify: bool, progress: Callable[[int], None]
+) -> None:
+    source, made = baking.checkpoint.path(name), staging / name
+    patches = baking.patches.get(name, ())
+    wrong = rewrite.first_wrong_patch(source, made, patches, progress=progress)
+    if wrong is None and verify:
+        wrong = rewrite.compare_outside(source, made, patches, progress=progress)
+    if wrong is not None:
+        raise OutputError(
+            f"{name} does not read back as it was written, near byte {wrong}. The disk may be "
+            "failing, or the source has changed meanwhile. Run again."
+        )
+    _open(made, baking.checkpoint.headers()[name])
+
+
+def _open(path: Path, header: Header) -> None:
+    """Insist that safetensors' own reader finds the tensors that should be there."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            names = set(file.keys())
+    except SafetensorError as error:
+        raise OutputError(f"safetensors cannot open the new {path.name}: {error}.") from error
+    if names != set(header.tensors):
+        raise OutputError(f"{path.name} holds other tensors than the source. Run again.")

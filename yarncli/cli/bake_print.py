@@ -1,0 +1,78 @@
+"""What `bake` shows: the tensors, the checks, and what to know of the result."""
+
+from __future__ import annotations
+
+from yarncli.baking.bake import BakeReport, Recovery
+from yarncli.baking.deciding import Baking
+from yarncli.baking.edits import TensorEdit
+from yarncli.cli import console
+from yarncli.cli.engines_view import warn_of
+
+_RECOVERED = {
+    "nothing": "no change was pending",
+    "old": "the old state is back",
+    "new": "the bake had been completed",
+}
+
+
+def print_recovery(source: str, found: Recovery) -> None:
+    """Say in which state the directory is."""
+    console.print_text(f"{source}: {_RECOVERED[found.state]}.")
+
+
+def print_report(report: BakeReport) -> None:
+    """Print what changed, what the checks showed, what to know, and the next command."""
+    print_edits(report.baking)
+    if report.adapter:
+        edits = report.adapter.edits
+        what = f"{len(edits)} tensors" if edits else "nothing: its base's norms do"
+        console.print_text(f"adapter: {what}")
+    if report.twin:
+        console.print_text(
+            f"twin: logits change by {report.twin.baked:.1e} baked, "
+            f"{report.twin.unbaked:.1e} without"
+        )
+    if report.logits:
+        found = report.logits
+        console.print_text(
+            f"logits: largest difference {found.difference:.1e}, same first choice at "
+            f"{found.same_choice:.1%} of {found.positions} late positions"
+        )
+    print_notes(report.baking)
+    if report.out and report.written:
+        console.note(f"Next: yarncli engines {report.out}")
+
+
+def print_edits(baking: Baking) -> None:
+    """Print what the weights carry, and which tensors change: one row per kind of tensor."""
+    factors = ", ".join(f"{t.scope} {t.factor:.6g}" for t in baking.attention_factors)
+    console.print_text(
+        f"attention factor in the weights: {factors} (side {baking.baked.side}, layout "
+        f"{baking.baked.layout}); {console.format_bytes(baking.nbytes)} in "
+        f"{len(baking.edits)} tensors"
+    )
+    kinds: dict[tuple[str, float, str], list[TensorEdit]] = {}
+    for edit in baking.edits:
+        kinds.setdefault((edit.kind, edit.factor, edit.info.dtype), []).append(edit)
+    console.print_table(
+        ["tensor", "layers", "rows", "times", "rounding", "bytes"], [*map(_row, kinds.values())]
+    )
+
+
+def _row(edits: list[TensorEdit]) -> list[console.Cell]:
+    one = edits[0]
+    return [
+        f"{one.kind} ({one.info.dtype})",
+        len({edit.layer for edit in edits}),
+        f"{one.rows.count} of {one.rows_total}",
+        f"{one.factor:.6g} (m^{one.power})" + (", of 1 + w" if one.offset else ""),
+        f"{max(edit.rounding for edit in edits):.1e}",
+        sum(edit.nbytes for edit in edits),
+    ]
+
+
+def print_notes(baking: Baking) -> None:
+    """Tell what to know of a bake, and which engines compute something else from it."""
+    for text in baking.notes:
+        console.note(text)
+    warn_of(baking.judgement())
