@@ -261,7 +261,7 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    source: str, *, bare_hub_id: bool = True, allow_pending: bool = False
+    source: str | Path | Checkpoint, *, bare_hub_id: bool = True, allow_pending: bool = False
 ) -> Checkpoint:
     """Find a checkpoint; only its list of files is read.
 
@@ -270,7 +270,7 @@ def open_checkpoint(
     directory `org/` exists here. A revision is resolved to a commit once, here.
 
     Args:
-        source: as the user gave it.
+        source: as the user gave it; a `Checkpoint` is returned as it is.
         bare_hub_id: whether a bare `org/name` may reach for the network at all.
         allow_pending: open a directory in the middle of an interrupted in-place change too.
 
@@ -279,6 +279,9 @@ def open_checkpoint(
         UsageError: `source` is not a path and not a Hub id.
         HubError: the Hub cannot be reached, or has no such model.
     """
+    if isinstance(source, Checkpoint):
+        return source
+    source = os.fspath(source)
     if source.startswith("hf://"):
         match = _HUB_SOURCE.fullmatch(source)
         if not match:

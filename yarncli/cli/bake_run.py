@@ -16,7 +16,7 @@ from yarncli.checkpoint import journal
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.cli import console
-from yarncli.cli.engines_view import warn_of
+from yarncli.cli.engines_print import warn_of
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.extras import require_extra
 

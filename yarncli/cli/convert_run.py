@@ -12,7 +12,7 @@ from typing import Any
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.cli import console
-from yarncli.cli.engines_view import warn_of
+from yarncli.cli.engines_print import warn_of
 from yarncli.conversion import conversion as library
 from yarncli.conversion.conversion import Conversion, Weights, files_to_carry
 from yarncli.engines.judgement import Judgement, judge
