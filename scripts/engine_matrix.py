@@ -172,13 +172,13 @@ _TAIL = """\
 
 | field | |
 |---|---|
-| `schema` | 1 |
+| `schema_version` | 1 |
 | `intended_from` | `yarncli.json` (the recorded plan) or `transformers 5` (what it reads) |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes` |
 | `engines[].served_length` | tokens; `null` where the engine sets no limit |
 | `….scopes[].scope`, `.inv_freq`, `.at_length` | frequencies, radians per token, at that length |
-| `….scopes[].attention_scale`, `.attention_scale_ratio` | on cos and sin; over the intended one |
+| `….scopes[].attention_factor`, `.attention_factor_ratio` | on cos and sin; over the intended one |
 | `….scopes[].softmax_scale_ratio` | what multiplies the softmax scale 1/√d (MLA models) |
 | `….scopes[].largest_deviation`, `…_pair`, `…_length` | of the frequencies, and where |
 | `engines[].notes` | text for people |

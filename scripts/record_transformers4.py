@@ -59,7 +59,7 @@ def _shortened(result: dict[str, Any]) -> dict[str, Any]:
         scopes[name] = {
             "pairs": count,
             "inv_freq": {str(i): inv_freq[i] for i in some},
-            "attention_scale": scope["attention_scale"],
+            "attention_factor": scope["attention_factor"],
         }
     return {"scopes": scopes, "softmax": result["softmax"]}
 

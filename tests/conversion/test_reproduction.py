@@ -98,7 +98,7 @@ def test_every_option_is_recorded_or_about_the_run(name: str, known: set[str]) -
 
 def printed(history: History) -> list[list[str]]:
     """The words of the commands that a card prints under "How to reproduce it"."""
-    nothing = Judgement("", ())
+    nothing = Judgement("again", "", ())
     facts = Facts(name="again", history=history, judgement=nothing, results=None, heatmap=False)
     return [shlex.split(line) for line in re.findall(r"^yarncli (.*)$", section(facts), re.M)]
 

@@ -15,7 +15,7 @@ from support.configs import M4
 from support.configs import NARROW_LLAMA as LLAMA
 from support.program import invoke
 from yarncli.config.reading import read_rope
-from yarncli.engines.intended import intended
+from yarncli.engines.intended import find_intended
 from yarncli.engines.judgement import judge
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
@@ -68,7 +68,7 @@ def test_json_is_the_contract(tmp_path):
     result = run(directory(tmp_path, config), "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
-    assert document["schema"] == 1
+    assert document["schema_version"] == 1
     assert document["intended_from"] == "transformers 5"
     assert [e["engine"] for e in document["engines"]] == IDS
     for entry in document["engines"]:
@@ -83,7 +83,7 @@ def test_json_is_the_contract(tmp_path):
     assert by_id["vllm"]["served_length"] == 32768
     assert by_id["transformers-5"]["served_length"] is None
     (scope,) = by_id["sglang"]["scopes"]
-    assert scope["attention_scale"] == pytest.approx(M4)
+    assert scope["attention_factor"] == pytest.approx(M4)
     assert scope["softmax_scale_ratio"] == 1.0
 
 
@@ -182,7 +182,7 @@ def test_a_bake_is_meant_to_have_temperature_one(tmp_path):
     by_id = {e["engine"]: e for e in forgotten["engines"]}
     # The config still asks for the temperature: applied twice, in every engine.
     assert by_id["transformers-5"]["status"] == "differs"
-    assert by_id["vllm"]["scopes"][0]["attention_scale_ratio"] == pytest.approx(M4)
+    assert by_id["vllm"]["scopes"][0]["attention_factor_ratio"] == pytest.approx(M4)
     neutral = {"attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
     for key in ("rope_scaling", "rope_parameters"):
         config[key] = {**config[key], **neutral}
@@ -202,8 +202,8 @@ def test_a_residual_bake_keeps_yarns_own_temperature():
     plan, config = planned("yarn")
     baked = Baked(form="residual", side="k", layout="plain", attention_factor={"model": 1.05})
     steps = [Step("convert", "here", plan=plan), Step("bake", "here", baked=baked)]
-    meant = intended(read_model(config), History(tuple(steps)))
-    assert meant["model"].attention_scale == pytest.approx(M4)
+    intended = find_intended(read_model(config), History(tuple(steps)))
+    assert intended["model"].attention_factor == pytest.approx(M4)
     assert misreadings(config, "llama.cpp", History(tuple(steps))) == []
 
 
@@ -272,9 +272,9 @@ def test_transformers_computes_what_its_override_promises(tmp_path):
         loaded = eval(f"load{call}", {"load": AutoConfig.from_pretrained})
     assert source in call
     result = oracle.compute(json.loads(loaded.to_json_string(use_diff=False)), 32768)
-    (used,) = intended(read_model(config), history).values()
+    (used,) = find_intended(read_model(config), history).values()
     assert result["scopes"]["model"]["inv_freq"] == pytest.approx(used.parameters.inv_freq())
-    assert result["scopes"]["model"]["attention_scale"] == pytest.approx(M4)
+    assert result["scopes"]["model"]["attention_factor"] == pytest.approx(M4)
 
 
 def test_a_config_no_engine_can_read_is_a_table_of_refusals(tmp_path):

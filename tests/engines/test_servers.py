@@ -12,10 +12,10 @@ import pytest
 
 from support.configs import M4, NARROW_LLAMA
 from yarncli.engines.judgement import judge
-from yarncli.engines.loaders import LoaderError, read_model, version_5
+from yarncli.engines.loaders import read_model, version_5
 from yarncli.engines.registry import ENGINES
 from yarncli.engines.rules import llama_cpp
-from yarncli.engines.verdict import EngineCrash
+from yarncli.engines.types import EngineCrash, LoaderError
 
 LLAMA = {**NARROW_LLAMA, "max_position_embeddings": 32768}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
@@ -44,7 +44,7 @@ def read(engine, config):
 
 def scale(engine, config):
     (used,) = read(engine, config).scopes.values()
-    return used.attention_scale
+    return used.attention_factor
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_mla_temperature_sits_in_the_softmax_scale():
     block = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
     for engine in ("transformers-5", "vllm", "sglang", "mlx-lm", "llama.cpp"):
         (used,) = read(engine, scaled(block, MLA)).scopes.values()
-        assert (used.attention_scale, used.softmax_scale_ratio) == (
+        assert (used.attention_factor, used.softmax_scale_ratio) == (
             pytest.approx(1.0),
             pytest.approx(M4**2),
         ), engine
@@ -298,7 +298,7 @@ def test_ollama_drops_yarn_by_rope_type_and_fails_on_other_types():
     by_type = {**YARN, "type": "yarn"}
     (qwen,) = judge(scaled(by_type, LLAMA, model_type="qwen2"), engines=["ollama"]).verdicts
     assert qwen.status == "differs"
-    assert qwen.scopes[0].attention_scale == 1.0  # it cancels the kernel's own
+    assert qwen.scopes[0].attention_factor == 1.0  # it cancels the kernel's own
     linear = {"type": "linear", "factor": 4.0}
     with pytest.raises(EngineCrash, match="panics"):
         read("ollama", scaled(linear, LLAMA, model_type="qwen2"))

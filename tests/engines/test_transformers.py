@@ -15,9 +15,9 @@ import pytest
 
 from support import engine_cases as cases
 from support import engine_oracle as oracle
-from yarncli.engines.loaders import LoaderError, read_model
+from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES
-from yarncli.engines.verdict import EngineCrash
+from yarncli.engines.types import EngineCrash, LoaderError
 
 FOLDER = Path(__file__).parent
 RECORD = json.loads((FOLDER / "transformers4.json").read_text(encoding="utf-8"))
@@ -50,8 +50,8 @@ def problems(engine_id: str, config: Any, length: int, result: Any) -> list[str]
         wrong = [int(i) for i, f in pairs if not math.isclose(ours[int(i)], f, rel_tol=3e-6)]
         if wrong:
             found.append(f"{name}: frequencies {wrong}")
-        if not math.isclose(used.attention_scale, theirs["attention_scale"], rel_tol=1e-6):
-            found.append(f"{name}: scale {used.attention_scale}, not {theirs['attention_scale']}")
+        if not math.isclose(used.attention_factor, theirs["attention_factor"], rel_tol=1e-6):
+            found.append(f"{name}: scale {used.attention_factor}, not {theirs['attention_factor']}")
     softmax = next(iter(reading.scopes.values())).softmax_scale_ratio
     if not math.isclose(softmax, result["softmax"], rel_tol=1e-6):
         found.append(f"softmax {softmax}, not {result['softmax']}")
@@ -88,7 +88,7 @@ def test_the_four_generations_really_differ():
     names = [name for name, _, _ in cases.all_cases()]
     place = names.index("llama yarn-maximum-kept both")
     found = {r: RECORD["results"][RECORD["releases"][r][place]] for r in RELEASES}
-    scales = {r: found[r]["scopes"]["model"]["attention_scale"] for r in RELEASES}
+    scales = {r: found[r]["scopes"]["model"]["attention_factor"] for r in RELEASES}
     assert scales["4.55.4"] == 1.0  # YaRN switched off
     assert scales["4.57.6"] > 1.2
     extended = names.index("llama yarn both")

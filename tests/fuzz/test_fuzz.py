@@ -14,11 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from yarncli.checkpoint.source import open_checkpoint
 from yarncli.conversion.convert import plan
 from yarncli.errors import YarncliError
-from yarncli.inspection.description import describe
-from yarncli.inspection.description import to_json as description_to_json
+from yarncli.inspection.description import inspect
 from yarncli.rope.methods import METHODS
 from yarncli.rules.check import check
 
@@ -101,7 +99,7 @@ def write_model(place: Path, config: bytes) -> Path:
 def survive(place: Path, method: str) -> None:
     """Run everything on a directory; only foreseen errors may come out."""
     for action in (
-        lambda: json.dumps(description_to_json(describe(open_checkpoint(str(place))))),
+        lambda: json.dumps(inspect(place).to_json()),
         lambda: plan(place, method=method, factor=4.0),
         lambda: plan(place, method=method, length=131072, rescale=True),
     ):

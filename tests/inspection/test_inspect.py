@@ -50,7 +50,7 @@ def described(tmp_path, config, *arguments):
 
 def test_json_is_complete(demo):
     found = json.loads(run(demo, "--json").stdout)
-    assert found["schema"] == 1
+    assert found["schema_version"] == 1
     assert found["weights"] == {"parameters": {"F16": 650112}, "bytes": 1300224, "shards": 1}
     assert found["tokenizer_limit"] == 256
     assert found["tied_word_embeddings"] is True

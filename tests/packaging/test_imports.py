@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "config": {*FOUNDATION, "rope"},
     "planning": {*FOUNDATION, "rope", "config"},
     "history": {*FOUNDATION, "rope", "config", "planning", "__init__", "checkpoint"},
-    "engines": DECIDING,
+    "engines": {*DECIDING, "checkpoint"},
     "checkpoint": {*FOUNDATION, "rope", "config", "hub", "__init__"},
     "inspection": FILES,
     "conversion": {*FILES, "__init__"},

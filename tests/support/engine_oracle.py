@@ -1,7 +1,7 @@
 """What a transformers release computes for configs: run by any Python that has one installed.
 
 Reads {"cases": [{"config", "length"}, …]} as JSON on stdin, or is called in-process. For each
-config: {"scopes": {name: {"inv_freq", "attention_scale"}}, "softmax"} or {"error"}.
+config: {"scopes": {name: {"inv_freq", "attention_factor"}}, "softmax"} or {"error"}.
 """
 
 import copy
@@ -40,7 +40,7 @@ def _compute(raw, length):
         inv_freq = getattr(rotary, f"{prefix}inv_freq")
         scopes[name] = {
             "inv_freq": [float(f"{f:.9g}") for f in inv_freq.tolist()],
-            "attention_scale": float(scale),
+            "attention_factor": float(scale),
         }
     return {"scopes": scopes, "softmax": _softmax(torch, module, text)}
 

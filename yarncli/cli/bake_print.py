@@ -6,7 +6,7 @@ from yarncli.baking.bake import BakeReport, Recovery
 from yarncli.baking.deciding import Baking
 from yarncli.baking.edits import TensorEdit
 from yarncli.cli import console
-from yarncli.cli.engines_view import warn_of
+from yarncli.cli.engines_print import warn_of
 
 _RECOVERED = {
     "nothing": "no change was pending",

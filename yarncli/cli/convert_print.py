@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yarncli.cli import console
-from yarncli.cli.engines_view import warn_of
+from yarncli.cli.engines_print import warn_of
 from yarncli.conversion.conversion import Conversion
 from yarncli.conversion.undo import Undone
 

@@ -33,16 +33,14 @@ def engines(
 
     What is meant comes from yarncli.json if there is one, else from what transformers 5 reads.
     """
-    from yarncli.checkpoint.source import open_checkpoint
-    from yarncli.cli import console
-    from yarncli.cli.engines_view import explained, judged, show, to_json
+    from yarncli.cli import console, engines_print
+    from yarncli.engines.judgement import judge_checkpoint
 
     ids = [explain] if explain else engine or []
-    checkpoint = open_checkpoint(source)
-    found = judged(checkpoint, ids, assume_like=assume_like)
+    found = judge_checkpoint(source, engines=ids, assume_like=assume_like)
     if json:
-        console.print_json(to_json(checkpoint, found))
+        console.print_json(found.to_json())
     elif explain:
-        explained(found)
+        engines_print.print_explanation(found)
     else:
-        show(found, lines=bool(engine))
+        engines_print.print_judgement(found, lines=bool(engine))

@@ -38,18 +38,14 @@ def inspect(
     Reads the config, the tokenizer config and the shard headers, never weights. With --method,
     --length or --factor it previews a conversion and writes nothing.
     """
-    from yarncli.checkpoint.source import open_checkpoint
-    from yarncli.cli import console
-    from yarncli.cli.inspect_view import show
-    from yarncli.inspection.description import describe, to_json
-    from yarncli.planning.plan import Target
-    from yarncli.rope.methods import DEFAULT_METHOD
+    from yarncli.cli import console, inspect_print
+    from yarncli.inspection.description import inspect as inspect_source
 
-    asked = length is not None or factor is not None or method is not None
-    target = Target(method or DEFAULT_METHOD, length, factor) if asked else None
-    found = describe(
-        open_checkpoint(source),
-        target=target,
+    found = inspect_source(
+        source,
+        method=method,
+        length=length,
+        factor=factor,
         original_length=original_length,
         assume_like=assume_like,
     )
@@ -58,6 +54,6 @@ def inspect(
 
         plot_rope(found, plot)
     if json:
-        console.print_json(to_json(found, table=table))
+        console.print_json(found.to_json(table=table))
     else:
-        show(found, table=table)
+        inspect_print.print_description(found, table=table)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from yarncli.rope.formulas import get_mscale
 from yarncli.rope.parameters import RopeParameters
 
-_BARE: dict[str, Any] = {"attention_factor": None, "mscale": None, "mscale_all_dim": None}
-
 
 def stated_temperatures(p: RopeParameters, scale: float | None = None) -> Iterator[RopeParameters]:
-    """The setting with its attention scale stated in every way some engine reads.
+    """The setting with its attention factor stated in every way some engine reads.
 
     Args:
         p: yarn or longrope; other types have no temperature and yield themselves.
@@ -22,23 +19,15 @@ def stated_temperatures(p: RopeParameters, scale: float | None = None) -> Iterat
     scale = p.effective_attention_factor() if scale is None else scale
     extra = {k: v for k, v in p.extra.items() if k != "attn_factor"}
     if p.rope_type == "longrope":
-        both: dict[str, Any] = {"short_mscale": scale, "long_mscale": scale}
+        both = {"short_mscale": scale, "long_mscale": scale}
         yield replace(p, attention_factor=scale, extra={**extra, **both})
     elif p.rope_type == "yarn":
-        yield replace(p, **{**_BARE, "attention_factor": scale, "extra": extra})
+        bare = replace(p, attention_factor=scale, mscale=None, mscale_all_dim=None, extra=extra)
+        yield bare
         if scale == 1.0:
-            neutral: dict[str, Any] = {
-                "attention_factor": 1.0,
-                "mscale": 1.0,
-                "mscale_all_dim": 1.0,
-            }
-            yield replace(p, **{**neutral, "extra": extra})
+            yield replace(bare, mscale=1.0, mscale_all_dim=1.0)
         attn_factor = scale / get_mscale(p.resolved_factor())
-        stated: dict[str, Any] = {
-            "attention_factor": scale,
-            "extra": {**extra, "attn_factor": attn_factor},
-        }
-        yield replace(p, **{**_BARE, **stated})
+        yield replace(bare, extra={**extra, "attn_factor": attn_factor})
     else:
         yield p
 
@@ -46,7 +35,7 @@ def stated_temperatures(p: RopeParameters, scale: float | None = None) -> Iterat
 def stated_together(
     settings: Sequence[RopeParameters], scales: Sequence[float | None]
 ) -> Iterator[list[RopeParameters]]:
-    """Settings of several scopes, all with their attention scales stated in the same way.
+    """Settings of several scopes, all with their attention factors stated in the same way.
 
     Args:
         settings: one per scope.

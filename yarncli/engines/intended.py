@@ -1,4 +1,4 @@
-"""What a checkpoint is meant to compute: its recorded plan, or what transformers 5 reads."""
+"""What a checkpoint is to compute: its recorded plan, or what transformers 5 reads."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from yarncli.engines.loaders import LoaderError, Model, version_5
-from yarncli.engines.rules import transformers_5
-from yarncli.engines.verdict import Used
+from yarncli.engines.loaders import version_5
+from yarncli.engines.shared import transformers_numbers
+from yarncli.engines.types import LoaderError, Model, Used
 from yarncli.history import History
 
 
-def intended(model: Model, history: History) -> dict[str, Used]:
-    """What is meant, per scope; the window meant is the model's length.
+def find_intended(model: Model, history: History) -> dict[str, Used]:
+    """What is intended, per scope; the intended window is the model's length.
 
     Planned scopes are as the last plan says, the others as transformers 5 reads them: the setting
     counts, and where a model class fails to compute it, that is its fault. What was baked into the
-    weights is no longer meant of the config.
+    weights is no longer intended of the config.
 
     Args:
         model: the config, with the window of the plan.
@@ -26,7 +26,7 @@ def intended(model: Model, history: History) -> dict[str, Used]:
     scopes = _by_config(model)
     if history.plan:
         after = {scope.name: scope.after for scope in history.plan.scopes}
-        scopes |= {n: transformers_5.numbers(model, after[n]) for n in scopes if n in after}
+        scopes |= {n: transformers_numbers(model, after[n]) for n in scopes if n in after}
     if history.baked:
         baked = history.baked.to_json()
         scopes = {name: _baked(name, used, baked) for name, used in scopes.items()}
@@ -39,7 +39,7 @@ def _by_config(model: Model) -> dict[str, Used]:
         parameters = version_5(model)
     except LoaderError:
         parameters = {name: scope.parameters for name, scope in model.rope.scopes.items()}
-    scopes = {name: transformers_5.numbers(model, p) for name, p in parameters.items()}
+    scopes = {name: transformers_numbers(model, p) for name, p in parameters.items()}
     marker = model.config.get("yarncli_baked") or model.text.get("yarncli_baked")
     if not marker:
         return scopes
@@ -53,6 +53,6 @@ def _baked(name: str, used: Used, baked: Mapping[str, Any]) -> Used:
     if isinstance(factors, Mapping) and name not in factors:
         return used
     if baked.get("form") != "residual":
-        return replace(used, attention_scale=1.0)
+        return replace(used, attention_factor=1.0)
     plain = replace(used.parameters, attention_factor=None, mscale=None, mscale_all_dim=None)
-    return replace(used, attention_scale=plain.effective_attention_factor())
+    return replace(used, attention_factor=plain.effective_attention_factor())

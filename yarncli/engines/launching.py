@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.engines.equivalents import stated_together
-from yarncli.engines.loaders import Model, with_fields
-from yarncli.engines.verdict import Engine, EngineView, Launch, Used, view
+from yarncli.engines.loaders import with_fields
+from yarncli.engines.types import Engine, Launch, Model, Used
+from yarncli.engines.verdict import EngineView, view
 from yarncli.errors import CheckpointError
 from yarncli.planning.writing import rope_dict
 from yarncli.rope.parameters import RopeParameters
@@ -28,14 +29,14 @@ def with_launch(found: EngineView, model: Model, intended: Mapping[str, Used]) -
         right = flags is not None
     if found.status in ("refuses", "crashes") and not right:
         return found
-    line = engine.launch(Launch(model, model.length, fields, flags or ()))
-    return replace(found, launch=line, launch_is_exact=right)
+    parts = Launch(model=model, length=model.length, fields=fields, flags=flags or ())
+    return replace(found, launch=engine.launch(parts), launch_is_exact=right)
 
 
 def working_override(
     engine: Engine, model: Model, intended: Mapping[str, Used]
 ) -> dict[str, Any] | None:
-    """Fields of the text part under which the engine computes what is meant; `None` if none do."""
+    """Fields of the text part under which the engine is right; `None` if none do."""
     if model.text_path and engine.id.startswith("transformers"):
         return None  # keyword arguments reach a wrapper's own fields only
     tried = list(_overrides(engine, model, intended))
@@ -88,7 +89,7 @@ def _spelled(model: Model, intended: Mapping[str, Used]) -> Iterator[dict[str, d
     """The scopes as scaling dicts: as they are, then with each way to state the temperature."""
     yield {name: _block(used.parameters) for name, used in intended.items()}
     used = list(intended.values())
-    for chosen in stated_together([u.parameters for u in used], [u.attention_scale for u in used]):
+    for chosen in stated_together([u.parameters for u in used], [u.attention_factor for u in used]):
         yield {name: _block(p) for name, p in zip(intended, chosen, strict=True)}
 
 

@@ -7,69 +7,18 @@ functions here resolve the contradictions as that loader does, and let `read_rop
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Family, ScopeRule
 from yarncli.config.reading import RopeConfig, read_rope
+from yarncli.engines.types import LoaderError, Model
 from yarncli.errors import ConfigError
 from yarncli.planning.plan import window_of
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _ORIGINAL = "original_max_position_embeddings"
-
-
-class LoaderError(Exception):
-    """The loader in question does not accept the config; the text says why, for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A config as every engine gets it.
-
-    `text` holds the values of the text part, which lies at `text_path`. `rope` is what
-    transformers 5 reads, or, where `refusal` says why it reads nothing, the same without the RoPE
-    block: good for sizes and layers only. `length` is the window meant, in tokens.
-    """
-
-    source: str
-    config: Mapping[str, Any]
-    text: Mapping[str, Any]
-    rope: RopeConfig
-    refusal: str
-    length: int
-    assume_like: str | None = None
-
-    @property
-    def family(self) -> Family:
-        """Defaults and rules of the text part's model type."""
-        return self.rope.family
-
-    @property
-    def text_path(self) -> tuple[str, ...]:
-        """Where the text part lies in the config."""
-        return self.rope.text_path
-
-    @property
-    def model_type(self) -> str:
-        """The model type that decides how an engine loads the checkpoint."""
-        return str(self.config.get("model_type") or self.rope.model_type)
-
-    def block(self, key: str) -> Mapping[str, Any]:
-        """`rope_scaling` or `rope_parameters` as it stands in the file; empty where it is none."""
-        found = self.text.get(key)
-        return found if isinstance(found, Mapping) else {}
-
-    def winning_block(self, scope: str) -> Mapping[str, Any]:
-        """The dict that transformers 5 reads for `scope`, as it stands in the file."""
-        nested = self.block("rope_parameters").get(scope)
-        flat = self.block("rope_scaling") or self.block("rope_parameters")
-        if not self.family.scopes:
-            return flat
-        entry = nested if isinstance(nested, Mapping) else {}
-        takes = any(rule.name == scope and rule.takes_flat for rule in self.family.scopes)
-        return {**entry, **self.block("rope_scaling")} if takes else entry
 
 
 def read_model(
@@ -84,7 +33,7 @@ def read_model(
     Args:
         config: the JSON object of `config.json`.
         source: what to call the checkpoint in launch lines.
-        length: the window meant, tokens; by default what transformers 5 reads.
+        length: the intended window, tokens; by default what transformers 5 reads.
         assume_like: treat an unknown model type as this one.
 
     Raises:
@@ -99,7 +48,15 @@ def read_model(
         rope = read_rope(resolved, assume_like=assume_like)
     except ConfigError as error:
         rope, refusal = bare, str(error)
-    return Model(source, config, text, rope, refusal, length or meant_window(rope), assume_like)
+    return Model(
+        source=source,
+        config=config,
+        text=text,
+        rope=rope,
+        refusal=refusal,
+        length=length or intended_window(rope),
+        assume_like=assume_like,
+    )
 
 
 def with_fields(model: Model, fields: Mapping[str, Any]) -> Model:
@@ -112,7 +69,7 @@ def with_fields(model: Model, fields: Mapping[str, Any]) -> Model:
     )
 
 
-def meant_window(rope: RopeConfig) -> int:
+def intended_window(rope: RopeConfig) -> int:
     """The length in tokens that a config is written for.
 
     That of the plan's convention, or original length × factor where yarn was given a larger one.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
-from yarncli.inspection.description import Description, Dimension, dimensions
+from yarncli.inspection.description import Description
+from yarncli.inspection.dimensions import Dimension
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,7 @@ def plot_rope(description: Description, path: Path) -> None:
     FigureCanvasAgg(figure)
     grid: Any = figure.subplots(len(scopes), 2, squeeze=False)
     for row, scope in zip(grid, scopes, strict=True):
-        rows = dimensions(description, scope)
+        rows = description.dimensions(scope)
         _draw_frequencies(row[0], rows)
         _draw_wavelengths(row[1], rows, description)
         _shade_ramp(row, rows)

@@ -5,63 +5,69 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.memory import CachePart, kv_cache_bytes, kv_cache_parts
-from yarncli.checkpoint.source import Checkpoint
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
 from yarncli.history import read_history
+from yarncli.inspection.dimensions import Dimension, dimensions
 from yarncli.planning.plan import Target, make_plan, window_of
 from yarncli.planning.rope_plan import RopePlan
-from yarncli.rope import formulas
+from yarncli.rope.methods import DEFAULT_METHOD
 from yarncli.rope.parameters import RopeParameters
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 
 _DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What the shard headers say; `parameters` counts stored elements per dtype."""
+    """What the shard headers say."""
 
     parameters: Mapping[str, int]
+    """Stored elements, by dtype."""
     nbytes: int
+    """Bytes of all tensors."""
     shards: int
+    """How many files hold them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of `inspect --json`."""
+        parameters = dict(self.parameters)
+        return {"parameters": parameters, "bytes": self.nbytes, "shards": self.shards}
 
 
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """One dimension pair: tokens per turn, turns over the original window, and what becomes of it.
-
-    `inv_freq` is the trained (unscaled) frequency, `inv_freq_after` the one in use or planned.
-    """
-
-    index: int
-    wavelength: float
-    rotations: float
-    regime: formulas.Regime
-    inv_freq: float
-    inv_freq_after: float
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """Everything inspect knows about one checkpoint."""
 
     name: str
+    """What it is called."""
     architecture: str | None
+    """The first of the config's `architectures`."""
     rope: RopeConfig
+    """What its config says about RoPE."""
     weights: Weights | None
+    """What the shard headers say; `None` without weights."""
     dtype: str | None
+    """The config's dtype."""
     quantization: str | None
+    """The method by which the weights are quantised; `None` where they are not."""
     tied: bool
+    """Whether the output head is the word embedding."""
     tokenizer_limit: int | None
+    """The tokenizer's `model_max_length`, tokens; `None` where it has no limit."""
     kv_cache: tuple[CachePart, ...]
+    """What the layers keep for each sequence."""
     plan: RopePlan | None
+    """The conversion that is previewed."""
     engines: tuple[EngineView, ...]
+    """What each engine makes of the config; none with a plan."""
 
     @property
     def length(self) -> int:
@@ -91,39 +97,115 @@ class Description:
     def _itemsize(self) -> int:
         return _DTYPE_BYTES.get(self.dtype or "bfloat16", 2)
 
+    def dimensions(self, scope: Scope) -> list[Dimension]:
+        """The dimension pairs of one scope, before and after."""
+        return dimensions(
+            scope.parameters,
+            self.parameters(scope),
+            original_length=self.original_length,
+            length=self.length,
+        )
 
-def describe(
-    checkpoint: Checkpoint,
+    def to_json(self, *, table: bool = False) -> dict[str, Any]:
+        """The contract of `inspect --json`.
+
+        Args:
+            table: list the dimension pairs of every scope too.
+        """
+        rope = self.rope
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": self.name,
+            "architecture": self.architecture,
+            "model_type": rope.model_type,
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "tied_word_embeddings": self.tied,
+            "tokenizer_limit": self.tokenizer_limit,
+            "weights": self.weights and self.weights.to_json(),
+            "max_position_embeddings": rope.max_position_embeddings,
+            "original_max_position_embeddings": rope.original_length,
+            "original_source": rope.original_source,
+            "spelling": rope.spelling_found,
+            "kv_cache_bytes_per_token": self.kv_cache_bytes_per_token,
+            "kv_cache_bytes": self.kv_cache_bytes(self.length),
+            "length": self.length,
+            "scopes": {s.name: self._scope_json(s, table) for s in rope.scopes.values()},
+            "notes": list(rope.notes),
+            "engines": [view.brief() for view in self.engines],
+            "plan": self.plan and self.plan.to_json(),
+        }
+
+    def _scope_json(self, scope: Scope, table: bool) -> dict[str, Any]:
+        p = self.parameters(scope)
+        original = p.original_max_position_embeddings or self.original_length
+        found = {
+            "rope_type": p.rope_type,
+            "rope_theta": p.rope_theta,
+            "rotary_dim": p.rotary_dim,
+            "head_dim": p.head_dim,
+            "layers": list(scope.layers),
+            "windowed": scope.windowed,
+            "window": scope.window,
+            "factor": p.resolved_factor(),
+            "original_max_position_embeddings": original,
+            "max_position_embeddings": p.max_position_embeddings,
+            "attention_factor": p.effective_attention_factor(),
+            "inv_freq": p.inv_freq(self.length),
+        }
+        if table:
+            found["dimensions"] = [row.to_json() for row in self.dimensions(scope)]
+        return found
+
+
+def inspect(
+    source: str | Path | Checkpoint,
     *,
-    target: Target | None = None,
+    method: str | None = None,
+    length: int | None = None,
+    factor: float | None = None,
     original_length: int | None = None,
     assume_like: str | None = None,
 ) -> Description:
     """Read config, shard headers and tokenizer files of a checkpoint; never weights.
 
+    With `method`, `length` or `factor` it previews a conversion, and writes nothing.
+
     Args:
-        checkpoint: what `open_checkpoint` found.
-        target: a conversion to preview.
-        original_length: the window the model was trained with, where the config does not say.
+        source: a checkpoint, its directory or `config.json`, or a Hub id.
+        method: of the conversion to preview; the default one where only a length or a factor is
+            given.
+        length: the window to preview, tokens.
+        factor: the same as a multiple of the original window.
+        original_length: the window the model was trained with, where the config does not say,
+            tokens.
         assume_like: the model type to read an unknown one as.
 
     Raises:
         CheckpointError: the config or a header cannot be read, or the preview is refused.
+        UsageError: contradictory options, or a factor below 1.
+        HubError: the Hub cannot be reached.
+
+    Example:
+        >>> from yarncli.demo import write_demo
+        >>> inspect(write_demo(Path("demo")), factor=4).length
+        1024
     """
+    checkpoint = open_checkpoint(source)
     config, history = checkpoint.config().value, read_history(checkpoint)
-    if target:
+    target = None
+    if (method, length, factor) != (None, None, None):
+        target = Target(method or DEFAULT_METHOD, length, factor)
         history.refuse_unmarked()
     rope = read_rope(config, assume_like=assume_like, original_length=original_length)
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     text = rope.text(config).values
-    architectures = config.get("architectures")
+    names = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
     return Description(
         name=checkpoint.name,
-        architecture=architectures[0]
-        if isinstance(architectures, list) and architectures
-        else None,
+        architecture=names[0] if isinstance(names, list) and names else None,
         rope=rope,
         weights=_weights(checkpoint),
         dtype=dtype if isinstance(dtype, str) else None,
@@ -138,37 +220,9 @@ def describe(
     )
 
 
-def dimensions(description: Description, scope: Scope) -> list[Dimension]:
-    """The per-dimension table of one scope, `rotary_dim // 2` rows."""
-    after = description.parameters(scope)
-    plain = _plain(scope.parameters)
-    scaled = after.inv_freq(description.length)
-    factor = after.resolved_factor()
-    return [
-        Dimension(i, *row)
-        for i, row in enumerate(
-            zip(
-                formulas.wavelengths(plain),
-                formulas.rotations(plain, description.original_length),
-                formulas.regimes(plain, scaled, factor),
-                plain,
-                scaled,
-                strict=True,
-            )
-        )
-    ]
-
-
 def _limit(value: Any) -> int | None:
     """The tokenizer's limit; transformers writes 1e30 for "none"."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < 10**18 else None
-
-
-def _plain(parameters: RopeParameters) -> list[float]:
-    """The frequencies before any scaling: what the model was trained with."""
-    if parameters.rope_type == "proportional":
-        return parameters.inv_freq()
-    return formulas.default_inv_freq(parameters.rope_theta, parameters.rotary_dim)
 
 
 def _weights(checkpoint: Checkpoint) -> Weights | None:
@@ -188,63 +242,3 @@ def _quantization(found: Any) -> str | None:
     if not isinstance(found, dict):
         return None
     return str(found.get("quant_method") or found.get("quant_algo") or "unnamed")
-
-
-def to_json(description: Description, *, table: bool = False) -> dict[str, Any]:
-    """The whole description as plain data: the contract of `inspect --json`."""
-    rope, weights = description.rope, description.weights
-    return {
-        "schema": SCHEMA,
-        "source": description.name,
-        "architecture": description.architecture,
-        "model_type": rope.model_type,
-        "dtype": description.dtype,
-        "quantization": description.quantization,
-        "tied_word_embeddings": description.tied,
-        "tokenizer_limit": description.tokenizer_limit,
-        "weights": weights
-        and {
-            "parameters": dict(weights.parameters),
-            "bytes": weights.nbytes,
-            "shards": weights.shards,
-        },
-        "max_position_embeddings": rope.max_position_embeddings,
-        "original_max_position_embeddings": rope.original_length,
-        "original_source": rope.original_source,
-        "spelling": rope.spelling_found,
-        "kv_cache_bytes_per_token": description.kv_cache_bytes_per_token,
-        "kv_cache_bytes": description.kv_cache_bytes(description.length),
-        "length": description.length,
-        "scopes": {
-            scope.name: _scope_json(description, scope, table) for scope in rope.scopes.values()
-        },
-        "notes": list(rope.notes),
-        "engines": [view.brief() for view in description.engines],
-        "plan": description.plan and description.plan.to_json(),
-    }
-
-
-def _scope_json(description: Description, scope: Scope, table: bool) -> dict[str, Any]:
-    p = description.parameters(scope)
-    found = {
-        "rope_type": p.rope_type,
-        "rope_theta": p.rope_theta,
-        "rotary_dim": p.rotary_dim,
-        "head_dim": p.head_dim,
-        "layers": list(scope.layers),
-        "windowed": scope.windowed,
-        "window": scope.window,
-        "factor": p.resolved_factor(),
-        "original_max_position_embeddings": (
-            p.original_max_position_embeddings or description.original_length
-        ),
-        "max_position_embeddings": p.max_position_embeddings,
-        "attention_factor": p.effective_attention_factor(),
-        "inv_freq": p.inv_freq(description.length),
-    }
-    if table:
-        found["dimensions"] = [
-            {name: getattr(row, name) for name in Dimension.__slots__}
-            for row in dimensions(description, scope)
-        ]
-    return found

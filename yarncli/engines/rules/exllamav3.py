@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 
-from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy
-from yarncli.engines.rules.vllm import longrope_scale_by_lengths
-from yarncli.engines.verdict import Engine, EngineCrash, Launch, Reading, Used, second_hand_softmax
+from yarncli.engines.loaders import is_v5_only, legacy
+from yarncli.engines.shared import (
+    ORIGINAL,
+    factor_by_lengths,
+    longrope_scale_by_lengths,
+    second_hand_softmax,
+)
+from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
 from yarncli.rope.parameters import RopeParameters
-
-_ORIGINAL = "original_max_position_embeddings"
 
 
 def read(model: Model) -> Reading:
@@ -32,12 +34,9 @@ def _used(model: Model, p: RopeParameters) -> Used:
         case "dynamic":
             raise LoaderError("dynamic is not supported: ValueError.")
         case "yarn":
-            original = model.block("rope_scaling").get(_ORIGINAL)
+            original = model.block("rope_scaling").get(ORIGINAL)
             if original is not None:
-                factor = p.max_position_embeddings / original
-                if factor < 1:
-                    raise EngineCrash(f"It computes a factor of {factor:.3g} from the lengths.")
-                p = replace(p, factor=factor)
+                p = factor_by_lengths(p, original, "the lengths")
             return Used(p, p.effective_attention_factor(), second_hand_softmax(model, p))
         case "longrope":
             return Used(p, longrope_scale_by_lengths(p))
@@ -51,12 +50,11 @@ def launch(parts: Launch) -> str:
 
 
 ENGINE = Engine(
-    "exllamav3",
-    "exllamav3",
-    "2026",
-    "read",
-    read,
-    launch,
+    id="exllamav3",
+    name="exllamav3",
+    versions="2026",
+    read=read,
+    launch=launch,
     about=(
         "yarn: the factor is max_position_embeddings / original_max_position_embeddings wherever "
         "the latter is given; `attention_factor`, the mscale pair and `truncate` are read.",

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from yarncli.engines.loaders import LoaderError, Model, version_5
-from yarncli.engines.rules.vllm import longrope_scale_by_lengths
-from yarncli.engines.verdict import Engine, Launch, Reading, Used, mla_softmax
+from yarncli.engines.loaders import version_5
+from yarncli.engines.shared import longrope_scale_by_lengths, mla_softmax
+from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
@@ -95,7 +95,6 @@ class Gguf:
     architecture: str
     keys: Mapping[str, Value]
     tensors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    attention_scale: float = 1.0
 
 
 def architecture(model_type: str) -> str | None:
@@ -272,25 +271,25 @@ def repair(model: Model, intended: Mapping[str, Used], reading: Reading) -> tupl
     scaled = [n for n in reading.scopes if not model.rope.scopes[n].windowed] or [*reading.scopes]
     if len(scaled) > 1:
         return None
-    meant, used = intended[scaled[0]], reading.scopes[scaled[0]]
-    frequencies = _frequency_flags(meant, used, model.length)
-    if frequencies is None or meant.softmax_scale_ratio != used.softmax_scale_ratio:
+    asked, used = intended[scaled[0]], reading.scopes[scaled[0]]
+    frequencies = _frequency_flags(asked, used, model.length)
+    if frequencies is None or asked.softmax_scale_ratio != used.softmax_scale_ratio:
         return None
-    natural = used.attention_scale
+    natural = used.attention_factor
     if "--rope-scaling" in frequencies:
-        p = meant.parameters
+        p = asked.parameters
         natural = formulas.get_mscale(p.resolved_factor()) if p.rope_type == "yarn" else 1.0
-    ratio = meant.attention_scale / natural
+    ratio = asked.attention_factor / natural
     if not math.isclose(ratio, 1.0, rel_tol=1e-6):
-        if len(reading.scopes) > 1 or meant.softmax_scale_ratio != 1.0:
+        if len(reading.scopes) > 1 or asked.softmax_scale_ratio != 1.0:
             return None  # the key would change sliding layers and the softmax scale too
         frequencies += ["--override-kv", f"{name}.rope.scaling.attn_factor=float:{ratio:.7g}"]
     return (*flags, *frequencies)
 
 
-def _frequency_flags(meant: Used, used: Used, length: int) -> list[str] | None:
+def _frequency_flags(intended: Used, used: Used, length: int) -> list[str] | None:
     """Flags for the frequencies, empty where the file gives them already."""
-    p, q = meant.parameters, used.parameters
+    p, q = intended.parameters, used.parameters
     if p.rotary_dim != q.rotary_dim:
         return None
     lengths = {length, min(length, p.original_length)}
@@ -315,12 +314,11 @@ def _frequency_flags(meant: Used, used: Used, length: int) -> list[str] | None:
 
 
 ENGINE = Engine(
-    "llama.cpp",
-    "llama.cpp",
-    "August 2026",
-    "read",
-    read,
-    launch,
+    id="llama.cpp",
+    name="llama.cpp",
+    versions="August 2026",
+    read=read,
+    launch=launch,
     about=(
         "yarn: the attention scale is always m(s) × the key `rope.scaling.attn_factor`, which the "
         "converter never writes; `attention_factor`, mscale, betas and truncate are lost.",

@@ -5,17 +5,16 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy, version_5
-from yarncli.engines.rules.vllm import longrope_scale_by_lengths
-from yarncli.engines.verdict import (
-    Engine,
-    EngineCrash,
-    Launch,
-    Reading,
-    Used,
+from yarncli.engines.loaders import is_v5_only, legacy, version_5
+from yarncli.engines.shared import (
+    IGNORES_ROPE_PARAMETERS,
+    ORIGINAL,
+    longrope_scale_by_lengths,
     mla_softmax,
     mscale_ratio,
+    refuse_su,
 )
+from yarncli.engines.types import Engine, EngineCrash, Launch, Model, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
 _READS_ROPE_PARAMETERS = frozenset(
@@ -44,7 +43,7 @@ def read(model: Model) -> Reading:
         if kind in _NEEDS_THETA and model.text.get("rope_theta") is None:
             raise EngineCrash(f"{kind} has no default for rope_theta: TypeError while loading.")
         if is_v5_only(model):
-            notes.append("ignores rope_parameters: θ and scaling are its defaults")
+            notes.append(IGNORES_ROPE_PARAMETERS)
         _check_names(kind, block)
         parameters = legacy(model, default_theta=1e6 if kind == "qwen2" else None)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
@@ -56,8 +55,8 @@ def _check_names(kind: str, block: object) -> None:
         return
     if kind == "phi3" and not ("type" in block and "long_factor" in block):
         raise EngineCrash("phi3 needs the keys type and long_factor in rope_scaling.")
-    if block.get("type", block.get("rope_type")) == "su" and kind != "phi3":
-        raise LoaderError("rope_type 'su' is unknown to it; the name is longrope.")
+    if kind != "phi3":
+        refuse_su(block.get("type", block.get("rope_type")))
 
 
 def _used(model: Model, p: RopeParameters) -> Used:
@@ -65,7 +64,7 @@ def _used(model: Model, p: RopeParameters) -> Used:
     if kind == "gpt_neox":
         return Used(replace(p, rope_type="default"))
     if p.rope_type == "yarn":
-        scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
+        scale = mscale_ratio(p)
         original = _stated_original(model) or _DEFAULT_ORIGINAL
         softmax = mla_softmax(p) if model.family.scales_softmax else 1.0
         p = replace(p, truncate=None, original_max_position_embeddings=original)
@@ -77,7 +76,7 @@ def _used(model: Model, p: RopeParameters) -> Used:
 
 def _stated_original(model: Model) -> int | None:
     for block in (model.block("rope_scaling"), model.block("rope_parameters")):
-        found = block.get("original_max_position_embeddings")
+        found = block.get(ORIGINAL)
         if isinstance(found, int):
             return found
     return None
@@ -89,12 +88,11 @@ def launch(parts: Launch) -> str:
 
 
 ENGINE = Engine(
-    "mlx-lm",
-    "mlx-lm",
-    "August 2026",
-    "read",
-    read,
-    launch,
+    id="mlx-lm",
+    name="mlx-lm",
+    versions="August 2026",
+    read=read,
+    launch=launch,
     about=(
         "Most models read `rope_scaling` and top-level θ only; `type` beats `rope_type`.",
         "yarn: the scale is m(s·mscale) / m(s·mscale_all_dim) with defaults 1 and 0; "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy
-from yarncli.engines.verdict import Engine, EngineCrash, Launch, Reading, Used
+from yarncli.engines.loaders import is_v5_only, legacy
+from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS
+from yarncli.engines.types import Engine, EngineCrash, Launch, LoaderError, Model, Reading, Used
 from yarncli.rope.formulas import default_inv_freq
 from yarncli.rope.parameters import RopeParameters
 
@@ -21,9 +22,7 @@ def read(model: Model) -> Reading:
         LoaderError: the config cannot be read, or its model type is not known here.
         EngineCrash: the importer fails.
     """
-    notes: list[str] = []
-    if is_v5_only(model):
-        notes.append("ignores rope_parameters: θ and scaling are its defaults")
+    notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
     block = model.block("rope_scaling")
     scopes = {
         name: _used(model, p, block.get("type"), block.get("rope_type"), notes)
@@ -69,12 +68,11 @@ def launch(parts: Launch) -> str:
 
 
 ENGINE = Engine(
-    "ollama",
-    "Ollama (import of safetensors)",
-    "August 2026",
-    "read",
-    read,
-    launch,
+    id="ollama",
+    name="Ollama (import of safetensors)",
+    versions="August 2026",
+    read=read,
+    launch=launch,
     about=(
         'Llama: only `type: "linear"` and `rope_type: "llama3"` survive.',
         "Qwen 2 and 3: only `type` is read; yarn loses its original window and runs without a "

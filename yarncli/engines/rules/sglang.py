@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy, version_5
-from yarncli.engines.rules.vllm import (
+from yarncli.engines.loaders import is_v5_only, legacy, version_5
+from yarncli.engines.shared import (
+    deepseek_yarn,
     longrope_scale_by_lengths,
-    refuse_integer_factor,
-    uses_deepseek_rope,
-)
-from yarncli.engines.verdict import (
-    Engine,
-    EngineCrash,
-    Launch,
-    Reading,
-    Used,
     mla_softmax,
     mscale_ratio,
+    refuse_integer_factor,
+    refuse_su,
+    uses_deepseek_rope,
 )
+from yarncli.engines.types import Engine, EngineCrash, Launch, Model, Reading, Used
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
@@ -44,8 +38,7 @@ def read(model: Model) -> Reading:
         return Reading(plain, model.rope.max_position_embeddings, tuple(notes))
     for name in model.rope.scopes:
         block = model.winning_block(name)
-        if (block.get("rope_type") or block.get("type")) == "su":
-            raise LoaderError("rope_type 'su' is unknown to it; the name is longrope.")
+        refuse_su(block.get("rope_type") or block.get("type"))
     parameters = version_5(model)
     refuse_integer_factor(model, parameters)
     scopes = {name: _used(model, p, notes) for name, p in parameters.items()}
@@ -68,7 +61,7 @@ def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int
 
 def _used(model: Model, p: RopeParameters, notes: list[str]) -> Used:
     if uses_deepseek_rope(model) and p.rope_type != "default":
-        return _deepseek(p)
+        return deepseek_yarn(p, mla_softmax(p))
     match p.rope_type:
         case "dynamic":
             length = int(p.max_position_embeddings * p.resolved_factor())
@@ -78,10 +71,9 @@ def _used(model: Model, p: RopeParameters, notes: list[str]) -> Used:
             notes.append(f"dynamic has a fixed base, right for texts of {length:,} tokens only")
             return Used(replace(p, rope_type="default", rope_theta=theta))
         case "longrope":
-            short = p.extra.get("short_mscale")
-            long = p.extra.get("long_mscale")
-            stated = long if long is not None else short
-            return Used(p, stated if stated is not None else longrope_scale_by_lengths(p))
+            stated = [p.extra.get(name) for name in ("long_mscale", "short_mscale")]
+            scales = (scale for scale in stated if scale is not None)
+            return Used(p, next(scales, longrope_scale_by_lengths(p)))
         case "yarn":
             return Used(p, _yarn_scale(model, p))
     return Used(p, p.effective_attention_factor())
@@ -91,52 +83,25 @@ def _yarn_scale(model: Model, p: RopeParameters) -> float:
     """m(s), or the mscale pair, times `attn_factor`; `attention_factor` is not read."""
     multiplier = float(p.extra.get("attn_factor", 1.0))
     pair = p.mscale is not None, p.mscale_all_dim is not None
-    if model.rope.mrope and "mrope_section" in p.extra:
-        if any(pair):
-            raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
-        return formulas.get_mscale(p.resolved_factor()) * multiplier
-    if all(pair):
-        return mscale_ratio(p) * multiplier
-    return formulas.get_mscale(p.resolved_factor()) * multiplier
-
-
-def _deepseek(p: RopeParameters) -> Used:
-    if p.original_max_position_embeddings is None:
-        raise EngineCrash(
-            f"MLA models get DeepSeek's YaRN whatever the type; {p.rope_type} has no "
-            "original_max_position_embeddings for it."
-        )
-    scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
-    yarn = replace(
-        p,
-        rope_type="yarn",
-        factor=p.resolved_factor(),
-        truncate=None,
-        short_factor=None,
-        long_factor=None,
-    )
-    return Used(yarn, scale, mla_softmax(p))
+    if any(pair) and model.rope.mrope and "mrope_section" in p.extra:
+        raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
+    scale = mscale_ratio(p) if all(pair) else formulas.get_mscale(p.resolved_factor())
+    return scale * multiplier
 
 
 def launch(parts: Launch) -> str:
     """`sglang.launch_server`, with `--json-model-override-args` where fields must change."""
     words = ["python", "-m", "sglang.launch_server", "--model-path", parts.model.source]
     words += ["--context-length", str(parts.length)]
-    fields: Mapping[str, Any] | None = parts.fields
-    if fields:
-        for key in reversed(parts.model.text_path):
-            fields = {key: fields}
-        words += ["--json-model-override-args", json.dumps(fields)]
-    return shlex.join(words)
+    return shlex.join([*words, *parts.override_words("--json-model-override-args")])
 
 
 ENGINE = Engine(
-    "sglang",
-    "SGLang",
-    "0.5.23",
-    "read",
-    read,
-    launch,
+    id="sglang",
+    name="SGLang",
+    versions="0.5.23",
+    read=read,
+    launch=launch,
     override="v5",
     about=(
         "`attention_factor` is not read: the scale is m(s), or the mscale pair, times "

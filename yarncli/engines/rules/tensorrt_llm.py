@@ -5,19 +5,16 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy
-from yarncli.engines.rules.vllm import longrope_scale_by_lengths
-from yarncli.engines.verdict import (
-    Engine,
-    Launch,
-    Reading,
-    Used,
+from yarncli.engines.loaders import is_v5_only, legacy
+from yarncli.engines.shared import (
+    ORIGINAL,
+    longrope_scale_by_lengths,
     mscale_ratio,
     second_hand_softmax,
 )
+from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
-_ORIGINAL = "original_max_position_embeddings"
 _DEFAULT_ORIGINAL = 1024
 
 
@@ -28,9 +25,7 @@ def read(model: Model) -> Reading:
         LoaderError: it refuses the config, or its rule is not known here.
     """
     theta = model.block("rope_parameters").get("rope_theta")
-    notes = []
-    if is_v5_only(model):
-        notes.append("takes θ from rope_parameters, but no scaling")
+    notes = ["takes θ from rope_parameters, but no scaling"] if is_v5_only(model) else []
     parameters = legacy(model, default_theta=float(theta) if theta else None)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
     return Reading(scopes, model.rope.max_position_embeddings, tuple(notes))
@@ -41,14 +36,10 @@ def _used(model: Model, p: RopeParameters) -> Used:
         case "dynamic":
             raise LoaderError("yarncli has no rule for what it makes of dynamic.")
         case "yarn":
-            inner = model.block("rope_scaling").get(_ORIGINAL)
-            original = model.text.get(_ORIGINAL) or inner or _DEFAULT_ORIGINAL
-            scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
-            return Used(
-                replace(p, original_max_position_embeddings=original, truncate=None),
-                scale,
-                second_hand_softmax(model, p),
-            )
+            inner = model.block("rope_scaling").get(ORIGINAL)
+            original = model.text.get(ORIGINAL) or inner or _DEFAULT_ORIGINAL
+            read_as = replace(p, original_max_position_embeddings=original, truncate=None)
+            return Used(read_as, mscale_ratio(p), second_hand_softmax(model, p))
         case "longrope":
             return Used(p, longrope_scale_by_lengths(p))
     return Used(p)
@@ -61,12 +52,11 @@ def launch(parts: Launch) -> str:
 
 
 ENGINE = Engine(
-    "tensorrt-llm",
-    "TensorRT-LLM",
-    "2026",
-    "read",
-    read,
-    launch,
+    id="tensorrt-llm",
+    name="TensorRT-LLM",
+    versions="2026",
+    read=read,
+    launch=launch,
     about=(
         "yarn: `attention_factor` is not read, the mscale pair is; without an original length it "
         "takes 1024, and the top-level one wins.",

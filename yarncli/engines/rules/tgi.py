@@ -5,17 +5,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from yarncli.engines.loaders import Model, is_v5_only, legacy
-from yarncli.engines.rules.vllm import longrope_scale_by_lengths
-from yarncli.engines.verdict import (
-    Engine,
-    EngineCrash,
-    Launch,
-    Reading,
-    Used,
+from yarncli.engines.loaders import is_v5_only, legacy
+from yarncli.engines.shared import (
+    IGNORES_ROPE_PARAMETERS,
+    ORIGINAL,
+    longrope_scale_by_lengths,
     mscale_ratio,
     second_hand_softmax,
 )
+from yarncli.engines.types import Engine, EngineCrash, Launch, Model, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
 
@@ -26,10 +24,8 @@ def read(model: Model) -> Reading:
         LoaderError: it refuses the config.
         EngineCrash: it fails at start-up.
     """
-    notes: list[str] = []
+    notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
     faults: list[str] = []
-    if is_v5_only(model):
-        notes.append("ignores rope_parameters: θ and scaling are its defaults")
     parameters = legacy(model, type_wins=False)
     scopes = {name: _used(model, p, notes, faults) for name, p in parameters.items()}
     return Reading(scopes, model.rope.max_position_embeddings, tuple(notes), tuple(faults))
@@ -41,14 +37,10 @@ def _used(model: Model, p: RopeParameters, notes: list[str], faults: list[str]) 
             notes.append("linear does nothing")
             return Used(replace(p, rope_type="default"))
         case "yarn":
-            if "original_max_position_embeddings" not in model.block("rope_scaling"):
-                raise EngineCrash("yarn without original_max_position_embeddings: KeyError.")
-            scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
-            return Used(
-                replace(p, beta_fast=None, beta_slow=None, truncate=None),
-                scale,
-                second_hand_softmax(model, p),
-            )
+            if ORIGINAL not in model.block("rope_scaling"):
+                raise EngineCrash(f"yarn without {ORIGINAL}: KeyError.")
+            plain = replace(p, beta_fast=None, beta_slow=None, truncate=None)
+            return Used(plain, mscale_ratio(p), second_hand_softmax(model, p))
         case "longrope":
             if "short_mscale" in p.extra or "long_mscale" in p.extra:
                 faults.append("multiplies the angles by short_mscale and long_mscale")
@@ -64,12 +56,11 @@ def launch(parts: Launch) -> str:
 
 
 ENGINE = Engine(
-    "tgi",
-    "Text Generation Inference",
-    "2025",
-    "read",
-    read,
-    launch,
+    id="tgi",
+    name="Text Generation Inference",
+    versions="2025",
+    read=read,
+    launch=launch,
     about=(
         "linear does nothing.",
         "yarn: betas are always 32 and 1; `attention_factor` and `truncate` are not read, the "

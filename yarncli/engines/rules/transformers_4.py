@@ -7,13 +7,18 @@ from dataclasses import replace
 
 from yarncli.config.families.family import Release
 from yarncli.config.families.table import FAMILIES
-from yarncli.engines.loaders import LoaderError, Model, is_v5_only, legacy, refuse_aliases
-from yarncli.engines.rules.transformers_5 import launch, phimoe_scale, refuse_null_head_dim
-from yarncli.engines.verdict import Engine, EngineCrash, Reading, Used, mla_softmax
+from yarncli.engines.loaders import is_v5_only, legacy, refuse_aliases
+from yarncli.engines.shared import (
+    ORIGINAL,
+    factor_by_lengths,
+    from_pretrained,
+    mla_softmax,
+    phimoe_scale,
+    refuse_null_head_dim,
+)
+from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, Reading, Used
 from yarncli.rope.formulas import longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
-
-_ORIGINAL = "original_max_position_embeddings"
 
 # Rotary classes of their own, with the scaling types each knows.
 _OWN_ROTARY: dict[str, tuple[str, ...]] = {
@@ -58,29 +63,26 @@ def _yarn_50(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
 
 def _yarn_55(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
     """4.51 – 4.55: the factor is the ratio of the lengths wherever the original one is given."""
-    original = model.block("rope_scaling").get(_ORIGINAL)
+    original = model.block("rope_scaling").get(ORIGINAL)
     if original is None:
         p = replace(p, original_max_position_embeddings=None)
     else:
-        factor = p.max_position_embeddings / original
-        if factor < 1:
-            raise EngineCrash(f"It computes a factor of {factor:.3g} from the two lengths.")
-        p = replace(p, original_max_position_embeddings=original, factor=factor)
+        p = factor_by_lengths(p, original, "the two lengths")
     return p, p.effective_attention_factor()
 
 
 def _yarn_57(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
     """4.56 – 4.57: as transformers 5."""
     stated = model.block("rope_scaling") or model.family.rope_defaults
-    p = replace(p, original_max_position_embeddings=stated.get(_ORIGINAL))
+    p = replace(p, original_max_position_embeddings=stated.get(ORIGINAL))
     return p, p.effective_attention_factor()
 
 
 def _longrope(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
     """All of 4.x: only the top-level original length counts, and it overrides the factor."""
-    original = model.text.get(_ORIGINAL, model.family.original_max_position_embeddings)
+    original = model.text.get(ORIGINAL, model.family.original_max_position_embeddings)
     if model.rope.model_type == "phimoe":
-        original = model.block("rope_scaling").get(_ORIGINAL, original)
+        original = model.block("rope_scaling").get(ORIGINAL, original)
     if original:
         factor = p.max_position_embeddings / original
     elif p.factor is not None:
@@ -158,7 +160,7 @@ def _used(model: Model, p: RopeParameters, version: Release, yarn: Yarn) -> Used
             scale = phimoe_scale(p, model.length)
         return Used(p, scale, softmax)
     stated = model.block("rope_scaling") or model.family.rope_defaults
-    if p.rope_type == "llama3" and _ORIGINAL not in stated:
+    if p.rope_type == "llama3" and ORIGINAL not in stated:
         raise EngineCrash("llama3 without original_max_position_embeddings: KeyError.")
     return Used(p, 1.0, softmax)
 
@@ -184,12 +186,12 @@ def _crash_on_habits(model: Model, p: RopeParameters, version: str) -> None:
 
 def _engine(version: Release, versions: str, yarn: Yarn, about: str) -> Engine:
     return Engine(
-        f"transformers-{version}",
-        f"transformers {version}",
-        versions,
-        "run",
-        _reader(version, yarn),
-        launch,
+        id=f"transformers-{version}",
+        name=f"transformers {version}",
+        versions=versions,
+        basis="run",
+        read=_reader(version, yarn),
+        launch=from_pretrained,
         override="legacy",
         about=(
             about,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
-from yarncli.config.families.family import Release
-from yarncli.engines.loaders import LoaderError, Model, refuse_aliases, version_5
-from yarncli.engines.verdict import Engine, EngineCrash, Launch, Reading, Used, mla_softmax
-from yarncli.rope.parameters import RopeParameters
-
-_ORIGINAL = "original_max_position_embeddings"
+from yarncli.engines.loaders import refuse_aliases, version_5
+from yarncli.engines.shared import ORIGINAL, from_pretrained, transformers_used
+from yarncli.engines.types import Engine, LoaderError, Model, Reading
 
 
 def read(model: Model) -> Reading:
@@ -25,8 +21,8 @@ def read(model: Model) -> Reading:
     scopes = {}
     for name, p in version_5(model).items():
         block = model.winning_block(name)
-        if "su" in (block.get("type"), block.get("rope_type")) and _ORIGINAL not in block:
-            raise LoaderError(f"rope_type 'su' needs {_ORIGINAL} in the same dict.")
+        if "su" in (block.get("type"), block.get("rope_type")) and ORIGINAL not in block:
+            raise LoaderError(f"rope_type 'su' needs {ORIGINAL} in the same dict.")
         if model.rope.model_type == "phimoe" and p.rope_type == "longrope":
             p = replace(p, long_factor=p.short_factor)
             notes.append("phimoe never uses its long factors")
@@ -34,66 +30,17 @@ def read(model: Model) -> Reading:
             # modeling_rope_utils.py reads `truncate` beside the scopes, not inside one.
             p = replace(p, truncate=None)
             notes.append(f"ignores truncate inside {name}")
-        scopes[name] = used(model, p)
+        scopes[name] = transformers_used(model, p)
     return Reading(scopes, None, tuple(notes))
 
 
-def numbers(model: Model, p: RopeParameters) -> Used:
-    """One setting with the two temperatures that transformers 5 gives it."""
-    kind = model.rope.model_type
-    scale = p.effective_attention_factor()
-    if kind == "phimoe" and p.rope_type == "longrope":
-        scale = phimoe_scale(p, model.length)
-    has_softmax = model.family.scales_softmax and p.rope_type != "default"
-    return Used(p, scale, mla_softmax(p) if has_softmax else 1.0)
-
-
-def used(model: Model, p: RopeParameters) -> Used:
-    """The same, for a model that transformers 5 can build.
-
-    Raises:
-        EngineCrash: an MLA model whose scaling has no factor, or a width the class leaves empty.
-    """
-    refuse_null_head_dim(model, p, "5")
-    scaled = model.family.scales_softmax and p.rope_type != "default"
-    if scaled and p.mscale_all_dim and p.factor is None:
-        raise EngineCrash("mscale_all_dim is given and factor is not, which this model needs.")
-    return numbers(model, p)
-
-
-def refuse_null_head_dim(model: Model, p: RopeParameters, release: Release) -> None:
-    """Refuse a RoPE type that is computed from `head_dim` where the config class leaves it null.
-
-    Raises:
-        EngineCrash: `release` does so and the file gives no width.
-    """
-    null = release in model.family.head_dim_null_in and model.text.get("head_dim") is None
-    if null and p.rope_type in ("yarn", "dynamic", "longrope"):
-        raise EngineCrash(
-            f"{model.rope.model_type} without head_dim in config.json: TypeError. "
-            f"Add head_dim: {p.head_dim}."
-        )
-
-
-def phimoe_scale(p: RopeParameters, length: int) -> float:
-    """PhiMoE's two scales, which replace LongRoPE's; `length` in tokens chooses."""
-    name = "long_mscale" if length > p.original_length else "short_mscale"
-    return float(p.extra.get(name, p.effective_attention_factor()))
-
-
-def launch(parts: Launch) -> str:
-    """The Python call that loads the model, with overrides as keyword arguments."""
-    call = "".join(f", {key}={value!r}" for key, value in (parts.fields or {}).items())
-    return f"AutoModelForCausalLM.from_pretrained({json.dumps(parts.model.source)}{call})"
-
-
 ENGINE = Engine(
-    "transformers-5",
-    "transformers 5",
-    "5.0 – 5.23",
-    "run",
-    read,
-    launch,
+    id="transformers-5",
+    name="transformers 5",
+    versions="5.0 – 5.23",
+    basis="run",
+    read=read,
+    launch=from_pretrained,
     override="v5",
     about=(
         "A truthy `rope_scaling` replaces `rope_parameters`; θ in the dict beats top-level θ; "

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from yarncli.engines.loaders import LoaderError, Model, version_5
-from yarncli.engines.rules.transformers_5 import used as hf_used
-from yarncli.engines.verdict import (
-    Engine,
-    EngineCrash,
-    Launch,
-    Reading,
-    Used,
+from yarncli.engines.loaders import version_5
+from yarncli.engines.shared import (
+    ORIGINAL,
+    deepseek_yarn,
+    longrope_scale_by_lengths,
     mla_softmax,
-    mscale_ratio,
+    refuse_integer_factor,
+    transformers_used,
+    uses_deepseek_rope,
 )
+from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
@@ -41,11 +39,6 @@ _LENGTH_KEYS = (
 )
 
 
-def uses_deepseek_rope(model: Model) -> bool:
-    """Whether vLLM and SGLang turn every scaling of this model into DeepSeek's YaRN."""
-    return model.rope.is_mla and model.rope.model_type not in ("minicpm3", "dots3_note_text")
-
-
 def refuse_different_names(model: Model) -> None:
     """Insist, as vLLM does, that `type` and `rope_type` agree.
 
@@ -59,18 +52,6 @@ def refuse_different_names(model: Model) -> None:
             raise LoaderError(
                 f"rope_type is {both[0]!r} and type is {both[1]!r}; it insists on one."
             )
-
-
-def refuse_integer_factor(model: Model, scopes: Mapping[str, RopeParameters]) -> None:
-    """Refuse an integer factor of linear: vLLM's and SGLang's rotary class fails on it.
-
-    Raises:
-        EngineCrash: the factor of a linear scope is an integer.
-    """
-    for name, p in scopes.items():
-        factor = model.winning_block(name).get("factor")
-        if p.rope_type == "linear" and isinstance(factor, int):
-            raise EngineCrash(f"linear with the integer factor {factor}; write {factor}.0.")
 
 
 def read(model: Model) -> Reading:
@@ -88,7 +69,7 @@ def read(model: Model) -> Reading:
     faults: list[str] = []
     if model.rope.model_type in _TRANSFORMERS_BACKEND:
         notes.append("runs transformers' own modelling code for this model")
-        scopes = {name: hf_used(model, p) for name, p in parameters.items()}
+        scopes = {name: transformers_used(model, p) for name, p in parameters.items()}
         return Reading(scopes, served, tuple(notes))
     scopes = {}
     for name, p in parameters.items():
@@ -106,7 +87,7 @@ def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int
     """
     first = next(iter(parameters.values()))
     if first.rope_type == "longrope":
-        outer = model.text.get("original_max_position_embeddings")
+        outer = model.text.get(ORIGINAL)
         return int(outer or first.max_position_embeddings)
     stated = model.text.get("model_max_length")
     if isinstance(stated, int) and stated:
@@ -133,7 +114,7 @@ def _table_rows(model: Model, p: RopeParameters) -> int:
 
 def _used(model: Model, p: RopeParameters, served: int, notes: list[str]) -> Used:
     if uses_deepseek_rope(model) and p.rope_type != "default":
-        return _deepseek(p, notes)
+        return deepseek_yarn(p, _deepseek_softmax(p, notes))
     match p.rope_type:
         case "dynamic":
             return Used(_dynamic(p, notes))
@@ -147,33 +128,11 @@ def _used(model: Model, p: RopeParameters, served: int, notes: list[str]) -> Use
     return Used(p, p.effective_attention_factor())
 
 
-def _deepseek(p: RopeParameters, notes: list[str]) -> Used:
-    """Every scaling of an MLA model becomes DeepSeek's YaRN."""
-    if p.original_max_position_embeddings is None:
-        raise EngineCrash(
-            f"MLA models get DeepSeek's YaRN whatever the type; {p.rope_type} has no "
-            "original_max_position_embeddings for it."
-        )
-    softmax = mla_softmax(p)
-    if p.attention_factor == 1.0:
-        notes.append("attention_factor 1.0 switches mscale_all_dim's softmax scale off")
-        softmax = 1.0
-    scale = mscale_ratio(p, mscale=1.0, mscale_all_dim=0.0)
-    return Used(_as_yarn(p), scale, softmax)
-
-
-def _as_yarn(p: RopeParameters) -> RopeParameters:
-    return RopeParameters(
-        "yarn",
-        p.rope_theta,
-        p.head_dim,
-        p.max_position_embeddings,
-        p.partial_rotary_factor,
-        factor=p.resolved_factor(),
-        original_max_position_embeddings=p.original_max_position_embeddings,
-        beta_fast=p.beta_fast,
-        beta_slow=p.beta_slow,
-    )
+def _deepseek_softmax(p: RopeParameters, notes: list[str]) -> float:
+    if p.attention_factor != 1.0:
+        return mla_softmax(p)
+    notes.append("attention_factor 1.0 switches mscale_all_dim's softmax scale off")
+    return 1.0
 
 
 def _dynamic(p: RopeParameters, notes: list[str]) -> RopeParameters:
@@ -198,21 +157,10 @@ def _longrope(p: RopeParameters, served: int, notes: list[str]) -> Used:
     return Used(replace(p, short_factor=chosen, long_factor=chosen), scale)
 
 
-def longrope_scale_by_lengths(p: RopeParameters) -> float:
-    """LongRoPE's scale from the two lengths, where `factor` and `attention_factor` are not read."""
-    ratio = p.max_position_embeddings / p.original_length
-    return formulas.longrope_attention_factor(ratio, p.original_length)
-
-
 def launch(parts: Launch) -> str:
     """`vllm serve`, with `--hf-overrides` where fields must change."""
     words = ["vllm", "serve", parts.model.source, "--max-model-len", str(parts.length)]
-    fields: Mapping[str, Any] | None = parts.fields
-    if fields:
-        for key in reversed(parts.model.text_path):
-            fields = {key: fields}
-        words += ["--hf-overrides", json.dumps(fields)]
-    return shlex.join(words)
+    return shlex.join([*words, *parts.override_words("--hf-overrides")])
 
 
 def read_older(model: Model) -> Reading:
@@ -252,22 +200,20 @@ _ABOUT = (
 
 ENGINES = (
     Engine(
-        "vllm",
-        "vLLM",
-        "0.33",
-        "read",
-        read,
-        launch,
+        id="vllm",
+        name="vLLM",
+        versions="0.33",
+        read=read,
+        launch=launch,
         override="v5",
         about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
     ),
     Engine(
-        "vllm-older",
-        "vLLM, older",
-        "before it honoured attention_factor",
-        "read",
-        read_older,
-        launch,
+        id="vllm-older",
+        name="vLLM, older",
+        versions="before it honoured attention_factor",
+        read=read_older,
+        launch=launch,
         override="v5",
         about=(
             "yarn: m(s) × `attn_factor`; `attention_factor` and mscale are not read; the length is "

@@ -1,15 +1,15 @@
-"""How `inspect` puts a description on the terminal."""
+"""How `yarncli inspect` prints a description."""
 
 from __future__ import annotations
 
 from yarncli.cli import console
 from yarncli.config.reading import Scope
-from yarncli.inspection.description import Description, dimensions
+from yarncli.inspection.description import Description
 from yarncli.planning.plan import window_of
 from yarncli.rope.methods import keeps_max
 
 
-def show(description: Description, *, table: bool) -> None:
+def print_description(description: Description, *, table: bool) -> None:
     """Print facts, one block per scope, and the per-dimension tables on request."""
     console.print_heading(description.name)
     console.print_facts(_facts(description))
@@ -51,7 +51,7 @@ def _facts(description: Description) -> dict[str, console.Cell]:
 
 
 def _engines(description: Description) -> str:
-    """The engines that compute what is meant, and by name those that do not."""
+    """The engines that compute what is intended, and by name those that do not."""
     wrong = [f"{v.engine.id} {v.status}" for v in description.engines if v.status != "exact"]
     right = len(description.engines) - len(wrong)
     text = f"{right} of {len(description.engines)} as intended"
@@ -104,6 +104,6 @@ def _print_dimensions(description: Description, scope: Scope) -> None:
                 row.inv_freq_after / row.inv_freq if row.inv_freq else None,
                 row.regime,
             )
-            for row in dimensions(description, scope)
+            for row in description.dimensions(scope)
         ],
     )

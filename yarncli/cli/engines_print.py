@@ -1,43 +1,20 @@
-"""How `engines` reads a checkpoint and prints the verdicts."""
+"""How `yarncli engines` prints the verdicts, and how other commands warn of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-from yarncli.checkpoint.source import Checkpoint
 from yarncli.cli import console
-from yarncli.engines.judgement import Judgement, judge
-from yarncli.engines.verdict import SCHEMA, EngineView, ScopeView
-from yarncli.history import read_history
-
-
-def judged(checkpoint: Checkpoint, engines: Iterable[str], *, assume_like: str | None) -> Judgement:
-    """Judge a checkpoint against its recorded plan, or else against transformers 5.
-
-    Raises:
-        UsageError: an unknown engine id.
-        CheckpointError: the config cannot be read at all.
-    """
-    config, history = checkpoint.config().value, read_history(checkpoint)
-    # An engine is started with the Hub id, or with the directory as the user named it.
-    source = (checkpoint.is_remote and checkpoint.repo_id) or checkpoint.name
-    return judge(config, history, engines=engines, source=source, assume_like=assume_like)
-
-
-def to_json(checkpoint: Checkpoint, found: Judgement) -> dict[str, Any]:
-    """The contract of `engines --json`."""
-    return {"schema": SCHEMA, "source": checkpoint.name, **found.to_json()}
+from yarncli.engines.judgement import Judgement
+from yarncli.engines.verdict import EngineView, ScopeView
 
 
 def warn_of(found: Judgement) -> None:
-    """Name on stderr each engine that does not do what is meant, and what it does."""
+    """Name on stderr each engine that does not do what is intended, and what it does."""
     for view in found.verdicts:
         if view.status != "exact":
             console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
 
 
-def show(found: Judgement, *, lines: bool) -> None:
+def print_judgement(found: Judgement, *, lines: bool) -> None:
     """The table, what is wrong below it, and launch lines where they are asked for or needed."""
     length = found.verdicts[0].length
     console.print_text(f"Meant: {length:,} tokens (from {found.intended_from})")
@@ -55,14 +32,14 @@ def _row(item: EngineView) -> list[str | int | float | None]:
     serves: str | int | None = item.served_length
     if serves is None:
         serves = "no limit" if item.scopes else None
-    scales = sorted({scope.attention_scale for scope in item.scopes})
+    scales = sorted({scope.attention_factor for scope in item.scopes})
     shown = " / ".join(f"{scale:.5g}" for scale in scales) or None
     what = item.summary()
     extra = [note for note in item.notes if note not in what]
     return [item.engine.id, item.status, serves, shown, "; ".join([what, *extra])]
 
 
-def explained(found: Judgement) -> None:
+def print_explanation(found: Judgement) -> None:
     """One engine: what it is, what it does in general, and every number for this checkpoint."""
     for item in found.verdicts:
         engine = item.engine
@@ -83,7 +60,7 @@ def _explain_scope(scope: ScopeView) -> None:
     console.print_text(f"\n{scope.scope}, at {scope.at_length:,} tokens:")
     console.print_facts(
         {
-            "attention scale": scope.attention_scale,
+            "attention scale": scope.attention_factor,
             "of the intended": scope.attention_ratio,
             "softmax scale": scope.softmax_scale_ratio,
             "largest frequency deviation": scope.deviation,

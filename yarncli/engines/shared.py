@@ -1,0 +1,154 @@
+"""Rules that several engines share. A rule file imports these, never another rule file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from yarncli.config.families.family import Release
+from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, Used
+from yarncli.rope.formulas import get_mscale, longrope_attention_factor
+from yarncli.rope.parameters import RopeParameters
+
+ORIGINAL = "original_max_position_embeddings"
+IGNORES_ROPE_PARAMETERS = "ignores rope_parameters: θ and scaling are its defaults"
+
+
+def mscale_ratio(p: RopeParameters) -> float:
+    """m(s·mscale) / m(s·mscale_all_dim), 1 and 0 where the two are not given.
+
+    Reference: paper Eq. 22; DeepSeek-V2's modelling code.
+    """
+    factor = p.resolved_factor()
+    top = get_mscale(factor, 1.0 if p.mscale is None else p.mscale)
+    return top / get_mscale(factor, p.mscale_all_dim or 0.0)
+
+
+def mla_softmax(p: RopeParameters) -> float:
+    """m(s·mscale_all_dim)²: DeepSeek's temperature on the softmax scale; 1 where not given.
+
+    Reference: transformers `modeling_deepseek_v3.py`, `yarn_apply_mscale`.
+    """
+    return get_mscale(p.resolved_factor(), p.mscale_all_dim or 0.0) ** 2
+
+
+def second_hand_softmax(model: Model, p: RopeParameters) -> float:
+    """The softmax temperature of an MLA model in engines whose MLA code was not looked at.
+
+    All known engines copy DeepSeek's, so it is assumed.
+    """
+    return mla_softmax(p) if model.rope.is_mla and p.rope_type == "yarn" else 1.0
+
+
+def longrope_scale_by_lengths(p: RopeParameters) -> float:
+    """LongRoPE's scale from the two lengths, where `factor` and `attention_factor` are not read."""
+    ratio = p.max_position_embeddings / p.original_length
+    return longrope_attention_factor(ratio, p.original_length)
+
+
+def factor_by_lengths(p: RopeParameters, original: int, of: str) -> RopeParameters:
+    """The setting with maximum / original length as its factor.
+
+    Args:
+        p: the setting.
+        original: the original length that the engine reads, tokens.
+        of: what to call the lengths in the error.
+
+    Raises:
+        EngineCrash: the factor is below 1.
+    """
+    factor = p.max_position_embeddings / original
+    if factor < 1:
+        raise EngineCrash(f"It computes a factor of {factor:.3g} from {of}.")
+    return replace(p, original_max_position_embeddings=original, factor=factor)
+
+
+def uses_deepseek_rope(model: Model) -> bool:
+    """Whether vLLM and SGLang turn every scaling of this model into DeepSeek's YaRN."""
+    return model.rope.is_mla and model.rope.model_type not in ("minicpm3", "dots3_note_text")
+
+
+def deepseek_yarn(p: RopeParameters, softmax_scale_ratio: float) -> Used:
+    """A scaling of any type as DeepSeek's YaRN, with the given ratio of softmax scales.
+
+    Raises:
+        EngineCrash: it has no original length.
+    """
+    if p.original_max_position_embeddings is None:
+        raise EngineCrash(
+            f"MLA models get DeepSeek's YaRN whatever the type; {p.rope_type} has no "
+            f"{ORIGINAL} for it."
+        )
+    yarn = replace(p, rope_type="yarn", factor=p.resolved_factor(), truncate=None)
+    return Used(yarn, mscale_ratio(p), softmax_scale_ratio)
+
+
+def refuse_integer_factor(model: Model, scopes: Mapping[str, RopeParameters]) -> None:
+    """Refuse an integer factor of linear: vLLM's and SGLang's rotary class fails on it.
+
+    Raises:
+        EngineCrash: the factor of a linear scope is an integer.
+    """
+    for name, p in scopes.items():
+        factor = model.winning_block(name).get("factor")
+        if p.rope_type == "linear" and isinstance(factor, int):
+            raise EngineCrash(f"linear with the integer factor {factor}; write {factor}.0.")
+
+
+def refuse_su(name: object) -> None:
+    """Refuse the old name of longrope where an engine does not know it.
+
+    Raises:
+        LoaderError: `name` is that.
+    """
+    if name == "su":
+        raise LoaderError("rope_type 'su' is unknown to it; the name is longrope.")
+
+
+def transformers_numbers(model: Model, p: RopeParameters) -> Used:
+    """One setting with the two temperatures that transformers 5 gives it."""
+    scale = p.effective_attention_factor()
+    if model.rope.model_type == "phimoe" and p.rope_type == "longrope":
+        scale = phimoe_scale(p, model.length)
+    has_softmax = model.family.scales_softmax and p.rope_type != "default"
+    return Used(p, scale, mla_softmax(p) if has_softmax else 1.0)
+
+
+def transformers_used(model: Model, p: RopeParameters) -> Used:
+    """The same, for a model that transformers 5 can build.
+
+    Raises:
+        EngineCrash: an MLA model whose scaling has no factor, or a width the class leaves empty.
+    """
+    refuse_null_head_dim(model, p, "5")
+    scaled = model.family.scales_softmax and p.rope_type != "default"
+    if scaled and p.mscale_all_dim and p.factor is None:
+        raise EngineCrash("mscale_all_dim is given and factor is not, which this model needs.")
+    return transformers_numbers(model, p)
+
+
+def refuse_null_head_dim(model: Model, p: RopeParameters, release: Release) -> None:
+    """Refuse a RoPE type that is computed from `head_dim` where the config class leaves it null.
+
+    Raises:
+        EngineCrash: `release` does so and the file gives no width.
+    """
+    null = release in model.family.head_dim_null_in and model.text.get("head_dim") is None
+    if null and p.rope_type in ("yarn", "dynamic", "longrope"):
+        raise EngineCrash(
+            f"{model.rope.model_type} without head_dim in config.json: TypeError. "
+            f"Add head_dim: {p.head_dim}."
+        )
+
+
+def phimoe_scale(p: RopeParameters, length: int) -> float:
+    """PhiMoE's two scales, which replace LongRoPE's; `length` in tokens chooses."""
+    name = "long_mscale" if length > p.original_length else "short_mscale"
+    return float(p.extra.get(name, p.effective_attention_factor()))
+
+
+def from_pretrained(parts: Launch) -> str:
+    """The Python call that loads the model, with overrides as keyword arguments."""
+    call = "".join(f", {key}={value!r}" for key, value in (parts.fields or {}).items())
+    return f"AutoModelForCausalLM.from_pretrained({json.dumps(parts.model.source)}{call})"
