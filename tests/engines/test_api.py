@@ -55,16 +55,12 @@ def test_launch_lines_name_the_checkpoint_and_can_be_left_out(checkpoint):
     assert silent.launch is None
 
 
-def test_a_hub_model_is_launched_by_its_id_alone(checkpoint, monkeypatch):
-    """Its name carries the commit, which no engine takes as a model."""
-    opened = open_checkpoint(checkpoint)
-    monkeypatch.setattr(type(opened), "is_remote", True)
-    object.__setattr__(opened, "repo_id", "org/long")
-    monkeypatch.setattr(type(opened), "config", lambda self: type("", (), {"value": CONFIG}))
-    monkeypatch.setattr(type(opened), "optional_json", lambda self, name: None)
-    found = judge_checkpoint(opened, engines=["vllm"])
-    assert found.verdicts[0].launch.startswith("vllm serve org/long ")
-    assert found.source == str(checkpoint)
+def test_a_hub_model_is_launched_by_its_id(minihub):
+    """The name that yarncli takes, hf://org/long, is nothing that vLLM knows."""
+    minihub.add_repo("org/long", {"config.json": json.dumps(CONFIG).encode()})
+    found = judge_checkpoint("hf://org/long", engines=["vllm"])
+    assert found.verdicts[0].launch == "vllm serve org/long --max-model-len 32768"
+    assert found.source == "hf://org/long"
 
 
 def test_an_unknown_type_is_read_as_another(checkpoint):

@@ -8,6 +8,9 @@ from functools import partial
 import pytest
 
 from support.program import invoke
+from yarncli.checkpoint.source import open_checkpoint
+from yarncli.errors import UsageError
+from yarncli.inspection.description import inspect
 
 GEMMA3 = {
     "model_type": "gemma3_text",
@@ -121,3 +124,30 @@ def test_a_shape_that_is_refused_says_why(tmp_path):
     result = run(path)
     assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
     assert "does not use RoPE" in result.stderr
+
+
+def test_the_function_is_the_command(demo, capfd):
+    found = [inspect(demo), inspect(str(demo)), inspect(open_checkpoint(demo))]
+    (document,) = {json.dumps(one.to_json(table=True)) for one in found}
+    previews = {
+        json.dumps(inspect(demo, **asked).to_json())
+        for asked in ({"length": 2048}, {"factor": 8.0}, {"method": "yarn", "length": 2048})
+    }
+    assert capfd.readouterr() == ("", "")
+    assert json.loads(run(demo, "--json", "--table").stdout) == json.loads(document)
+    (preview,) = previews
+    assert json.loads(run(demo, "--json", "--factor", 8).stdout) == json.loads(preview)
+    assert json.loads(preview)["engines"] == []
+    with pytest.raises(UsageError):
+        inspect(demo, method="yarn")
+
+
+def test_the_functions_options_reach_the_reading(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(GEMMA3 | {"model_type": "brand_new"}))
+    found = inspect(path, assume_like="gemma3_text", original_length=8192)
+    assert (found.original_length, found.length) == (8192, 32768)
+    full, sliding = map(found.dimensions, found.rope.scopes.values())
+    assert len(full) == len(sliding) == 128
+    # Turns of the slowest pair over the window that the model was trained with.
+    assert full[-1].rotations == pytest.approx(8192 * 1e6 ** (-254 / 256) / (2 * math.pi))

@@ -7,6 +7,7 @@ from yarncli.config.reading import Scope
 from yarncli.inspection.description import Description
 from yarncli.planning.plan import window_of
 from yarncli.rope.methods import keeps_max
+from yarncli.rope.parameters import RopeParameters
 
 
 def print_description(description: Description, *, table: bool) -> None:
@@ -66,44 +67,34 @@ def _scope_title(description: Description, scope: Scope) -> str:
 
 
 def _scope_facts(description: Description, scope: Scope) -> dict[str, console.Cell]:
-    before, after = scope.parameters, description.parameters(scope)
-    pairs: dict[str, tuple[console.Cell, console.Cell]] = {
-        "type": (before.rope_type, after.rope_type),
-        "θ": (before.rope_theta, after.rope_theta),
-        "factor": (before.resolved_factor(), after.resolved_factor()),
-        "attention factor": (
-            before.effective_attention_factor(),
-            after.effective_attention_factor(),
-        ),
-        "max_position_embeddings": (
-            before.max_position_embeddings,
-            after.max_position_embeddings,
-        ),
-    }
+    after = description.parameters(scope)
     facts: dict[str, console.Cell] = {
         "rotary dimensions": f"{after.rotary_dim} of {after.head_dim}",
     }
-    for name, (old, new) in pairs.items():
-        old_text, new_text = console.format_cell(old), console.format_cell(new)
-        facts[name] = new_text if old == new else f"{old_text} → {new_text}"
+    before = _setting(scope.parameters)
+    for name, new in _setting(after).items():
+        old_text, new_text = console.format_cell(before[name]), console.format_cell(new)
+        facts[name] = new_text if before[name] == new else f"{old_text} → {new_text}"
     if keeps_max(after.rope_type):
         facts["note"] = "frequencies below are those at the full window"
     return facts
 
 
+def _setting(p: RopeParameters) -> dict[str, console.Cell]:
+    return {
+        "type": p.rope_type,
+        "θ": p.rope_theta,
+        "factor": p.resolved_factor(),
+        "attention factor": p.effective_attention_factor(),
+        "max_position_embeddings": p.max_position_embeddings,
+    }
+
+
 def _print_dimensions(description: Description, scope: Scope) -> None:
-    console.print_table(
-        ("pair", "wavelength", "rotations", "inv_freq", "after", "ratio", "regime"),
-        [
-            (
-                row.index,
-                row.wavelength,
-                row.rotations,
-                row.inv_freq,
-                row.inv_freq_after,
-                row.inv_freq_after / row.inv_freq if row.inv_freq else None,
-                row.regime,
-            )
-            for row in description.dimensions(scope)
-        ],
-    )
+    rows = []
+    for row in description.dimensions(scope):
+        ratio = row.inv_freq_after / row.inv_freq if row.inv_freq else None
+        frequencies = row.inv_freq, row.inv_freq_after, ratio
+        rows.append((row.index, row.wavelength, row.rotations, *frequencies, row.regime))
+    header = ("pair", "wavelength", "rotations", "inv_freq", "after", "ratio", "regime")
+    console.print_table(header, rows)

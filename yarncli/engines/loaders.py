@@ -41,7 +41,7 @@ def read_model(
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
     """
     bare = read_rope(_without_blocks(config), assume_like=assume_like)
-    text = _at(config, bare.text_path)
+    text = bare.text(config).values
     resolved = _with_text(config, bare.text_path, _as_version_5(text, bare.family))
     refusal = ""
     try:
@@ -155,12 +155,6 @@ def is_v5_only(model: Model) -> bool:
     scaled = any(e.get("rope_type", e.get("type", "default")) != "default" for e in entries)
     keys = (*model.family.theta_keys, *_scope_theta_keys(model.family))
     return scaled or all(model.text.get(key) is None for key in keys)
-
-
-def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
-    for key in path:
-        config = config[key]
-    return config
 
 
 def _with_text(

@@ -50,6 +50,8 @@ _STRICT = {
     "phi4_multimodal": _LISTS_ONLY,
 }
 
+_IGNORES = "ignores rope_parameters without a word: θ and scaling are its defaults"
+
 Yarn = Callable[[Model, RopeParameters], tuple[RopeParameters, float]]
 
 
@@ -108,14 +110,9 @@ def _reader(version: Release, yarn: Yarn) -> Callable[[Model], Reading]:
             raise LoaderError(f"It does not know the model type {model.model_type!r}.{own}")
         refuse_aliases(model)
         _refuse_strict(model)
-        notes = []
-        if is_v5_only(model):
-            notes.append("ignores rope_parameters without a word: θ and scaling are its defaults")
-        scopes = {
-            n: _used(model, p, version, yarn)
-            for n, p in legacy(model, default_theta=_THETA.get(model.rope.model_type)).items()
-        }
-        return Reading(scopes, None, tuple(notes))
+        parameters = legacy(model, default_theta=_THETA.get(model.rope.model_type))
+        scopes = {name: _used(model, p, version, yarn) for name, p in parameters.items()}
+        return Reading(scopes, notes=(_IGNORES,) if is_v5_only(model) else ())
 
     return read
 
@@ -202,12 +199,7 @@ def _engine(version: Release, versions: str, yarn: Yarn, about: str) -> Engine:
 
 
 ENGINES = (
-    _engine(
-        "4.57",
-        "4.56 – 4.57",
-        _yarn_57,
-        "yarn as in transformers 5.",
-    ),
+    _engine("4.57", "4.56 – 4.57", _yarn_57, "yarn as in transformers 5."),
     _engine(
         "4.55",
         "4.51 – 4.55",

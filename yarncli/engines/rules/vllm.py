@@ -27,31 +27,28 @@ _TRANSFORMERS_BACKEND = frozenset(
     nanbeige olmo olmo2 olmo3 phi seed_oss smollm3 starcoder2 vaultgemma
     """.split()
 )
-_NOT_MULTIPLIED = frozenset({"longrope", "llama3", "yarn"})
-_LENGTH_KEYS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "seq_length",
-    "max_sequence_length",
-    "max_seq_length",
-    "seq_len",
-)
+_NOT_MULTIPLIED = frozenset({"default", "longrope", "llama3", "yarn"})
+_LENGTH_KEYS = """
+    max_position_embeddings n_positions max_seq_len seq_length max_sequence_length max_seq_length
+    seq_len
+    """.split()
 
 
-def refuse_different_names(model: Model) -> None:
-    """Insist, as vLLM does, that `type` and `rope_type` agree.
+def _parameters(model: Model) -> dict[str, RopeParameters]:
+    """The scopes as transformers 5 reads them; vLLM insists that `type` and `rope_type` agree.
 
     Raises:
-        LoaderError: they do not.
+        LoaderError: they do not, or transformers 5 does not load the config.
+        EngineCrash: the factor of a linear scope is an integer.
     """
     for name in model.rope.scopes:
         block = model.winning_block(name)
-        both = block.get("rope_type"), block.get("type")
-        if all(both) and both[0] != both[1]:
-            raise LoaderError(
-                f"rope_type is {both[0]!r} and type is {both[1]!r}; it insists on one."
-            )
+        new, old = block.get("rope_type"), block.get("type")
+        if new and old and new != old:
+            raise LoaderError(f"rope_type is {new!r} and type is {old!r}; it insists on one.")
+    parameters = version_5(model)
+    refuse_integer_factor(model, parameters)
+    return parameters
 
 
 def read(model: Model) -> Reading:
@@ -61,9 +58,7 @@ def read(model: Model) -> Reading:
         LoaderError: it refuses the config.
         EngineCrash: it fails at start-up.
     """
-    refuse_different_names(model)
-    parameters = version_5(model)
-    refuse_integer_factor(model, parameters)
+    parameters = _parameters(model)
     served = served_length(model, parameters)
     notes: list[str] = []
     faults: list[str] = []
@@ -87,29 +82,23 @@ def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int
     """
     first = next(iter(parameters.values()))
     if first.rope_type == "longrope":
-        outer = model.text.get(ORIGINAL)
-        return int(outer or first.max_position_embeddings)
+        return int(model.text.get(ORIGINAL) or first.max_position_embeddings)
     stated = model.text.get("model_max_length")
     if isinstance(stated, int) and stated:
         length: int = stated
     else:
         found = [v for v in map(model.text.get, _LENGTH_KEYS) if type(v) is int]
         length = min([*found, first.max_position_embeddings])
-    if model.rope.model_type.startswith("gemma3"):
-        return length
     for p in parameters.values():
-        if p.rope_type not in _NOT_MULTIPLIED and p.rope_type != "default":
+        if p.rope_type not in _NOT_MULTIPLIED and not model.rope.model_type.startswith("gemma3"):
             length = int(length * p.resolved_factor())
     return length
 
 
 def _table_rows(model: Model, p: RopeParameters) -> int:
     """How many positions the precomputed cos/sin table has."""
-    if p.rope_type == "yarn":
-        return int(p.original_length * p.resolved_factor())
-    if p.rope_type == "linear":
-        return int(p.max_position_embeddings * p.resolved_factor())
-    return p.max_position_embeddings
+    start = p.original_length if p.rope_type == "yarn" else p.max_position_embeddings
+    return int(start * p.resolved_factor()) if p.rope_type in ("yarn", "linear") else start
 
 
 def _used(model: Model, p: RopeParameters, served: int, notes: list[str]) -> Used:
@@ -170,9 +159,7 @@ def read_older(model: Model) -> Reading:
         LoaderError: it refuses the config.
         EngineCrash: it fails at start-up.
     """
-    refuse_different_names(model)
-    parameters = version_5(model)
-    refuse_integer_factor(model, parameters)
+    parameters = _parameters(model)
     notes: list[str] = []
     first = next(iter(parameters.values()))
     served = served_length(model, parameters)
@@ -180,12 +167,10 @@ def read_older(model: Model) -> Reading:
         served = int(first.original_length * first.resolved_factor())
     scopes = {}
     for name, p in parameters.items():
-        found = _used(model, p, served, notes)
+        scopes[name] = _used(model, p, served, notes)
         if p.rope_type == "yarn" and not uses_deepseek_rope(model):
             multiplier = p.extra.get("attn_factor", 1.0)
-            scale = formulas.get_mscale(p.resolved_factor()) * multiplier
-            found = Used(p, scale)
-        scopes[name] = found
+            scopes[name] = Used(p, formulas.get_mscale(p.resolved_factor()) * multiplier)
     return Reading(scopes, served, tuple(notes))
 
 
