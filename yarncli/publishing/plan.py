@@ -18,7 +18,7 @@ from yarncli.publishing.base import Base, base_of, fetch, local_card
 from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
-from yarncli.publishing.preflight import SCHEMA, about_licence, finding, is_legal_file, told
+from yarncli.publishing.preflight import SCHEMA_VERSION, about_licence, finding, is_legal_file, told
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
 from yarncli.publishing.target import PushTarget, find_target
@@ -66,7 +66,7 @@ class PushPlan:
         """The plan as `--json` shows it."""
         destination = self.target.destination
         return {
-            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
             "repository": destination.repo_id,
             "exists": self.target.start is not None,
             "public": self.public,

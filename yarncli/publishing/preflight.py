@@ -21,7 +21,7 @@ from yarncli.rules.checkpoint_rules import check_weights
 from yarncli.rules.finding import Finding, Rule, Severity
 from yarncli.rules.sources import check_source
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 
 PUSH_RULES = {
     rule.id: rule
@@ -128,7 +128,7 @@ class PreflightFailed(CheckFailed):
 
     def to_json(self) -> dict[str, Any]:
         """The findings as `--json` shows them."""
-        return {"schema": SCHEMA, "findings": [found.to_json() for found in self.findings]}
+        return {"schema_version": SCHEMA_VERSION, "findings": [found.to_json() for found in self.findings]}
 
 
 def preflight(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.errors import HubError
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import uploads, writing
 from yarncli.hub.writing import Commit, Remote
 from yarncli.progress import ProgressCallback, stage
-from yarncli.publishing.local import prepare_local
+from yarncli.publishing.local import LocalModel, prepare_local
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.plan import PushPlan, plan_push
@@ -102,10 +103,7 @@ def push(
         messages.add(found.severity, told(found))
     if any(found.severity == "error" for found in local.findings):
         raise PreflightFailed(local.findings)
-    results = heatmap = None
-    if options.results:
-        results = read_results(options.results, local.checkpoint.name, messages)
-        heatmap = draw_heatmap(results, messages) if options.with_card else None
+    results, heatmap = _results(local, messages)
     total = sum(file.size for file in local.selection.files)
     with stage(progress, COMPARING, total) as advance:
         plan = plan_push(local, target, results=results, heatmap=heatmap, progress=advance)
@@ -118,6 +116,14 @@ def push(
         for remark in commit.remarks:
             messages.add("warning", remark)
     return Push(plan=plan, findings=local.findings, messages=messages.kept, commit=commit)
+
+
+def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | None, bytes | None]:
+    """The passkey results for the card, and their figure."""
+    if not local.options.results:
+        return None, None
+    report = read_results(local.options.results, local.checkpoint.name, messages)
+    return report, draw_heatmap(report, messages) if local.options.with_card else None
 
 
 def carry_out(plan: PushPlan, *, progress: uploads.Progress = None) -> Commit:
