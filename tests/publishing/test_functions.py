@@ -89,7 +89,7 @@ def test_a_second_push_sends_nothing(hub, model):
     assert again.commit.oid == head
     assert stages.done() == [("Comparing", size_of(model), sent), ("Sending", 0, 0)]
     assert json.loads(json.dumps(again.to_json())) | {"notes": []} == {
-        "schema": 1, "repository": "me/long", "exists": True, "public": False,
+        "schema_version": 1, "repository": "me/long", "exists": True, "public": False,
         "pull_request": False, "revision": "main", "files": [], "copies": [],
         "unchanged": sorted(path.name for path in model.iterdir()), "left_out": {},
         "card_diff": "", "notes": [], "sent": False, "commit": head, "url": once.commit.url,

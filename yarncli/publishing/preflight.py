@@ -128,7 +128,10 @@ class PreflightFailed(CheckFailed):
 
     def to_json(self) -> dict[str, Any]:
         """The findings as `--json` shows them."""
-        return {"schema_version": SCHEMA_VERSION, "findings": [found.to_json() for found in self.findings]}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "findings": [found.to_json() for found in self.findings],
+        }
 
 
 def preflight(
