@@ -43,10 +43,11 @@ def write_copy(
     mode = options.weights
     linked = [file for file in carried if file.is_weights] if mode != "copy" else []
     copied = [file for file in carried if file not in linked]
-    output.require_space(destination.absolute().parent, sum(file.size for file in copied))
+    size = sum(file.size for file in copied)
+    output.require_space(destination.absolute().parent, size)
     with (
         output.output_directory(destination, **place, fsync=options.fsync) as staging,
-        stage(progress, "Copying", sum(file.size for file in wanted)) as advance,
+        stage(progress, "Copying", size) as advance,
     ):
         for file in carried:
             (staging / file.name).parent.mkdir(parents=True, exist_ok=True)

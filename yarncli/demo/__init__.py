@@ -8,7 +8,7 @@ from pathlib import Path
 from yarncli.checkpoint.output import output_directory
 
 
-def write_demo(output: Path, *, tuned: bool = False) -> Path:
+def write_demo(output: str | Path, *, tuned: bool = False) -> Path:
     """Copy the demo checkpoint into the new directory `output`, whole or not at all.
 
     Args:
@@ -17,12 +17,13 @@ def write_demo(output: Path, *, tuned: bool = False) -> Path:
             of the base model with its plain 256-token window.
 
     Returns:
-        `output`.
+        `output`, as a path.
 
     Raises:
         UsageError: `output` exists.
         OutputError: it cannot be written.
     """
+    output = Path(output)
     packaged = files(__name__) / ("tuned" if tuned else "base")
     with output_directory(output) as staging:
         for file in packaged.iterdir():

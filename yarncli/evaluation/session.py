@@ -24,6 +24,8 @@ from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, lo
 from yarncli.extras import require_extra
 from yarncli.progress import ProgressCallback, stage
 
+Source = str | Checkpoint
+
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
 _DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
 _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
@@ -98,7 +100,7 @@ class PasskeyWatch:
 
 
 def evaluate_passkey(
-    model: str | Path | None,
+    model: str | Path | Checkpoint | None,
     options: PasskeyOptions | None = None,
     *,
     progress: ProgressCallback | None = None,
@@ -108,7 +110,8 @@ def evaluate_passkey(
     """Measure passkey retrieval over lengths and depths: the whole of `check-passkey`.
 
     Args:
-        model: a checkpoint directory or a Hub id; None only with `base_url`.
+        model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned; None only with
+            `base_url`.
         options: what to ask; `PasskeyOptions()` by default.
         progress: told how far the stages are: "Fetching" in bytes, "Writing prompts" and "Asking"
             (the name of the setting, where there are several) in prompts.
@@ -127,7 +130,7 @@ def evaluate_passkey(
     """
     options = replace(options or PasskeyOptions(), **changes)
     watch = watch or PasskeyWatch()
-    source = None if model is None else str(model)
+    source = str(model) if isinstance(model, Path) else model
     _refuse_contradictions(source, options)
     subject: Subject
     if options.base_url is not None:
@@ -155,7 +158,7 @@ def evaluate_passkey(
     )
 
 
-def _refuse_contradictions(model: str | None, options: PasskeyOptions) -> None:
+def _refuse_contradictions(model: Source | None, options: PasskeyOptions) -> None:
     """Refuse what cannot be done before anything is fetched, loaded or asked."""
     if options.resume and options.out is None:
         raise UsageError("--resume needs --out, the file of the run to go on with.")
@@ -175,7 +178,9 @@ def _refuse_contradictions(model: str | None, options: PasskeyOptions) -> None:
         )
 
 
-def _local(model: str, options: PasskeyOptions, progress: ProgressCallback | None) -> LocalSubject:
+def _local(
+    model: str | Checkpoint, options: PasskeyOptions, progress: ProgressCallback | None
+) -> LocalSubject:
     require_extra("check-passkey", "torch", "transformers")
     checkpoint = _fetched(model, options, progress)
     local_directory(checkpoint)
@@ -187,7 +192,7 @@ def _local(model: str, options: PasskeyOptions, progress: ProgressCallback | Non
         control_checkpoint=_fetched(control, options, progress) if control else None,
     )
     return LocalSubject(
-        name=model,
+        name=_name(model),
         variants=variants.choose_variants(checkpoint, choice, max(options.lengths, default=0)),
         codec=_codec(options.tokenizer or model, options, progress),
         settings=options,
@@ -196,7 +201,10 @@ def _local(model: str, options: PasskeyOptions, progress: ProgressCallback | Non
 
 
 def _served(
-    model: str | None, options: PasskeyOptions, base_url: str, progress: ProgressCallback | None
+    model: str | Checkpoint | None,
+    options: PasskeyOptions,
+    base_url: str,
+    progress: ProgressCallback | None,
 ) -> ServedSubject:
     settings = ServerSettings(
         base_url=base_url,
@@ -217,15 +225,19 @@ def _served(
         raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
     server = Server(settings, token or "")
     return ServedSubject(
-        name=model or server.model,
+        name=server.model if model is None else _name(model),
         server=server,
         codec=codec or TextCodec(ServerTokenizer(base_url, server.model, settings.api_key)),
         checkpoint=None if model is None else open_checkpoint(model),
     )
 
 
+def _name(source: Source) -> str:
+    return source.name if isinstance(source, Checkpoint) else source
+
+
 def _fetched(
-    source: str,
+    source: Source,
     options: PasskeyOptions,
     progress: ProgressCallback | None,
     *,
@@ -237,7 +249,8 @@ def _fetched(
         UsageError: its code is trusted without saying which commit has been read.
     """
     checkpoint = open_checkpoint(source)
-    unpinned = not Path(source).exists() and not re.search(r"@[0-9a-f]{40}$", source)
+    name = _name(source)
+    unpinned = not Path(name).exists() and not re.search(r"@[0-9a-f]{40}$", name)
     if options.trust_remote_code and checkpoint.repo_id and unpinned:
         raise UsageError(
             "--trust-remote-code with a Hub id needs the full commit that you have read: "
@@ -247,9 +260,9 @@ def _fetched(
     return checkpoint.download(names, progress=progress)
 
 
-def _codec(source: str, options: PasskeyOptions, progress: ProgressCallback | None) -> TextCodec:
+def _codec(source: Source, options: PasskeyOptions, progress: ProgressCallback | None) -> TextCodec:
     """The tokenizer of a source; a directory that has only a tokenizer needs no config.json."""
-    directory = Path(source)
+    directory = Path(_name(source))
     if not directory.is_dir():
         directory = local_directory(_fetched(source, options, progress, weights=False))
     return make_codec(directory, options.chat, trust_remote_code=options.trust_remote_code)

@@ -72,7 +72,7 @@ class Card:
 
 
 def card(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     *,
     name: str | None = None,
     results: str | Path | None = None,
@@ -86,7 +86,7 @@ def card(
     card says of the base model is read from the Hub, if it can be reached.
 
     Args:
-        source: the directory of a checkpoint.
+        source: the directory of a checkpoint, or what `open_checkpoint` returned.
         name: what the model will be called, `org/name`; without it the name of the directory.
         results: a result file of check-passkey (JSONL).
         base_model: the Hub model that it was made from; without it what yarncli.json records.
@@ -102,9 +102,11 @@ def card(
         >>> card("model-yarn", name="me/model-128k").text.count("yarncli:begin")  # doctest: +SKIP
         1
     """
-    checkpoint = open_checkpoint(str(source), bare_hub_id=False)
+    checkpoint = open_checkpoint(source, bare_hub_id=False)
     if checkpoint.directory is None:
-        raise UsageError(f"{source} is not a directory. Give the directory of a checkpoint.")
+        raise UsageError(
+            f"{checkpoint.name} is not a directory. Give the directory of a checkpoint."
+        )
     messages = Messages(notify)
     recorded = read_history(checkpoint).origin
     origin = (base_model, None) if base_model else recorded
@@ -113,7 +115,7 @@ def card(
     for note in notes:
         messages.add("warning", note)
     report = read_results(results, checkpoint.name, messages) if results else None
-    name = name or Path(source).resolve().name
+    name = name or checkpoint.directory.resolve().name
     request = CardRequest(
         name=name, base=base, licence=licence, results=report, heatmap=report is not None
     )

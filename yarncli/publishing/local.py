@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
@@ -36,22 +37,24 @@ class LocalModel:
     """The checkpoint on the Hub that the weights are copied from, if any."""
 
 
-def prepare_local(path: str, options: PushOptions) -> LocalModel:
+def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> LocalModel:
     """Open the checkpoint, choose its files, and run the preflight; nothing is sent.
 
     Raises:
-        UsageError: options that contradict each other, or `path` is no local directory.
+        UsageError: options that contradict each other, or `source` is no local directory.
         CheckpointError: it is not a checkpoint.
         HubError: the base of `--from` cannot be read.
     """
     options.require_consistent()
-    checkpoint = open_checkpoint(path, bare_hub_id=False)
+    checkpoint = open_checkpoint(source, bare_hub_id=False)
     if checkpoint.directory is None:
-        raise UsageError(f"{path} is not a directory. Give the directory of a local checkpoint.")
+        raise UsageError(
+            f"{checkpoint.name} is not a directory. Give the directory of a local checkpoint."
+        )
     if options.copy_from and any(file.is_weights for file in checkpoint.files):
         raise UsageError(
-            f"{path} has weights of its own, so --from has nothing to give. Leave it out, or "
-            "convert with --config-only."
+            f"{checkpoint.name} has weights of its own, so --from has nothing to give. Leave it "
+            "out, or convert with --config-only."
         )
     selection = select_files(checkpoint, options)
     history = read_history(checkpoint)

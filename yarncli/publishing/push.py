@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError
 from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import uploads, writing
@@ -57,7 +58,7 @@ class Push:
 
 
 def push(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     target: str,
     options: PushOptions = _DEFAULTS,
     *,
@@ -72,7 +73,7 @@ def push(
     the first one stopped. Nothing is printed.
 
     Args:
-        source: the directory of a checkpoint.
+        source: the directory of a checkpoint, or what `open_checkpoint` returned.
         target: the repository, `org/name`.
         options: what the caller decides.
         confirm: asked with the plan before anything is sent; False ends the push. It is not asked
@@ -98,7 +99,7 @@ def push(
     """
     options = replace(options, **changes)
     messages = Messages(notify)
-    local = prepare_local(str(source), options)
+    local = prepare_local(source, options)
     for found in local.findings:
         messages.add(found.severity, told(found))
     if any(found.severity == "error" for found in local.findings):
