@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yarncli.jsontext.text import JsonText
 
 FILE_NAME = "yarncli.json"
+BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
 SCHEMA_VERSION = 2
 _SCHEMAS = (1, SCHEMA_VERSION)  # in 1 no options are recorded
 _HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)

@@ -10,7 +10,7 @@ from yarncli.baking.arithmetic import RowSelection, rounding_bound, scaler
 from yarncli.errors import WeightsError
 
 FACTORS = [1.2964782769, 1.138629436111989, 0.7713, 1.0, 1 / 3]
-ALL = RowSelection(1, ((0, 1),), 0, 1 << 16)
+ALL = RowSelection(period=1, windows=((0, 1),), end=1 << 16)
 TORCH = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -90,7 +90,7 @@ def test_an_offset_scales_one_plus_w(dtype):
 
 def test_only_the_windows_change():
     # Two heads of 4 rows, rows 1 and 2 of each; the last two rows lie behind the end.
-    chosen = RowSelection(4, ((1, 3),), 0, 8, width=3)
+    chosen = RowSelection(period=4, windows=((1, 3),), end=8, width=3)
     values = np.arange(24, dtype=np.float32)
     made = np.frombuffer(scaler("F32", 10.0, 0.0, chosen, "t")(values.tobytes()), np.float32)
     changed = {i // 3 for i in range(24) if made[i] != values[i]}

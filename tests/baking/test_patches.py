@@ -19,7 +19,9 @@ def selections(draw):
         windows.append((stop + 1, period))
     begin = draw(st.integers(0, 5))
     end = begin + period * draw(st.integers(1, 4))
-    return RowSelection(period, tuple(windows), begin, end, draw(st.integers(1, 5)))
+    return RowSelection(
+        period=period, windows=tuple(windows), begin=begin, end=end, width=draw(st.integers(1, 5))
+    )
 
 
 @settings(max_examples=150, deadline=None)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.baking import arithmetic
-from yarncli.baking.arithmetic import RowSelection
 from yarncli.baking.deciding import Baking
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
@@ -75,6 +74,7 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
     edits: list[TensorEdit] = []
     for info in header.tensors.values():
         edits += _edits_of(info, base, by_name)
+    # An adapter has no config.json: the same step, but without replaced fields.
     done = baking.history.steps[-1]
     baked = done.baked and replace(done.baked, adapter=True)
     step = replace(done, source=directory.resolve().name, replaced=(), baked=baked)
@@ -181,7 +181,7 @@ def _edits_of(
     if match is None:  # a copy of a base parameter, which takes its place
         return [_follow(info, edit) for edit in by_name.get(place, [])]
     if match["part"] in ("lora_A", "lora_embedding_A", "lora_embedding_B"):
-        return []
+        return []  # the input of a projection, not its rows
     weight = by_name.get((place[0], f"{place[1]}.weight"), [])
     return [_follow(info, edit) for edit in weight]
 
@@ -195,5 +195,6 @@ def _follow(info: TensorInfo, edit: TensorEdit) -> TensorEdit:
             f"{info.name} is {info.dtype} of shape {list(info.shape)}; it should have the "
             f"{edit.rows_total} rows of {edit.weight}, in floating point."
         )
-    selection: RowSelection = replace(edit.rows, width=width)
+    # The rows of the weight, not of a scale that carries them: an adapter is not quantised.
+    selection = replace(edit.rows, width=width)
     return replace(edit, tensor=info.name, shard=WEIGHTS_NAME, info=info, selection=selection)

@@ -18,7 +18,7 @@ _ELEMENT_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}  # half an ulp of 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowSelection:
     """Rows of a tensor: the `windows` of every `period` rows from `begin` to `end`."""
 
@@ -26,7 +26,7 @@ class RowSelection:
     """After so many rows the pattern repeats."""
     windows: tuple[tuple[int, int], ...]
     """The selected rows of a period, as `(start, stop)`."""
-    begin: int
+    begin: int = 0
     """The first row of the first period."""
     end: int
     """The row after the last period."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
-from yarncli.history import Baked, Form
+from yarncli.history import BAKED_MARKER, Baked, Form
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.planning.writing import Spelling, write_rope
@@ -15,10 +15,8 @@ from yarncli.rope.formulas import yarn_attention_factor
 from yarncli.rope.methods import neutral_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
-MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeAttentionFactor:
     """What one scope gives to the weights."""
 
@@ -136,6 +134,7 @@ def write_baked_config(
     Raises:
         ConfigError: what was written reads back as something else; a bug, nothing is written yet.
     """
+    # Scopes that do not change keep their spelling.
     changed = [each for each in factors if each.after != each.before]
     written = config
     if changed:
@@ -153,7 +152,7 @@ def write_baked_config(
         spellings: dict[str, Spelling] = {"legacy": "legacy", "v5": "v5"}
         spelling = spellings.get(rope.spelling_found, "both")
         written = write_rope(config, rope, plan, spelling)
-    written = written.edited({(MARKER,): baked.to_json()})
+    written = written.edited({(BAKED_MARKER,): baked.to_json()})
     _check(written, factors, baked.form, assume_like)
     return written
 
@@ -170,6 +169,7 @@ def _check(
         left = 1.0
         if form == "residual" and each.after.rope_type == "yarn":
             left = yarn_attention_factor(each.after.resolved_factor())
+        # Some types have other frequencies beyond the original window.
         lengths = (1, each.before.original_length, found.max_position_embeddings)
         same = all(p.inv_freq(length) == each.before.inv_freq(length) for length in lengths)
         if not same or p.effective_attention_factor() != left:

@@ -9,7 +9,6 @@ from typing import Any
 
 from yarncli.baking import quantised
 from yarncli.baking.attention_factor import (
-    MARKER,
     ScopeAttentionFactor,
     decide_attention_factors,
     write_baked_config,
@@ -24,6 +23,7 @@ from yarncli.config.reading import read_rope
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.history import (
+    BAKED_MARKER,
     FILE_NAME,
     Baked,
     Form,
@@ -34,7 +34,7 @@ from yarncli.history import (
     given_options,
     read_history,
 )
-from yarncli.jsontext.changes import changed_fields
+from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 
 SCHEMA_VERSION = 1
@@ -172,15 +172,8 @@ def decide_bake(
         baked,
         assume_like=settings.assume_like,
     )
-    # The record is of this step alone: from what the conversion wrote, if there was one.
-    recorded = {each.name for each in fields(BakeSettings)}
-    step = Step(
-        command="bake",
-        source=describe_source(checkpoint),
-        replaced=tuple(changed_fields("config.json", current, written)),
-        baked=baked,
-        options={n: value for n, value in given_options(settings).items() if n in recorded},
-    )
+    # The step starts from what the conversion wrote, if there was one: that has its own step.
+    replaced = tuple(changed_fields("config.json", current, written))
     return Baking(
         checkpoint=checkpoint,
         settings=settings,
@@ -190,9 +183,26 @@ def decide_bake(
         config=(original, written),
         unbaked=current,
         baked=baked,
-        history=history.then(step),
+        history=history.then(_step(checkpoint, settings, baked, replaced)),
         notes=tuple(_notes(checkpoint, request)),
         others=others or {},
+    )
+
+
+def _step(
+    checkpoint: Checkpoint,
+    settings: BakeSettings,
+    baked: Baked,
+    replaced: tuple[FieldChange, ...],
+) -> Step:
+    # Options of one run, such as where to write, decide nothing and are not recorded.
+    recorded = {each.name for each in fields(BakeSettings)}
+    return Step(
+        command="bake",
+        source=describe_source(checkpoint),
+        replaced=replaced,
+        baked=baked,
+        options={n: value for n, value in given_options(settings).items() if n in recorded},
     )
 
 
@@ -238,7 +248,7 @@ def _request(
 
 
 def _refuse_baked(checkpoint: Checkpoint, config: JsonText, history: History) -> None:
-    if config.get((MARKER,)) is not None or history.baked:
+    if config.get((BAKED_MARKER,)) is not None or history.baked:
         raise CheckpointError(
             f"{checkpoint.name} is baked already: its weights carry the temperature. Bake the "
             "checkpoint it was made from."
@@ -295,6 +305,7 @@ def _notes(checkpoint: Checkpoint, request: BakeRequest) -> list[str]:
             "too with --adapter DIR OUT."
         )
     shards = set(checkpoint.shard_names())
+    # Weights beside the shards: other formats, or the rest of an older save.
     stale = sorted(
         file.name
         for file in checkpoint.files

@@ -18,7 +18,10 @@ from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
 from yarncli.history import Side
 
+# Scales of a quantised KV cache: known beside every projection, and never multiplied themselves.
 _CACHE = ("k_scale", "v_scale", "q_scale", "output_scale")
+# Side → what a tensor makes → power of the factor on it. Query times key needs the factor twice;
+# "o" takes out again what scaled values bring into the output.
 _POWERS: dict[Side, dict[str, int]] = {
     "k": {"k": 2, "shared": 2},
     "q": {"q": 2, "shared": 2},
@@ -85,21 +88,21 @@ class TensorEdit:
 
     def patches(self, header: Header) -> list[Patch]:
         """The byte ranges of the shard that pass through the multiplication."""
-        chosen = self.selection
+        chosen, dtype = self.selection, self.info.dtype
         pieces = [chosen]
         if chosen.end - chosen.begin == chosen.period:  # nothing repeats: no need to read between
-            base = chosen.begin
+            ends = [(chosen.begin + start, chosen.begin + stop) for start, stop in chosen.windows]
             pieces = [
-                RowSelection(1, ((0, 1),), base + start, base + stop, chosen.width)
-                for start, stop in chosen.windows
+                replace(chosen, period=1, windows=((0, 1),), begin=begin, end=end)
+                for begin, end in ends
             ]
-        row = chosen.width * arithmetic.element_size(self.info.dtype)
+        row = chosen.width * arithmetic.element_size(dtype)
         start = header.header_size + self.info.data_offsets[0]
         return [
             Patch(
-                start + piece.begin * row,
-                (piece.end - piece.begin) * row,
-                arithmetic.scaler(self.info.dtype, self.factor, self.offset, piece, self.tensor),
+                offset=start + piece.begin * row,
+                length=(piece.end - piece.begin) * row,
+                transform=arithmetic.scaler(dtype, self.factor, self.offset, piece, self.tensor),
                 step=piece.period * row,
             )
             for piece in pieces
@@ -141,7 +144,7 @@ def _factor_of(module: Module, request: BakeRequest) -> float:
     if not module.prediction and not request.entry.stacks:
         return request.factors[module.layer]
     factors = set(request.factors.values())
-    if len(factors) > 1:
+    if len(factors) > 1:  # the config says nothing about extra layers
         raise UnsupportedArchitectureError(
             f"{module.where} is an extra layer (multi-token prediction), and the layers of this "
             f"{request.rope.model_type} model differ in their RoPE setting. It is not known "
@@ -291,7 +294,12 @@ def _rows(
     sizes: LayerSizes,
     block: int | None,
 ) -> list[tuple[str, str, RowSelection, tuple[RowSelection, int]]]:
-    """What changes of one owner: parameter meant, parameter changed, its rows, the rows meant."""
+    """What changes of one owner.
+
+    Returns:
+        For each parameter that carries the factor: its name; name and rows of what is multiplied
+        (the same, or its scale where it is quantised); its own rows, and how many it has.
+    """
     infos = {name: info for name, (_, info) in parameters.items()}
     found: list[tuple[str, str, RowSelection, tuple[RowSelection, int]]] = []
     for name in edit.parameters:
@@ -304,6 +312,7 @@ def _rows(
         if name not in infos:
             continue
         info = infos[name]
+        # A bias is a vector beside a matrix, and its elements are that matrix's rows.
         is_matrix = name == "weight" and not edit.is_norm
         if is_matrix != (len(info.shape) > 1) and not edit.is_norm:
             raise _wrong_shape(info, sizes)
@@ -335,6 +344,7 @@ def _merged(edits: list[TensorEdit]) -> list[TensorEdit]:
     for edit in edits:
         for place, other in enumerate(made):
             a, b = other.selection, edit.selection
+            # Patches of one tensor must not overlap: each sees the source's bytes alone.
             alike = other.tensor == edit.tensor and other.factor == edit.factor
             if alike and (a.period, a.begin, a.end) == (b.period, b.begin, b.end):
                 windows = tuple(sorted(a.windows + b.windows))

@@ -94,19 +94,14 @@ INDEX_NORM_OFFSET = replace(
     name="qk-norm-offset-indexer",
     edits=(
         *QK_NORM_OFFSET.edits,
-        _norm(
-            r"index_q_norm|indexer\.q_(?:layer)?norm",
-            rows.index_heads,
-            "q",
-            offset=1.0,
-            optional=True,
-        ),
-        _norm(
-            r"index_k_norm|indexer\.k_(?:layer)?norm",
-            rows.index_heads,
-            "k",
-            offset=1.0,
-            optional=True,
+        *(
+            replace(
+                edit,
+                base=rf"index_{edit.side}_norm|indexer\.{edit.side}_(?:layer)?norm",
+                rows=rows.index_heads,
+                optional=True,
+            )
+            for edit in QK_NORM_OFFSET.edits
         ),
     ),
     others=(*QK_NORM_OFFSET.others, r"index_[qk]_proj", r"indexer\.(?:[qk]|index_qk)_proj"),

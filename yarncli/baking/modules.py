@@ -87,12 +87,13 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
             parts = _TENSOR.fullmatch(info.name)
             stack = parts["stack"] if parts else ""
             if parts is None or not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
-                _refuse_unknown_place(info.name)
+                _refuse_unknown_place(info.name)  # attention left out would be silently wrong
                 continue
             match = inside.fullmatch(parts["rest"])
             if match is None:
                 continue
             number = int(parts["layer"])
+            # Some checkpoints number the layers of multi-token prediction on from the last layer.
             extra = bool(prediction.fullmatch(stack)) or number >= count
             layer = number * per_layer + int(match.groupdict().get("sub") or 0)
             where = info.name[: -len(match["name"]) - 1]
@@ -101,6 +102,7 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
                 Module(layer=layer, where=where, prediction=extra),
             )
             module.tensors[match["name"]] = (shard, info)
+    # Of two stacks that look like the text model, only one may be it.
     stacks = {stack for stack, _ in found if not stack.endswith("+") and usual.fullmatch(stack)}
     if len(stacks) > 1 and not entry.stacks:
         raise UnsupportedArchitectureError(
@@ -108,6 +110,7 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
             "is not known which of them is the text model. It is not baked."
         )
     _check_all_layers(found, stacks, request)
+    # Extra layers and layers in places of their own have no entry in `factors`.
     rotating = set(request.factors)
     return [
         module
@@ -124,7 +127,7 @@ def _check_all_layers(
     needed = {layer for layer, factor in request.factors.items() if factor != 1.0}
     if request.entry.stacks:
         needed = set(range(int(request.text.get("num_layers_per_stack") or 0)))
-    if request.layout.shared_block and stacks:
+    if request.layout.shared_block and stacks:  # only some layers store the block they share
         needed = {layer for _, layer in found} & needed
     missing = [layer for stack in stacks or {""} for layer in needed if (stack, layer) not in found]
     if missing or not needed:

@@ -73,7 +73,8 @@ def scale_rows(
     if chosen is None:
         return None
     if by_column:
-        own = RowSelection(rows, tuple(chosen.ranges), 0, scale.shape[0] * rows)
+        # Seen as one long vector: the columns repeat in every row of scales.
+        own = RowSelection(period=rows, windows=tuple(chosen.ranges), end=scale.shape[0] * rows)
     else:
         own = _by_row(scale, chosen, rows, block, where)
     return name, own, (chosen, rows)
@@ -93,6 +94,7 @@ def _by_row(
         raise _refusal(where, f"its scales have the shape {list(shape)}, an unknown format")
     windows = []
     for start, stop in chosen.ranges:
+        # The last block may be smaller than the others; it ends where the rows end.
         if start % size or (stop % size and stop != rows):
             raise _refusal(
                 where,
@@ -100,7 +102,7 @@ def _by_row(
                 f"(rows {start} to {stop})",
             )
         windows.append((start // size, -(-stop // size)))
-    return RowSelection(shape[0], tuple(windows), 0, shape[0], width)
+    return RowSelection(period=shape[0], windows=tuple(windows), end=shape[0], width=width)
 
 
 def block_rows(config: Mapping[str, Any]) -> int | None:

@@ -63,14 +63,14 @@ REGISTRY: dict[str, RegistryEntry] = {
         "axk1 deepseek_v2 deepseek_v3 glm4_moe_lite minicpm3 youtu", RegistryEntry(layouts.MLA)
     ),
     **_all("deepseek_v32 glm_moe_dsa", RegistryEntry(layouts.MLA_INDEXER)),
-    **_all("cohere glm4_moe", RegistryEntry(_PLAIN, "use_qk_norm", False, _QK_NORM)),
-    **_all("phi stablelm", RegistryEntry(_PLAIN, "qk_layernorm", False, _QK_NORM)),
+    **_all("cohere glm4_moe", RegistryEntry(_PLAIN, flag="use_qk_norm", flagged=_QK_NORM)),
+    **_all("phi stablelm", RegistryEntry(_PLAIN, flag="qk_layernorm", flagged=_QK_NORM)),
     **_all("phi3 phi4_multimodal", RegistryEntry(layouts.FUSED)),
     **_all("gpt_neox gpt_neox_japanese", RegistryEntry(layouts.INTERLEAVED)),
     **_all("hunyuan_v1_dense hunyuan_v1_moe nanochat", RegistryEntry(layouts.AFTER_ROPE)),
     "axk2": RegistryEntry(layouts.MLA_GATED),
     "bailing_hybrid": RegistryEntry(replace(layouts.MLA, module="attention")),
-    "dbrx": RegistryEntry(layouts.DBRX, "attn_config.clip_qkv", False, layouts.DBRX_CLIPPED),
+    "dbrx": RegistryEntry(layouts.DBRX, flag="attn_config.clip_qkv", flagged=layouts.DBRX_CLIPPED),
     "deepseek_v4": RegistryEntry(layouts.SHARED_KV),
     "dots3_note_text": RegistryEntry(layouts.MLA_KEY_NORM),
     "falcon": RegistryEntry(layouts.INTERLEAVED),
@@ -78,7 +78,9 @@ REGISTRY: dict[str, RegistryEntry] = {
     "hy_v4": RegistryEntry(layouts.MLA_INDEXER_LAST),
     "jetmoe": RegistryEntry(layouts.MOE_ATTENTION),
     "laguna": RegistryEntry(_QK_NORM, heads_vary=True),
-    "llama4_text": RegistryEntry(_PLAIN, "use_qk_norm", True, layouts.AFTER_ROPE),
+    "llama4_text": RegistryEntry(
+        _PLAIN, flag="use_qk_norm", flag_default=True, flagged=layouts.AFTER_ROPE
+    ),
     "longcat_flash": RegistryEntry(layouts.MLA_TWICE),
     "mimo_v2_flash": RegistryEntry(_PLAIN, heads_vary=True),
     "modernbert-decoder": RegistryEntry(
@@ -91,8 +93,8 @@ REGISTRY: dict[str, RegistryEntry] = {
             others=(*_PLAIN.others, r"[vo]_proj\.linear"),
         )
     ),
-    "olmo": RegistryEntry(_PLAIN, "clip_qkv", False, layouts.PLAIN_CLIPPED),
-    "olmoe": RegistryEntry(_QK_NORM, "clip_qkv", False, layouts.QK_NORM_CLIPPED),
+    "olmo": RegistryEntry(_PLAIN, flag="clip_qkv", flagged=layouts.PLAIN_CLIPPED),
+    "olmoe": RegistryEntry(_QK_NORM, flag="clip_qkv", flagged=layouts.QK_NORM_CLIPPED),
     "persimmon": RegistryEntry(layouts.PERSIMMON),
     "zamba2": RegistryEntry(layouts.SHARED_BLOCK),
     "zaya": RegistryEntry(layouts.KEY_TEMPERATURE),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from yarncli.baking.arithmetic import RowSelection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSizes:
     """What the rules need to know of one layer; widths in elements."""
 
@@ -38,7 +38,7 @@ RowRule = Callable[[LayerSizes, int], RowSelection | None]
 
 def everything(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """All rows."""
-    return RowSelection(1, ((0, 1),), 0, rows)
+    return RowSelection(period=1, windows=((0, 1),), end=rows)
 
 
 def q_heads(sizes: LayerSizes, rows: int) -> RowSelection | None:
@@ -55,19 +55,25 @@ def _heads(sizes: LayerSizes, rows: int, count: int) -> RowSelection | None:
     wide = sizes.head_dim
     if rows % wide or (rows != count * wide and not sizes.heads_vary):
         return None
-    return RowSelection(wide, ((0, sizes.rotary_dim),), 0, rows)
+    return _rotating(sizes, rows, period=wide)
+
+
+def _rotating(sizes: LayerSizes, rows: int, *, period: int, start: int = 0) -> RowSelection:
+    """The rotating rows, from `start`, of every `period` rows."""
+    window = (start, start + sizes.rotary_dim)
+    return RowSelection(period=period, windows=(window,), end=rows)
 
 
 def norm_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating entries of a norm over one head, or over all heads side by side."""
     wide = sizes.head_dim
-    return RowSelection(wide, ((0, sizes.rotary_dim),), 0, rows) if rows % wide == 0 else None
+    return _rotating(sizes, rows, period=wide) if rows % wide == 0 else None
 
 
 def last_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The last `rotary_dim` entries."""
     first = rows - sizes.rotary_dim
-    return RowSelection(rows, ((first, rows),), 0, rows) if first >= 0 else None
+    return _rotating(sizes, rows, period=rows, start=first) if first >= 0 else None
 
 
 def rotary_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
@@ -88,15 +94,14 @@ def mla_gated_query(sizes: LayerSizes, rows: int) -> RowSelection | None:
 def _mla_query(sizes: LayerSizes, rows: int, wide: int) -> RowSelection | None:
     if rows != sizes.heads * wide:
         return None
-    start = sizes.nope_dim
-    return RowSelection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
+    return _rotating(sizes, rows, period=wide, start=sizes.nope_dim)
 
 
 def mla_key(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """The rotating rows behind the latent ones."""
     if rows != sizes.kv_lora_rank + sizes.rotary_dim:
         return None
-    return RowSelection(rows, ((sizes.kv_lora_rank, rows),), 0, rows)
+    return _rotating(sizes, rows, period=rows, start=sizes.kv_lora_rank)
 
 
 def index_heads(sizes: LayerSizes, rows: int) -> RowSelection | None:
@@ -113,39 +118,31 @@ def _index(sizes: LayerSizes, rows: int, start: int) -> RowSelection | None:
     wide = sizes.index_head_dim
     if wide < sizes.rotary_dim or rows % wide:
         return None
-    return RowSelection(wide, ((start, start + sizes.rotary_dim),), 0, rows)
+    return _rotating(sizes, rows, period=wide, start=start)
 
 
-def block_q(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Queries of `[q | k | v]`."""
-    return _block(sizes, rows, 0, sizes.heads, 0)
+def _block(parts: str, part: str) -> RowRule:
+    """The rows of one part of a tensor that holds several, one after the other.
+
+    Args:
+        parts: one letter for each, in order: gates, queries, keys, values.
+        part: which of them.
+    """
+
+    def rule(sizes: LayerSizes, rows: int) -> RowSelection | None:
+        wide, ends = sizes.head_dim, [0]
+        for each in parts:
+            ends.append(ends[-1] + wide * (sizes.heads if each in "gq" else sizes.kv_heads))
+        if rows != ends[-1]:
+            return None
+        first, end = ends[parts.index(part) :][:2]
+        return RowSelection(period=wide, windows=((0, sizes.rotary_dim),), begin=first, end=end)
+
+    return rule
 
 
-def block_k(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Keys of `[q | k | v]`."""
-    return _block(sizes, rows, sizes.heads, sizes.kv_heads, 0)
-
-
-def block_v(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Values of `[q | k | v]`."""
-    return _block(sizes, rows, sizes.heads + sizes.kv_heads, sizes.kv_heads, 0)
-
-
-def gated_block_q(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Queries of `[gate | q | k | v]`."""
-    return _block(sizes, rows, sizes.heads, sizes.heads, sizes.heads)
-
-
-def gated_block_k(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Keys of `[gate | q | k | v]`."""
-    return _block(sizes, rows, 2 * sizes.heads, sizes.kv_heads, sizes.heads)
-
-
-def _block(sizes: LayerSizes, rows: int, first: int, count: int, gates: int) -> RowSelection | None:
-    wide = sizes.head_dim
-    if rows != (gates + sizes.heads + 2 * sizes.kv_heads) * wide:
-        return None
-    return RowSelection(wide, ((0, sizes.rotary_dim),), first * wide, (first + count) * wide)
+block_q, block_k, block_v = (_block("qkv", part) for part in "qkv")
+gated_block_q, gated_block_k = (_block("gqkv", part) for part in "qk")
 
 
 def slot_q(sizes: LayerSizes, rows: int) -> RowSelection | None:
@@ -165,11 +162,11 @@ def _slots(sizes: LayerSizes, rows: int, slots: range) -> RowSelection | None:
     if rows != sizes.kv_heads * period:
         return None
     windows = tuple((slot * wide, slot * wide + sizes.rotary_dim) for slot in slots)
-    return RowSelection(period, windows, 0, rows)
+    return RowSelection(period=period, windows=windows, end=rows)
 
 
 def first_half(sizes: LayerSizes, rows: int) -> RowSelection | None:
     """Keys of `[k | v]`, wholly rotating."""
     if rows != 2 * sizes.kv_heads * sizes.head_dim:
         return None
-    return RowSelection(1, ((0, 1),), 0, rows // 2)
+    return RowSelection(period=1, windows=((0, 1),), end=rows // 2)

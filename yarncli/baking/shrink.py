@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yarncli.history import BAKED_MARKER
+
 _LAYERS = 4
 _MOST_LAYERS = 8
 _LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
@@ -19,59 +21,31 @@ _KV_HEADS = (
     "num_heads",
     "kv_n_heads",
 )
-# What each size becomes; a smaller value is left alone.
-_SMALL_SIZES: dict[str, int] = {
-    **dict.fromkeys(("hidden_size", "d_model", "out_hidden_size"), 64),
-    **dict.fromkeys(
-        (
-            "intermediate_size",
-            "ffn_hidden_size",
-            "ffn_dim",
-            "dense_intermediate_size",
-            "intermediate_size_mlp",
-        ),
-        48,
-    ),
-    **dict.fromkeys(
-        (
-            "moe_intermediate_size",
-            "shared_expert_intermediate_size",
-            "shared_intermediate_size",
-            "expert_ffn_hidden_size",
-            "shared_experts_intermediate_size",
-            "router_hidden_size",
-            "ple_embed_dim",
-        ),
-        32,
-    ),
-    **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts"), 2),
-    **dict.fromkeys(("num_experts_per_token", "zero_expert_num", "index_n_heads"), 2),
-    **dict.fromkeys(("n_group", "topk_group", "num_expert_group", "num_mem_blocks"), 1),
-    **dict.fromkeys(("kv_lora_rank", "o_lora_rank", "v_head_dim", "qk_nope_head_dim"), 16),
-    **dict.fromkeys(("index_head_dim", "indexer_head_dim", "index_block_size"), 16),
-    **dict.fromkeys(("index_topk", "indexer_budget"), 256),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), 16),
-    **dict.fromkeys(("mamba_d_state", "mamba_d_head", "mamba_headdim", "mamba_chunk_size"), 16),
-    **dict.fromkeys(("chunk_size", "hc_lowrank"), 16),
-    **dict.fromkeys(("gated_norm_rank", "laurel_rank", "adapter_rank"), 8),
-    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "mamba_d_ssm"), 128),
-    **dict.fromkeys(("sliding_window", "attention_chunk_size", "local_attention"), 64),
-    **dict.fromkeys(("image_size", "base_channels", "block_size", "floor_scale"), 32),
-    **dict.fromkeys(("split_ngram_parts", "make_ngram_vocab_size_divisible_by"), 4),
-    **dict.fromkeys(("mm_tokens_per_image", "linear_num_heads", "linear_num_value_heads"), 4),
-    "qk_rope_head_dim": 8,
-    "q_lora_rank": 24,
-    "index_topk_blocks": 64,
-    "linear_num_key_heads": 2,
-    "mamba_n_heads": 8,
-    "hidden_size_per_layer_input": 8,
-    "ngram_vocab_size_base": 64,
-    "codebook_size": 64,
-    "patch_size": 8,
-    "depth": 1,
+# What the sizes of these names become; a smaller value is left alone.
+_NAMES_OF_SIZE = {
+    256: "index_topk indexer_budget",
+    128: "vocab_size vocab_size_per_layer_input mamba_d_ssm",
+    64: """hidden_size d_model out_hidden_size sliding_window attention_chunk_size local_attention
+        index_topk_blocks ngram_vocab_size_base codebook_size""",
+    48: "intermediate_size ffn_hidden_size ffn_dim dense_intermediate_size intermediate_size_mlp",
+    32: """moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size
+        expert_ffn_hidden_size shared_experts_intermediate_size router_hidden_size ple_embed_dim
+        image_size base_channels block_size floor_scale""",
+    24: "q_lora_rank",
+    16: """kv_lora_rank o_lora_rank v_head_dim qk_nope_head_dim index_head_dim indexer_head_dim
+        index_block_size linear_key_head_dim linear_value_head_dim linear_head_dim mamba_d_state
+        mamba_d_head mamba_headdim mamba_chunk_size chunk_size hc_lowrank""",
+    8: """gated_norm_rank laurel_rank adapter_rank qk_rope_head_dim mamba_n_heads
+        hidden_size_per_layer_input patch_size""",
+    4: """num_experts n_routed_experts num_local_experts moe_num_experts split_ngram_parts
+        make_ngram_vocab_size_divisible_by mm_tokens_per_image linear_num_heads
+        linear_num_value_heads""",
+    2: """num_experts_per_tok moe_topk moe_k top_k_experts num_experts_per_token zero_expert_num
+        index_n_heads linear_num_key_heads""",
+    1: "n_group topk_group num_expert_group num_mem_blocks depth",
 }
-DROPPED = ("quantization_config", "auto_map", "architectures", "yarncli_baked")
+_SMALL_SIZES = {name: size for size, names in _NAMES_OF_SIZE.items() for name in names.split()}
+DROPPED = ("quantization_config", "auto_map", "architectures", BAKED_MARKER)
 
 
 def shrink(config: Mapping[str, Any]) -> dict[str, Any]:

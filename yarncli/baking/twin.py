@@ -32,16 +32,9 @@ _SHOWS = 3e-4  # a temperature that changes logits by less proves nothing
 _QUERY_OR_KEY = ("q_", "k_", "qkv", "query", "wq", "wkv", "kv_", "input_linear")
 # What transformers and torch raise for a config that they cannot build or run.
 _BUILD_ERRORS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    RuntimeError,
-    ImportError,
-    NotImplementedError,
-    AssertionError,
-)
+    ValueError, TypeError, KeyError, AttributeError, IndexError,
+    RuntimeError, ImportError, NotImplementedError, AssertionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ def write_copy(
         rewrite.copy_files(copies, progress=advance)
         for name, data in files.items():
             (staging / name).write_bytes(data)
+        # Before the directory gets its name: what does not read back never appears.
         _read_back(baking, staging, verify, advance)
     return baking
 
@@ -105,7 +106,7 @@ def write_in_place(baking: Baking, *, progress: ProgressCallback | None = None) 
     if directory is None or baking.checkpoint.is_remote:
         raise UsageError("--in-place needs a checkpoint directory on this machine.")
     files = baking.files
-    config = files.pop("config.json")
+    config = files.pop("config.json")  # the journal writes it last
     # Twice: the journal takes the old bytes before the new ones are written.
     with stage(progress, BAKING, 2 * _patched(baking)) as advance:
         backup = journal.patch_in_place(directory, baking.patches, config, files, progress=advance)

@@ -9,7 +9,7 @@ from typing import Any
 from yarncli.engines.loaders import version_5
 from yarncli.engines.shared import transformers_numbers
 from yarncli.engines.types import LoaderError, Model, Used
-from yarncli.history import History
+from yarncli.history import BAKED_MARKER, History
 
 
 def find_intended(model: Model, history: History) -> dict[str, Used]:
@@ -40,7 +40,7 @@ def _by_config(model: Model) -> dict[str, Used]:
     except LoaderError:
         parameters = {name: scope.parameters for name, scope in model.rope.scopes.items()}
     scopes = {name: transformers_numbers(model, p) for name, p in parameters.items()}
-    marker = model.config.get("yarncli_baked") or model.text.get("yarncli_baked")
+    marker = model.config.get(BAKED_MARKER) or model.text.get(BAKED_MARKER)
     if not marker:
         return scopes
     baked = marker if isinstance(marker, Mapping) else {}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from yarncli.history import BAKED_MARKER
 from yarncli.jsontext.text import Path, format_path
 from yarncli.rope import formulas
 from yarncli.rope.methods import keeps_max
@@ -14,7 +15,6 @@ from yarncli.rules.config_view import Block, ConfigView, whole
 from yarncli.rules.finding import Edit, Finding
 
 _ORIGINAL = "original_max_position_embeddings"
-BAKED_MARKER = "yarncli_baked"  # in config.json, left by `yarncli bake`
 _SHORTEST = 128  # tokens; no model was trained on less
 
 # Keys that some engine or some model's own code reads, beside those of RopeParameters.
