@@ -223,8 +223,8 @@ def test_a_record_with_an_impossible_length_is_refused(length, tmp_path):
 def test_overrides_say_what_they_do():
     """The launch lines of vLLM and SGLang, parsed and judged again."""
     plan, config = planned("yarn", attention_factor=1.05)
-    meant = converted(plan)
-    (sglang,) = judge(config, meant, engines=["sglang"]).verdicts
+    history = converted(plan)
+    (sglang,) = judge(config, history, engines=["sglang"]).verdicts
     assert sglang.status == "differs"
     assert sglang.launch is not None
     assert sglang.launch_is_exact
@@ -233,7 +233,7 @@ def test_overrides_say_what_they_do():
     multiplier = fields["rope_parameters"]["attn_factor"]
     assert multiplier == pytest.approx(1.05 / M4)
     bare = {k: v for k, v in config.items() if k not in ("rope_scaling", "rope_theta")}
-    assert misreadings({**bare, **fields}, "sglang", meant) == []
+    assert misreadings({**bare, **fields}, "sglang", history) == []
 
 
 def test_a_wrappers_override_is_nested():
@@ -309,9 +309,9 @@ def test_the_table_and_the_explanation(tmp_path):
 
 def test_misreadings_are_empty_only_where_the_engine_is_right():
     plan, config = planned("yarn", attention_factor=1.05)
-    meant = converted(plan)
-    assert misreadings(config, "vllm", meant) == []
-    assert misreadings(config, "sglang", meant) == [
+    history = converted(plan)
+    assert misreadings(config, "vllm", history) == []
+    assert misreadings(config, "sglang", history) == [
         "attention scale 1.139 instead of 1.05",
     ]
     with pytest.raises(UsageError):

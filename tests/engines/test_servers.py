@@ -187,6 +187,28 @@ def test_mla_temperature_sits_in_the_softmax_scale():
         read("vllm", scaled({"rope_type": "linear", "factor": 4.0}, MLA))
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("rope_type", ["yarn", "linear"])
+def test_an_mla_models_scaling_is_deepseeks_yarn_whatever_its_type(engine, rope_type):
+    block = {**YARN, "rope_type": rope_type, "mscale": 1.0, "mscale_all_dim": 0.5}
+    used = read(engine, scaled(block, MLA)).scopes["model"]
+    frequencies = used.parameters.inv_freq()
+    # The fastest pair is kept and the slowest divided by the factor, that is not linear's.
+    assert frequencies[0] == 1.0
+    assert frequencies[-1] == pytest.approx(500000.0 ** (-62 / 64) / 4)
+    # DeepSeek's modelling code: m(s·mscale) / m(s·mscale_all_dim), and m(s·mscale_all_dim)².
+    half = 0.05 * math.log(4) + 1
+    assert used.attention_factor == pytest.approx(M4 / half)
+    assert used.softmax_scale_ratio == pytest.approx(half**2)
+
+
+@pytest.mark.parametrize("engine", ["exllamav3", "transformers-4.55"])
+def test_a_factor_below_one_from_the_lengths_is_a_crash(engine):
+    """A maximum that was lowered below the original window."""
+    with pytest.raises(EngineCrash, match=r"a factor of 0\.5 from the"):
+        read(engine, scaled(YARN, max_position_embeddings=4096))
+
+
 def test_olmo_3_with_rope_parameters_only_loses_everything_in_sglang():
     nested = {
         "full_attention": {**YARN, "rope_theta": 5e5},

@@ -45,7 +45,7 @@ def working_override(
         tried += [{"head_dim": model.rope.head_dim, **fields} for fields in tried]
     for fields in tried:
         try:
-            changed = replace(with_fields(model, fields), length=model.length)
+            changed = with_fields(model, fields)
         except CheckpointError:
             continue
         if _is_right(view(engine, changed, intended)):

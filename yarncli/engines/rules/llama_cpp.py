@@ -90,11 +90,14 @@ Value = str | int | float
 
 @dataclass(frozen=True, slots=True)
 class Gguf:
-    """The RoPE part of a GGUF file: its keys without `{arch}.`, and factor tensors by name."""
+    """The RoPE part of a GGUF file."""
 
     architecture: str
+    """The GGUF name of the architecture."""
     keys: Mapping[str, Value]
+    """Its keys without `{architecture}.`."""
     tensors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Its tensors of frequency factors, by name."""
 
 
 def architecture(model_type: str) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from yarncli.engines.loaders import is_v5_only, legacy, version_5
 from yarncli.engines.shared import (
@@ -35,7 +37,6 @@ def read(model: Model) -> Reading:
         EngineCrash: it fails while loading.
     """
     kind = model.rope.model_type
-    block = model.block("rope_scaling")
     notes = []
     if kind in _READS_ROPE_PARAMETERS and is_v5_only(model):
         parameters = version_5(model)
@@ -44,19 +45,17 @@ def read(model: Model) -> Reading:
             raise EngineCrash(f"{kind} has no default for rope_theta: TypeError while loading.")
         if is_v5_only(model):
             notes.append(IGNORES_ROPE_PARAMETERS)
-        _check_names(kind, block)
+        _check_names(kind, model.block("rope_scaling"))
         parameters = legacy(model, default_theta=1e6 if kind == "qwen2" else None)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
     return Reading(scopes, None, tuple(notes))
 
 
-def _check_names(kind: str, block: object) -> None:
-    if not isinstance(block, dict) or not block:
-        return
-    if kind == "phi3" and not ("type" in block and "long_factor" in block):
-        raise EngineCrash("phi3 needs the keys type and long_factor in rope_scaling.")
+def _check_names(kind: str, block: Mapping[str, Any]) -> None:
     if kind != "phi3":
         refuse_su(block.get("type", block.get("rope_type")))
+    elif block and not {"type", "long_factor"} <= block.keys():
+        raise EngineCrash("phi3 needs the keys type and long_factor in rope_scaling.")
 
 
 def _used(model: Model, p: RopeParameters) -> Used:
@@ -64,22 +63,14 @@ def _used(model: Model, p: RopeParameters) -> Used:
     if kind == "gpt_neox":
         return Used(replace(p, rope_type="default"))
     if p.rope_type == "yarn":
-        scale = mscale_ratio(p)
-        original = _stated_original(model) or _DEFAULT_ORIGINAL
+        stated = [model.block(key).get(ORIGINAL) for key in ("rope_scaling", "rope_parameters")]
+        original = next((n for n in stated if isinstance(n, int)), _DEFAULT_ORIGINAL)
         softmax = mla_softmax(p) if model.family.scales_softmax else 1.0
-        p = replace(p, truncate=None, original_max_position_embeddings=original)
-        return Used(p, scale, softmax)
+        read_as = replace(p, truncate=None, original_max_position_embeddings=original)
+        return Used(read_as, mscale_ratio(p), softmax)
     if p.rope_type == "longrope":
         return Used(replace(p, short_factor=p.long_factor), longrope_scale_by_lengths(p))
     return Used(p, p.effective_attention_factor())
-
-
-def _stated_original(model: Model) -> int | None:
-    for block in (model.block("rope_scaling"), model.block("rope_parameters")):
-        found = block.get(ORIGINAL)
-        if isinstance(found, int):
-            return found
-    return None
 
 
 def launch(parts: Launch) -> str:
