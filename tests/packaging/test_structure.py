@@ -66,7 +66,7 @@ def test_every_command_was_recognised():
 
 def test_rooms_import_in_no_circle():
     order = list(graphlib.TopologicalSorter(READER["room_imports"]()).static_order())
-    assert order[0] == "errors"
+    assert {"errors", "progress"} >= {order[0]}
     assert order[-1] == "cli"
 
 
