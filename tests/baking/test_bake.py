@@ -175,6 +175,15 @@ def test_every_scope_has_its_own_factor(checkpoint_of, tmp_path, bake_directory)
     assert {s.parameters.effective_attention_factor() for s in scopes.values()} == {1.0}
 
 
+@pytest.mark.parametrize(("form", "left"), [("neutral", 1.0), ("residual", 1.138629436)])
+def test_a_given_factor_is_that_of_the_extended_scope(checkpoint_of, form, left):
+    """The other scope stays as it is, in both forms; `left` is 0.1·ln 4 + 1 or nothing."""
+    source = open_checkpoint(str(checkpoint_of("gemma3_text@slidingyarn")))
+    baking = decide_bake(source, BakeSettings(form=form, attention_factor=1.3))
+    found = {each.scope: each.factor for each in baking.attention_factors}
+    assert found == {"full_attention": 1.0, "sliding_attention": pytest.approx(1.3 / left)}
+
+
 def test_it_is_never_baked_twice(handmade, tmp_path, bake_directory):
     bake_directory(handmade(), tmp_path / "out")
     bake_directory(handmade(name="other"), tmp_path / "no-record")

@@ -1,11 +1,20 @@
 """Whatever the shapes: only the rows that were announced change, and all of them."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yarncli.baking.arithmetic import RowSelection
 from yarncli.baking.edits import TensorEdit
+from yarncli.baking.rows import (
+    LayerSizes,
+    block_k,
+    block_q,
+    block_v,
+    gated_block_k,
+    gated_block_q,
+)
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 
 
@@ -49,3 +58,19 @@ def test_patches_touch_the_selected_rows_only(chosen, below, before):
     assert np.array_equal(values.reshape(rows, chosen.width), wanted)
     assert set(file[: 8 + before] + file[-1:]) == {7}
     assert edit.nbytes == int((wanted == 2.0).sum()) * 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows", "start", "stop"),
+    [  # 4 query heads of 8 are 32 rows, 2 key heads 16; so are the values, and the gates are 32
+        (block_q, 64, 0, 32),
+        (block_k, 64, 32, 48),
+        (block_v, 64, 48, 64),
+        (gated_block_q, 96, 32, 64),
+        (gated_block_k, 96, 64, 80),
+    ],
+)
+def test_the_parts_of_a_fused_tensor(rule, rows, start, stop):
+    sizes = LayerSizes(head_dim=8, rotary_dim=8, heads=4, kv_heads=2)
+    assert rule(sizes, rows).ranges == [(start, stop)]
+    assert rule(sizes, rows + 8) is None
