@@ -72,11 +72,6 @@ class Method:
         """Whether a config shows that the method was applied: a new θ alone does not."""
         return self.rope_type != "default"
 
-    @property
-    def has_temperature(self) -> bool:
-        """Whether the method itself multiplies cos and sin by something other than 1."""
-        return bool(self.temperature)
-
     def extended(self, before: RopeParameters, asked: Extension) -> RopeParameters:
         """The new setting of one scope: sizes and carried keys kept, the scaling replaced.
 
