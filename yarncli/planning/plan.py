@@ -173,6 +173,11 @@ def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
 def _original_for(rope: RopeConfig, target: Target) -> tuple[int, str]:
     """The window that the model was trained with; a rescaling goes on from that of its scaling."""
     if target.rescale:
+        if rope.original_source == "--original-length":
+            raise UsageError(
+                "--original-length cannot be given with --rescale, which keeps the original length "
+                "of the scaling. To change it, use --replace-scaling."
+            )
         scaled = [s.parameters for s in rope.scopes.values() if s.parameters.rope_type != "default"]
         return (scaled[0] if scaled else _first(rope)).original_length, "the scaling it has"
     return rope.original_length, rope.original_source
