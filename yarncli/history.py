@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from yarncli import __version__
@@ -17,6 +17,7 @@ from yarncli.rope.methods import METHODS
 
 if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
+    from yarncli.config.reading import RopeConfig
     from yarncli.jsontext.text import JsonText
 
 FILE_NAME = "yarncli.json"
@@ -174,6 +175,18 @@ class History:
                 "The model is already extended: yarncli changed its rope_theta (method "
                 f"{step.plan.method}). {mend} the original checkpoint."
             )
+
+    def with_original(self, rope: RopeConfig) -> RopeConfig:
+        """The config with the window that it was trained with, where only the record knows it.
+
+        A method that leaves no mark in the config (ntk) raises `max_position_embeddings` alone.
+        What the caller says (`--original-length`) wins.
+        """
+        first = next((step.plan for step in self.steps if step.plan), None)
+        told = rope.original_source == "--original-length"
+        if first is None or told or not first.is_unmarked:
+            return rope
+        return replace(rope, original_length=first.original_length, original_source=FILE_NAME)
 
     def unconverted(self, name: str, text: JsonText) -> JsonText:
         """The file `name` as it was before the first step."""

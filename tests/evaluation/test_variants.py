@@ -155,3 +155,9 @@ def test_default_lengths_go_from_inside_the_window_to_the_new_one(source, tmp_pa
     assert variants.default_lengths([eight]) == [128, 256, 512, 1024, 2048]
     odd = variants.overridden(source.config(), variants.parse_override("length=1500"), "x")
     assert variants.default_lengths([own, odd]) == [128, 256, 512, 1024, 1500]
+
+
+def test_lengths_begin_at_the_trained_window_after_ntk_too(source, tmp_path):
+    variant = variants.as_it_is(converted(source, tmp_path / "out", method="ntk", factor=4))
+    assert (variant.original, variant.window) == (256, 1024)
+    assert variants.default_lengths([variant]) == [128, 256, 512, 1024]

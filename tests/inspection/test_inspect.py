@@ -151,3 +151,14 @@ def test_the_functions_options_reach_the_reading(tmp_path):
     assert len(full) == len(sliding) == 128
     # Turns of the slowest pair over the window that the model was trained with.
     assert full[-1].rotations == pytest.approx(8192 * 1e6 ** (-254 / 256) / (2 * math.pi))
+
+
+def test_the_original_window_survives_a_conversion_that_only_the_record_shows(demo, tmp_path):
+    invoke("convert", demo, tmp_path / "out", "--method", "ntk", "--factor", 4, code=0)
+    found = json.loads(invoke("inspect", tmp_path / "out", "--json", code=0).stdout)
+    assert (found["length"], found["original_max_position_embeddings"]) == (1024, 256)
+    assert found["original_source"] == "yarncli.json"
+    told = json.loads(
+        invoke("inspect", tmp_path / "out", "--original-length", 512, "--json", code=0).stdout
+    )
+    assert told["original_max_position_embeddings"] == 512

@@ -151,7 +151,9 @@ def parse_override(text: str) -> Override:
 
 def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     """The checkpoint's own setting."""
-    return _variant(name, checkpoint.config().value, None)
+    config = checkpoint.config().value
+    original = read_history(checkpoint).with_original(read_rope(config)).original_length
+    return replace(_variant(name, config, None), original=original)
 
 
 def overridden(base: JsonText, override: Override, name: str) -> Variant:

@@ -197,12 +197,15 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length, factor)
         history.refuse_unmarked()
-    rope = read_rope(config, assume_like=assume_like, original_length=original_length)
+    rope = history.with_original(
+        read_rope(config, assume_like=assume_like, original_length=original_length)
+    )
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     text = rope.text(config).values
     names = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
+    judged = None if target else judge(config, history, assume_like=assume_like, launch=False)
     return Description(
         name=checkpoint.name,
         architecture=names[0] if isinstance(names, list) and names else None,
@@ -214,9 +217,7 @@ def inspect(
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
         plan=make_plan(rope, target) if target else None,
-        engines=()
-        if target
-        else judge(config, history, assume_like=assume_like, launch=False).verdicts,
+        engines=judged.verdicts if judged else (),
     )
 
 
