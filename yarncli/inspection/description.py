@@ -173,8 +173,7 @@ def inspect(
 
     Args:
         source: a checkpoint, its directory or `config.json`, or a Hub id.
-        method: of the conversion to preview; the default one where only a length or a factor is
-            given.
+        method: of the conversion to preview; by default `DEFAULT_METHOD`.
         length: the window to preview, tokens.
         factor: the same as a multiple of the original window.
         original_length: the window the model was trained with, where the config does not say,
