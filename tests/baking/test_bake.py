@@ -253,16 +253,13 @@ def test_weights_that_are_only_copied_are_named(handmade):
 
 
 def test_a_conversion_and_a_bake_in_one_pass(handmade, tmp_path, bake_directory, tensors_of):
-    from yarncli.conversion import conversion as convert
-    from yarncli.planning.plan import Target
+    from yarncli.conversion.convert import convert
 
     source = handmade({"rope_scaling": None})
-    checkpoint = open_checkpoint(str(source))
-    conversion = convert.prepare(checkpoint, Target(factor=4.0))
-    convert.write_copy(conversion, tmp_path / "converted")
+    conversion = convert(source, tmp_path / "converted", factor=4.0)
     bake_directory(tmp_path / "converted", tmp_path / "twice")
     baking = decide_bake(
-        checkpoint,
+        conversion.checkpoint,
         config=conversion.files["config.json"][1],
         history=conversion.history,
         others={n: after.text.encode() for n, (_, after) in conversion.files.items()},

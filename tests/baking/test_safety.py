@@ -149,14 +149,14 @@ def test_a_full_disk_leaves_nothing(handmade, tmp_path):
     checkpoint = open_checkpoint(str(source))
     baking = decide_bake(checkpoint)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, old[1]))
     try:
         with pytest.raises(OutputError, match="larger than the system allows"):
             write_copy(baking, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 

@@ -42,7 +42,10 @@ def _of(row: Family, rows: dict[str, Family]) -> Family:
     if not row.same_as:
         return row
     return replace(
-        rows[row.same_as], same_as=row.same_as, transformers_since=row.transformers_since
+        rows[row.same_as],
+        same_as=row.same_as,
+        transformers_since=row.transformers_since,
+        fast_scoring_tested=row.fast_scoring_tested,
     )
 
 
