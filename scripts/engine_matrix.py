@@ -123,10 +123,10 @@ def views(case: Case) -> tuple[EngineView, ...]:
     """The verdicts on one row."""
     text = JsonText.parse(json.dumps(case.base), "config.json")
     rope = read_rope(text.value)
-    plan = make_plan(rope, Target(case.method, 32768, options=case.options))
+    plan = make_plan(rope, Target(case.method, length=32768, options=case.options))
     config = write_rope(text, rope, plan, case.spelling).value
     config = {k: v for k, v in {**config, **case.edited}.items() if k not in case.without}
-    return judge(config, History((Step("convert", "", plan=plan),))).verdicts
+    return judge(config, History((Step(command="convert", source="", plan=plan),))).verdicts
 
 
 def render() -> str:

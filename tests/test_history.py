@@ -194,7 +194,11 @@ def test_unknown_keys_are_ignored() -> None:
 
 def test_the_last_conversion_and_the_last_bake_stand() -> None:
     first, second = planned(), planned("linear")
-    steps = (Step("convert", "a", plan=first), Step("convert", "b", plan=second), STEPS[1])
+    steps = (
+        Step(command="convert", source="a", plan=first),
+        Step(command="convert", source="b", plan=second),
+        STEPS[1],
+    )
     history = History(steps)
     assert (history.plan, history.baked) == (second, STEPS[1].baked)
     assert (History().plan, History().baked, History().origin) == (None, None, None)
@@ -253,12 +257,15 @@ def test_the_files_of_0_1_0_are_still_good_for_every_command(tmp_path: Path) -> 
     ],
 )
 def test_the_numbers_of_a_step_without_options_prove_some(plan: RopePlan, expected: str) -> None:
-    assert expected in " ".join(Step("convert", "x", plan=plan).arguments())
+    assert expected in " ".join(Step(command="convert", source="x", plan=plan).arguments())
 
 
 def test_ntk_is_remembered_over_the_whole_history() -> None:
     """No config shows it, so a second extension would be a silent wrong write."""
-    ntk, other = Step("convert", "x", plan=planned("ntk")), Step("convert", "x", plan=planned())
+    ntk, other = (
+        Step(command="convert", source="x", plan=planned("ntk")),
+        Step(command="convert", source="x", plan=planned()),
+    )
     History((other, STEPS[1])).refuse_unmarked()
     with pytest.raises(CheckpointError, match=r"method ntk.* --undo; or convert the original"):
         History((other, ntk)).refuse_unmarked()

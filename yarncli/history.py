@@ -31,12 +31,14 @@ Form = Literal["neutral", "residual"]
 Side = Literal["k", "q", "both"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Baked:
     """What a bake moved into the weights."""
 
     form: Form
+    """neutral: the whole attention factor; residual: all but yarn's default, which stays."""
     side: Side
+    """Whether keys (k), queries (q) or both carry it."""
     layout: str
     """Name of the rule that says which tensors carry the factor."""
     attention_factor: Mapping[str, float]
@@ -76,7 +78,7 @@ class Baked:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One run of convert or bake."""
 
@@ -122,7 +124,8 @@ class Step:
         Where the record has no options, those that its numbers prove.
 
         Example:
-            >>> Step("convert", "model", options={"factor": 4.0, "truncate": False}).arguments()
+            >>> given = {"factor": 4.0, "truncate": False}
+            >>> Step(command="convert", source="model", options=given).arguments()
             ['--factor', '4', '--no-truncate']
         """
         given = _proven_options(self) if self.options is None else self.options

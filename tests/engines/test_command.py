@@ -35,13 +35,13 @@ def planned(method: str, base: dict[str, Any] = LLAMA, spelling: Any = "both", *
     """A plan for 32,768 tokens and the config written from it."""
     text = JsonText.parse(json.dumps(base), "config.json")
     rope = read_rope(text.value)
-    plan = make_plan(rope, Target(method, 32768, options=options))
+    plan = make_plan(rope, Target(method, length=32768, options=options))
     return plan, write_rope(text, rope, plan, spelling).value
 
 
 def converted(plan):
     """The history of a conversion in memory."""
-    return History((Step("convert", "here", plan=plan),))
+    return History((Step(command="convert", source="here", plan=plan),))
 
 
 def misreadings(config, engine, history=NO_HISTORY):
@@ -174,9 +174,9 @@ def test_rope_parameters_only_is_lost_by_older_readers():
 
 def test_a_bake_is_meant_to_have_temperature_one(tmp_path):
     plan, config = planned("yarn")
-    steps = [Step("convert", "here", plan=plan)]
+    steps = [Step(command="convert", source="here", plan=plan)]
     baked = Baked(form="neutral", side="k", layout="plain", attention_factor={"model": M4})
-    steps.append(Step("bake", "here", baked=baked))
+    steps.append(Step(command="bake", source="here", baked=baked))
     forgotten = json.loads(run(directory(tmp_path, config, steps), "--json").stdout)
     assert forgotten["intended_from"] == "yarncli.json"
     by_id = {e["engine"]: e for e in forgotten["engines"]}
@@ -201,7 +201,10 @@ def test_a_bake_is_meant_to_have_temperature_one(tmp_path):
 def test_a_residual_bake_keeps_yarns_own_temperature():
     plan, config = planned("yarn")
     baked = Baked(form="residual", side="k", layout="plain", attention_factor={"model": 1.05})
-    steps = [Step("convert", "here", plan=plan), Step("bake", "here", baked=baked)]
+    steps = [
+        Step(command="convert", source="here", plan=plan),
+        Step(command="bake", source="here", baked=baked),
+    ]
     intended = find_intended(read_model(config), History(tuple(steps)))
     assert intended["model"].attention_factor == pytest.approx(M4)
     assert misreadings(config, "llama.cpp", History(tuple(steps))) == []
@@ -210,7 +213,7 @@ def test_a_residual_bake_keeps_yarns_own_temperature():
 @pytest.mark.parametrize("length", ["long", None, 2.5, True])
 def test_a_record_with_an_impossible_length_is_refused(length, tmp_path):
     plan, config = planned("yarn")
-    source = directory(tmp_path, config, [Step("convert", "here", plan=plan)])
+    source = directory(tmp_path, config, [Step(command="convert", source="here", plan=plan)])
     record = json.loads((tmp_path / "yarncli.json").read_text())
     record["steps"][0]["plan"]["length"] = length
     (tmp_path / "yarncli.json").write_text(json.dumps(record))

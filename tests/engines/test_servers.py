@@ -246,7 +246,7 @@ def test_longrope_scale_comes_from_the_lengths_in_engines_that_ignore_the_factor
 def written(config):
     model = read_model(config)
     ((_, p),) = version_5(model).items()
-    return llama_cpp.convert(model, p)
+    return llama_cpp.convert_to_gguf(model, p)
 
 
 def test_the_keys_in_a_gguf_file(tmp_path):

@@ -68,7 +68,7 @@ GEMMA3 = {
 def plan(config, method="yarn", length=None, factor=None, original=None, **fields):
     rope = read_rope(config, original_length=original)
     options = {k: fields.pop(k) for k in list(fields) if k not in ("rescale", "replace_scaling")}
-    return make_plan(rope, Target(method, length, factor, options=options, **fields))
+    return make_plan(rope, Target(method, length=length, factor=factor, options=options, **fields))
 
 
 def test_yarn_extends_the_maximum_and_says_where_the_original_came_from():

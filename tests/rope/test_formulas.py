@@ -46,7 +46,13 @@ def test_equal_to_transformers(case, length, theta):
 
 
 def test_partial_rotary_dims_set_the_exponents():
-    half = RopeParameters("default", 10000.0, 128, 4096, partial_rotary_factor=0.5)
+    half = RopeParameters(
+        rope_type="default",
+        rope_theta=10000.0,
+        head_dim=128,
+        max_position_embeddings=4096,
+        partial_rotary_factor=0.5,
+    )
     assert half.rotary_dim == 64
     assert half.inv_freq()[-1] == pytest.approx(10000 ** (-62 / 64))
 

@@ -384,7 +384,9 @@ def test_the_tokenizer_must_reach_the_window(write: Callable[..., Path]) -> None
 def test_provenance_proves_a_raised_maximum(
     write: Callable[..., Path], method: str, maximum: int, bad: bool
 ) -> None:
-    step = Step("convert", "x", plan=make_plan(read_rope(LLAMA), Target(method, factor=4.0)))
+    step = Step(
+        command="convert", source="x", plan=make_plan(read_rope(LLAMA), Target(method, factor=4.0))
+    )
     block = {"rope_type": "linear", "type": "linear", "factor": 4.0}
     directory = write(
         scaled(block, max_position_embeddings=maximum),

@@ -26,19 +26,20 @@ _RENAMED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """Every layer's type, the window of the windowed ones, and which layers rotate.
-
-    `rotates[i]` is False for attention without RoPE and for layers that have no attention;
-    `attends[i]` tells the two apart.
-    """
+    """Every layer's type, the window of the windowed ones, and which layers rotate."""
 
     types: tuple[str, ...]
+    """The type of each layer under transformers' names (`full_attention`, …)."""
     windowed: tuple[bool, ...]
+    """Which layers attend within `window`."""
     rotates: tuple[bool, ...]
+    """Which layers use RoPE; False for attention without RoPE and for layers without attention."""
     attends: tuple[bool, ...]
+    """Which layers have attention; it tells the two kinds of layers that do not rotate apart."""
     window: int | None
+    """The window of the windowed layers, tokens; `None` where no layer is windowed."""
 
 
 def read_layers(fields: Fields, family: Family, count: int) -> Layers:
@@ -54,8 +55,10 @@ def read_layers(fields: Fields, family: Family, count: int) -> Layers:
     windowed = [flag and window is not None for flag in slides]
     rotating = _ROPE_RULES[family.rope_rule](fields, types, windowed)
     rotates = [a and r for a, r in zip(attends, rotating, strict=True)]
-    used = window if any(windowed) else None
-    return Layers(types, tuple(windowed), tuple(rotates), tuple(attends), used)
+    return Layers(
+        types=types, windowed=tuple(windowed), rotates=tuple(rotates), attends=tuple(attends),
+        window=window if any(windowed) else None,
+    )  # fmt: skip
 
 
 def _layer_types(fields: Fields, family: Family, count: int) -> tuple[str, ...]:

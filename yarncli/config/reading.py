@@ -18,34 +18,48 @@ from yarncli.jsontext.fields import Fields
 __all__ = ["RopeConfig", "Scope", "read_rope"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RopeConfig:
-    """Everything the text part of a config says about positions.
-
-    `text_path` leads to the text part, `length_key` is its name for `max_position_embeddings`.
-    `head_dim` is the width one head is split into for rotation (`qk_rope_head_dim` for MLA).
-    `nope_layers` attend without RoPE; `windowed_layers` attend within `sliding_window` tokens.
-    """
+    """Everything the text part of a config says about positions."""
 
     model_type: str
+    """The model type by which the text part is read; the one assumed, if any."""
     family: Family
+    """What is known about this model type."""
     text_path: tuple[str, ...]
+    """The keys that lead to the text part; empty where it is the whole config."""
     scopes: dict[str, Scope]
+    """The RoPE settings by name; a flat config has one, "model"."""
     max_position_embeddings: int
+    """The window that the config states, tokens; the family's default where it is silent."""
     length_key: str
+    """The text part's name for `max_position_embeddings`."""
     original_length: int
+    """The window that the model was trained with, tokens."""
     original_source: str
+    """Where `original_length` is known from, in words."""
     spelling_found: str
+    """Which spelling the file uses: legacy, v5, both, or none."""
     num_hidden_layers: int
+    """How many layers the text part has."""
     num_attention_heads: int
+    """How many query heads a layer has."""
     num_key_value_heads: int
+    """How many key and value heads a layer has."""
     head_dim: int
+    """The width one head is split into for rotation (`qk_rope_head_dim` for MLA)."""
     sliding_window: int | None
+    """The window of the windowed layers, tokens; `None` where no layer is windowed."""
     nope_layers: tuple[int, ...]
+    """The layers that attend without RoPE, counted from 0."""
     windowed_layers: tuple[int, ...]
+    """The layers that attend within `sliding_window` tokens, counted from 0."""
     is_mla: bool
+    """Whether it uses multi-head latent attention."""
     mrope: bool
+    """Whether it uses multimodal RoPE."""
     notes: tuple[str, ...]
+    """What a person should know about the reading."""
 
     def text(self, config: Mapping[str, Any]) -> Fields:
         """The text part of `config`, the JSON object that this was read from."""

@@ -13,21 +13,22 @@ from yarncli.jsontext.fields import Fields, json_path
 from yarncli.rope.parameters import RopeParameters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The layers that share one RoPE setting.
-
-    `windowed` says that all of them attend within a window shorter than the model's length;
-    `window` is its size in tokens where any of them has one. `path` is the place of the dict it
-    was read from, `None` for defaults.
-    """
+    """The layers that share one RoPE setting."""
 
     name: str
+    """Its label in a nested config; "model" in a flat one."""
     parameters: RopeParameters
+    """The setting."""
     layers: tuple[int, ...]
+    """The layers that rotate with it, counted from 0."""
     windowed: bool
+    """Whether all of them attend within a window shorter than the model's length."""
     window: int | None
+    """The window of those that have one, tokens; `None` where none has."""
     path: tuple[str, ...] | None
+    """Place of the dict that the setting was read from; `None` for defaults."""
 
 
 def read_scopes(model: TextModel, layers: Layers) -> dict[str, Scope]:
@@ -68,7 +69,10 @@ def _scope(
     window = layers.window if any(flags) else None
     short = window is not None and window < parameters.max_position_embeddings
     windowed = short and all(flags) if flags else rule.windowed
-    return Scope(rule.name, parameters, served, windowed, window, path)
+    return Scope(
+        name=rule.name, parameters=parameters, layers=served, windowed=windowed, window=window,
+        path=path,
+    )  # fmt: skip
 
 
 # Flat configs
@@ -104,7 +108,7 @@ def _flat(model: TextModel, layers: Layers) -> list[Scope]:
         refuse_difference(parameters, other, model.scaling, model.parameters)
     rotating = tuple(i for i, rotates in enumerate(layers.rotates) if rotates)
     _refuse_layers_of_their_own(model, parameters, rotating)
-    rule = ScopeRule("model", theta)
+    rule = ScopeRule("model", rope_theta=theta)
     return [_scope(rule, parameters, rotating, layers, given.path if given else None)]
 
 

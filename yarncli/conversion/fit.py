@@ -57,7 +57,7 @@ def fit(
     for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
         try:
             written = write_config(config, rope, way, chosen).value
-            steps = history.then(Step("convert", "", plan=way))
+            steps = history.then(Step(command="convert", source="", plan=way))
             found = judge(written, steps, engines=engines, assume_like=assume_like, launch=False)
         except CheckpointError:
             continue

@@ -212,7 +212,7 @@ def _as_version_5(text: Mapping[str, Any], family: Family) -> dict[str, Any]:
 
 def _without_losers(found: dict[str, Any], family: Family) -> dict[str, Any]:
     """θ in a dict beats θ at the top level; the original length is the other way round."""
-    for rule in family.scopes or (ScopeRule("", 0.0, theta_keys=family.theta_keys),):
+    for rule in family.scopes or (ScopeRule("", rope_theta=0.0, theta_keys=family.theta_keys),):
         block = _mapping(found.get("rope_scaling")) or _mapping(found.get("rope_parameters"))
         if family.scopes and not found.get("rope_scaling"):
             block = _mapping(block.get(rule.name))

@@ -194,7 +194,7 @@ def inspect(
     config, history = checkpoint.config().value, read_history(checkpoint)
     target = None
     if (method, length, factor) != (None, None, None):
-        target = Target(method or DEFAULT_METHOD, length, factor)
+        target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
     rope = history.with_original(
         read_rope(config, assume_like=assume_like, original_length=original_length)

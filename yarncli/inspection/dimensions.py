@@ -43,7 +43,8 @@ def dimensions(
         length: the window of `after`, tokens.
 
     Example:
-        >>> p = RopeParameters("default", 10000.0, 4, 256)
+        >>> sizes = {"head_dim": 4, "max_position_embeddings": 256}
+        >>> p = RopeParameters(rope_type="default", rope_theta=10000.0, **sizes)
         >>> [d.inv_freq for d in dimensions(p, p, original_length=256, length=256)]
         [1.0, 0.01]
     """

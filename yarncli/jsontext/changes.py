@@ -19,14 +19,18 @@ class Absent(Enum):
 ABSENT = Absent.ABSENT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One value replaced in one file; `ABSENT` where the key is new, or gone."""
+    """One value replaced in one file."""
 
     file: str
+    """The name of the file."""
     path: Path
+    """Place of the value in it."""
     before: Any
+    """The old value; `ABSENT` where the key is new."""
     after: Any
+    """The new value; `ABSENT` where the key is gone."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data: an absent side has no key."""

@@ -29,15 +29,20 @@ def format_path(path: Path) -> str:
     return out
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Node:
-    """Where one value stands in the text: `text[start:end]`; `key` is where its key starts."""
+    """Where one value stands in the text; places are counted in characters from 0."""
 
     start: int
+    """Where the value starts: it is `text[start:end]`."""
     key: int
+    """Where its key starts; where the value itself starts if it has none."""
     is_object: bool = False
+    """Whether the value is an object."""
     end: int = 0
+    """Where the value ends."""
     children: dict[str | int, _Node] = field(default_factory=dict)
+    """The values inside it, by key or index."""
 
 
 class JsonText:

@@ -19,17 +19,20 @@ from yarncli.rope.parameters import RopeParameters
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the user asks for; exactly one of `length` (tokens) and `factor` is given.
-
-    `options` holds the method's own settings under transformers' names (`beta_fast`, …).
-    """
+    """What the user asks for; exactly one of `length` and `factor` is given."""
 
     method: str = DEFAULT_METHOD
+    """The name of the method in `METHODS`."""
     length: int | None = None
+    """The window to reach, tokens; `None` where `factor` is given."""
     factor: float | None = None
+    """The window to reach as a multiple of the original one; `None` where `length` is given."""
     rescale: bool = False
+    """Extend the scaling that the model has, by its own method."""
     replace_scaling: bool = False
+    """Drop the scaling that the model has and start from the original length that was given."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's own settings under transformers' names; `None` is "not given"."""
 
 
 def _flag(name: str) -> str:

@@ -22,23 +22,28 @@ class ScopePlan:
     after: RopeParameters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RopePlan:
-    """A decided context extension.
-
-    `length` is the window the model is to read, `max_position_embeddings` what is written there
-    (they differ for linear and dynamic). `notes` says what a person should know about it.
-    """
+    """A decided context extension."""
 
     method: str
+    """The name of the method in `METHODS`."""
     model_type: str
+    """That of the text part of the config."""
     length: int
+    """The window that the model is to read, tokens."""
     factor: float
+    """New window / original window."""
     original_length: int
+    """The original window, tokens."""
     original_source: str
+    """Where the original window is known from, in words."""
     max_position_embeddings: int
+    """What is written there, tokens; differs from `length` for linear and dynamic."""
     scopes: tuple[ScopePlan, ...]
+    """The scopes that change."""
     notes: tuple[str, ...]
+    """What a person should know about it."""
 
     @property
     def is_unmarked(self) -> bool:

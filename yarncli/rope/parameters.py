@@ -33,34 +33,52 @@ def canonical_rope_type(name: str) -> str:
     return TYPE_ALIASES.get(name, name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RopeParameters:
     """One RoPE setting: the fields of transformers' `RopeParameters`, plus the sizes they act on.
 
-    `head_dim` is the width one head is split into for rotation (`qk_rope_head_dim` for MLA) and
-    `rotary_dim` the part of it that rotates. `None` means "not given": the defaults of the
-    formulas apply. `extra` holds every key that is carried but not interpreted
-    (`mrope_section`, `llama_4_scaling_beta`, …).
+    `None` means "not given": the defaults of the formulas apply.
     """
 
     rope_type: str
+    """One of `ROPE_TYPES`."""
     rope_theta: float
+    """The base (θ) of the frequencies."""
     head_dim: int
+    """The width one head is split into for rotation (`qk_rope_head_dim` for MLA)."""
     max_position_embeddings: int
+    """The window that the config states, tokens."""
     partial_rotary_factor: float = 1.0
+    """The share of `head_dim` that rotates; see `rotary_dim`."""
     factor: float | None = None
+    """New window / original window; `None`: as `resolved_factor` computes it."""
     original_max_position_embeddings: int | None = None
+    """The original window, tokens; `None`: `max_position_embeddings`."""
     attention_factor: float | None = None
+    """yarn, longrope: the multiplier on cos and sin; `None`: the formula's."""
     beta_fast: float | None = None
+    """yarn: rotations over the original window above which a frequency is kept; `None`: 32."""
     beta_slow: float | None = None
+    """yarn: rotations below which a frequency is fully interpolated; `None`: 1."""
     truncate: bool | None = None
+    """yarn: whether the ends of the ramp are rounded to whole dimensions; `None`: yes."""
     mscale: float | None = None
+    """yarn: attention factor = get_mscale(factor, `mscale`) / get_mscale(factor, `mscale_all_dim`).
+
+    The pair counts only where both are given and neither is 0.
+    """
     mscale_all_dim: float | None = None
+    """yarn: the divisor's weight in the formula of `mscale`."""
     low_freq_factor: float | None = None
+    """llama3: wavelengths above original window / this are scaled fully."""
     high_freq_factor: float | None = None
+    """llama3: wavelengths below original window / this are kept."""
     short_factor: tuple[float, ...] | None = None
+    """longrope: one factor per frequency, for texts up to the original window."""
     long_factor: tuple[float, ...] | None = None
+    """longrope: one factor per frequency, for longer texts."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """Every other key, carried but not interpreted (`mrope_section`, `llama_4_scaling_beta`, …)."""
 
     def __post_init__(self) -> None:
         _validate(self)

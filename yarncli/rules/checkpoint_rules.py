@@ -88,7 +88,10 @@ def _finding(
     if not message.startswith(where):
         message = message if message[0].isupper() or path else f"{where} {message}"
     line = _line(checkpoint, path[-1]) if path else None
-    return Finding(found, severity or found.severity, where, line, path, message, edit)
+    return Finding(
+        found, severity=severity or found.severity, file=where, line=line, path=path,
+        message=message, edit=edit,
+    )  # fmt: skip
 
 
 def _line(checkpoint: Checkpoint, key: str | int) -> int | None:

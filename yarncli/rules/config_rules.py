@@ -130,14 +130,10 @@ def check_tokenizer(view: ConfigView, file: str, tokenizer: JsonText) -> Iterato
     rule = RULES["tokenizer-limit"]
     path = ("model_max_length",)
     yield Finding(
-        rule,
-        rule.severity,
-        file,
-        tokenizer.line(path),
-        path,
-        f"model_max_length is {limit:,.0f}; the model reads {window:,} tokens.",
-        Edit({path: window}),
-    )
+        rule, severity=rule.severity, file=file, line=tokenizer.line(path), path=path,
+        message=f"model_max_length is {limit:,.0f}; the model reads {window:,} tokens.",
+        edit=Edit({path: window}),
+    )  # fmt: skip
 
 
 def _window(view: ConfigView) -> int | None:

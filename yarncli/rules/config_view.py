@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from yarncli.config.families.family import Family
@@ -21,14 +21,18 @@ from yarncli.rules.finding import Edit, Finding, Severity
 BLOCK_KEYS = ("rope_scaling", "rope_parameters")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One RoPE dict. `scope` is its label inside a nested `rope_parameters`, else None."""
+    """One RoPE dict."""
 
     spelling: Literal["legacy", "v5"]
+    """legacy for `rope_scaling`, v5 for `rope_parameters`."""
     path: Path
-    scope: str | None
+    """Its place in the file."""
+    scope: str | None = None
+    """Its label inside a nested `rope_parameters`; `None` elsewhere."""
     values: Mapping[str, Any]
+    """Its keys and values as the file has them."""
 
     @property
     def rope_type(self) -> str | None:
@@ -41,29 +45,26 @@ class Block:
         return finite(self.values.get(key))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConfigView:
-    """What the rules of one config work on.
-
-    Attributes:
-        file: as the user knows it.
-        text: the file.
-        base: path of the text part.
-        family: None where the model type is unknown.
-        blocks: the RoPE dicts of the text part.
-        rope: the config as transformers 5 reads it; None where that is impossible.
-        refused: why it is impossible.
-        planned_maximum: what `yarncli.json` says was written as `max_position_embeddings`.
-    """
+    """What the rules of one config work on."""
 
     file: str
+    """The file as the user knows it."""
     text: JsonText
-    base: Path
+    """What stands in the file."""
+    base: Path = ()
+    """Path of the text part; empty where it is the whole config."""
     family: Family | None
-    blocks: tuple[Block, ...]
-    rope: RopeConfig | None
+    """What is known about the model type; `None` where it is unknown."""
+    blocks: tuple[Block, ...] = ()
+    """The RoPE dicts of the text part."""
+    rope: RopeConfig | None = None
+    """The config as transformers 5 reads it; `None` where that is impossible."""
     refused: str = ""
+    """Why it is impossible; empty where it is possible, or a model type is not known."""
     planned_maximum: int | None = None
+    """What `yarncli.json` says was written as `max_position_embeddings`, tokens, if anything."""
 
     @property
     def length_key(self) -> str:
@@ -104,7 +105,10 @@ class ConfigView:
         """A finding at a JSON path of this file."""
         found = RULES[rule]
         line = self.text.line(path)
-        return Finding(found, severity or found.severity, self.file, line, path, message, edit)
+        return Finding(
+            found, severity=severity or found.severity, file=self.file, line=line, path=path,
+            message=message, edit=edit,
+        )  # fmt: skip
 
     def refusal(self) -> Iterator[Finding]:
         """The finding for what the reader refuses and no rule has explained better."""
@@ -124,38 +128,39 @@ def view_config(file: str, text: JsonText, planned_maximum: int | None = None) -
     kind = config.get("model_type")
     if not isinstance(kind, str):
         return None
+    view = ConfigView(file=file, text=text, family=FAMILIES.get(kind))
     if kind not in FAMILIES:
         if kind in UNSUPPORTED or kind in no_rope_types():
             return None
         blocks = tuple(_blocks(text, ()))
-        return ConfigView(file, text, (), None, blocks, None) if blocks else None
+        return replace(view, blocks=blocks) if blocks else None
     try:
         family, base, _ = find_text(config, None)
     except ConfigError as error:
-        return ConfigView(file, text, (), FAMILIES[kind], (), None, str(error))
+        return replace(view, refused=str(error))
     except UnsupportedArchitectureError:
         return None
-    blocks = tuple(_blocks(text, base))
+    view = replace(view, base=base, family=family, blocks=tuple(_blocks(text, base)))
     try:
         rope = read_rope(config)
     except ConfigError as error:
-        return ConfigView(file, text, base, family, blocks, None, str(error), planned_maximum)
+        return replace(view, refused=str(error), planned_maximum=planned_maximum)
     except UnsupportedArchitectureError:
-        return ConfigView(file, text, base, family, blocks, None) if blocks else None
-    return ConfigView(file, text, base, family, blocks, rope, "", planned_maximum)
+        return view if view.blocks else None
+    return replace(view, rope=rope, planned_maximum=planned_maximum)
 
 
 def _blocks(text: JsonText, base: Path) -> Iterator[Block]:
     scaling, parameters = (text.get((*base, key)) for key in BLOCK_KEYS)
     if isinstance(scaling, dict) and scaling:
-        yield Block("legacy", (*base, "rope_scaling"), None, scaling)
+        yield Block(spelling="legacy", path=(*base, "rope_scaling"), values=scaling)
     if isinstance(parameters, dict) and parameters:
         path: Path = (*base, "rope_parameters")
         nested = {k: v for k, v in parameters.items() if isinstance(v, dict)}
         if not nested:
-            yield Block("v5", path, None, parameters)
+            yield Block(spelling="v5", path=path, values=parameters)
         for scope, values in nested.items():
-            yield Block("v5", (*path, scope), scope, values)
+            yield Block(spelling="v5", path=(*path, scope), scope=scope, values=values)
 
 
 def finite(value: Any) -> float | None:

@@ -13,25 +13,22 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that can be wrong; its texts make `--explain` and the pages of the docs.
-
-    Attributes:
-        id: what `--ignore` and `--explain` take.
-        severity: of most findings; single ones may be milder.
-        title: what is wrong, one line.
-        breaks: who misreads it, and what then happens.
-        mend: what to do; says whether `--fix` does it.
-        fixable: whether `--fix` can mend it at least sometimes.
-        engines: ids of the engines that misread it.
-    """
+    """One thing that can be wrong; its texts make `--explain` and the pages of the docs."""
 
     id: str
+    """What `--ignore` and `--explain` take."""
     severity: Severity
+    """Of most findings; single ones may be milder."""
     title: str
+    """What is wrong, one line."""
     breaks: str
+    """Who misreads it, and what then happens."""
     mend: str
+    """What to do; says whether `--fix` does it."""
     fixable: bool = False
+    """Whether `--fix` can mend it at least sometimes."""
     engines: tuple[str, ...] = ()
+    """Ids of the engines that misread it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +41,22 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One broken rule at one place.
-
-    Attributes:
-        file: as the user knows it.
-        line: from 1; None where the place is no line of a text.
-        path: JSON path inside the file; empty where there is none.
-        edit: what `--fix` would do to the file; None where the right value is not certain.
-    """
+    """One broken rule at one place."""
 
     rule: Rule
+    """The rule that is broken."""
     severity: Severity
+    """How bad it is here; may differ from the rule's own severity."""
     file: str
+    """The file as the user knows it."""
     line: int | None
+    """The line, from 1; `None` where the place is no line of a text."""
     path: Path
+    """JSON path inside the file; empty where there is none."""
     message: str
+    """What was found, in whole sentences."""
     edit: Edit | None = None
+    """What `--fix` would do to the file; `None` where the right value is not certain."""
 
     def to_json(self) -> dict[str, Any]:
         """The finding as plain data, as `--json` shows it."""

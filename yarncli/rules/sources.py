@@ -181,4 +181,5 @@ def _unreadable(file: str, error: CheckpointError) -> Finding:
 
 
 def _plain(rule: str, file: str, message: str, line: int | None = None) -> Finding:
-    return Finding(RULES[rule], RULES[rule].severity, file, line, (), message)
+    found = RULES[rule]
+    return Finding(found, severity=found.severity, file=file, line=line, path=(), message=message)

@@ -10,12 +10,12 @@ from yarncli.rope.methods import METHODS
 
 def full(rope_theta: float, **rest: Any) -> ScopeRule:
     """The scope of layers that attend everywhere."""
-    return ScopeRule("full_attention", rope_theta, **rest)
+    return ScopeRule("full_attention", rope_theta=rope_theta, **rest)
 
 
 def sliding(rope_theta: float, **rest: Any) -> ScopeRule:
     """The scope of layers that attend within a window."""
-    return ScopeRule("sliding_attention", rope_theta, windowed=True, **rest)
+    return ScopeRule("sliding_attention", rope_theta=rope_theta, windowed=True, **rest)
 
 
 NEOX_THETA = ("rotary_emb_base",)
@@ -53,8 +53,8 @@ NEOMME = (
     sliding(1e4, theta_keys=("rope_theta",)),
 )
 ZAYA = (
-    ScopeRule("hybrid", 5e6, partial_rotary_factor=0.5),
-    ScopeRule("hybrid_sliding", 1e4, partial_rotary_factor=0.5, windowed=True),
+    ScopeRule("hybrid", rope_theta=5e6, partial_rotary_factor=0.5),
+    ScopeRule("hybrid_sliding", rope_theta=1e4, partial_rotary_factor=0.5, windowed=True),
 )
 STEP3 = (
     full(1e4, theta_keys=("rope_theta",), takes_flat=True),
@@ -62,14 +62,14 @@ STEP3 = (
 )
 # Its config class also takes a flat dict, but then gives sliding layers the other layers' θ.
 DOTS3 = (
-    ScopeRule("indexed_attention", 8e7, theta_keys=("rope_theta",)),
+    ScopeRule("indexed_attention", rope_theta=8e7, theta_keys=("rope_theta",)),
     full(8e7, theta_keys=("rope_theta",)),
     sliding(5e4, theta_keys=("swa_rope_theta",)),
 )
 DEEPSEEK_V4 = (
     ScopeRule(
         "compress",
-        1.6e5,
+        rope_theta=1.6e5,
         flat_yarn_attention_factor=1.0,
         theta_keys=("compress_rope_theta",),
         partial_rotary_factor=0.125,
@@ -78,7 +78,7 @@ DEEPSEEK_V4 = (
     ),
     ScopeRule(
         "main",
-        1e4,
+        rope_theta=1e4,
         windowed=True,
         partial_rotary_factor=0.125,
         theta_keys=("rope_theta",),
@@ -158,4 +158,4 @@ NEEDS_ORIGINAL = (
     "its attention also needs original_max_position_embeddings, which this method has no place for"
 )
 MISTRAL = dict.fromkeys(("linear", "dynamic", "ntk"), NEEDS_ORIGINAL)
-DBRX = {"ntk": "some engines read θ from attn_config, others at top level"}
+NO_NTK = {"ntk": "some engines read θ from attn_config, others at top level"}

@@ -28,7 +28,7 @@ UNIFORM_ROWS: dict[str, Family] = {
         num_key_value_heads=1, num_hidden_layers=24, attention_key="attn_config",
         names={"num_attention_heads": "n_heads", "hidden_size": "d_model",
         "num_hidden_layers": "n_layers", "max_position_embeddings": "max_seq_len"},
-        refuses=shared.DBRX),
+        refuses=shared.NO_NTK),
     "deepseek_ocr2_text": Family(head_dim_fixed=True),
     "deepseek_v2": Family(transformers_since="4.55", qk_rope_head_dim=64, qk_nope_head_dim=128),
     "deepseek_v3": Family(transformers_since="4.55", max_position_embeddings=4096, hidden_size=7168,

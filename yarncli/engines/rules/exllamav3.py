@@ -26,7 +26,7 @@ def read(model: Model) -> Reading:
         raise LoaderError("yarncli has no rule for how it reads rope_parameters.")
     parameters = legacy(model, type_wins=False)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
-    return Reading(scopes, model.rope.max_position_embeddings)
+    return Reading(scopes, served_length=model.rope.max_position_embeddings)
 
 
 def _used(model: Model, p: RopeParameters) -> Used:

@@ -107,7 +107,7 @@ def architecture(model_type: str) -> str | None:
     return _ARCHITECTURES.get(model_type)
 
 
-def convert(model: Model, p: RopeParameters) -> Gguf:
+def convert_to_gguf(model: Model, p: RopeParameters) -> Gguf:
     """What `convert_hf_to_gguf.py` writes for one RoPE setting.
 
     Reference: `conversion/base.py`, `TextModel.set_gguf_parameters`; `generate_extra_tensors` of
@@ -213,8 +213,10 @@ def run(gguf: Gguf, p: RopeParameters) -> Used:
 
 def _plain(p: RopeParameters) -> RopeParameters:
     return RopeParameters(
-        "default", p.rope_theta, p.head_dim, p.max_position_embeddings, p.partial_rotary_factor
-    )
+        rope_type="default", rope_theta=p.rope_theta, head_dim=p.head_dim,
+        max_position_embeddings=p.max_position_embeddings,
+        partial_rotary_factor=p.partial_rotary_factor,
+    )  # fmt: skip
 
 
 def read(model: Model) -> Reading:
@@ -227,14 +229,14 @@ def read(model: Model) -> Reading:
     notes: list[str] = []
     parameters = version_5(model)
     for name, p in parameters.items():
-        gguf = convert(model, p)
+        gguf = convert_to_gguf(model, p)
         if model.rope.scopes[name].windowed and model.rope.model_type in ("olmo3", "gemma3_text"):
             scopes[name] = Used(_plain(p))  # sliding layers are never scaled
             continue
         scopes[name] = run(gguf, p)
         notes += _notes(model, p, gguf)
     length = next(iter(parameters.values())).max_position_embeddings
-    return Reading(scopes, length, tuple(dict.fromkeys(notes)))
+    return Reading(scopes, served_length=length, notes=tuple(dict.fromkeys(notes)))
 
 
 def _notes(model: Model, p: RopeParameters, gguf: Gguf) -> list[str]:

@@ -48,7 +48,7 @@ def read(model: Model) -> Reading:
         _check_names(kind, model.block("rope_scaling"))
         parameters = legacy(model, default_theta=1e6 if kind == "qwen2" else None)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
-    return Reading(scopes, None, tuple(notes))
+    return Reading(scopes, notes=tuple(notes))
 
 
 def _check_names(kind: str, block: Mapping[str, Any]) -> None:

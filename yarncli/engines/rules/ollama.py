@@ -28,7 +28,8 @@ def read(model: Model) -> Reading:
         name: _used(model, p, block.get("type"), block.get("rope_type"), notes)
         for name, p in legacy(model).items()
     }
-    return Reading(scopes, model.rope.max_position_embeddings, tuple(dict.fromkeys(notes)))
+    served = model.rope.max_position_embeddings
+    return Reading(scopes, served_length=served, notes=tuple(dict.fromkeys(notes)))
 
 
 def _used(model: Model, p: RopeParameters, old: object, new: object, notes: list[str]) -> Used:

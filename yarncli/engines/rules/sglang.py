@@ -35,14 +35,15 @@ def read(model: Model) -> Reading:
         notes.append("its own OLMo 3 config class drops rope_parameters")
         lost = legacy(model, default_theta=1e4)
         plain = {n: Used(replace(p, rope_type="default", rope_theta=1e4)) for n, p in lost.items()}
-        return Reading(plain, model.rope.max_position_embeddings, tuple(notes))
+        return Reading(plain, served_length=model.rope.max_position_embeddings, notes=tuple(notes))
     for name in model.rope.scopes:
         block = model.winning_block(name)
         refuse_su(block.get("rope_type") or block.get("type"))
     parameters = version_5(model)
     refuse_integer_factor(model, parameters)
     scopes = {name: _used(model, p, notes) for name, p in parameters.items()}
-    return Reading(scopes, served_length(model, parameters), tuple(dict.fromkeys(notes)))
+    served = served_length(model, parameters)
+    return Reading(scopes, served_length=served, notes=tuple(dict.fromkeys(notes)))
 
 
 def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int:

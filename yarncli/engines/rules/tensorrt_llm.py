@@ -28,7 +28,7 @@ def read(model: Model) -> Reading:
     notes = ["takes θ from rope_parameters, but no scaling"] if is_v5_only(model) else []
     parameters = legacy(model, default_theta=float(theta) if theta else None)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
-    return Reading(scopes, model.rope.max_position_embeddings, tuple(notes))
+    return Reading(scopes, served_length=model.rope.max_position_embeddings, notes=tuple(notes))
 
 
 def _used(model: Model, p: RopeParameters) -> Used:

@@ -28,7 +28,8 @@ def read(model: Model) -> Reading:
     faults: list[str] = []
     parameters = legacy(model, type_wins=False)
     scopes = {name: _used(model, p, notes, faults) for name, p in parameters.items()}
-    return Reading(scopes, model.rope.max_position_embeddings, tuple(notes), tuple(faults))
+    served = model.rope.max_position_embeddings
+    return Reading(scopes, served_length=served, notes=tuple(notes), faults=tuple(faults))
 
 
 def _used(model: Model, p: RopeParameters, notes: list[str], faults: list[str]) -> Used:

@@ -31,7 +31,7 @@ def read(model: Model) -> Reading:
             p = replace(p, truncate=None)
             notes.append(f"ignores truncate inside {name}")
         scopes[name] = transformers_used(model, p)
-    return Reading(scopes, None, tuple(notes))
+    return Reading(scopes, notes=tuple(notes))
 
 
 ENGINE = Engine(

@@ -65,14 +65,15 @@ def read(model: Model) -> Reading:
     if model.rope.model_type in _TRANSFORMERS_BACKEND:
         notes.append("runs transformers' own modelling code for this model")
         scopes = {name: transformers_used(model, p) for name, p in parameters.items()}
-        return Reading(scopes, served, tuple(notes))
+        return Reading(scopes, served_length=served, notes=tuple(notes))
     scopes = {}
     for name, p in parameters.items():
         scopes[name] = _used(model, p, served, notes)
         rows = _table_rows(model, p)
         if rows < served:
             faults.append(f"its table of angles ends at {rows:,} tokens")
-    return Reading(scopes, served, tuple(notes), tuple(dict.fromkeys(faults)))
+    faults = list(dict.fromkeys(faults))
+    return Reading(scopes, served_length=served, notes=tuple(notes), faults=tuple(faults))
 
 
 def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int:
@@ -171,7 +172,7 @@ def read_older(model: Model) -> Reading:
         if p.rope_type == "yarn" and not uses_deepseek_rope(model):
             multiplier = p.extra.get("attn_factor", 1.0)
             scopes[name] = Used(p, formulas.get_mscale(p.resolved_factor()) * multiplier)
-    return Reading(scopes, served, tuple(notes))
+    return Reading(scopes, served_length=served, notes=tuple(notes))
 
 
 _ABOUT = (
