@@ -381,19 +381,20 @@ def test_the_tokenizer_must_reach_the_window(write: Callable[..., Path]) -> None
     ("method", "maximum", "bad"),
     [("linear", 131072, True), ("linear", 32768, False), ("yarn", 131072, False)],
 )
+@pytest.mark.parametrize("fields", [{}, {"head_dim": "x"}], ids=["readable", "unreadable"])
 def test_provenance_proves_a_raised_maximum(
-    write: Callable[..., Path], method: str, maximum: int, bad: bool
+    write: Callable[..., Path], fields: dict[str, Any], method: str, maximum: int, bad: bool
 ) -> None:
     step = Step(
         command="convert", source="x", plan=make_plan(read_rope(LLAMA), Target(method, factor=4.0))
     )
     block = {"rope_type": "linear", "type": "linear", "factor": 4.0}
     directory = write(
-        scaled(block, max_position_embeddings=maximum),
+        scaled(block, max_position_embeddings=maximum, **fields),
         yarncli=json.loads(History((step,)).to_bytes()),
     )
     found = [f.rule.id for f in check_all(str(directory)).findings]
-    assert found == (["max-raised"] if bad else [])
+    assert found == (["max-raised"] if bad else ["invalid-value"] if fields else [])
 
 
 def test_findings_are_json(check: Check) -> None:
