@@ -26,21 +26,20 @@ Progress = Callable[[int], None] | None
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One byte range of a file and the function that rewrites it.
-
-    Attributes:
-        offset: of the range, from the start of the file (header included).
-        length: in bytes.
-        transform: given consecutive pieces of the range, returns as many bytes each. It sees the
-            source's bytes, never its own result, and must give the same answer when asked again
-            (verification does).
-        step: every piece is a multiple of this many bytes (but the last, where `length` is not).
-    """
+    """One byte range of a file and the function that rewrites it."""
 
     offset: int
+    """Where the range begins, in bytes from the start of the file (header included)."""
     length: int
+    """Of the range, in bytes."""
     transform: Callable[[bytes], bytes]
+    """Takes consecutive pieces of the range and returns as many bytes each.
+
+    It sees the source's bytes, never its own result, and must give the same answer when asked again
+    (verification does).
+    """
     step: int = 1
+    """Every piece is a multiple of this many bytes (but the last, where `length` is not)."""
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """`(offset, length)` of the pieces: at most `CHUNK` bytes, or one longer `step`."""

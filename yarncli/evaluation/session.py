@@ -223,11 +223,12 @@ def _served(
         token = codec.tokenizer.bos_token if codec.frame is not None else None
     elif options.chat:
         raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
-    server = Server(settings, token or "")
+    server = Server(settings, bos_token=token or "")
+    tokenizer = ServerTokenizer(base_url=base_url, model=server.model, api_key=settings.api_key)
     return ServedSubject(
         name=server.model if model is None else _name(model),
         server=server,
-        codec=codec or TextCodec(ServerTokenizer(base_url, server.model, settings.api_key)),
+        codec=codec or TextCodec(tokenizer),
         checkpoint=None if model is None else open_checkpoint(model),
     )
 

@@ -35,14 +35,18 @@ class RemoteFile:
         return self.git_oid == other.git_oid
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Upload:
-    """One file to send: its name in the repository, and its bytes or where they lie."""
+    """One file to send."""
 
     name: str
+    """POSIX path in the repository."""
     content: Path | bytes
+    """Its bytes, or the file they lie in."""
     size: int
+    """In bytes."""
     sha256: str | None = field(default=None)
+    """In hex; None until somebody needed it."""
 
     @classmethod
     def of(cls, name: str, content: Path | bytes) -> Upload:
@@ -52,9 +56,9 @@ class Upload:
             CheckpointError: the file cannot be read.
         """
         if isinstance(content, bytes):
-            return cls(name, content, len(content))
+            return cls(name=name, content=content, size=len(content))
         with _readable(content):
-            return cls(name, content, content.stat().st_size)
+            return cls(name=name, content=content, size=content.stat().st_size)
 
     def equals(self, remote: RemoteFile, progress: Progress = None) -> bool:
         """Whether the Hub's file holds the same bytes; reads the local one if the sizes agree.
@@ -99,14 +103,18 @@ def _readable(content: Path | bytes) -> Iterator[None]:
         raise CheckpointError(f"{content!s} cannot be read: {error.strerror}.") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A file to copy inside the Hub, from another repository at a commit; `file` is what it is."""
+    """A file to copy inside the Hub, from another repository at a commit."""
 
     name: str
+    """POSIX path, the same in both repositories."""
     repo_id: str
+    """Hub id of the repository that holds it."""
     commit: str
+    """Full hash of the commit that holds it."""
     file: RemoteFile
+    """What it is: its size and hashes."""
 
     def equals(self, remote: RemoteFile) -> bool:
         """Whether the Hub's file holds the same bytes."""

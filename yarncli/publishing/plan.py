@@ -196,7 +196,7 @@ def _copies(local: LocalModel, uploads: Mapping[str, Upload]) -> list[Copy]:
     there = writing.look_up(base.repo_id, base.commit)
     held = there.files if there else {}
     return [
-        Copy(file.name, base.repo_id, base.commit, held[file.name])
+        Copy(name=file.name, repo_id=base.repo_id, commit=base.commit, file=held[file.name])
         for file in select_files(base, local.options).files
         if file.name not in uploads and file.name in held and _may_copy(file, local.options)
     ]

@@ -147,7 +147,7 @@ def carry_out(plan: PushPlan, *, progress: uploads.Progress = None) -> Commit:
         writing.create_branch(destination.repo_id, destination.revision)
     if plan.is_empty:
         page = writing.page_of(destination.repo_id, start.commit, destination.revision)
-        return Commit(start.commit, page, destination.revision)
+        return Commit(oid=start.commit, url=page, revision=destination.revision)
     done = writing.commit(
         destination, plan.changed, plan.copies, parent=start.commit, progress=progress
     )
