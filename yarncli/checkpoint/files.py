@@ -41,7 +41,7 @@ class SourceFile:
         return self.kind in {"shard", "weights", "index"}
 
 
-def list_files(root: Path) -> Iterator[SourceFile]:
+def walk_files(root: Path) -> Iterator[SourceFile]:
     """Every file below `root` (a real path) but version control and download caches.
 
     Raises:

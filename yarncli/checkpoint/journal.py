@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from yarncli.checkpoint.output import (
 from yarncli.checkpoint.rewrite import Patch, read_exactly, write_exactly
 from yarncli.checkpoint.safetensors import is_safe_name
 from yarncli.errors import CheckpointError, OutputError
+from yarncli.progress import Advance
 
 _CONFIG = "config.json"
 _MAGIC = b"yarncli undo journal 1\n"
@@ -62,7 +63,7 @@ def patch_in_place(
     config: bytes,
     others: Mapping[str, bytes] | None = None,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Path:
     """Patch shards in place and replace `config.json`: entirely, or not at all.
 
@@ -132,7 +133,7 @@ def _begin(
     directory: Path,
     patches: Mapping[str, Sequence[Patch]],
     others: Mapping[str, bytes],
-    progress: Callable[[int], None] | None,
+    progress: Advance | None,
 ) -> None:
     require_not_pending(directory)
     for name in [_CONFIG, *patches, *others]:
@@ -164,7 +165,7 @@ def _begin(
 def _apply(
     directory: Path,
     patches: Mapping[str, Sequence[Patch]],
-    progress: Callable[[int], None] | None,
+    progress: Advance | None,
 ) -> None:
     """Write the patches, flush them, and read them back."""
     for name, each in patches.items():

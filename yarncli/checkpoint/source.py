@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yarncli import hub
 from yarncli.checkpoint import safetensors
-from yarncli.checkpoint.files import SourceFile, kind_of, list_files
+from yarncli.checkpoint.files import SourceFile, kind_of, walk_files
 from yarncli.checkpoint.output import output_errors, require_not_pending
 from yarncli.checkpoint.safetensors import Header, Index
 from yarncli.errors import CheckpointError, ConfigError, UsageError, WeightsError
@@ -328,7 +328,7 @@ def _local_source(path: Path, source: str, allow_pending: bool) -> Checkpoint:
 def _local_checkpoint(directory: Path, name: str) -> Checkpoint:
     try:
         real = directory.resolve(strict=True)
-        files = tuple(sorted(list_files(real), key=lambda file: file.name))
+        files = tuple(sorted(walk_files(real), key=lambda file: file.name))
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}.") from error
     config = next((file for file in files if file.name == "config.json"), None)

@@ -12,6 +12,7 @@ from yarncli.evaluation import prompts as prompts_module
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.progress import Advance
 
 Decode = Literal["fast", "greedy"]
 
@@ -51,7 +52,7 @@ class Grid:
         return sum(self.lengths) * self.depths * self.trials
 
     def prompts(
-        self, builder: PromptBuilder, progress: Callable[[int], None] | None = None
+        self, builder: PromptBuilder, progress: Advance | None = None
     ) -> list[PasskeyPrompt]:
         """All prompts, in the order that shares most computation: length, depth, trial.
 

@@ -24,8 +24,6 @@ from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, lo
 from yarncli.extras import require_extra
 from yarncli.progress import ProgressCallback, stage
 
-Source = str | Checkpoint
-
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
 _DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
 _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
@@ -158,7 +156,7 @@ def evaluate_passkey(
     )
 
 
-def _refuse_contradictions(model: Source | None, options: PasskeyOptions) -> None:
+def _refuse_contradictions(model: str | Checkpoint | None, options: PasskeyOptions) -> None:
     """Refuse what cannot be done before anything is fetched, loaded or asked."""
     if options.resume and options.out is None:
         raise UsageError("--resume needs --out, the file of the run to go on with.")
@@ -233,12 +231,12 @@ def _served(
     )
 
 
-def _name(source: Source) -> str:
+def _name(source: str | Checkpoint) -> str:
     return source.name if isinstance(source, Checkpoint) else source
 
 
 def _fetched(
-    source: Source,
+    source: str | Checkpoint,
     options: PasskeyOptions,
     progress: ProgressCallback | None,
     *,
@@ -261,7 +259,9 @@ def _fetched(
     return checkpoint.download(names, progress=progress)
 
 
-def _codec(source: Source, options: PasskeyOptions, progress: ProgressCallback | None) -> TextCodec:
+def _codec(
+    source: str | Checkpoint, options: PasskeyOptions, progress: ProgressCallback | None
+) -> TextCodec:
     """The tokenizer of a source; a directory that has only a tokenizer needs no config.json."""
     directory = Path(_name(source))
     if not directory.is_dir():

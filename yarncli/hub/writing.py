@@ -16,13 +16,13 @@ from yarncli.errors import HubError
 from yarncli.hub.failures import client_utils, hub_errors, retried, without_secrets
 from yarncli.hub.uploads import (
     Copy,
-    Progress,
     RemoteFile,
     Upload,
     add_operation,
     copy_operation,
     counted_uploads,
 )
+from yarncli.progress import Advance
 
 ANSWER_WAIT = 60.0  # seconds without a byte after which a server counts as hanging
 
@@ -237,7 +237,7 @@ def commit(
     copies: Sequence[Copy] = (),
     *,
     parent: str,
-    progress: Progress = None,
+    progress: Advance | None = None,
 ) -> Commit:
     """Send files and make one commit of them, on top of `parent` and nothing else.
 
