@@ -57,7 +57,7 @@ def random_llama() -> LoadedModel:
     )
     model = LlamaForCausalLM(config).eval()
     model.generation_config.eos_token_id = None
-    return LoadedModel(model, torch.device("cpu"), torch.float32)
+    return LoadedModel(model=model, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def reference_text(filler_characters: int) -> str:

@@ -25,12 +25,14 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+Advance = Callable[[int], None]
+"""Takes what was done since its last call: bytes, or the unit of its stage."""
 
 
 @contextmanager
 def stage(
     progress: ProgressCallback | None, name: str, total: int, *, unit: str = "bytes"
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[Advance]:
     """One stage of work; the value takes what was done since its last call, from any thread.
 
     Args:

@@ -38,7 +38,9 @@ def selections(draw):
 def test_patches_touch_the_selected_rows_only(chosen, below, before):
     rows = chosen.end + below
     nbytes = rows * chosen.width * 4
-    info = TensorInfo("t", "F32", (rows, chosen.width), (before, before + nbytes))
+    info = TensorInfo(
+        name="t", dtype="F32", shape=(rows, chosen.width), data_offsets=(before, before + nbytes)
+    )
     edit = TensorEdit(
         tensor="t", shard="s", info=info, selection=chosen, factor=2.0, power=2, offset=0.0,
         layer=0, kind="t", weight="t", rows=chosen, rows_total=rows, is_norm=False,
@@ -46,7 +48,7 @@ def test_patches_touch_the_selected_rows_only(chosen, below, before):
     file = bytearray(
         b"\x07" * (8 + before) + np.ones(rows * chosen.width, "<f4").tobytes() + b"\x07"
     )
-    header = Header({"t": info}, {}, 8, len(file))
+    header = Header(tensors={"t": info}, metadata={}, header_size=8, file_size=len(file))
     for patch in edit.patches(header):
         for offset, length in patch.pieces():
             file[offset : offset + length] = patch.apply(bytes(file[offset : offset + length]))

@@ -277,7 +277,7 @@ def test_a_hostile_journal_cannot_leave_the_directory(model: Path, tmp_path: Pat
     for name in ("../victim", str(victim)):
         with (model / JOURNAL_NAME).open("wb") as file:
             file.write(journal._MAGIC)
-            journal._write_record(file, journal._Record(name, 8, 0, b"gone"))
+            journal._write_record(file, journal._Record(name=name, size=8, offset=0, data=b"gone"))
             journal._write_json(file, {"end": 1}, b"")
         with pytest.raises(CheckpointError, match="damaged"):
             recover(model)

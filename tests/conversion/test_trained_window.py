@@ -180,7 +180,7 @@ def test_compared_methods_start_and_end_alike(checkpoint):
 
     methods = ("none", "linear", "dynamic", "ntk", "yarn")
     for override in ("factor=4", "length=131072"):
-        choice = Choice(parse_override(override), methods)
+        choice = Choice(override=parse_override(override), methods=methods)
         variants = choose_variants(open_checkpoint(str(checkpoint(CONFIG))), choice)
         assert [v.window for v in variants] == [40960] + [131072] * 4
         assert {v.original for v in variants} == {32768}

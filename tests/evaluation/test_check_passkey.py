@@ -335,17 +335,21 @@ def test_a_model_on_the_hub_is_fetched_and_measured(base, minihub):
     assert document["lengths"][0]["accuracy"] == 1.0
 
 
+def cell(length, depth, trial, correct):
+    return Cell(length=length, depth=depth, trial=trial, key="1", text="", correct=correct)
+
+
 def test_the_grid_fills_on_a_terminal(monkeypatch):
     master, slave = pty.openpty()
     monkeypatch.setenv("COLUMNS", "30")
     grid = Grid((256, 1024), depths=3, trials=2)
-    known = [Cell(256, 0.0, 0, "1", "", True)]
+    known = [cell(256, 0.0, 0, True)]
     with open(slave, "w", closefd=True) as stderr:  # noqa: PTH123 a file descriptor
         monkeypatch.setattr("sys.stderr", stderr)
         with LiveGrid("Asking", grid, known) as show:
-            show(Cell(256, 0.0, 1, "1", "", False))
-            show(Cell(256, 0.5, 0, "1", "", True))
-            show(Cell(1024, 1.0, 0, "1", "", False))
+            show(cell(256, 0.0, 1, False))
+            show(cell(256, 0.5, 0, True))
+            show(cell(1024, 1.0, 0, False))
         written = b""
         while b"4 of 12" not in written or not written.endswith(b"\n"):  # it comes in pieces
             written += os.read(master, 100_000)
@@ -366,14 +370,13 @@ def test_rate_and_time_left_count_tokens(monkeypatch):
     clock = iter([0.0, 2.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     live = LiveGrid("Asking", Grid((100, 1000), depths=1, trials=2), [])
-    live._cells += [Cell(100, 0.5, 0, "1", "", True), Cell(100, 0.5, 1, "1", "", True)]
+    live._cells += [cell(100, 0.5, 0, True), cell(100, 0.5, 1, True)]
     # 200 tokens in 2 s; 2,000 are left.
     assert live._pace() == "Asking: 2 of 4 prompts, 100 tokens/s, 0:00:20 left"
 
 
 def test_the_grid_of_the_figure():
-    cells = [Cell(256, 0.0, 0, "1", "", True), Cell(256, 0.0, 1, "1", "", False),
-             Cell(512, 1.0, 0, "1", "", True)]  # fmt: skip
+    cells = [cell(256, 0.0, 0, True), cell(256, 0.0, 1, False), cell(512, 1.0, 0, True)]
     lengths, depths, values = accuracy_grid(cells)
     assert (lengths, depths) == ([256, 512], [0.0, 1.0])
     assert values[0][0] == 0.5
@@ -382,7 +385,7 @@ def test_the_grid_of_the_figure():
 
 
 def test_the_figure_names_both_windows_and_is_always_the_same(tmp_path):
-    cells = [Cell(n, d, 0, "1", "", n < 512) for n in (256, 512, 2048) for d in (0.0, 1.0)]
+    cells = [cell(n, d, 0, n < 512) for n in (256, 512, 2048) for d in (0.0, 1.0)]
     settings = {"model": "./m", "variants": {"as it is": {"original": 256, "window": 2048}}}
     first, again = tmp_path / "1.svg", tmp_path / "2.svg"
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # words as words

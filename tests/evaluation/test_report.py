@@ -20,7 +20,9 @@ SETTINGS = {"model": "m", "seed": 0, "device": "cpu", "variants": {"as it is": {
 
 
 def cell(length, trial, correct, depth=0.5):
-    return Cell(length, depth, trial, "12345", " 12345", correct)
+    return Cell(
+        length=length, depth=depth, trial=trial, key="12345", text=" 12345", correct=correct
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,14 +113,20 @@ from yarncli.evaluation.report import Cell, ResultFile
 
 path = Path(sys.argv[1])
 before, room = int(sys.argv[2]), int(sys.argv[3])
+
+
+def cell(trial):
+    return Cell(length=256, depth=0.5, trial=trial, key="12345", text="", correct=True)
+
+
 try:
     with ResultFile(path, {"seed": 0}, resume=True) as file:
         for trial in range(before):
-            file.add("x", Cell(256, 0.5, trial, "12345", "", True))
+            file.add("x", cell(trial))
         # From here on the system takes no more bytes than this, as on a disk that fills up.
         size = path.stat().st_size + room
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        file.add("x", Cell(256, 0.5, before, "12345", "", True))
+        file.add("x", cell(before))
 except OutputError as error:
     print(error)
     sys.exit(error.exit_code)

@@ -210,7 +210,9 @@ def test_a_digit_after_the_key_is_a_longer_number(demo, codec):
     assert right.correct
     seven = codec.tokenizer.convert_tokens_to_ids("7")
     wordy = LoadedModel(
-        LastTokenGoesOn(loaded.model, prompt.answer_ids, seven), loaded.device, loaded.dtype
+        model=LastTokenGoesOn(loaded.model, prompt.answer_ids, seven),
+        device=loaded.device,
+        dtype=loaded.dtype,
     )
     (wrong,) = FastScorer(wordy, codec.decode).score([prompt])
     assert not wrong.correct
@@ -244,7 +246,9 @@ def test_what_would_follow_the_end_of_the_text_is_not_said(demo, codec, batch_to
         answer = [the, end, *prompt.answer_ids]
         model = Scripted(loaded.model, answer, len(prompt.token_ids))
         scorer = FastScorer(
-            LoadedModel(model, loaded.device, loaded.dtype), codec.decode, batch_tokens=batch_tokens
+            LoadedModel(model=model, device=loaded.device, dtype=loaded.dtype),
+            codec.decode,
+            batch_tokens=batch_tokens,
         )
         cells = list(scorer.score(prompts))
         assert scorer.fallback is None
@@ -319,8 +323,17 @@ def test_logits_equal_a_plain_forward(model_type, attention):
         for parameter in model.parameters():
             parameter.mul_(3.0)  # logits with a clear order, attention with clear weights
     ids = torch.randint(3, 64, (96,)).tolist()
-    prompt = PasskeyPrompt("", "", tuple(ids[:90]), tuple(ids[90:]), "1", 96, 0.5, 0)
-    loaded = LoadedModel(model, torch.device("cpu"), torch.float32)
+    prompt = PasskeyPrompt(
+        text="",
+        user_text="",
+        token_ids=tuple(ids[:90]),
+        answer_ids=tuple(ids[90:]),
+        key="1",
+        length=96,
+        depth=0.5,
+        trial=0,
+    )
+    loaded = LoadedModel(model=model, device=torch.device("cpu"), dtype=torch.float32)
     scorer = FastScorer(loaded, lambda ids: "", chunk=29, attention=attention)
     assert scorer.difference_from_plain(prompt) < 1e-4
 
@@ -344,7 +357,7 @@ def test_models_the_fast_path_cannot_read_are_read_plainly(model_type, codec):
     model = AutoModelForCausalLM.from_config(config).float().eval()
     grid = Grid((90,), depths=2, trials=1)
     prompts = grid.prompts(codec.builder(grid))
-    loaded = LoadedModel(model, torch.device("cpu"), torch.float32)
+    loaded = LoadedModel(model=model, device=torch.device("cpu"), dtype=torch.float32)
     scorer = FastScorer(loaded, codec.decode)
     cells = list(scorer.score(prompts))
     assert scorer.fallback

@@ -261,7 +261,7 @@ def test_a_server_that_does_not_count_is_told(stub, one):
     server = connected(stub)
     (cell,) = server.cells(one)
     assert cell.correct
-    (caveat,) = ServedSubject("only", server, None).caveats()
+    (caveat,) = ServedSubject(name="only", server=server, codec=None).caveats()
     assert "does not say how many tokens it read" in caveat
 
 
@@ -376,7 +376,7 @@ def test_a_chat_answer_that_was_cut_is_told(stub, one):
     server = connected(stub, chat=True)
     (cell,) = server.cells(one)
     assert (cell.correct, cell.text) == (False, "")
-    (caveat,) = ServedSubject("only", server, None).caveats()
+    (caveat,) = ServedSubject(name="only", server=server, codec=None).caveats()
     assert "not finished after 1,024 tokens" in caveat
 
 
@@ -407,7 +407,7 @@ def test_the_server_s_own_tokenizer(stub, codec):
 
     stub.answer = answer
     for stub.kind in ("vllm", "llama.cpp"):
-        own = TextCodec(ServerTokenizer(stub.url, "only"))
+        own = TextCodec(ServerTokenizer(base_url=stub.url, model="only"))
         prompt = own.builder(Grid((256,))).build(256, 0.5, 0)
         assert prompt == codec.builder(Grid((256,))).build(256, 0.5, 0)
     stub.answer = lambda path, body: (404, {})

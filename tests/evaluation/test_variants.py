@@ -62,7 +62,7 @@ def test_overrides_that_cannot_be_read(text, message):
 
 def chosen(checkpoint, override=None, longest=0, **choice):
     asked = variants.parse_override(override) if override else None
-    return variants.choose_variants(checkpoint, variants.Choice(asked, **choice), longest)
+    return variants.choose_variants(checkpoint, variants.Choice(override=asked, **choice), longest)
 
 
 @pytest.mark.parametrize("method", ["yarn", "ntk", "dynamic"])

@@ -16,7 +16,7 @@ from yarncli.baking import arithmetic
 from yarncli.baking.deciding import Baking
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
-from yarncli.checkpoint.files import SourceFile, list_files
+from yarncli.checkpoint.files import SourceFile, walk_files
 from yarncli.checkpoint.rewrite import FileCopy
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
@@ -78,7 +78,7 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
     done = baking.history.steps[-1]
     baked = done.baked and replace(done.baked, adapter=True)
     step = replace(done, source=directory.resolve().name, replaced=(), baked=baked)
-    files = tuple(sorted(list_files(directory.resolve()), key=lambda file: file.name))
+    files = tuple(sorted(walk_files(directory.resolve()), key=lambda file: file.name))
     return AdapterBaking(
         directory=directory,
         header=header,

@@ -7,7 +7,7 @@ of transformers 5.23 before and after; `registry.py` says which model type has w
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from yarncli.baking import rows
 from yarncli.baking.rows import RowRule
@@ -16,7 +16,7 @@ EditSide = Literal["q", "k", "shared", "v", "o"]
 """What a tensor makes: queries, keys, the vector that is both key and value, values, the output."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutEdit:
     """One kind of tensor of an attention module that is multiplied."""
 
@@ -61,8 +61,12 @@ class Layout:
 # Layouts
 
 
-def _norm(base: str, rule: RowRule, side: EditSide, **rest: float | bool) -> LayoutEdit:
-    return LayoutEdit(base, rule, side, is_norm=True, **rest)  # type: ignore[arg-type]
+def _edit(base: str, rule: RowRule, side: EditSide, **rest: Any) -> LayoutEdit:
+    return LayoutEdit(base=base, rows=rule, side=side, **rest)
+
+
+def _norm(base: str, rule: RowRule, side: EditSide, **rest: Any) -> LayoutEdit:
+    return _edit(base, rule, side, is_norm=True, **rest)
 
 
 _OUT = (r"[vo]_proj", r"out_proj", r"dense", r"rotary_emb")
@@ -76,13 +80,13 @@ _K_NORM = r"k_(?:layer)?norm(?:\.norms\.\d+)?"
 
 PLAIN = Layout(
     "plain",
-    (LayoutEdit("q_proj", rows.q_heads, "q"), LayoutEdit("k_proj", rows.k_heads, "k")),
-    _COMMON,
+    edits=(_edit("q_proj", rows.q_heads, "q"), _edit("k_proj", rows.k_heads, "k")),
+    others=_COMMON,
 )  # q_norm and k_norm are not listed, so a model that has them is refused here
 QK_NORM = Layout(
     "qk-norm",
-    (_norm(_Q_NORM, rows.norm_entries, "q"), _norm(_K_NORM, rows.norm_entries, "k")),
-    (*_COMMON, "[qk]_proj"),
+    edits=(_norm(_Q_NORM, rows.norm_entries, "q"), _norm(_K_NORM, rows.norm_entries, "k")),
+    others=(*_COMMON, "[qk]_proj"),
 )
 QK_NORM_OFFSET = replace(
     QK_NORM,
@@ -113,13 +117,15 @@ _MLA_OTHERS = (
     r"[kv]_scale",
 )  # fmt: skip
 _INDEX_OTHERS = (r"indexer\.(?:wk|weights_proj|k_proj)",)
-_MLA_KEY = LayoutEdit("kv_a_proj_with_mqa", rows.mla_key, "k")
-MLA = Layout("mla", (LayoutEdit("q_b_proj|q_proj", rows.mla_query, "q"), _MLA_KEY), _MLA_OTHERS)
+_MLA_KEY = _edit("kv_a_proj_with_mqa", rows.mla_key, "k")
+MLA = Layout(
+    "mla", edits=(_edit("q_b_proj|q_proj", rows.mla_query, "q"), _MLA_KEY), others=_MLA_OTHERS
+)
 
 
 def _indexer(rule: RowRule) -> tuple[LayoutEdit, ...]:
     return (
-        LayoutEdit(r"indexer\.wq_b", rule, "q", optional=True),
+        _edit(r"indexer\.wq_b", rule, "q", optional=True),
         _norm(r"indexer\.k_norm", rule, "k", optional=True),
     )
 
@@ -137,7 +143,7 @@ MLA_GATED = replace(
     MLA_INDEXER,
     name="mla-gated",
     edits=(
-        LayoutEdit("q_b_proj", rows.mla_gated_query, "q"),
+        _edit("q_b_proj", rows.mla_gated_query, "q"),
         _MLA_KEY,
         *_indexer(rows.index_heads),
     ),
@@ -146,7 +152,7 @@ MLA_KEY_NORM = replace(
     MLA_INDEXER,
     name="mla-key-norm",
     edits=(
-        LayoutEdit("q_b_proj", rows.mla_query, "q"),
+        _edit("q_b_proj", rows.mla_query, "q"),
         _norm("k_rope_only_layernorm", rows.rotary_entries, "k"),
         *_indexer(rows.index_heads),
     ),
@@ -156,42 +162,42 @@ MLA_TWICE = replace(MLA, name="mla-twice", module=r"self_attn\.(?P<sub>[01])")
 
 FUSED = Layout(
     "fused-block",
-    (LayoutEdit("qkv_proj", rows.block_q, "q"), LayoutEdit("qkv_proj", rows.block_k, "k")),
-    _COMMON,
+    edits=(_edit("qkv_proj", rows.block_q, "q"), _edit("qkv_proj", rows.block_k, "k")),
+    others=_COMMON,
 )
 FUSED_GATED = Layout(
     "fused-gated",
-    (
-        LayoutEdit("gqkv_proj", rows.gated_block_q, "q"),
-        LayoutEdit("gqkv_proj", rows.gated_block_k, "k"),
+    edits=(
+        _edit("gqkv_proj", rows.gated_block_q, "q"),
+        _edit("gqkv_proj", rows.gated_block_k, "k"),
     ),
-    _COMMON,
+    others=_COMMON,
     module="attn",
 )
 INTERLEAVED = Layout(
     "fused-interleaved",
-    (
-        LayoutEdit("query_key_value", rows.slot_q, "q"),
-        LayoutEdit("query_key_value", rows.slot_k, "k"),
+    edits=(
+        _edit("query_key_value", rows.slot_q, "q"),
+        _edit("query_key_value", rows.slot_k, "k"),
     ),
-    (*_COMMON, "dense_bias", "bias", "masked_bias"),
+    others=(*_COMMON, "dense_bias", "bias", "masked_bias"),
     module="(?:self_)?attention",
 )
-PERSIMMON = Layout("fused-qk-norm", QK_NORM.edits, (*_COMMON, "query_key_value"), full_rotary=False)
+PERSIMMON = Layout("fused-qk-norm", edits=QK_NORM.edits, others=(*_COMMON, "query_key_value"))
 
 AFTER_ROPE = Layout(
     "norm-after-rope",
-    (),
+    edits=(),
     nothing="its queries and keys are normalised after the rotation, which removes the temperature",
 )
 
 SHARED_KV = Layout(
     "shared-kv",
-    tuple(
+    edits=tuple(
         _norm(base, rows.last_entries, "shared", optional=base != "norm")
         for base in ("norm", r"compressor\.norm", r"indexer\.compressor\.norm")
     ),
-    (
+    others=(
         r"(?:indexer\.)?compressor\.(?:ape|wgate|wkv)",
         r"indexer\.(?:weights_proj|wq_b)",
         r"attn_sink",
@@ -202,29 +208,29 @@ SHARED_KV = Layout(
 )
 MOE_ATTENTION = Layout(
     "moe-attention",
-    (
-        LayoutEdit(r"experts\.input_linear", rows.everything, "q"),
-        LayoutEdit("kv_proj", rows.first_half, "k"),
+    edits=(
+        _edit(r"experts\.input_linear", rows.everything, "q"),
+        _edit("kv_proj", rows.first_half, "k"),
     ),
-    (r"experts\.(?:bias|output_linear|router\.layer)",),
+    others=(r"experts\.(?:bias|output_linear|router\.layer)",),
     module="self_attention",
     full_rotary=True,
 )
 SHARED_BLOCK = Layout(
     "shared-block",
-    (
+    edits=(
         *PLAIN.edits,
-        LayoutEdit(r"linear_q_adapter_list\.\d+\.1", rows.q_heads, "q", optional=True),
-        LayoutEdit(r"linear_k_adapter_list\.\d+\.1", rows.k_heads, "k", optional=True),
+        _edit(r"linear_q_adapter_list\.\d+\.1", rows.q_heads, "q", optional=True),
+        _edit(r"linear_k_adapter_list\.\d+\.1", rows.k_heads, "k", optional=True),
     ),
-    (*_COMMON, r"linear_[qk]_adapter_list\.\d+\.0", r"linear_v_adapter_list\.\d+\.[01]"),
+    others=(*_COMMON, r"linear_[qk]_adapter_list\.\d+\.0", r"linear_v_adapter_list\.\d+\.[01]"),
     module=r"shared_transformer\.self_attn",
     shared_block=True,
 )
 KEY_TEMPERATURE = Layout(
     "key-temperature",
-    (LayoutEdit("qk_norm", rows.everything, "shared", parameters=("temp",)),),
-    (
+    edits=(_edit("qk_norm", rows.everything, "shared", parameters=("temp",)),),
+    others=(
         r"o_proj",
         r"qkv_proj\.(?:conv_qk_(?:depthwise|grouped)|[qk]_proj|v_proj_(?:current|delayed))",
     ),
@@ -241,20 +247,22 @@ def clipped(layout: Layout, clip: tuple[str, ...], *extra: LayoutEdit) -> Layout
     edits = (
         *layout.edits,
         *extra,
-        LayoutEdit(r"o_proj|out_proj", rows.everything, "o", parameters=("weight",)),
+        _edit(r"o_proj|out_proj", rows.everything, "o", parameters=("weight",)),
     )
     return replace(layout, name=f"{layout.name}-clipped", edits=edits, full_rotary=True, clip=clip)
 
 
-PLAIN_CLIPPED = clipped(PLAIN, ("clip_qkv",), LayoutEdit("v_proj", rows.everything, "v"))
-QK_NORM_CLIPPED = clipped(QK_NORM, ("clip_qkv",), LayoutEdit("v_proj", rows.everything, "v"))
-DBRX = replace(
+PLAIN_CLIPPED = clipped(PLAIN, ("clip_qkv",), _edit("v_proj", rows.everything, "v"))
+QK_NORM_CLIPPED = clipped(QK_NORM, ("clip_qkv",), _edit("v_proj", rows.everything, "v"))
+FUSED_WQKV = replace(
     FUSED,
     name="fused-wqkv",
     edits=tuple(replace(edit, base="Wqkv") for edit in FUSED.edits),
     module=r"norm_attn_norm\.attn",
 )
-DBRX_CLIPPED = clipped(DBRX, ("attn_config", "clip_qkv"), LayoutEdit("Wqkv", rows.block_v, "v"))
+FUSED_WQKV_CLIPPED = clipped(
+    FUSED_WQKV, ("attn_config", "clip_qkv"), _edit("Wqkv", rows.block_v, "v")
+)
 
 # Every layout of this module, so that none can be forgotten.
 LAYOUTS: dict[str, Layout] = {

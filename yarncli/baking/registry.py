@@ -70,7 +70,9 @@ REGISTRY: dict[str, RegistryEntry] = {
     **_all("hunyuan_v1_dense hunyuan_v1_moe nanochat", RegistryEntry(layouts.AFTER_ROPE)),
     "axk2": RegistryEntry(layouts.MLA_GATED),
     "bailing_hybrid": RegistryEntry(replace(layouts.MLA, module="attention")),
-    "dbrx": RegistryEntry(layouts.DBRX, flag="attn_config.clip_qkv", flagged=layouts.DBRX_CLIPPED),
+    "dbrx": RegistryEntry(
+        layouts.FUSED_WQKV, flag="attn_config.clip_qkv", flagged=layouts.FUSED_WQKV_CLIPPED
+    ),
     "deepseek_v4": RegistryEntry(layouts.SHARED_KV),
     "dots3_note_text": RegistryEntry(layouts.MLA_KEY_NORM),
     "falcon": RegistryEntry(layouts.INTERLEAVED),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from yarncli.checkpoint import journal, output, rewrite
 from yarncli.checkpoint.rewrite import FileCopy
 from yarncli.checkpoint.safetensors import Header
 from yarncli.errors import OutputError, UsageError
-from yarncli.progress import ProgressCallback, stage
+from yarncli.progress import Advance, ProgressCallback, stage
 
 BAKING = "Baking"
 
@@ -115,9 +114,7 @@ def write_in_place(baking: Baking, *, progress: ProgressCallback | None = None) 
     return backup
 
 
-def _read_back(
-    baking: Baking, staging: Path, verify: bool, progress: Callable[[int], None]
-) -> None:
+def _read_back(baking: Baking, staging: Path, verify: bool, progress: Advance) -> None:
     checks = [
         partial(_check_shard, baking, staging, name, verify) for name in baking.checkpoint.headers()
     ]
@@ -127,9 +124,7 @@ def _read_back(
             raise OutputError(f"{name} does not read back as it was written. Run again.")
 
 
-def _check_shard(
-    baking: Baking, staging: Path, name: str, verify: bool, progress: Callable[[int], None]
-) -> None:
+def _check_shard(baking: Baking, staging: Path, name: str, verify: bool, progress: Advance) -> None:
     source, made = baking.checkpoint.path(name), staging / name
     patches = baking.patches.get(name, ())
     wrong = rewrite.first_wrong_patch(source, made, patches, progress=progress)

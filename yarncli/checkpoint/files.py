@@ -22,21 +22,18 @@ _OTHER_WEIGHTS = re.compile(
 _SKIPPED_DIRECTORIES = {".git", ".cache", "__pycache__"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One file of a checkpoint.
-
-    Attributes:
-        name: relative POSIX path.
-        size: in bytes (of a link's target).
-        kind: "shard" is safetensors, "weights" weights of any other format, "index" a weight index.
-        problem: why it cannot be carried over ("is a link to …"); empty for nearly all files.
-    """
+    """One file of a checkpoint."""
 
     name: str
+    """POSIX path, relative to the checkpoint."""
     size: int
+    """In bytes; of a link, the size of its target."""
     kind: Kind
+    """"shard" is safetensors, "weights" weights of any other format, "index" a weight index."""
     problem: str = ""
+    """Why it cannot be carried over ("is a link to …"); empty for nearly all files."""
 
     @property
     def is_weights(self) -> bool:
@@ -44,7 +41,7 @@ class SourceFile:
         return self.kind in {"shard", "weights", "index"}
 
 
-def list_files(root: Path) -> Iterator[SourceFile]:
+def walk_files(root: Path) -> Iterator[SourceFile]:
     """Every file below `root` (a real path) but version control and download caches.
 
     Raises:
@@ -66,19 +63,20 @@ def list_files(root: Path) -> Iterator[SourceFile]:
 
 
 def _describe(path: Path, name: str, root: Path) -> SourceFile:
-    is_link = path.is_symlink()
+    is_link, kind = path.is_symlink(), kind_of(name)
     try:
         info = path.stat()
     except OSError:
         problem = "is a broken link" if is_link else "cannot be read"
-        return SourceFile(name, 0, kind_of(name), problem)
+        return SourceFile(name=name, size=0, kind=kind, problem=problem)
     if not stat.S_ISREG(info.st_mode):
-        problem = "is a link to something that is no regular file"
-        return SourceFile(name, 0, kind_of(name), problem if is_link else "is not a regular file")
+        what = "is a link to something that is no regular file"
+        problem = what if is_link else "is not a regular file"
+        return SourceFile(name=name, size=0, kind=kind, problem=problem)
     if is_link and not any(path.resolve().is_relative_to(place) for place in _own(root)):
         problem = f"is a link to {path.resolve()}, outside the checkpoint"
-        return SourceFile(name, info.st_size, kind_of(name), problem)
-    return SourceFile(name, info.st_size, kind_of(name))
+        return SourceFile(name=name, size=info.st_size, kind=kind, problem=problem)
+    return SourceFile(name=name, size=info.st_size, kind=kind)
 
 
 def _own(root: Path) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from yarncli.checkpoint.output import (
 from yarncli.checkpoint.rewrite import Patch, read_exactly, write_exactly
 from yarncli.checkpoint.safetensors import is_safe_name
 from yarncli.errors import CheckpointError, OutputError
+from yarncli.progress import Advance
 
 _CONFIG = "config.json"
 _MAGIC = b"yarncli undo journal 1\n"
@@ -42,17 +43,18 @@ _MAX_JSON = 1 << 16
 _MAX_DATA = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
-    """Undo one step: put `data` back at `offset` of `name` (of `size` bytes).
-
-    `offset` None: the file held `data`; `data` None: the file did not exist.
-    """
+    """One step to undo: put `data` back at `offset` of `name`."""
 
     name: str
+    """POSIX path of the file, relative to the checkpoint."""
     size: int
+    """Of the file before the change, in bytes; 0 if it did not exist."""
     offset: int | None
+    """Where `data` lay, in bytes from the start; None if `data` is the whole file."""
     data: bytes | None
+    """The bytes of before; None if the file did not exist."""
 
 
 def patch_in_place(
@@ -61,7 +63,7 @@ def patch_in_place(
     config: bytes,
     others: Mapping[str, bytes] | None = None,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Path:
     """Patch shards in place and replace `config.json`: entirely, or not at all.
 
@@ -131,7 +133,7 @@ def _begin(
     directory: Path,
     patches: Mapping[str, Sequence[Patch]],
     others: Mapping[str, bytes],
-    progress: Callable[[int], None] | None,
+    progress: Advance | None,
 ) -> None:
     require_not_pending(directory)
     for name in [_CONFIG, *patches, *others]:
@@ -163,7 +165,7 @@ def _begin(
 def _apply(
     directory: Path,
     patches: Mapping[str, Sequence[Patch]],
-    progress: Callable[[int], None] | None,
+    progress: Advance | None,
 ) -> None:
     """Write the patches, flush them, and read them back."""
     for name, each in patches.items():
@@ -224,16 +226,17 @@ def _records(
             size = os.fstat(descriptor).st_size
             for patch in each:
                 for offset, length in patch.pieces():
-                    yield _Record(name, size, offset, read_exactly(descriptor, offset, length))
+                    data = read_exactly(descriptor, offset, length)
+                    yield _Record(name=name, size=size, offset=offset, data=data)
         finally:
             os.close(descriptor)
     for name in others:
         try:
             data = (directory / name).read_bytes()
         except FileNotFoundError:
-            yield _Record(name, 0, None, None)
+            yield _Record(name=name, size=0, offset=None, data=None)
         else:
-            yield _Record(name, len(data), None, data)
+            yield _Record(name=name, size=len(data), offset=None, data=data)
 
 
 def _write_record(file: BinaryIO, record: _Record) -> None:
@@ -312,7 +315,8 @@ def _record(fields: Mapping[str, Any], data: bytes, damaged: CheckpointError) ->
         raise damaged
     if type(size) is not int or (offset is not None and type(offset) is not int):
         raise damaged
-    return _Record(name, size, offset, None if fields.get("missing") else data)
+    held = None if fields.get("missing") else data
+    return _Record(name=name, size=size, offset=offset, data=held)
 
 
 def _undo(directory: Path, record: _Record) -> None:

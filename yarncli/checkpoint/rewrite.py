@@ -14,33 +14,32 @@ from typing import Literal
 
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import CheckpointError, OutputError
+from yarncli.progress import Advance
 
 CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
 _COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
 _FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
-Progress = Callable[[int], None] | None
 """Called with the number of bytes done since the last call; from worker threads, one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One byte range of a file and the function that rewrites it.
-
-    Attributes:
-        offset: of the range, from the start of the file (header included).
-        length: in bytes.
-        transform: given consecutive pieces of the range, returns as many bytes each. It sees the
-            source's bytes, never its own result, and must give the same answer when asked again
-            (verification does).
-        step: every piece is a multiple of this many bytes (but the last, where `length` is not).
-    """
+    """One byte range of a file and the function that rewrites it."""
 
     offset: int
+    """Where the range begins, in bytes from the start of the file (header included)."""
     length: int
+    """Of the range, in bytes."""
     transform: Callable[[bytes], bytes]
+    """Takes consecutive pieces of the range and returns as many bytes each.
+
+    It sees the source's bytes, never its own result, and must give the same answer when asked again
+    (verification does).
+    """
     step: int = 1
+    """Every piece is a multiple of this many bytes (but the last, where `length` is not)."""
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """`(offset, length)` of the pieces: at most `CHUNK` bytes, or one longer `step`."""
@@ -67,7 +66,7 @@ class FileCopy:
 
 
 def copy_files(
-    copies: Iterable[FileCopy], *, workers: int | None = None, progress: Progress = None
+    copies: Iterable[FileCopy], *, workers: int | None = None, progress: Advance | None = None
 ) -> None:
     """Write every copy, largest first, by several threads; an error or Ctrl-C stops all of them.
 
@@ -83,10 +82,10 @@ def copy_files(
 
 
 def in_parallel(
-    jobs: Sequence[Callable[[Callable[[int], None]], None]],
+    jobs: Sequence[Callable[[Advance], None]],
     *,
     workers: int | None = None,
-    progress: Progress = None,
+    progress: Advance | None = None,
 ) -> None:
     """Run jobs in several threads, in order; an error or Ctrl-C stops all of them.
 
@@ -157,7 +156,7 @@ def link_file(source: Path, destination: Path, mode: Literal["hardlink", "symlin
 
 
 def first_wrong_patch(
-    source: Path, destination: Path, patches: Sequence[Patch], *, progress: Progress = None
+    source: Path, destination: Path, patches: Sequence[Patch], *, progress: Advance | None = None
 ) -> int | None:
     """Offset of the first patched piece of `destination` that does not read back as written.
 
@@ -174,7 +173,7 @@ def first_wrong_patch(
 
 
 def compare_outside(
-    source: Path, destination: Path, patches: Sequence[Patch], *, progress: Progress = None
+    source: Path, destination: Path, patches: Sequence[Patch], *, progress: Advance | None = None
 ) -> int | None:
     """Offset near the first byte outside `patches` that differs between two files; None if none.
 
@@ -216,7 +215,7 @@ class _StoppedError(Exception):
     """Another thread failed; this one gives up quietly."""
 
 
-def _copy(job: FileCopy, count: Callable[[int], None]) -> None:
+def _copy(job: FileCopy, count: Advance) -> None:
     with _reading(job.source) as source:
         info = os.fstat(source)
         mode = info.st_mode & 0o777 | 0o200
@@ -265,9 +264,7 @@ def _clone(source: int, destination: int) -> bool:
     return True
 
 
-def _copy_range(
-    source: int, destination: int, begin: int, end: int, count: Callable[[int], None]
-) -> None:
+def _copy_range(source: int, destination: int, begin: int, end: int, count: Advance) -> None:
     in_kernel = hasattr(os, "copy_file_range")
     while begin < end:
         done = 0

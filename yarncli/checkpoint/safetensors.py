@@ -54,14 +54,18 @@ RangeReader = Callable[[int, int], bytes]
 """`read(offset, length)`: the bytes of a file from `offset`, fewer only at its end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
-    """One tensor of a header; `data_offsets` count bytes from the end of the header."""
+    """One tensor of a header."""
 
     name: str
+    """As the header spells it."""
     dtype: str
+    """As safetensors calls it: "F32", "BF16"."""
     shape: tuple[int, ...]
+    """Empty for a single number."""
     data_offsets: tuple[int, int]
+    """Begin and end of its data, in bytes from the end of the header."""
 
     @property
     def nbytes(self) -> int:
@@ -74,21 +78,18 @@ class TensorInfo:
         return _elements(self.shape) or 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Header:
-    """What one safetensors file holds.
-
-    Attributes:
-        tensors: name → tensor, in the order of their data in the file.
-        metadata: the `__metadata__` entry, empty where there is none.
-        header_size: 8 + the length of the JSON, in bytes: where the data starts.
-        file_size: of the whole file, in bytes.
-    """
+    """What one safetensors file holds."""
 
     tensors: dict[str, TensorInfo]
+    """Name → tensor, in the order of their data in the file."""
     metadata: dict[str, str]
+    """The `__metadata__` entry; empty if there is none."""
     header_size: int
+    """8 + the length of the JSON, in bytes: where the data starts."""
     file_size: int
+    """Of the whole file, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,10 @@ def parse_header(raw: bytes | RangeReader, *, file_size: int, where: str) -> Hea
     tensors = [_tensor(name, entry, where) for name, entry in entries.items()]
     tensors.sort(key=lambda tensor: tensor.data_offsets)
     _check_coverage(tensors, file_size - 8 - length, where)
-    return Header({t.name: t for t in tensors}, metadata, 8 + length, file_size)
+    return Header(
+        tensors={t.name: t for t in tensors}, metadata=metadata,
+        header_size=8 + length, file_size=file_size,
+    )  # fmt: skip
 
 
 def parse_index(text: bytes, where: str) -> Index:
@@ -291,7 +295,7 @@ def _tensor(name: str, entry: Any, where: str) -> TensorInfo:
             f"Tensor {_quote(name)} of {where} is {dtype} of shape {shape[:8]}, which does "
             f"not fill its {end - begin} bytes. The file is damaged; download it again."
         )
-    return TensorInfo(name, dtype, tuple(shape), (begin, end))
+    return TensorInfo(name=name, dtype=dtype, shape=tuple(shape), data_offsets=(begin, end))
 
 
 def _is_naturals(value: object) -> TypeGuard[list[int]]:

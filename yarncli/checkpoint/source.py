@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yarncli import hub
 from yarncli.checkpoint import safetensors
-from yarncli.checkpoint.files import SourceFile, kind_of, list_files
+from yarncli.checkpoint.files import SourceFile, kind_of, walk_files
 from yarncli.checkpoint.output import output_errors, require_not_pending
 from yarncli.checkpoint.safetensors import Header, Index
 from yarncli.errors import CheckpointError, ConfigError, UsageError, WeightsError
@@ -26,25 +26,22 @@ _HUB_SOURCE = re.compile(rf"hf://({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
 _BARE_ID = re.compile(rf"({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The files of one model. Make it with `open_checkpoint`.
-
-    Attributes:
-        name: what to call it in output.
-        directory: where its files lie; None for a lone config file and for the Hub.
-        config_path: of the local `config.json`; None on the Hub.
-        repo_id: Hub id; also known for a snapshot in the Hub cache.
-        commit: full commit hash, where `repo_id` is known.
-        files: sorted by name; a lone config file is its only file.
-    """
+    """The files of one model. Make it with `open_checkpoint`."""
 
     name: str
-    directory: Path | None
-    config_path: Path | None
-    repo_id: str | None
-    commit: str | None
+    """What output calls it."""
+    directory: Path | None = None
+    """Where its files lie; None for a lone config file and for the Hub."""
+    config_path: Path | None = None
+    """Path of the local `config.json`; None on the Hub."""
+    repo_id: str | None = None
+    """Hub id, also known for a snapshot in the Hub cache; None for any other local files."""
+    commit: str | None = None
+    """Full commit hash; None where `repo_id` is None."""
     files: tuple[SourceFile, ...]
+    """Sorted by name; a lone config file is its only file."""
 
     @property
     def is_remote(self) -> bool:
@@ -324,14 +321,14 @@ def _local_source(path: Path, source: str, allow_pending: bool) -> Checkpoint:
         return _local_checkpoint(path, source.rstrip("/") or source)
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{source} is neither a directory nor a regular file.")
-    file = SourceFile("config.json", path.stat().st_size, "config")
-    return Checkpoint(source, None, path, None, None, (file,))
+    file = SourceFile(name="config.json", size=path.stat().st_size, kind="config")
+    return Checkpoint(name=source, config_path=path, files=(file,))
 
 
 def _local_checkpoint(directory: Path, name: str) -> Checkpoint:
     try:
         real = directory.resolve(strict=True)
-        files = tuple(sorted(list_files(real), key=lambda file: file.name))
+        files = tuple(sorted(walk_files(real), key=lambda file: file.name))
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}.") from error
     config = next((file for file in files if file.name == "config.json"), None)
@@ -340,7 +337,10 @@ def _local_checkpoint(directory: Path, name: str) -> Checkpoint:
         reason = "its config.json is a directory" if wrong else "it has no config.json"
         raise CheckpointError(f"{name} is not a checkpoint: {reason}.")
     repo_id, commit = hub.identify_snapshot(real) or (None, None)
-    return Checkpoint(name, directory, directory / "config.json", repo_id, commit, files)
+    return Checkpoint(
+        name=name, directory=directory, config_path=directory / "config.json",
+        repo_id=repo_id, commit=commit, files=files,
+    )  # fmt: skip
 
 
 def _hub_checkpoint(repo_id: str, revision: str | None) -> Checkpoint:
@@ -351,13 +351,13 @@ def _hub_checkpoint(repo_id: str, revision: str | None) -> Checkpoint:
         local = _local_checkpoint(listing.snapshot, name)
         return replace(local, repo_id=repo_id, commit=listing.commit)
     files = tuple(
-        SourceFile(file, size, kind_of(file))
+        SourceFile(name=file, size=size, kind=kind_of(file))
         for file, size in sorted(listing.files.items())
         if safetensors.is_safe_name(file)
     )
     if not any(file.name == "config.json" for file in files):
         raise CheckpointError(f"{name} is not a checkpoint: it has no config.json.")
-    return Checkpoint(name, None, None, repo_id, listing.commit, files)
+    return Checkpoint(name=name, repo_id=repo_id, commit=listing.commit, files=files)
 
 
 def _read_file(path: Path, limit: int, where: str) -> bytes:

@@ -38,7 +38,7 @@ SideOption = Annotated[
         show_default="k; q where keys have a bias or a cache scale",
     ),
 ]
-AttentionFactor = Annotated[
+BakedFactor = Annotated[
     float | None,
     typer.Option("--attention-factor", help="Bake this factor instead of the config's."),
 ]
@@ -65,18 +65,14 @@ VerifyLogits = Annotated[
     str | None,
     typer.Option("--verify-logits", metavar="TEXT", help="Run both checkpoints on TEXT."),
 ]
-OptionalOutput = Annotated[
-    Path | None,
-    typer.Argument(metavar="OUT", show_default=False, help="The directory to write."),
-]
 
 
 def bake(
     source: options.Source,
-    out: OptionalOutput = None,
+    out: options.OptionalOutput = None,
     form: FormOption = "neutral",
     side: SideOption = None,
-    attention_factor: AttentionFactor = None,
+    attention_factor: BakedFactor = None,
     engine: EngineOption = None,
     layout: LayoutOption = None,
     assume_like: options.AssumeLike = None,

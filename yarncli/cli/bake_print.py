@@ -59,7 +59,7 @@ def print_edits(baking: Baking) -> None:
     )
 
 
-def _row(edits: list[TensorEdit]) -> list[console.Cell]:
+def _row(edits: list[TensorEdit]) -> list[console.CellValue]:
     one = edits[0]
     return [
         f"{one.kind} ({one.info.dtype})",

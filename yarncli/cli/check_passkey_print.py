@@ -155,7 +155,7 @@ def print_results(report: PasskeyReport) -> None:
     names = list(report.cells)
     results = {(name, r.length): r for name in names for r in report.lengths(name)}
     lengths = sorted({length for _, length in results})
-    rows: list[list[console.Cell]]
+    rows: list[list[console.CellValue]]
     if len(names) == 1:
         found = [results[names[0], length] for length in lengths]
         rows = [[r.length, f"{r.accuracy:.2f}", _interval(r), r.trials] for r in found]

@@ -12,17 +12,17 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
 from yarncli.errors import OutputError
-from yarncli.progress import Progress, stage
+from yarncli.progress import Advance, Progress, stage
 
 if TYPE_CHECKING:
     import rich.progress
 
-Cell = str | int | float | None
+CellValue = str | int | float | None
 
 _BAR_AFTER = 1.0  # seconds of work before a bar appears
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
@@ -53,14 +53,14 @@ def print_heading(text: str) -> None:
     _write(sys.stdout, _styled(visible(text), "heading", sys.stdout) + "\n")
 
 
-def print_facts(facts: Mapping[str, Cell]) -> None:
+def print_facts(facts: Mapping[str, CellValue]) -> None:
     """Print names and values in two columns; a long value is wrapped beside its name."""
     _print_columns(
         [[visible(name), format_cell(cell)] for name, cell in facts.items()], frozenset()
     )
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[CellValue]]) -> None:
     """Print a table whose last column is wrapped to the terminal; numbers are right-aligned.
 
     Args:
@@ -80,7 +80,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     _print_columns(texts, numeric, heading=True)
 
 
-def format_cell(cell: Cell) -> str:
+def format_cell(cell: CellValue) -> str:
     """A cell as text: 131,072 for integers, six significant digits for floats, – for None."""
     if cell is None:
         return "–"
@@ -145,7 +145,7 @@ class ProgressBars:
 
 def progress(
     total: int, description: str, *, unit: str = "bytes"
-) -> AbstractContextManager[Callable[[int], None]]:
+) -> AbstractContextManager[Advance]:
     """One stage of work, shown; see `yarncli.progress.stage`."""
     return stage(ProgressBars(), description, total, unit=unit)
 
@@ -208,13 +208,13 @@ def _start_bar(total: int, done: int, description: str, unit: str) -> rich.progr
         BarColumn,
         DownloadColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.progress import Progress as Bar
 
-    bar = Progress(
+    bar = Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         *([DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -43,15 +42,11 @@ Bake = Annotated[
 Undo = Annotated[
     bool, typer.Option("--undo", help="Put the fields back that the last conversion changed.")
 ]
-OptionalOutput = Annotated[
-    Path | None,
-    typer.Argument(metavar="OUT", show_default=False, help="The directory to write."),
-]
 
 
 def convert(
     source: options.Source,
-    out: OptionalOutput = None,
+    out: options.OptionalOutput = None,
     method: options.MethodOption = DEFAULT_METHOD,
     length: options.Length = None,
     factor: options.Factor = None,

@@ -25,9 +25,9 @@ def print_description(description: Description, *, table: bool) -> None:
         console.note(note)
 
 
-def _facts(description: Description) -> dict[str, console.Cell]:
+def _facts(description: Description) -> dict[str, console.CellValue]:
     rope, weights = description.rope, description.weights
-    facts: dict[str, console.Cell] = {
+    facts: dict[str, console.CellValue] = {
         "architecture": description.architecture or rope.model_type,
         "model type": rope.model_type,
     }
@@ -66,9 +66,9 @@ def _scope_title(description: Description, scope: Scope) -> str:
     return f"{name} ({layers}{window})"
 
 
-def _scope_facts(description: Description, scope: Scope) -> dict[str, console.Cell]:
+def _scope_facts(description: Description, scope: Scope) -> dict[str, console.CellValue]:
     after = description.parameters(scope)
-    facts: dict[str, console.Cell] = {
+    facts: dict[str, console.CellValue] = {
         "rotary dimensions": f"{after.rotary_dim} of {after.head_dim}",
     }
     before = _setting(scope.parameters)
@@ -80,7 +80,7 @@ def _scope_facts(description: Description, scope: Scope) -> dict[str, console.Ce
     return facts
 
 
-def _setting(p: RopeParameters) -> dict[str, console.Cell]:
+def _setting(p: RopeParameters) -> dict[str, console.CellValue]:
     return {
         "type": p.rope_type,
         "θ": p.rope_theta,

@@ -11,8 +11,6 @@ import typer
 from yarncli.errors import UsageError
 from yarncli.rope.methods import METHODS
 
-Spelling = Literal["both", "legacy", "v5"]
-
 _LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*", re.ASCII)
@@ -75,6 +73,10 @@ Source = Annotated[
         show_default=False,
         help="A checkpoint directory, a config.json, or a Hub id.",
     ),
+]
+OptionalOutput = Annotated[
+    Path | None,
+    typer.Argument(metavar="OUT", show_default=False, help="The directory to write."),
 ]
 Output = Annotated[
     Path,
@@ -192,7 +194,7 @@ AssumeLike = Annotated[
     ),
 ]
 SpellingOption = Annotated[
-    Spelling,
+    Literal["both", "legacy", "v5"],
     typer.Option(
         "--spelling",
         help="Write rope_scaling (legacy), rope_parameters (v5), or both where the model can.",

@@ -48,7 +48,7 @@ def show_plan(plan: PushPlan) -> None:
     """Print what a push would do."""
     console.print_text(_summary(plan))
     held = plan.target.start.files if plan.target.start else {}
-    rows: list[list[console.Cell]] = []
+    rows: list[list[console.CellValue]] = []
     for file in plan.changed:
         what = "replace" if file.name in held else "add"
         rows.append([what, console.format_bytes(file.size), file.name])

@@ -12,6 +12,7 @@ from yarncli.evaluation import prompts as prompts_module
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.progress import Advance
 
 Decode = Literal["fast", "greedy"]
 
@@ -21,11 +22,17 @@ class Grid:
     """Which prompts are asked: every length at every depth, `trials` keys each."""
 
     lengths: tuple[int, ...]
+    """Of the prompts with their answers, in tokens."""
     depths: int = 5
+    """Places of the key, evenly spread from the text's beginning to its end; 1: the middle."""
     trials: int = 2
+    """Keys per length and depth."""
     seed: int = 0
+    """Decides the keys."""
     keys: KeyKind = "digits"
+    """"digits" hides five digits, "words" two words."""
     wording: Wording = field(default_factory=Wording)
+    """The text around the key."""
 
     def __post_init__(self) -> None:
         """Refuse an empty grid."""
@@ -45,7 +52,7 @@ class Grid:
         return sum(self.lengths) * self.depths * self.trials
 
     def prompts(
-        self, builder: PromptBuilder, progress: Callable[[int], None] | None = None
+        self, builder: PromptBuilder, progress: Advance | None = None
     ) -> list[PasskeyPrompt]:
         """All prompts, in the order that shares most computation: length, depth, trial.
 
@@ -101,7 +108,10 @@ class TextCodec:
         render = self.frame and (
             lambda user, prefix: self.frame.render(user, prefix if answer_prefix else "")
         )
-        return PromptBuilder(self.encode, self.decode, grid.wording, grid.keys, grid.seed, render)
+        return PromptBuilder(
+            self.encode, decode=self.decode, wording=grid.wording, keys=grid.keys,
+            seed=grid.seed, render=render,
+        )  # fmt: skip
 
 
 def make_codec(directory: Path, chat: bool | None, *, trust_remote_code: bool = False) -> TextCodec:
@@ -213,7 +223,7 @@ def local_cells(
             return
         # On a CPU, rows side by side gain nothing (benchmarks/passkey.py) and take memory.
         together = 1 if loaded.device.type == "cpu" else chunk
-        scorer = FastScorer(loaded, codec.decode, chunk=chunk, batch_tokens=together)
+        scorer = FastScorer(loaded, decode=codec.decode, chunk=chunk, batch_tokens=together)
         if settings.attn_implementation is not None:
             scorer.fallback = f"as --attn-implementation {settings.attn_implementation} does"
         yield from scorer.score(prompts)

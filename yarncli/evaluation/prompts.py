@@ -31,7 +31,7 @@ _WORDS = re.findall(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
     """The five pieces of a prompt; `needle` holds the key as `{key}`.
 
@@ -44,12 +44,17 @@ class Wording:
         "There is an important info hidden inside a lot of irrelevant text. Find it and "
         "memorize them. I will quiz you about the important information there."
     )
+    """What the prompt begins with."""
     filler: str = (
         "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
     )
+    """The surrounding text, repeated to the length."""
     needle: str = "The pass key is {key}. Remember it. {key} is the pass key."
+    """The sentence that states the key; holds it as `{key}`."""
     question: str = "What is the pass key?"
+    """What the text is followed by."""
     answer_prefix: str = "The pass key is"
+    """The beginning of the answer, which the model continues by the key."""
 
     def __post_init__(self) -> None:
         """Refuse a needle without its key and a filler without text."""
@@ -59,22 +64,26 @@ class Wording:
             raise UsageError("The filler text is empty. Give a file with at least one sentence.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PasskeyPrompt:
-    """One question to a model; `len(token_ids) + len(answer_ids) == length`.
-
-    `answer_ids` is the tokenizer's own continuation of the prompt by the key; `user_text` is the
-    part that is the user's in a chat, without the beginning of the answer.
-    """
+    """One question to a model; `len(token_ids) + len(answer_ids) == length`."""
 
     text: str
+    """The whole prompt."""
     user_text: str
+    """The part that is the user's in a chat, without the beginning of the answer."""
     token_ids: tuple[int, ...]
+    """Of the whole prompt, special tokens included."""
     answer_ids: tuple[int, ...]
+    """The tokenizer's own continuation of the prompt by the key."""
     key: str
+    """What has to be found."""
     length: int
+    """Of prompt and answer, in tokens."""
     depth: float
+    """Where the key stands: 0 at the beginning of the text, 1 at its end."""
     trial: int
+    """Number of the key at this length and depth, from 0."""
 
     @property
     def place(self) -> tuple[int, float, int]:
@@ -140,24 +149,23 @@ def _words(text: str) -> list[str]:
 
 @dataclass
 class PromptBuilder:
-    """Builds prompts for one tokenizer.
-
-    Args:
-        encode: text → token ids of the whole prompt, special tokens included.
-        decode: token ids → text.
-        wording: the pieces of the prompt.
-        keys: five digits, or two words.
-        seed: with length, depth and trial it alone decides a prompt's key.
-        render: `(user text, answer prefix) → prompt text`, for a chat template; by default the
-            two are joined by a space, as in the reference.
-    """
+    """Builds prompts for one tokenizer."""
 
     encode: Callable[[str], list[int]]
+    """Text → token ids of the whole prompt, special tokens included."""
     decode: Callable[[list[int]], str]
+    """Token ids → text."""
     wording: Wording = field(default_factory=Wording)
+    """The pieces of the prompt."""
     keys: KeyKind = "digits"
+    """"digits" for five digits, "words" for two words."""
     seed: int = 0
+    """With length, depth and trial it alone decides a prompt's key."""
     render: Callable[[str, str], str] | None = None
+    """`(user text, answer prefix) → prompt text`, for a chat template.
+
+    None joins the two by a space, as in the reference.
+    """
     _fill: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _rate: float = field(default=0.0, init=False, repr=False)  # filler characters per token
 
@@ -204,8 +212,10 @@ class PromptBuilder:
                 f"{self.decode(answer_ids)!r}. Try the other kind of --keys."
             )
         return PasskeyPrompt(
-            text, user, tuple(prompt_ids), tuple(answer_ids), key, length, depth, trial
-        )
+            text=text, user_text=user,
+            token_ids=tuple(prompt_ids), answer_ids=tuple(answer_ids),
+            key=key, length=length, depth=depth, trial=trial,
+        )  # fmt: skip
 
     def _user_text(self, key: str, before: int, after: int) -> str:
         wording = self.wording

@@ -21,24 +21,30 @@ SCHEMA_VERSION = 1
 _FREE_SETTINGS = frozenset({"device", "concurrency"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """The verdict on one prompt.
-
-    `text` is what the model said after the prompt, as far as the verdict needs it.
-    """
+    """The verdict on one prompt."""
 
     length: int
+    """Of prompt and answer, in tokens."""
     depth: float
+    """Where the key stood: 0 at the beginning of the text, 1 at its end."""
     trial: int
+    """Number of the key at this length and depth, from 0."""
     key: str
+    """What had to be found."""
     text: str
+    """What the model said after the prompt, as far as the verdict needs it."""
     correct: bool
+    """Whether the model found the key."""
 
     @classmethod
     def of(cls, prompt: PasskeyPrompt, text: str, correct: bool) -> Cell:
         """The cell of `prompt`."""
-        return cls(prompt.length, prompt.depth, prompt.trial, prompt.key, text, correct)
+        return cls(
+            length=prompt.length, depth=prompt.depth, trial=prompt.trial, key=prompt.key,
+            text=text, correct=correct,
+        )  # fmt: skip
 
     @property
     def place(self) -> tuple[int, float, int]:
@@ -46,14 +52,18 @@ class Cell:
         return (self.length, self.depth, self.trial)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LengthResult:
     """Accuracy at one length with its 95 % interval."""
 
     length: int
+    """Of prompts with their answers, in tokens."""
     accuracy: float
+    """Share of keys that were found, 0 to 1."""
     interval: tuple[float, float]
+    """Lower and upper end of the 95 % interval (Wilson) of `accuracy`."""
     trials: int
+    """Prompts asked at this length, at all depths."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +167,12 @@ def summarise(cells: Iterable[Cell]) -> list[LengthResult]:
     for cell in cells:
         verdicts.setdefault(cell.length, []).append(cell.correct)
     return [
-        LengthResult(length, sum(v) / len(v), wilson_interval(sum(v), len(v)), len(v))
+        LengthResult(
+            length=length, accuracy=sum(v) / len(v), interval=wilson_interval(sum(v), len(v)),
+            trials=len(v),
+        )
         for length, v in sorted(verdicts.items())
-    ]
+    ]  # fmt: skip
 
 
 class ResultFile:
@@ -268,7 +281,7 @@ def _read(path: Path) -> tuple[PasskeyReport, int]:
         raise CheckpointError(
             f"{path} is not a result file of yarncli check-passkey (or of a newer version)."
         ) from error
-    return PasskeyReport(settings, cells), end
+    return PasskeyReport(settings, cells=cells), end
 
 
 def _cell(entry: Mapping[str, Any]) -> Cell:

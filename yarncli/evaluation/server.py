@@ -31,36 +31,25 @@ _NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where to ask and how.
-
-    Attributes:
-        base_url: up to and including `/v1`.
-        model: the name the server knows; None takes the only one it offers.
-        api_key: sent as the bearer token.
-        chat: use chat completions instead of completions.
-        concurrency: requests in flight.
-        timeout: seconds for one request.
-    """
+    """Where to ask and how."""
 
     base_url: str
+    """Address up to and including `/v1`."""
     model: str | None = None
+    """The name the server knows; None takes the only one it offers."""
     api_key: str | None = None
+    """Sent as the bearer token; None sends none."""
     chat: bool = False
+    """Whether to use chat completions instead of completions."""
     concurrency: int = 4
+    """Requests in flight."""
     timeout: float = 600.0
+    """Seconds for one request."""
 
 
 @dataclass
 class Server:
     """A connection.
-
-    Attributes:
-        settings: where and how.
-        bos_token: what the server itself puts before a text.
-        model: the name the server knows.
-        uncounted: some answer came without a count of the prompt's tokens, so that a cut prompt
-            would not be noticed.
-        unfinished: some chat answer was cut at the limit.
 
     Raises on creation:
         MissingExtraError: openai is not installed.
@@ -69,10 +58,18 @@ class Server:
     """
 
     settings: ServerSettings
+    """Where to ask and how."""
     bos_token: str = ""
+    """What the server itself puts before a text; empty for nothing."""
     model: str = field(default="", init=False)
+    """The name the server knows."""
     uncounted: bool = field(default=False, init=False)
+    """Whether some answer came without a count of the prompt's tokens.
+
+    A cut prompt would then not be noticed.
+    """
     unfinished: bool = field(default=False, init=False)
+    """Whether some chat answer was cut at the limit."""
     _client: Any = field(default=None, init=False, repr=False)
     _form: int = field(default=0, init=False)  # the first of _forms() that the server takes
 
@@ -272,22 +269,22 @@ def _said(error: Any) -> str:
     return " ".join(text.split())[:300].rstrip(".") + "."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServerTokenizer:
-    """The server's own tokenizer, over the `/tokenize` and `/detokenize` of vLLM and llama.cpp.
-
-    Args:
-        base_url: as in `ServerSettings`; the two addresses are beside `/v1`.
-        model: the name the server knows.
-        api_key: sent as the bearer token.
-    """
+    """The server's own tokenizer, over the `/tokenize` and `/detokenize` of vLLM and llama.cpp."""
 
     base_url: str
+    """As in `ServerSettings`; the two addresses are beside `/v1`."""
     model: str
+    """The name the server knows."""
     api_key: str | None = None
+    """Sent as the bearer token; None sends none."""
     eos_token_id: None = None
+    """Always None: servers are not asked for it."""
     eos_token: None = None
+    """Always None: servers are not asked for it."""
     chat_template: None = None
+    """Always None: servers are not asked for it."""
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`.

@@ -24,8 +24,6 @@ from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, lo
 from yarncli.extras import require_extra
 from yarncli.progress import ProgressCallback, stage
 
-Source = str | Checkpoint
-
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
 _DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
 _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
@@ -158,7 +156,7 @@ def evaluate_passkey(
     )
 
 
-def _refuse_contradictions(model: Source | None, options: PasskeyOptions) -> None:
+def _refuse_contradictions(model: str | Checkpoint | None, options: PasskeyOptions) -> None:
     """Refuse what cannot be done before anything is fetched, loaded or asked."""
     if options.resume and options.out is None:
         raise UsageError("--resume needs --out, the file of the run to go on with.")
@@ -223,21 +221,22 @@ def _served(
         token = codec.tokenizer.bos_token if codec.frame is not None else None
     elif options.chat:
         raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
-    server = Server(settings, token or "")
+    server = Server(settings, bos_token=token or "")
+    tokenizer = ServerTokenizer(base_url=base_url, model=server.model, api_key=settings.api_key)
     return ServedSubject(
         name=server.model if model is None else _name(model),
         server=server,
-        codec=codec or TextCodec(ServerTokenizer(base_url, server.model, settings.api_key)),
+        codec=codec or TextCodec(tokenizer),
         checkpoint=None if model is None else open_checkpoint(model),
     )
 
 
-def _name(source: Source) -> str:
+def _name(source: str | Checkpoint) -> str:
     return source.name if isinstance(source, Checkpoint) else source
 
 
 def _fetched(
-    source: Source,
+    source: str | Checkpoint,
     options: PasskeyOptions,
     progress: ProgressCallback | None,
     *,
@@ -260,7 +259,9 @@ def _fetched(
     return checkpoint.download(names, progress=progress)
 
 
-def _codec(source: Source, options: PasskeyOptions, progress: ProgressCallback | None) -> TextCodec:
+def _codec(
+    source: str | Checkpoint, options: PasskeyOptions, progress: ProgressCallback | None
+) -> TextCodec:
     """The tokenizer of a source; a directory that has only a tokenizer needs no config.json."""
     directory = Path(_name(source))
     if not directory.is_dir():

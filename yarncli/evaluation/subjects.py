@@ -17,23 +17,20 @@ from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.variants import Variant, as_it_is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LocalSubject:
-    """Checkpoints on this machine, one of each variant.
-
-    Attributes:
-        name: as the user gave it.
-        variants: each with its checkpoint.
-        codec: the tokenizer of all.
-        settings: how to load.
-        decode: see `local_cells`.
-    """
+    """Checkpoints on this machine, one of each variant."""
 
     name: str
+    """As the user gave it."""
     variants: Sequence[Variant]
+    """Each with its checkpoint."""
     codec: TextCodec
+    """The tokenizer of all."""
     settings: LoadSettings
+    """How to load them."""
     decode: Decode = "fast"
+    """See `local_cells`."""
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     def builder(self, grid: Grid) -> PromptBuilder:
@@ -91,27 +88,24 @@ class LocalSubject:
         return list(dict.fromkeys(self._caveats))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServedSubject:
-    """A model behind a server: one setting, the server's.
-
-    Attributes:
-        name: as the user gave it.
-        server: the connection.
-        codec: the tokenizer of the model.
-        checkpoint: what is known to be served there, if anything.
-    """
+    """A model behind a server: one setting, the server's."""
 
     name: str
+    """As the user gave it; where no model was given, the server's name for it."""
     server: Server
+    """The connection."""
     codec: TextCodec
+    """The tokenizer of the model."""
     checkpoint: Checkpoint | None = None
+    """What is known to be served there; None if nothing is."""
 
     @property
     def variants(self) -> Sequence[Variant]:
         """The server's setting, as far as it is known."""
         if self.checkpoint is None:
-            return [Variant("served", None, 0, 0, {})]
+            return [Variant(name="served", config=None, window=0, original=0, rope={})]
         return [as_it_is(self.checkpoint, "served")]
 
     def builder(self, grid: Grid) -> PromptBuilder:

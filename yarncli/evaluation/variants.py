@@ -21,25 +21,22 @@ CONTROL = "control"
 NONE = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One setting of the model.
-
-    Attributes:
-        name: its column in the report.
-        config: the content of config.json; None for the checkpoint's own.
-        window: tokens it is meant to read; 0 if not known.
-        original: tokens the model was trained with; 0 if not known.
-        rope: the setting per scope, for the report.
-        checkpoint: whose weights are asked; None behind a server.
-    """
+    """One setting of the model."""
 
     name: str
+    """Its column in the report."""
     config: Mapping[str, Any] | None
+    """The content of config.json; None for the checkpoint's own."""
     window: int
+    """Tokens it is meant to read; 0 if not known."""
     original: int
+    """Tokens the model was trained with; 0 if not known."""
     rope: Mapping[str, Any]
+    """The setting per scope, for the report; empty if not known."""
     checkpoint: Checkpoint | None = None
+    """Whose weights are asked; None behind a server."""
 
     def to_json(self) -> dict[str, Any]:
         """As recorded with the results."""
@@ -59,21 +56,18 @@ class Override:
         return self.target.length is not None or self.target.factor is not None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which settings of a checkpoint are asked for.
-
-    Attributes:
-        override: a conversion to try.
-        methods: of `METHODS`, or "none", side by side; empty for one setting.
-        control: also the same weights with the scaling off.
-        control_checkpoint: also this one, as it is.
-    """
+    """Which settings of a checkpoint are asked for."""
 
     override: Override | None = None
+    """A conversion to try; None for none."""
     methods: Sequence[str] = ()
+    """Of `METHODS`, or "none", side by side; empty for one setting."""
     control: bool = False
+    """Whether to ask the same weights with the scaling off as well."""
     control_checkpoint: Checkpoint | None = None
+    """A checkpoint to ask as well, as it is; None for none."""
 
 
 def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) -> list[Variant]:
@@ -138,9 +132,9 @@ def parse_override(text: str) -> Override:
         numbers["truncate"] = bool(numbers["truncate"])
     return Override(
         Target(
-            method,
-            None if length is None else int(length),
-            factor,
+            method=method,
+            length=None if length is None else int(length),
+            factor=factor,
             # A trial replaces whatever scaling is there; nothing is written.
             replace_scaling=original is not None,
             options=numbers,
@@ -260,7 +254,9 @@ def default_lengths(variants: Sequence[Variant]) -> list[int]:
 def _variant(name: str, value: Mapping[str, Any], config: Mapping[str, Any] | None) -> Variant:
     rope = read_rope(value)
     scopes = {s.name: parameters_to_json(s.parameters) for s in rope.scopes.values()}
-    return Variant(name, config, window_of(rope), rope.original_length, scopes)
+    return Variant(
+        name=name, config=config, window=window_of(rope), original=rope.original_length, rope=scopes
+    )
 
 
 def _is_scaled(checkpoint: Checkpoint) -> bool:

@@ -12,12 +12,12 @@ from yarncli.checkpoint.output import output_errors
 from yarncli.errors import OutputError, UsageError
 from yarncli.evaluation.report import Cell, PasskeyReport, summarise
 from yarncli.extras import require_extra
+from yarncli.figures import FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg")
 _WINDOW = "#30638e"
 _STYLES = ("-", "--", ":")  # one after the other where the colours do not suffice
 _BANDS = 3  # the intervals of more runs would hide each other

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
+from yarncli.figures import FORMATS
 from yarncli.inspection.description import Description
 from yarncli.inspection.dimensions import Dimension
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = (".png", ".svg")
 _BEFORE, _AFTER, _RAMP, _WINDOW = "#8a8f98", "#d1495b", "#edae49", "#30638e"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from yarncli.errors import HubError
 from yarncli.hub.failures import client_utils, hub_errors, retried
+from yarncli.progress import Advance
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_CONFIG_SIZE = 32 << 20
@@ -98,7 +99,7 @@ def download(
     commit: str,
     files: Sequence[tuple[str, int]],
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Path:
     """Bring files of a commit into the Hub cache, several at a time.
 
@@ -232,7 +233,7 @@ class _StoppedError(Exception):
     """Another download failed; this one gives up quietly."""
 
 
-def _bar_class(progress: Callable[[int], None] | None) -> Any:
+def _bar_class(progress: Advance | None) -> Any:
     """A progress bar for the client that draws nothing and passes the bytes on."""
 
     class Bar(client_utils().tqdm):  # type: ignore[misc]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,10 +14,9 @@ from typing import Any
 
 from yarncli.errors import CheckpointError
 from yarncli.hub.failures import client_utils
+from yarncli.progress import Advance
 
 _BLOCK = 1 << 20
-
-Progress = Callable[[int], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,18 @@ class RemoteFile:
         return self.git_oid == other.git_oid
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Upload:
-    """One file to send: its name in the repository, and its bytes or where they lie."""
+    """One file to send."""
 
     name: str
+    """POSIX path in the repository."""
     content: Path | bytes
+    """Its bytes, or the file they lie in."""
     size: int
+    """In bytes."""
     sha256: str | None = field(default=None)
+    """In hex; None until somebody needed it."""
 
     @classmethod
     def of(cls, name: str, content: Path | bytes) -> Upload:
@@ -52,11 +55,11 @@ class Upload:
             CheckpointError: the file cannot be read.
         """
         if isinstance(content, bytes):
-            return cls(name, content, len(content))
+            return cls(name=name, content=content, size=len(content))
         with _readable(content):
-            return cls(name, content, content.stat().st_size)
+            return cls(name=name, content=content, size=content.stat().st_size)
 
-    def equals(self, remote: RemoteFile, progress: Progress = None) -> bool:
+    def equals(self, remote: RemoteFile, progress: Advance | None = None) -> bool:
         """Whether the Hub's file holds the same bytes; reads the local one if the sizes agree.
 
         Raises:
@@ -71,7 +74,7 @@ class Upload:
             self.sha256 = self._digest(hashlib.sha256(), progress)
         return self.sha256 == remote.sha256
 
-    def _digest(self, digest: Any, progress: Progress) -> str:
+    def _digest(self, digest: Any, progress: Advance | None) -> str:
         with self.open() as file, _readable(self.content):
             while block := file.read(_BLOCK):
                 digest.update(block)
@@ -99,14 +102,18 @@ def _readable(content: Path | bytes) -> Iterator[None]:
         raise CheckpointError(f"{content!s} cannot be read: {error.strerror}.") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A file to copy inside the Hub, from another repository at a commit; `file` is what it is."""
+    """A file to copy inside the Hub, from another repository at a commit."""
 
     name: str
+    """POSIX path, the same in both repositories."""
     repo_id: str
+    """Hub id of the repository that holds it."""
     commit: str
+    """Full hash of the commit that holds it."""
     file: RemoteFile
+    """What it is: its size and hashes."""
 
     def equals(self, remote: RemoteFile) -> bool:
         """Whether the Hub's file holds the same bytes."""
@@ -126,7 +133,7 @@ def copy_operation(file: Copy) -> Any:
     )
 
 
-def add_operation(upload: Upload, progress: Progress) -> Any:
+def add_operation(upload: Upload, progress: Advance | None) -> Any:
     """The client's operation for an upload, which tells how much of it was sent.
 
     Raises:
@@ -156,7 +163,7 @@ def uses_xet() -> bool:
 
 
 @contextmanager
-def counted_uploads(progress: Progress) -> Iterator[None]:
+def counted_uploads(progress: Advance | None) -> Iterator[None]:
     """Hide the client's own bars, and let `progress` hear what goes through Xet.
 
     What goes the other way is counted by `add_operation`.
@@ -182,7 +189,7 @@ def _hidden_bars() -> Iterator[None]:
 
 
 @contextmanager
-def _counted_xet(progress: Progress) -> Iterator[None]:
+def _counted_xet(progress: Advance | None) -> Iterator[None]:
     """Count where the client would draw.
 
     It draws bars for Xet on any stderr, a file too, and offers no other way to count. With
@@ -205,7 +212,7 @@ def _counted_xet(progress: Progress) -> Iterator[None]:
 class _XetCounter:
     """Stands in for the client's bars of an upload through Xet."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Advance | None) -> None:
         self._progress = progress
         self._done = 0
 
@@ -223,7 +230,7 @@ class _XetCounter:
 class _CountedFile(io.BufferedReader):
     """A file that tells how far it was read; what is read again is not counted again."""
 
-    def __init__(self, raw: Any, progress: Callable[[int], None]) -> None:
+    def __init__(self, raw: Any, progress: Advance) -> None:
         super().__init__(raw)
         self._progress = progress
         self._furthest = 0

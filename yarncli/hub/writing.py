@@ -16,59 +16,66 @@ from yarncli.errors import HubError
 from yarncli.hub.failures import client_utils, hub_errors, retried, without_secrets
 from yarncli.hub.uploads import (
     Copy,
-    Progress,
     RemoteFile,
     Upload,
     add_operation,
     copy_operation,
     counted_uploads,
 )
+from yarncli.progress import Advance
 
 ANSWER_WAIT = 60.0  # seconds without a byte after which a server counts as hanging
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Remote:
     """A repository at one commit."""
 
     repo_id: str
+    """Its Hub id."""
     commit: str
+    """Full commit hash."""
     private: bool
+    """Whether only its owners see it."""
     gated: bool
+    """Whether its files are given only to those who asked for access."""
     files: dict[str, RemoteFile]
+    """POSIX path → what the Hub holds there."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """What a push left behind.
-
-    Attributes:
-        oid: full commit hash.
-        url: page of the commit, or of the pull request.
-        revision: the branch or `refs/pr/N` it is on.
-        remarks: what the Hub has to say about the card.
-    """
+    """What a push left behind."""
 
     oid: str
+    """Full commit hash."""
     url: str
+    """Page of the commit, or of the pull request."""
     revision: str
+    """The branch or `refs/pr/N` it is on."""
     remarks: tuple[str, ...] = ()
+    """What the Hub has to say about the card; a sentence each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where a commit goes, and how it is called.
-
-    `author` is the user's name. With `pull_request` the commit becomes a pull request on the main
-    branch: the user's own open one with the same title is continued, otherwise one is opened.
-    """
+    """Where a commit goes, and how it is called."""
 
     repo_id: str
+    """Hub id of the repository."""
     author: str
+    """The user's name."""
     message: str
+    """First line of the commit message; the title of a pull request."""
     description: str = ""
+    """The text below the first line; empty for none."""
     revision: str = "main"
+    """The branch."""
     pull_request: bool = False
+    """Whether the commit becomes a pull request on the main branch.
+
+    The user's own open one with the same title is continued, otherwise one is opened.
+    """
 
 
 @contextmanager
@@ -161,7 +168,10 @@ def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
             raise HubError(f"The server's answer about {repo_id} lacks sizes. Check HF_ENDPOINT.")
         sha256 = entry.lfs.sha256 if entry.lfs else None
         files[entry.rfilename] = RemoteFile(entry.size, entry.blob_id, sha256)
-    return Remote(repo_id, info.sha, bool(info.private), bool(info.gated), files)
+    return Remote(
+        repo_id=repo_id, commit=info.sha,
+        private=bool(info.private), gated=bool(info.gated), files=files,
+    )  # fmt: skip
 
 
 def require_write_access(repo_id: str) -> None:
@@ -227,7 +237,7 @@ def commit(
     copies: Sequence[Copy] = (),
     *,
     parent: str,
-    progress: Progress = None,
+    progress: Advance | None = None,
 ) -> Commit:
     """Send files and make one commit of them, on top of `parent` and nothing else.
 
@@ -289,7 +299,7 @@ def _create_commit(
         parent_commit=parent,
     )
     revision = info.pr_revision if destination.pull_request else destination.revision
-    return Commit(info.oid, info.pr_url or info.commit_url, revision)
+    return Commit(oid=info.oid, url=info.pr_url or info.commit_url, revision=revision)
 
 
 @contextmanager
@@ -337,7 +347,8 @@ def _landed(
     for file in files:
         if file.name not in remote.files or not file.equals(remote.files[file.name]):
             return None
-    return Commit(remote.commit, page_of(destination.repo_id, remote.commit, revision), revision)
+    page = page_of(destination.repo_id, remote.commit, revision)
+    return Commit(oid=remote.commit, url=page, revision=revision)
 
 
 def page_of(repo_id: str, oid: str, revision: str) -> str:

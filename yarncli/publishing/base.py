@@ -16,15 +16,20 @@ from yarncli.hub.reading import Listing
 from yarncli.publishing.selection import README
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Base:
-    """The model that a checkpoint was made from: its card with its metadata, its file names."""
+    """The model that a checkpoint was made from."""
 
     repo_id: str
+    """Its Hub id."""
     commit: str
+    """Full commit hash; empty if the Hub does not show the model and nobody recorded it."""
     card: str | None = None
+    """The text of its README.md; None if it has none or cannot be read."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The YAML block at the top of the card; empty if there is none or it cannot be read."""
     files: tuple[str, ...] = ()
+    """Names of its files; empty if the Hub does not show them."""
 
 
 def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
@@ -42,12 +47,15 @@ def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
         card = _card_of(repo_id, listing)
     except HubError as error:
         notes.append(f"The card takes nothing over from the base model. {error}")
-        return Base(repo_id, commit or "")
+        return Base(repo_id=repo_id, commit=commit or "")
     try:
         metadata = read_metadata(card or "", f"{README} of {repo_id}")
     except CheckpointError:
         metadata = {}
-    return Base(repo_id, listing.commit, card, metadata, tuple(listing.files))
+    return Base(
+        repo_id=repo_id, commit=listing.commit,
+        card=card, metadata=metadata, files=tuple(listing.files),
+    )  # fmt: skip
 
 
 def _card_of(repo_id: str, listing: Listing) -> str | None:

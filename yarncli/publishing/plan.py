@@ -12,8 +12,9 @@ from yarncli.errors import CheckFailed
 from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
-from yarncli.hub.uploads import Copy, Progress, RemoteFile, Upload
+from yarncli.hub.uploads import Copy, RemoteFile, Upload
 from yarncli.hub.writing import Remote
+from yarncli.progress import Advance
 from yarncli.publishing.base import Base, base_of, fetch, local_card
 from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
 from yarncli.publishing.local import LocalModel
@@ -87,7 +88,7 @@ def plan_push(
     *,
     results: PasskeyReport | None = None,
     heatmap: bytes | None = None,
-    progress: Progress = None,
+    progress: Advance | None = None,
 ) -> PushPlan:
     """Ask the Hub, write the card, and decide what to send. Only reads.
 
@@ -140,7 +141,7 @@ def plan_push(
     )
 
 
-def _equals(file: Upload | Copy, remote: RemoteFile, progress: Progress) -> bool:
+def _equals(file: Upload | Copy, remote: RemoteFile, progress: Advance | None) -> bool:
     return file.equals(remote) if isinstance(file, Copy) else file.equals(remote, progress)
 
 
@@ -196,7 +197,7 @@ def _copies(local: LocalModel, uploads: Mapping[str, Upload]) -> list[Copy]:
     there = writing.look_up(base.repo_id, base.commit)
     held = there.files if there else {}
     return [
-        Copy(file.name, base.repo_id, base.commit, held[file.name])
+        Copy(name=file.name, repo_id=base.repo_id, commit=base.commit, file=held[file.name])
         for file in select_files(base, local.options).files
         if file.name not in uploads and file.name in held and _may_copy(file, local.options)
     ]

@@ -23,74 +23,72 @@ from yarncli.rules.sources import check_source
 
 SCHEMA_VERSION = 1
 
-PUSH_RULES = {
-    rule.id: rule
-    for rule in (
-        Rule(
-            "outside-link",
-            "error",
-            "A file is a link out of the checkpoint, or no regular file",
-            "The content of a file that is not part of the model would be published.",
-            "Remove it, or put a real file there.",
-        ),
-        Rule(
-            "pickle",
-            "error",
-            "A file may run code when it is loaded",
-            "Pickled weights run code on the machine of everybody who loads them.",
-            "Convert it to safetensors, leave it out (--exclude), or insist with --allow-pickle.",
-        ),
-        Rule(
-            "secret",
-            "error",
-            "A file holds what looks like an access token or a private key",
-            "Everybody who can read the repository could use it, in all later versions too.",
-            "Remove it from the file, and revoke it if it was ever published.",
-        ),
-        Rule(
-            "tokenizer-missing",
-            "warning",
-            "There is no tokenizer",
-            "Nobody can load the model without finding the right tokenizer elsewhere.",
-            "Copy the tokenizer files of the base model.",
-        ),
-        Rule(
-            "licence-unknown",
-            "warning",
-            "Nothing says under which licence the model may be used",
-            "Nobody may use a model that states no licence. An error in a public repository.",
-            "Give --license, or write `license:` into the metadata of README.md.",
-        ),
-        Rule(
-            "weights-twice",
-            "warning",
-            "The weights are there as safetensors and as pickles",
-            "Loaders differ in which they take, and the pickles may be of another state.",
-            "Leave the pickles out with --exclude '*.bin'.",
-        ),
-        Rule(
-            "base-baked",
-            "error",
-            "The weights of a baked checkpoint are not those of its base",
-            "--from would publish a config without temperature over weights without it.",
-            "Push without --from.",
-        ),
-        Rule(
-            "base-other",
-            "error",
-            "The checkpoint was not made from what --from names",
-            "The config would be published over the weights of another model.",
-            "Make sure that --from names the model that the config was made from.",
-        ),
-        Rule(
-            "base-gated",
-            "warning",
-            "The base model is gated and the target is public",
-            "Its licence may forbid to hand it on without the same conditions.",
-            "Read the licence of the base; gate the repository in its settings.",
-        ),
-    )
-}
+_RULES = (
+    Rule(
+        id="outside-link",
+        severity="error",
+        title="A file is a link out of the checkpoint, or no regular file",
+        breaks="The content of a file that is not part of the model would be published.",
+        mend="Remove it, or put a real file there.",
+    ),
+    Rule(
+        id="pickle",
+        severity="error",
+        title="A file may run code when it is loaded",
+        breaks="Pickled weights run code on the machine of everybody who loads them.",
+        mend="Convert it to safetensors, leave it out (--exclude), or insist with --allow-pickle.",
+    ),
+    Rule(
+        id="secret",
+        severity="error",
+        title="A file holds what looks like an access token or a private key",
+        breaks="Everybody who can read the repository could use it, in all later versions too.",
+        mend="Remove it from the file, and revoke it if it was ever published.",
+    ),
+    Rule(
+        id="tokenizer-missing",
+        severity="warning",
+        title="There is no tokenizer",
+        breaks="Nobody can load the model without finding the right tokenizer elsewhere.",
+        mend="Copy the tokenizer files of the base model.",
+    ),
+    Rule(
+        id="licence-unknown",
+        severity="warning",
+        title="Nothing says under which licence the model may be used",
+        breaks="Nobody may use a model that states no licence. An error in a public repository.",
+        mend="Give --license, or write `license:` into the metadata of README.md.",
+    ),
+    Rule(
+        id="weights-twice",
+        severity="warning",
+        title="The weights are there as safetensors and as pickles",
+        breaks="Loaders differ in which they take, and the pickles may be of another state.",
+        mend="Leave the pickles out with --exclude '*.bin'.",
+    ),
+    Rule(
+        id="base-baked",
+        severity="error",
+        title="The weights of a baked checkpoint are not those of its base",
+        breaks="--from would publish a config without temperature over weights without it.",
+        mend="Push without --from.",
+    ),
+    Rule(
+        id="base-other",
+        severity="error",
+        title="The checkpoint was not made from what --from names",
+        breaks="The config would be published over the weights of another model.",
+        mend="Make sure that --from names the model that the config was made from.",
+    ),
+    Rule(
+        id="base-gated",
+        severity="warning",
+        title="The base model is gated and the target is public",
+        breaks="Its licence may forbid to hand it on without the same conditions.",
+        mend="Read the licence of the base; gate the repository in its settings.",
+    ),
+)
+PUSH_RULES = {rule.id: rule for rule in _RULES}
 
 _TOKENIZERS = re.compile(
     r"(tokenizer\.json|tokenizer\.model|vocab\.(json|txt)|spiece\.model|tekken\.json"
@@ -171,9 +169,12 @@ def preflight(
 def finding(
     rule: str, file: str, message: str, *, line: int | None = None, severity: Severity | None = None
 ) -> Finding:
-    """A finding of one of this module's rules."""
-    kind = PUSH_RULES[rule]
-    return Finding(kind, severity or kind.severity, file, line, (), message)
+    """A finding of one of this module's rules, or of those of `check`."""
+    kind = PUSH_RULES.get(rule) or CHECK_RULES[rule]
+    return Finding(
+        rule=kind, severity=severity or kind.severity, file=file, line=line, path=(),
+        message=message,
+    )  # fmt: skip
 
 
 def told(found: Finding) -> str:
@@ -228,8 +229,7 @@ def _about_file(
         yield finding("pickle", where, f"{where} may run code when it is loaded.")
     small = file.size < _POINTER_SIZE and not file.is_weights  # check knows those of weights
     if small and is_lfs_pointer(checkpoint.read_bytes(file.name)):
-        pointer = CHECK_RULES["lfs-pointer"]
-        yield Finding(pointer, "error", where, None, (), f"{where} was not fetched.")
+        yield finding("lfs-pointer", where, f"{where} was not fetched.", severity="error")
     name = file.name.rpartition("/")[2]
     if file.size <= _MAX_TEXT and _TEXT.search(file.name) and name not in _VOCABULARY:
         text = checkpoint.read_bytes(file.name)

@@ -10,9 +10,9 @@ from typing import Any
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError
 from yarncli.evaluation.report import PasskeyReport
-from yarncli.hub import uploads, writing
+from yarncli.hub import writing
 from yarncli.hub.writing import Commit, Remote
-from yarncli.progress import ProgressCallback, stage
+from yarncli.progress import Advance, ProgressCallback, stage
 from yarncli.publishing.local import LocalModel, prepare_local
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.options import PushOptions
@@ -127,7 +127,7 @@ def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | Non
     return report, draw_heatmap(report, messages) if local.options.with_card else None
 
 
-def carry_out(plan: PushPlan, *, progress: uploads.Progress = None) -> Commit:
+def carry_out(plan: PushPlan, *, progress: Advance | None = None) -> Commit:
     """Create what is missing, send one commit, and check what the Hub holds afterwards.
 
     Args:
@@ -147,7 +147,7 @@ def carry_out(plan: PushPlan, *, progress: uploads.Progress = None) -> Commit:
         writing.create_branch(destination.repo_id, destination.revision)
     if plan.is_empty:
         page = writing.page_of(destination.repo_id, start.commit, destination.revision)
-        return Commit(start.commit, page, destination.revision)
+        return Commit(oid=start.commit, url=page, revision=destination.revision)
     done = writing.commit(
         destination, plan.changed, plan.copies, parent=start.commit, progress=progress
     )

@@ -40,21 +40,18 @@ _REFUSALS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model ready to be asked.
-
-    Attributes:
-        model: transformers' own.
-        device: where its inputs go.
-        dtype: of its weights.
-        unused: tensors of the checkpoint that the model has no place for.
-    """
+    """A model ready to be asked."""
 
     model: Any
+    """The model of transformers."""
     device: torch.device
+    """Where its inputs go."""
     dtype: torch.dtype
+    """Of its weights."""
     unused: tuple[str, ...] = ()
+    """Names of the checkpoint's tensors that the model has no place for."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -165,7 +162,9 @@ def load_model(
         model = model.to(device)
     _neutralise_generation(model)
     unused = tuple(sorted(fit["unexpected_keys"]))
-    return LoadedModel(model.eval(), model.device if several else device, dtype, unused)
+    return LoadedModel(
+        model=model.eval(), device=model.device if several else device, dtype=dtype, unused=unused
+    )
 
 
 def _require_all_weights(directory: Path, fit: Mapping[str, Any]) -> None:

@@ -18,21 +18,18 @@ _SMALL = 64 << 20
 _CHUNK_SHARE = 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes, and the number of tokens to read in one forward call.
-
-    Attributes:
-        weights: of the model.
-        kv_cache: keys and values of the longest prompt.
-        working: what one chunk takes besides: activations, and the keys and values of branches.
-        chunk: tokens.
-    """
+    """What one evaluation takes, and the number of tokens to read in one forward call."""
 
     weights: int
+    """Bytes of the model's weights."""
     kv_cache: int
+    """Bytes of the keys and values of the longest prompt."""
     working: int
+    """Bytes that one chunk takes besides: activations, and the keys and values of branches."""
     chunk: int
+    """Tokens per forward call."""
 
     @property
     def total(self) -> int:

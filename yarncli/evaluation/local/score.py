@@ -35,25 +35,22 @@ _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 @dataclass
 class FastScorer:
-    """Scores prompts with a loaded model.
-
-    Args:
-        loaded: the model.
-        decode: token ids → text, without special tokens.
-        chunk: tokens per forward call while reading.
-        batch_tokens: trials of one depth are read together up to this many tokens.
-        attention: "split" where the device has it, or "masked".
-        tokens_forwarded: counts the tokens that pass through the model.
-        fallback: why the fast path is not taken, where it is not.
-    """
+    """Scores prompts with a loaded model."""
 
     loaded: LoadedModel
+    """The model."""
     decode: Callable[[list[int]], str]
+    """Token ids → text, without special tokens."""
     chunk: int = 2048
+    """Tokens per forward call while reading."""
     batch_tokens: int = 4096
+    """Trials of one depth are read together up to this many tokens."""
     attention: AttentionKind = "split"
+    """"split" where the device has it, or "masked"."""
     tokens_forwarded: int = 0
+    """Counts the tokens that pass through the model."""
     fallback: str | None = None
+    """Why the fast path is not taken; None where it is."""
 
     def __post_init__(self) -> None:
         """Find what of the model the fast path depends on."""
