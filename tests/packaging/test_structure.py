@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
 import runpy
 import statistics
 import subprocess
@@ -100,3 +101,37 @@ def test_every_module_can_be_imported():
 def test_what_counts_as_a_line_of_code(tmp_path, source, lines):
     (tmp_path / "m.py").write_text(source)
     assert READER["code_lines"](tmp_path / "m.py") == lines
+
+
+def large_records() -> dict[str, tuple[Path, ast.ClassDef, list[ast.AnnAssign]]]:
+    """The dataclasses with more than three fields, by name."""
+    found = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and any(
+                "dataclass" in ast.unparse(decorator) for decorator in node.decorator_list
+            ):
+                attributes = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+                if len(attributes) > 3:
+                    found[node.name] = (path, node, attributes)
+    return found
+
+
+def test_attributes_have_their_docstring_under_them():
+    bare = []
+    for name, (_, node, attributes) in large_records().items():
+        told = {id(a) for a, b in itertools.pairwise(node.body) if isinstance(b, ast.Expr)}
+        names = [(ast.unparse(attribute.target), id(attribute)) for attribute in attributes]
+        bare += [f"{name}.{a}" for a, place in names if not a.startswith("_") and place not in told]
+    assert not bare
+
+
+def test_large_records_are_built_by_keyword():
+    records = large_records()
+    positional = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and len(node.args) > 1:
+                name = ast.unparse(node.func).rpartition(".")[2]
+                positional += [f"{dotted(path)}:{node.lineno}"] if name in records else []
+    assert not positional, "only the subject, which comes first, may stand without its name"

@@ -186,9 +186,8 @@ def inspect(
         HubError: the Hub cannot be reached.
 
     Example:
-        >>> from yarncli.demo import write_demo
-        >>> inspect(write_demo(Path("demo")), factor=4).length
-        1024
+        >>> inspect("./model", factor=4).length  # doctest: +SKIP
+        131072
     """
     checkpoint = open_checkpoint(source)
     config, history = checkpoint.config().value, read_history(checkpoint)
