@@ -26,7 +26,7 @@ def _computes(method: Method) -> list[str]:
     """What the method computes, as a row of docs/methods.md."""
     frequencies = (method.apply.__doc__ or "").removesuffix(".")
     source = f"[{method.label}]({method.reference_url})"
-    return [f"`{method.name}`", frequencies, method.temperature or "–", source]
+    return [f"`{method.name}`", frequencies, method.attention_factor or "–", source]
 
 
 def _writes(method: Method) -> list[str]:

@@ -52,7 +52,7 @@ class Method:
     """
     options: tuple[str, ...] = ()
     """The options of its own that it takes, under transformers' names."""
-    temperature: str = ""
+    attention_factor: str = ""
     """Its factor on cos and sin as the documentation shows it; empty for a method without one."""
     keeps_max: str = ""
     """Why `max_position_embeddings` must be the original window; empty where it is extended."""
