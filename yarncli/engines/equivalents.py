@@ -16,7 +16,8 @@ def stated_attention_factors(
 
     Args:
         p: yarn or longrope; other types have no attention factor and yield themselves.
-        attention_factor: what cos and sin are to be multiplied by; by default what transformers 5 applies.
+        attention_factor: what cos and sin are to be multiplied by; by default what transformers 5
+            applies.
     """
     attention_factor = (
         p.effective_attention_factor() if attention_factor is None else attention_factor
