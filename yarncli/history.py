@@ -201,7 +201,9 @@ class History:
         """The content of `yarncli.json`."""
         steps = [step.to_json() for step in self.steps]
         document = {"schema_version": SCHEMA_VERSION, "steps": steps}
-        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        # An unpaired surrogate has no UTF-8 form; as an escape it is valid JSON.
+        return text.encode("utf-8", "backslashreplace")
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], where: str) -> History:
@@ -245,10 +247,8 @@ def read_history(checkpoint: Checkpoint) -> History:
         CheckpointError: the file cannot be read.
         ConfigError: it is not what yarncli writes.
     """
-    document = checkpoint.optional_json(FILE_NAME)
-    if document is None:
-        return NO_HISTORY
-    return History.from_json(document.value, checkpoint.where(FILE_NAME))
+    document = checkpoint.optional_json(FILE_NAME) or checkpoint.json_beside(FILE_NAME)
+    return NO_HISTORY if document is None else History.from_json(document.value, document.where)
 
 
 def given_options(options: Any) -> dict[str, Any]:
@@ -269,6 +269,8 @@ def _step(entry: Any) -> Step:
     if not isinstance(entry, dict) or not isinstance(entry.get("replaced"), list):
         raise ConfigError("it is no object, or has no list `replaced`.")
     fields = Fields(entry)
+    if entry.get("command") not in ("convert", "bake"):
+        raise ConfigError("its command is neither convert nor bake.")
     plan, baked, options = (fields.mapping(name) for name in ("plan", "baked", "options"))
     for name, value in options.values.items() if options else ():
         if not _OPTION.fullmatch(name) or not _is_value(value):

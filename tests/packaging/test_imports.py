@@ -13,12 +13,13 @@ PACKAGE = ROOT / "yarncli"
 READER = runpy.run_path(str(ROOT / "scripts" / "architecture.py"))
 
 # What each room may import besides itself.
-FOUNDATION = {"errors", "extras", "progress", "jsontext"}
+FOUNDATION = {"errors", "extras", "options", "progress", "jsontext"}
 DECIDING = {*FOUNDATION, "rope", "config", "planning", "history", "engines"}
 FILES = {*DECIDING, "hub", "checkpoint"}
 MAY_IMPORT = {
     "errors": set(),
     "extras": {"errors"},
+    "options": {"errors"},
     "progress": set(),
     "jsontext": {"errors"},
     "hub": FOUNDATION,

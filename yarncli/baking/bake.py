@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
+from yarncli.options import checked
 from yarncli.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def bake(
         >>> bake("model-128k", "baked", verify=True).baking.nbytes  # doctest: +SKIP
         18432
     """
-    options = replace(options, **changes)
+    options = checked(options, changes)
     out = None if out is None else Path(out)
     _refuse_contradictions(out, options)
     checkpoint = _opened(source, options)
@@ -170,11 +171,10 @@ def _refuse_contradictions(out: Path | None, options: BakeOptions) -> None:
 
 def _opened(source: str | Path | Checkpoint, options: BakeOptions) -> Checkpoint:
     """The checkpoint; a bake in place finishes first what an interrupted one left."""
-    if isinstance(source, Checkpoint):
-        return source
-    if options.in_place and not options.dry_run and Path(source).is_dir():
-        journal.recover(Path(source))
-    return open_checkpoint(str(source))
+    place = source.directory if isinstance(source, Checkpoint) else Path(source)
+    if options.in_place and not options.dry_run and place and place.is_dir():
+        journal.recover(place)
+    return open_checkpoint(source)
 
 
 def _check_twin(baking: Baking, options: BakeOptions) -> TwinCheck | None:

@@ -105,7 +105,7 @@ class Baking:
         return {
             **self.others,
             FILE_NAME: self.history.to_bytes(),
-            "config.json": self.config[1].text.encode(),
+            "config.json": self.config[1].to_bytes(),
         }
 
     def judgement(self, engines: Iterable[str] = ()) -> Judgement:

@@ -90,6 +90,16 @@ class Checkpoint:
         """A file like `tokenizer_config.json`; None if there is none. Raises as `config` does."""
         return self._json(name) if name in self._by_name else None
 
+    def json_beside(self, name: str) -> JsonText | None:
+        """A file in the directory of a lone `config.json`; None if there is none."""
+        path = self.config_path
+        if self.directory or path is None or path.name != "config.json":
+            return None
+        other = path.with_name(name)
+        if not other.is_file():
+            return None
+        return JsonText.parse(_read_file(other, MAX_JSON_SIZE, str(other)), str(other))
+
     def index(self) -> Index | None:
         """The weight index; None if there is none.
 
@@ -267,7 +277,8 @@ def open_checkpoint(
     directory `org/` exists here. A revision is resolved to a commit once, here.
 
     Args:
-        source: as the user gave it; a `Checkpoint` is returned as it is.
+        source: as the user gave it; the files of a local `Checkpoint`
+            are listed afresh.
         bare_hub_id: whether a bare `org/name` may reach for the network at all.
         allow_pending: open a directory in the middle of an interrupted in-place change too.
 
@@ -277,7 +288,7 @@ def open_checkpoint(
         HubError: the Hub cannot be reached, or has no such model.
     """
     if isinstance(source, Checkpoint):
-        return source
+        return _afresh(source, allow_pending)
     source = os.fspath(source)
     if source.startswith("hf://"):
         match = _HUB_SOURCE.fullmatch(source)
@@ -323,6 +334,16 @@ def _local_source(path: Path, source: str, allow_pending: bool) -> Checkpoint:
         raise CheckpointError(f"{source} is neither a directory nor a regular file.")
     file = SourceFile(name="config.json", size=path.stat().st_size, kind="config")
     return Checkpoint(name=source, config_path=path, files=(file,))
+
+
+def _afresh(checkpoint: Checkpoint, allow_pending: bool) -> Checkpoint:
+    """The checkpoint with the files that it has now: a step in place may have written some."""
+    path = checkpoint.directory or checkpoint.config_path
+    if path is None:  # on the Hub, at one commit
+        return checkpoint
+    found = _local_source(path, str(path), allow_pending)
+    repo_id, commit = checkpoint.repo_id, checkpoint.commit
+    return replace(found, name=checkpoint.name, repo_id=repo_id, commit=commit)
 
 
 def _local_checkpoint(directory: Path, name: str) -> Checkpoint:

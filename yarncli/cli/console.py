@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -32,11 +33,24 @@ _STYLES = {"error": "1;31", "warning": "1;33", "note": "1;36", "heading": "1"}
 def print_json(data: object) -> None:
     """Print `data` as the one JSON document of a `--json` run.
 
+    NaN and infinities, which a config may hold and JSON cannot say, are printed as strings.
+
     Raises:
-        ValueError: `data` holds NaN or an infinity, which JSON cannot say.
         OutputError: stdout cannot be written.
     """
-    _write(sys.stdout, json.dumps(data, indent=2, allow_nan=False) + "\n")
+    try:
+        text = json.dumps(data, indent=2, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_sayable(data), indent=2, allow_nan=False)
+    _write(sys.stdout, text + "\n")
+
+
+def _sayable(data: object) -> object:
+    if isinstance(data, dict):
+        return {key: _sayable(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_sayable(value) for value in data]
+    return str(data) if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def print_text(text: str = "") -> None:

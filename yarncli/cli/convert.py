@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from yarncli.cli import options
+from yarncli.errors import UsageError
 from yarncli.rope.methods import DEFAULT_METHOD
 
 EXAMPLES = [
@@ -84,11 +85,6 @@ def convert(
     from yarncli.conversion.convert import convert as write
     from yarncli.conversion.options import ConvertOptions
 
-    if undo:
-        from yarncli.conversion.undo import undo as take_back
-
-        convert_print.print_undone(take_back(source), json=json)
-        return
     chosen = ConvertOptions(
         method=method, length=length, factor=factor, original_length=original_length,
         beta_fast=beta_fast, beta_slow=beta_slow, attention_factor=attention_factor,
@@ -100,6 +96,16 @@ def convert(
         weights=weights, config_only=config_only, in_place=in_place, dry_run=dry_run,
         overwrite=overwrite, fsync=fsync,
     )  # fmt: skip
+    if undo:
+        from yarncli.conversion.undo import undo as take_back
+
+        if out or chosen != ConvertOptions(in_place=in_place):
+            raise UsageError(
+                "--undo takes back the last conversion of SOURCE itself. Give it without OUT and "
+                "without options, but for --json."
+            )
+        convert_print.print_undone(take_back(source), json=json)
+        return
     convert_print.print_conversion(
         write(source, out, chosen, progress=console.ProgressBars()), json=json
     )

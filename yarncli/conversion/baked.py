@@ -25,7 +25,7 @@ def bake_too(conversion: Conversion, *, progress: ProgressCallback | None = None
         BakeSettings(assume_like=options.assume_like),
         config=conversion.config,
         history=conversion.history,
-        others={name: after.text.encode() for name, (_, after) in conversion.files.items()},
+        others={name: after.to_bytes() for name, (_, after) in conversion.files.items()},
     )
     refuse_engines(baking, options.engines)
     if conversion.output and not options.dry_run:

@@ -75,7 +75,7 @@ class Conversion:
     @property
     def written_files(self) -> dict[str, bytes]:
         """The content of every config file of the result that is not the source's."""
-        files = {name: after.text.encode() for name, (_, after) in self.files.items()}
+        files = {name: after.to_bytes() for name, (_, after) in self.files.items()}
         return {FILE_NAME: self.history.to_bytes(), **files}
 
     @cached_property

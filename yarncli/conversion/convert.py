@@ -11,6 +11,7 @@ from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.conversion.conversion import Conversion, decide
 from yarncli.conversion.options import ConvertOptions
 from yarncli.conversion.writing import files_to_carry, write_copy, write_in_place
+from yarncli.options import checked
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.progress import ProgressCallback
 
@@ -35,7 +36,7 @@ def plan(
         >>> plan("./model", factor=4).length  # doctest: +SKIP
         131072
     """
-    return decide(open_checkpoint(source), replace(options, **changes)).plan
+    return decide(open_checkpoint(source), checked(options, changes)).plan
 
 
 def convert(
@@ -68,7 +69,7 @@ def convert(
         >>> convert("./model", "./model-128k", length=131072).plan.factor  # doctest: +SKIP
         4.0
     """
-    options, out = replace(options, **changes), Path(out) if out else None
+    options, out = checked(options, changes), Path(out) if out else None
     options.require_consistent(out)
     conversion = replace(decide(open_checkpoint(source), options), output=out)
     if out and not options.dry_run:  # before anything large is fetched

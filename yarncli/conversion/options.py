@@ -92,7 +92,11 @@ class ConvertOptions:
         given = given_options(self)
         if engines := given.pop("engines", None):
             given["for"] = list(engines)
-        return {n: v for n, v in given.items() if n not in _ABOUT_THE_RUN and n != "config_only"}
+        return {
+            name: list(value) if isinstance(value, Sequence) and type(value) is not str else value
+            for name, value in given.items()
+            if name not in _ABOUT_THE_RUN and name != "config_only"
+        }
 
     def require_consistent(self, out: Path | None) -> None:
         """Refuse options that contradict each other, or the output.

@@ -57,7 +57,7 @@ def undo(source: str | Path | Checkpoint) -> Undone:
         if (text := checkpoint.optional_json(name)) is not None
     }
     for name, (_, text) in sorted(restored.items()):
-        output.replace_keeping_original(directory / name, text.text.encode())
+        output.replace_keeping_original(directory / name, text.to_bytes())
     earlier = History(history.steps[:-1])
     if earlier.steps:
         output.atomic_write(directory / FILE_NAME, earlier.to_bytes())

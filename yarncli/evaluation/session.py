@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
 from yarncli.extras import require_extra
+from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
@@ -126,7 +127,7 @@ def evaluate_passkey(
         >>> [result.accuracy for result in report.lengths()]  # doctest: +SKIP
         [1.0, 0.4]
     """
-    options = replace(options or PasskeyOptions(), **changes)
+    options = checked(options or PasskeyOptions(), changes)
     watch = watch or PasskeyWatch()
     source = str(model) if isinstance(model, Path) else model
     _refuse_contradictions(source, options)

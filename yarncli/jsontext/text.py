@@ -94,6 +94,10 @@ class JsonText:
             refuse(f"holds a {_type_name(value)}; a JSON object is needed")
         return cls(text, value, where)
 
+    def to_bytes(self) -> bytes:
+        """The content of the file. An unpaired surrogate has no UTF-8 form and stays an escape."""
+        return self.text.encode("utf-8", "backslashreplace")
+
     def get(self, path: Path, default: Any = None) -> Any:
         """The value at `path`, or `default` where there is none."""
         value: Any = self.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,8 +92,8 @@ def _checked_method(target: Target) -> Method:
         raise UsageError(f"--method {target.method} is unknown; known: {', '.join(METHODS)}.")
     if (target.length is None) == (target.factor is None):
         raise UsageError("Give the target as --length TOKENS or as --factor NUMBER, and only one.")
-    if target.factor is not None and not (math.isfinite(target.factor) and target.factor >= 1):
-        raise UsageError(f"--factor {target.factor} is not a number of at least 1.")
+    if target.factor is not None and not 1 <= target.factor <= 1e9:
+        raise UsageError(f"--factor {target.factor} is not a number of at least 1 (and below 1e9).")
     if target.length is not None and target.length < 1:
         raise UsageError(f"--length {target.length} is not a positive number of tokens.")
     if target.rescale and target.replace_scaling:

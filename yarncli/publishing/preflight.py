@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.files import SourceFile
@@ -17,78 +18,14 @@ from yarncli.publishing.base import Base, local_card
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.selection import README, FileSelection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
+from yarncli.rules.catalogue import read_rules
 from yarncli.rules.checkpoint_rules import check_weights
-from yarncli.rules.finding import Finding, Rule, Severity
+from yarncli.rules.finding import Finding, Severity
 from yarncli.rules.sources import check_source
 
 SCHEMA_VERSION = 1
 
-_RULES = (
-    Rule(
-        id="outside-link",
-        severity="error",
-        title="A file is a link out of the checkpoint, or no regular file",
-        breaks="The content of a file that is not part of the model would be published.",
-        mend="Remove it, or put a real file there.",
-    ),
-    Rule(
-        id="pickle",
-        severity="error",
-        title="A file may run code when it is loaded",
-        breaks="Pickled weights run code on the machine of everybody who loads them.",
-        mend="Convert it to safetensors, leave it out (--exclude), or insist with --allow-pickle.",
-    ),
-    Rule(
-        id="secret",
-        severity="error",
-        title="A file holds what looks like an access token or a private key",
-        breaks="Everybody who can read the repository could use it, in all later versions too.",
-        mend="Remove it from the file, and revoke it if it was ever published.",
-    ),
-    Rule(
-        id="tokenizer-missing",
-        severity="warning",
-        title="There is no tokenizer",
-        breaks="Nobody can load the model without finding the right tokenizer elsewhere.",
-        mend="Copy the tokenizer files of the base model.",
-    ),
-    Rule(
-        id="licence-unknown",
-        severity="warning",
-        title="Nothing says under which licence the model may be used",
-        breaks="Nobody may use a model that states no licence. An error in a public repository.",
-        mend="Give --license, or write `license:` into the metadata of README.md.",
-    ),
-    Rule(
-        id="weights-twice",
-        severity="warning",
-        title="The weights are there as safetensors and as pickles",
-        breaks="Loaders differ in which they take, and the pickles may be of another state.",
-        mend="Leave the pickles out with --exclude '*.bin'.",
-    ),
-    Rule(
-        id="base-baked",
-        severity="error",
-        title="The weights of a baked checkpoint are not those of its base",
-        breaks="--from would publish a config without temperature over weights without it.",
-        mend="Push without --from.",
-    ),
-    Rule(
-        id="base-other",
-        severity="error",
-        title="The checkpoint was not made from what --from names",
-        breaks="The config would be published over the weights of another model.",
-        mend="Make sure that --from names the model that the config was made from.",
-    ),
-    Rule(
-        id="base-gated",
-        severity="warning",
-        title="The base model is gated and the target is public",
-        breaks="Its licence may forbid to hand it on without the same conditions.",
-        mend="Read the licence of the base; gate the repository in its settings.",
-    ),
-)
-PUSH_RULES = {rule.id: rule for rule in _RULES}
+PUSH_RULES = read_rules(Path(__file__).with_name("push_rules.json"))
 
 _TOKENIZERS = re.compile(
     r"(tokenizer\.json|tokenizer\.model|vocab\.(json|txt)|spiece\.model|tekken\.json"

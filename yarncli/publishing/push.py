@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from yarncli.errors import HubError
 from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.writing import Commit, Remote
+from yarncli.options import checked
 from yarncli.progress import Advance, ProgressCallback, stage
 from yarncli.publishing.local import LocalModel, prepare_local
 from yarncli.publishing.messages import Message, Messages, Notify
@@ -97,7 +98,7 @@ def push(
         >>> push("model-yarn", "me/model-128k", dry_run=True).plan.size  # doctest: +SKIP
         16060556376
     """
-    options = replace(options, **changes)
+    options = checked(options, changes)
     messages = Messages(notify)
     local = prepare_local(source, options)
     for found in local.findings:

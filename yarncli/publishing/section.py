@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -185,7 +186,8 @@ def _reproducing(facts: Facts) -> Iterator[str]:
     yield "```sh"
     for words in commands:
         # A line break in a recorded name must not leave the block.
-        yield " ".join(shlex.join(["yarncli", *words]).split())
+        line = shlex.join(["yarncli", *words]).replace(END, "")
+        yield re.sub(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", line)
     yield "```"
     steps = facts.history.steps
     if steps:
@@ -204,6 +206,7 @@ def _steps(facts: Facts) -> Iterator[list[str]]:
     """The recorded commands; the output of the first of two is called step1, and so on."""
     steps = facts.history.steps
     source = steps[0].source if steps else ""
+    source = f"./{source}" if source.startswith("-") else source
     for number, step in enumerate(steps, 1):
         out = _short(facts.name) if number == len(steps) else f"step{number}"
         yield [step.command, source, out, *step.arguments()]

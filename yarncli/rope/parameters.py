@@ -33,6 +33,10 @@ def canonical_rope_type(name: str) -> str:
     return TYPE_ALIASES.get(name, name)
 
 
+# Far above any factor or number of rotations, far below what overflows in a formula.
+_LARGEST = 1e9
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeParameters:
     """One RoPE setting: the fields of transformers' `RopeParameters`, plus the sizes they act on.
@@ -200,6 +204,13 @@ def _size_faults(p: RopeParameters) -> Iterator[str]:
         yield f"max_position_embeddings is {p.max_position_embeddings}; it must be positive."
     if p.factor is not None and not (math.isfinite(p.factor) and p.factor >= 1):
         yield f"factor is {p.factor}; it must be a number of at least 1."
+    if p.factor is not None and p.factor > _LARGEST:
+        yield f"factor is {p.factor}; it must be at most {_LARGEST:g}."
+    for name in ("beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor"):
+        value = getattr(p, name)
+        # 0 is "not given" for the two betas, as in transformers.
+        if value and not 1 / _LARGEST <= value <= _LARGEST:
+            yield f"{name} is {value}; it must be a positive number of at most {_LARGEST:g}."
     if original is not None and original <= 0:
         yield f"original_max_position_embeddings is {original}; it must be positive."
 
@@ -223,6 +234,8 @@ def _type_faults(p: RopeParameters) -> Iterator[str]:
             )
         if not all(math.isfinite(f) and f > 0 for f in factors):
             yield f"{name} must hold positive numbers only."
+    if p.rope_type == "llama3" and not p.low_freq_factor:
+        yield f"low_freq_factor is {p.low_freq_factor}; it must be positive."
     if p.rope_type == "llama3" and _given(p.high_freq_factor) <= _given(p.low_freq_factor):
         yield (
             f"high_freq_factor ({p.high_freq_factor}) must be greater than "

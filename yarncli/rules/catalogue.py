@@ -21,8 +21,8 @@ _GROUPS = {
 }  # fmt: skip
 
 
-def _rules() -> dict[str, Rule]:
-    texts = json.loads(Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8"))
+def read_rules(path: Path) -> dict[str, Rule]:
+    """The rules of a file like `catalogue.json`, by id."""
     return {
         name: Rule(
             id=name,
@@ -37,11 +37,11 @@ def _rules() -> dict[str, Rule]:
                 for engine in _GROUPS.get(named, (named,))
             ),
         )
-        for name, entry in texts.items()
+        for name, entry in json.loads(path.read_text(encoding="utf-8")).items()
     }
 
 
-RULES = _rules()
+RULES = read_rules(Path(__file__).with_name("catalogue.json"))
 
 
 def get_rule(name: str) -> Rule:

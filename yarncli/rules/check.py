@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.jsontext.changes import FieldChange
+from yarncli.options import checked
 from yarncli.rules.catalogue import get_rule
 from yarncli.rules.finding import Finding, Severity
 from yarncli.rules.sources import check_source, place_of
 
 SCHEMA_VERSION = 1
+
+Source = str | Path | Checkpoint
 
 _LEVELS: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -85,15 +89,16 @@ class CheckReport:
 
 
 def check(
-    sources: str | Path | Sequence[str | Path],
+    sources: Source | Sequence[Source],
     options: CheckOptions = CheckOptions(),
     **changes: Any,
 ) -> CheckReport:
     """Tell what is wrong with the RoPE part of configs and checkpoints.
 
     Args:
-        sources: config files, checkpoint directories or `hf://org/name`; one or several. Each
-            place is checked once, and nothing is fetched without `hf://`.
+        sources: config files, checkpoint directories, `hf://org/name`, or what `open_checkpoint`
+            returned; one or several. Each place is checked once, and nothing is fetched without
+            `hf://`.
         options: how to check.
         changes: fields of `options` to set otherwise, by name.
 
@@ -102,13 +107,13 @@ def check(
         HubError: the Hub cannot be reached.
         CheckpointError, OutputError: a fix cannot be written.
     """
-    options = replace(options, **changes)
+    options = checked(options, changes)
     ignored = {get_rule(name).id for name in options.ignore}
     if options.engines:
         from yarncli.engines.registry import get_engine
 
         options = replace(options, engines=[get_engine(name).id for name in options.engines])
-    given = [sources] if isinstance(sources, (str, Path)) else sources
+    given = [sources] if isinstance(sources, Source) else sources
     if not given:
         raise UsageError("Give at least one config file, checkpoint directory or hf:// id.")
     reports = [
@@ -119,13 +124,20 @@ def check(
             ignore=ignored,
             engines=options.engines,
         )
-        for place in dict.fromkeys(place_of(os.fspath(p), whole=options.whole) for p in given)
+        for place in dict.fromkeys(place_of(_path(p), whole=options.whole) for p in given)
     ]
     return CheckReport(
         findings=tuple(finding for report in reports for finding in report.findings),
         changes=tuple(change for report in reports for change in report.changes),
         strict=options.strict,
     )
+
+
+def _path(source: Source) -> str:
+    if not isinstance(source, Checkpoint):
+        return os.fspath(source)
+    place = source.directory or source.config_path
+    return str(place) if place else f"hf://{source.repo_id}@{source.commit}"
 
 
 def _counted(number: int, what: str) -> str:

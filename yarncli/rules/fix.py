@@ -58,7 +58,7 @@ def mend(
         if key in made or key in refused:
             continue
         edited = _edited(files, names[finding.file], finding)
-        if _errors(look(edited)) > _errors(look(files)) or not _encodable(edited):
+        if _errors(look(edited)) > _errors(look(files)):
             refused.add(key)
             continue
         files = edited
@@ -81,20 +81,10 @@ def _errors(findings: Sequence[Finding]) -> int:
     return sum(finding.severity == "error" for finding in findings)
 
 
-def _encodable(files: Documents) -> bool:
-    """Whether the files can be written: an unpaired surrogate in a copied string cannot."""
-    try:
-        for text in files.values():
-            text.text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _write(checkpoint: Checkpoint, before: Documents, after: Documents) -> tuple[FieldChange, ...]:
     changed = [name for name, text in after.items() if text.text != before[name].text]
     for name in changed:
-        atomic_write(checkpoint.path(name), after[name].text.encode())
+        atomic_write(checkpoint.path(name), after[name].to_bytes())
     return tuple(
         change
         for name in changed

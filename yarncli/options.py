@@ -1,0 +1,73 @@
+"""Options given in Python, checked as the command line checks its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from yarncli.errors import UsageError
+
+Options = TypeVar("Options")
+
+_WORDS = {
+    bool: "True or False",
+    int: "a whole number of at most 64 bits",
+    float: "a finite number",
+    str: "a string",
+    NoneType: "None",
+}
+
+
+def checked(options: Options, changes: Mapping[str, Any]) -> Options:
+    """A record of options with some set otherwise, every value of the type that its field says.
+
+    Args:
+        options: a frozen dataclass.
+        changes: fields to set, by name; a string stands for a path, too.
+
+    Raises:
+        UsageError: names the option and its value.
+        TypeError: there is no such option.
+    """
+    options = replace(options, **changes)  # type: ignore[type-var]
+    for name, hint in get_type_hints(type(options)).items():
+        value, kinds = getattr(options, name), get_args(hint) or (hint,)
+        if isinstance(value, str) and Path in kinds and str not in kinds:
+            options = replace(options, **{name: Path(value)})  # type: ignore[type-var]
+        elif not _fits(value, hint):
+            raise UsageError(f"{name} is {value!r:.80}; it must be {_named(hint)}.")
+    return options
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if kind is Literal:
+        return value in inner
+    if kind is tuple:
+        same = isinstance(value, tuple) and len(value) == len(inner)
+        return same and all(map(_fits, value, inner))
+    if kind is Sequence:
+        is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+        return is_list and all(_fits(item, inner[0]) for item in value)
+    if hint is float and isinstance(value, float):
+        return math.isfinite(value)
+    if hint in (int, float):
+        return isinstance(value, int) and type(value) is not bool and value.bit_length() < 64
+    return isinstance(value, hint)
+
+
+def _named(hint: Any) -> str:
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(map(_named, inner))
+    if kind is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if kind is not None:
+        return f"a list, each {' and '.join(dict.fromkeys(map(_named, inner)))}"
+    return _WORDS.get(hint, f"a {hint.__name__}")
