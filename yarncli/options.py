@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,7 +15,7 @@ Options = TypeVar("Options")
 _WORDS = {
     bool: "True or False",
     int: "a whole number of at most 64 bits",
-    float: "a finite number",
+    float: "a number",
     str: "a string",
     NoneType: "None",
 }
@@ -52,12 +51,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is tuple:
         same = isinstance(value, tuple) and len(value) == len(inner)
         return same and all(map(_fits, value, inner))
-    if kind is Sequence:
-        is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    if kind in (Collection, Sequence):
+        is_list = isinstance(value, kind) and not isinstance(value, (str, bytes))
         return is_list and all(_fits(item, inner[0]) for item in value)
-    if hint is float and isinstance(value, float):
-        return math.isfinite(value)
-    if hint in (int, float):
+    if hint in (int, float) and not (hint is float and isinstance(value, float)):
         return isinstance(value, int) and type(value) is not bool and value.bit_length() < 64
     return isinstance(value, hint)
 

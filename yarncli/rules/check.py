@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ class CheckOptions:
     """Mend what can be mended with certainty."""
     strict: bool = False
     """Let warnings fail as errors do."""
-    ignore: Sequence[str] = ()
+    ignore: Collection[str] = ()
     """Ids of rules that are neither reported nor mended."""
-    engines: Sequence[str] = ()
+    engines: Collection[str] = ()
     """Ids of engines; what one of them would compute differently is an error."""
     whole: bool = False
     """Check the whole directory of each file given."""
