@@ -179,12 +179,15 @@ class History:
                 f"{step.plan.method}). {mend} the original checkpoint."
             )
 
-    def with_original(self, rope: RopeConfig) -> RopeConfig:
-        """The config with the window that it was trained with, where only the record knows it.
+    def informed(self, rope: RopeConfig) -> RopeConfig:
+        """The config with what only the record knows of its windows.
 
-        A method that leaves no mark in the config (ntk) raises `max_position_embeddings` alone.
-        What the caller says (`--original-length`) wins.
+        A method that leaves no mark in the config (ntk) raises `max_position_embeddings` alone, so
+        the trained window is lost; what the caller says (`--original-length`) wins. And a plan that
+        kept the maximum says that the scaling multiplies it.
         """
+        if self.plan and self.plan.max_position_embeddings < self.plan.length:
+            rope = replace(rope, maximum_is_window=False)
         first = next((step.plan for step in self.steps if step.plan), None)
         told = rope.original_source == "--original-length"
         if first is None or told or not first.is_unmarked:

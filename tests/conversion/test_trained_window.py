@@ -185,3 +185,27 @@ def test_compared_methods_start_and_end_alike(checkpoint):
         assert [v.window for v in variants] == [40960] + [131072] * 4
         assert {v.original for v in variants} == {32768}
         assert default_lengths(variants) == [16384, 32768, 65536, 131072]
+
+
+@pytest.mark.parametrize("method", ["linear", "dynamic"])
+def test_a_rescaling_with_settings_per_layer_type_goes_on_from_the_record(
+    method, checkpoint, tmp_path
+):
+    """Published configs of such families have the maximum multiplied; those of yarncli have not."""
+    gemma = {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 6,
+        "max_position_embeddings": 32768,
+        "seq_length": 32768,
+        "sliding_window": 512,
+    }
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    run("convert", checkpoint(gemma), once, "--method", method, "--factor", 4, "--config-only")
+    assert json.loads(run("inspect", once, "--json").stdout)["length"] == 131072
+    short = invoke("convert", once, twice, "--rescale", "--length", 65536, "--config-only", code=3)
+    assert "already reads 131,072 tokens" in short.stderr
+    run("convert", once, twice, "--rescale", "--factor", 8, "--config-only")
+    config = json.loads((twice / "config.json").read_text())
+    assert config["max_position_embeddings"] == 32768
+    assert config["rope_parameters"]["full_attention"]["factor"] == 8.0
+    assert lengths(twice)[2:] == (262144, 40960)

@@ -58,6 +58,9 @@ class RopeConfig:
     """Whether it uses multi-head latent attention."""
     mrope: bool
     """Whether it uses multimodal RoPE."""
+    maximum_is_window: bool
+    """Whether `max_position_embeddings` is the window under linear and dynamic too, as in published
+    configs with one setting per layer type; elsewhere they multiply it."""
     notes: tuple[str, ...]
     """What a person should know about the reading."""
 
@@ -121,6 +124,7 @@ def read_rope(
         windowed_layers=tuple(i for i in everywhere if layers.windowed[i]),
         is_mla=family.is_mla,
         mrope=family.mrope or _says_mrope(model),
+        maximum_is_window=bool(family.scopes),
         notes=tuple(dict.fromkeys(model.notes)),
     )
 

@@ -113,7 +113,9 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
     config, like = checkpoint.config(), options.assume_like
     history = read_history(checkpoint)
     history.refuse_unmarked()
-    rope = read_rope(config.value, assume_like=like, original_length=options.original_length)
+    rope = history.informed(
+        read_rope(config.value, assume_like=like, original_length=options.original_length)
+    )
     plan, spelling = make_plan(rope, options.target), options.spelling
     if options.engines:
         plan, spelling = fit(

@@ -146,7 +146,7 @@ def parse_override(text: str) -> Override:
 def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     """The checkpoint's own setting."""
     config = checkpoint.config().value
-    original = read_history(checkpoint).with_original(read_rope(config)).original_length
+    original = read_history(checkpoint).informed(read_rope(config)).original_length
     return replace(_variant(name, config, None), original=original)
 
 

@@ -195,7 +195,7 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
-    rope = history.with_original(
+    rope = history.informed(
         read_rope(config, assume_like=assume_like, original_length=original_length)
     )
     tokenizer = checkpoint.optional_json("tokenizer_config.json")

@@ -52,7 +52,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
     scopes = _extendable(rope, length)
     scaled = [s for s in scopes if s.parameters.rope_type != "default"]
     if target.rescale:
-        nested = bool(rope.family.scopes)
+        nested = rope.maximum_is_window
         method, after = rescale([s.parameters for s in scaled], length, nested=nested)
         scopes, factor = scaled, after[0].resolved_factor()
     else:
@@ -162,7 +162,7 @@ def _refuse(
 
 def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     p = scope.parameters
-    window = scaled_window(p, nested=bool(rope.family.scopes))
+    window = scaled_window(p, nested=rope.maximum_is_window)
     asked = f"--length {target.length}" if target.length else f"--factor {target.factor:g}"
     raise CheckpointError(
         f"The model is already extended: rope_type {p.rope_type!r}, factor "
@@ -212,7 +212,7 @@ def _length_and_factor(target: Target, original: int) -> tuple[int, float, list[
 
 def window_of(rope: RopeConfig) -> int:
     """The window, in tokens, that the config gives the model as it stands."""
-    return scaled_window(_first(rope), nested=bool(rope.family.scopes))
+    return scaled_window(_first(rope), nested=rope.maximum_is_window)
 
 
 def _largest_change(scope: ScopePlan) -> str:
