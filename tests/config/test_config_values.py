@@ -320,3 +320,18 @@ def test_some_wrappers_choose_the_text_model_whatever_the_part_says() -> None:
     assert read_rope({"model_type": "unlimited_ocr", "language_config": {}}).text_path == (
         "language_config",
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "cohere2_moe", "first_k_dense_replace": 2**31}, "first_k_dense_replace is"),
+        ({"model_type": "cohere2_moe", "first_k_dense_replace": -1}, "first_k_dense_replace is"),
+        ({"model_type": "embedding_gemma2_text", "global_head_dim": 2**40}, "head_dim is 1,099"),
+        ({"model_type": "dots3_note_text", "swa_head_dim": 2**40}, "head_dim is"),
+        ({"model_type": "llama", "head_dim": 2**40}, "heads are"),
+    ],
+)
+def test_sizes_that_would_fill_the_memory_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        read_rope(fields)

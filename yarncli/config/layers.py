@@ -166,8 +166,17 @@ def _full_attn_idxs(fields: Fields, family: Family, n: int) -> list[str]:
     return _choose([chosen is None or i in chosen for i in range(n)], FULL, "conv")
 
 
-def _cohere2_moe(fields: Fields, family: Family, n: int) -> list[str]:
+def _dense_layers(fields: Fields, count: int) -> int:
+    """`first_k_dense_replace`, at most the number of layers: a larger one would fill the memory."""
     dense = fields.integer("first_k_dense_replace", 0) or 0
+    if not 0 <= dense <= count:
+        where = fields.where("first_k_dense_replace")
+        raise ConfigError(f"{where} is {dense}; the model has {count} layers.")
+    return dense
+
+
+def _cohere2_moe(fields: Fields, family: Family, n: int) -> list[str]:
+    dense = _dense_layers(fields, n)
     first = _period(fields, family, "prefix_dense_sliding_window_pattern")
     rest = _period(fields, family, "sliding_window_pattern")
     if not fields.has("prefix_dense_sliding_window_pattern"):
@@ -301,7 +310,7 @@ def _windowed_or_no_window(
 
 def _cohere2_moe_rope(fields: Fields, types: Sequence[str], windowed: Sequence[bool]) -> list[bool]:
     """Dense layers of the prefix rotate too, if all of them attend fully."""
-    dense = fields.integer("first_k_dense_replace", 0) or 0
+    dense = _dense_layers(fields, len(types))
     listed = fields.strings("mlp_layer_types") or ("dense",) * dense
     forced = fields.integer("prefix_dense_sliding_window_pattern", 1) == 1
     prefix = {i for i, kind in enumerate(listed) if forced and kind == "dense"}

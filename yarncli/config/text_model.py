@@ -7,7 +7,7 @@ from typing import Any
 from yarncli.config.families.family import Family
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext.fields import Fields, json_path
-from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
+from yarncli.rope.parameters import HAVE_ORIGINAL, WIDEST_HEAD, RopeParameters, canonical_rope_type
 
 _NUMBERS = (
     "factor",
@@ -25,8 +25,7 @@ _ORIGINAL = "original_max_position_embeddings"
 _SIZES = ("rope_theta", "partial_rotary_factor", _ORIGINAL, "truncate")
 _INTERPRETED = frozenset({*_NUMBERS, *_LISTS, *_TYPES, *_SIZES})
 
-# Far above any model, far below what would fill the memory.
-_MOST_LAYERS, _WIDEST_HEAD = 10_000, 65_536
+_MOST_LAYERS = 10_000  # far above any model, far below what would fill the memory
 
 # θ and the place it was found in.
 FoundTheta = tuple[float, str]
@@ -47,9 +46,9 @@ class TextModel:
         self.layer_count = layers * family.attentions_per_layer
         self.heads = fields.positive("num_attention_heads", family.num_attention_heads)
         self.head_dim = self._head_dim()
-        if self.head_dim > _WIDEST_HEAD:
+        if self.head_dim > WIDEST_HEAD:
             raise ConfigError(
-                f"The heads are {self.head_dim:,} wide; yarncli takes at most {_WIDEST_HEAD:,}."
+                f"The heads are {self.head_dim:,} wide; yarncli takes at most {WIDEST_HEAD:,}."
             )
         self.scaling = self._block("rope_scaling")
         self.parameters = self._block("rope_parameters")

@@ -33,6 +33,8 @@ def canonical_rope_type(name: str) -> str:
     return TYPE_ALIASES.get(name, name)
 
 
+# Far above any model, far below what would fill the memory.
+WIDEST_HEAD = 65_536
 # Far above any factor or number of rotations, far below what overflows in a formula.
 _LARGEST = 1e9
 
@@ -195,6 +197,8 @@ def _size_faults(p: RopeParameters) -> Iterator[str]:
         yield f"rope_type is {p.rope_type!r}; known types are {', '.join(ROPE_TYPES)}."
     if not (math.isfinite(p.rope_theta) and p.rope_theta > 0):
         yield f"rope_theta is {p.rope_theta}; it must be a positive number."
+    if p.head_dim > WIDEST_HEAD:
+        yield f"head_dim is {p.head_dim:,}; it must be at most {WIDEST_HEAD:,}."
     if p.head_dim <= 0 or p.rotary_dim <= 0 or p.rotary_dim % 2:
         yield (
             f"The rotary dimension is {p.rotary_dim} (head_dim {p.head_dim} × "
