@@ -9,10 +9,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from yarncli.cli import console
 from yarncli.evaluation.session import evaluate_passkey
+from yarncli.progress import Progress
 
 WINDOW = 256
 LENGTHS = [WINDOW * times for times in (1, 2, 4, 8)]
@@ -58,11 +60,13 @@ def main(directory: Path) -> None:
 
 def measure(name: str, path: Path) -> list[float]:
     """The share of passkeys retrieved at each length."""
-    count = len(LENGTHS) * DEPTHS * TRIALS
-    with console.progress(count, name, unit="prompts") as advance:
-        report = evaluate_passkey(
-            path, lengths=LENGTHS, depths=DEPTHS, trials=TRIALS, progress=advance
-        )
+    bars = console.ProgressBars()
+
+    def show(now: Progress) -> None:
+        if now.stage == "Asking":
+            bars(replace(now, stage=name))
+
+    report = evaluate_passkey(path, lengths=LENGTHS, depths=DEPTHS, trials=TRIALS, progress=show)
     return [result.accuracy for result in report.lengths()]
 
 

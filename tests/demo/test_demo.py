@@ -77,6 +77,18 @@ def test_the_story_of_the_demo():
     assert accuracy(TUNED, 2048) >= 0.85
 
 
+def test_the_script_of_make_demo_runs_to_its_end(tmp_path, capfd):
+    """With few prompts; that the figures are right is for a person to see."""
+    script = runpy.run_path(str(ROOT / "scripts" / "demo.py"))
+    few = {"LENGTHS": [256, 512], "DEPTHS": 1, "TRIALS": 1}
+    script["main"].__globals__.update(few)
+    script["main"](tmp_path / "run")
+    assert {"rope.png", "retrieval.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    printed = capfd.readouterr()
+    assert "after: yarn ×8" in printed.out
+    assert "Traceback" not in printed.err
+
+
 @pytest.mark.full
 def test_the_story_of_the_demo_with_more_prompts():
     assert accuracy(DEMO, 256, trials=10) >= 0.95
