@@ -330,8 +330,12 @@ def test_some_wrappers_choose_the_text_model_whatever_the_part_says() -> None:
         ({"model_type": "embedding_gemma2_text", "global_head_dim": 2**40}, "head_dim is 1,099"),
         ({"model_type": "dots3_note_text", "swa_head_dim": 2**40}, "head_dim is"),
         ({"model_type": "llama", "head_dim": 2**40}, "heads are"),
+        (
+            {"model_type": "llama", "rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}},
+            "rope_theta is 1.0; it must be a positive number, and not 1 under yarn",
+        ),
     ],
 )
-def test_sizes_that_would_fill_the_memory_are_refused(fields, message):
+def test_values_that_no_formula_and_no_memory_can_take_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         read_rope(fields)

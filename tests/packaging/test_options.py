@@ -37,6 +37,7 @@ from yarncli.options import checked
         ({"beta_fast": 1e308}, "beta_fast is 1e"),
         ({"method": "llama3", "low_freq_factor": 0.0}, "low_freq_factor is 0.0"),
         ({"factor": 1e308}, "not a number of at least 1"),
+        ({"replace_scaling": True, "original_length": 0}, "original-length 0"),
     ],
 )
 def test_a_conversion_refuses_what_no_option_can_be(

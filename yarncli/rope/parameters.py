@@ -195,8 +195,8 @@ def _size_faults(p: RopeParameters) -> Iterator[str]:
     original = p.original_max_position_embeddings
     if p.rope_type not in ROPE_TYPES:
         yield f"rope_type is {p.rope_type!r}; known types are {', '.join(ROPE_TYPES)}."
-    if not (math.isfinite(p.rope_theta) and p.rope_theta > 0):
-        yield f"rope_theta is {p.rope_theta}; it must be a positive number."
+    if not 0 < p.rope_theta < math.inf or (p.rope_theta == 1 and p.rope_type == "yarn"):
+        yield f"rope_theta is {p.rope_theta}; it must be a positive number, and not 1 under yarn."
     if p.head_dim > WIDEST_HEAD:
         yield f"head_dim is {p.head_dim:,}; it must be at most {WIDEST_HEAD:,}."
     if p.head_dim <= 0 or p.rotary_dim <= 0 or p.rotary_dim % 2:
