@@ -67,3 +67,10 @@ def minihub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         close_session()
         yield hub
         close_session()
+
+
+@pytest.fixture
+def nothing_is_printed(capfd):
+    """No call of a test that uses this may print."""
+    yield
+    assert capfd.readouterr() == ("", "")

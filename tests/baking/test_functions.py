@@ -7,32 +7,14 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from support.checkpoints import snapshot
+from support.checkpoints import size_of, snapshot
+from support.progress import Stages
 from yarncli.baking.bake import BakeOptions, bake, recover
 from yarncli.checkpoint import journal
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_printed(capfd):
-    """No call of a test of this file may print."""
-    yield
-    assert capfd.readouterr() == ("", "")
-
-
-class Stages(list):
-    """A progress callback that remembers all it is told."""
-
-    __call__ = list.append
-
-    def done(self):
-        """Name, size and bytes done of each stage that came to its end."""
-        return [(now.stage, now.total, now.done) for now in self if now.ended]
-
-
-def size_of(directory):
-    return sum(path.stat().st_size for path in directory.iterdir())
+pytestmark = pytest.mark.usefixtures("nothing_is_printed")
 
 
 def test_a_dry_run_writes_nothing_whatever_the_source_is_given_as(handmade, tmp_path):

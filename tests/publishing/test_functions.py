@@ -7,36 +7,19 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from support.checkpoints import size_of
+from support.progress import Stages
 from yarncli.errors import CheckFailed, HubError, UsageError
 from yarncli.publishing.card import card
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import PreflightFailed
 from yarncli.publishing.push import push
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_printed(capfd):
-    """No call of a test of this file may print."""
-    yield
-    assert capfd.readouterr() == ("", "")
-
-
-class Stages(list):
-    """A progress callback that remembers all it is told."""
-
-    __call__ = list.append
-
-    def done(self):
-        """Name, size and bytes done of each stage that came to its end."""
-        return [(now.stage, now.total, now.done) for now in self if now.ended]
+pytestmark = pytest.mark.usefixtures("nothing_is_printed")
 
 
 def writes(hub):
     return [f"{r.method} {r.path}" for r in hub.log if r.method not in ("GET", "HEAD")]
-
-
-def size_of(directory):
-    return sum(path.stat().st_size for path in directory.iterdir())
 
 
 def passkey_results(path, measured):

@@ -52,3 +52,8 @@ def snapshot(directory: Path) -> dict[str, bytes]:
             held = path.read_bytes() if stat.S_ISREG(mode) else stat.filemode(mode).encode()
         found[path.relative_to(directory).as_posix()] = held
     return found
+
+
+def size_of(directory: Path) -> int:
+    """The bytes of all files that lie in the directory itself."""
+    return sum(path.stat().st_size for path in directory.iterdir())

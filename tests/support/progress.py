@@ -1,0 +1,13 @@
+"""What a Python caller hears of a long work."""
+
+from __future__ import annotations
+
+
+class Stages(list):
+    """A progress callback that remembers all it is told."""
+
+    __call__ = list.append
+
+    def done(self):
+        """Name, size and bytes done of each stage that came to its end."""
+        return [(now.stage, now.total, now.done) for now in self if now.ended]
