@@ -213,6 +213,22 @@ def test_an_edit_that_would_copy_an_error_waits_for_its_mending(tmp_path: Path) 
     assert file.read_text().count('"factor": 4.0') == 2
 
 
+def test_one_rule_mends_one_place_once_for_each_spelling(tmp_path: Path) -> None:
+    # Phi-3's class renames yarn, and reads the length outside the block whatever the spelling.
+    model = {
+        "model_type": "phi3", "hidden_size": 3072, "num_attention_heads": 32,
+        "num_hidden_layers": 32, "max_position_embeddings": 131072,
+        "original_max_position_embeddings": 4096, "rope_theta": 1e4, "rope_scaling": {},
+        "rope_parameters": {"rope_type": "yarn"},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(model))
+    assert check_all(str(tmp_path), fix=True).changes
+    assert check_all(str(tmp_path), fix=True).changes == ()
+    written = json.loads((tmp_path / "config.json").read_text())
+    for spelling in ("rope_scaling", "rope_parameters"):
+        assert written[spelling]["original_max_position_embeddings"] == 4096
+
+
 def test_an_edit_that_brings_an_error_is_taken_back(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(config(f'{THETA}, "seq_length": 4096'))
@@ -228,7 +244,7 @@ def test_an_edit_that_brings_an_error_is_taken_back(tmp_path: Path) -> None:
     assert mend(checkpoint, documents, [worse], look)[1] == ()
     assert file.read_bytes() == before
     better = replace(found, edit=Edit({("rope_theta",): 1e6}))
-    assert [c.after for c in mend(checkpoint, documents, [better], look)[1]] == [1e6]
+    assert 1e6 in [c.after for c in mend(checkpoint, documents, [better], look)[1]]
 
 
 def test_a_shared_file_is_left_alone(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def mend(
     waiting = [f for f in findings if f.edit and f.file in names and f.rule.id not in ignore]
     while waiting:
         finding = waiting.pop(0)
-        key = (finding.rule.id, finding.file, finding.path)
+        # One rule may mend the same place twice, with another edit: once for each spelling.
+        key = (finding.rule.id, finding.file, finding.path, repr(finding.edit))
         if key in made or key in refused:
             continue
         edited = _edited(files, names[finding.file], finding)
