@@ -6,11 +6,10 @@ from functools import partial
 import pytest
 
 from support.checkpoints import snapshot
+from support.kills import leave_killed
 from support.program import invoke
-from yarncli.baking.deciding import decide_bake
-from yarncli.baking.writing import write_in_place
-from yarncli.checkpoint import journal
-from yarncli.checkpoint.source import open_checkpoint
+from yarncli.baking.bake import bake
+from yarncli.checkpoint.directory import pending
 
 run = partial(invoke, "bake")
 
@@ -76,25 +75,14 @@ def test_in_place_and_recover(handmade):
     assert "no change was pending" in run("--recover", source).stdout
 
 
-def test_the_next_in_place_recovers_first(handmade, monkeypatch):
+def test_the_next_in_place_recovers_first(handmade):
     source = handmade()
 
-    class Killed(BaseException):
-        pass
-
-    def stop(*rest):
-        raise Killed
-
-    monkeypatch.setattr(journal, "_apply", stop)
-    monkeypatch.setattr(journal, "_recover", lambda directory: "old")
-    baking = decide_bake(open_checkpoint(str(source)))
-    with pytest.raises(Killed):
-        write_in_place(baking)
-    monkeypatch.undo()
-    assert journal.pending(source)
+    leave_killed(lambda place: bake(place, in_place=True), source, "pwrite", 3, half=True)
+    assert pending(source)
     assert run(source, source.parent / "out").exit_code == 3
     assert run(source, "--in-place", "--dry-run").exit_code == 3
-    assert journal.pending(source)
+    assert pending(source)
     assert run(source, "--in-place").exit_code == 0
     assert json.loads((source / "config.json").read_text())["yarncli_baked"]
 

@@ -8,9 +8,9 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from support.checkpoints import size_of, snapshot
+from support.kills import leave_killed
 from support.progress import Stages
 from yarncli.baking.bake import BakeOptions, bake, recover
-from yarncli.checkpoint import journal
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 
@@ -90,21 +90,11 @@ def test_in_place_and_recover(handmade):
         recover(source / "config.json")
 
 
-def test_recover_puts_the_old_state_back(handmade, monkeypatch):
+def test_recover_puts_the_old_state_back(handmade):
     source = handmade()
     before = snapshot(source)
 
-    class Killed(BaseException):
-        pass
-
-    def stop(*rest):
-        raise Killed
-
-    monkeypatch.setattr(journal, "_apply", stop)
-    monkeypatch.setattr(journal, "_recover", lambda directory: "old")
-    with pytest.raises(Killed):
-        bake(source, in_place=True)
-    monkeypatch.undo()
+    leave_killed(lambda place: bake(place, in_place=True), source, "pwrite", 3, half=True)
     assert snapshot(source) != before
     assert recover(str(source)).state == "old"
     assert snapshot(source) == before

@@ -11,9 +11,11 @@ import pytest
 
 from support.checkpoints import snapshot
 from support.kills import kill_at_every_call
-from yarncli.baking.deciding import BakeSettings, decide_bake
-from yarncli.baking.writing import write_copy, write_in_place
-from yarncli.checkpoint import journal
+from yarncli.baking.bake import bake
+from yarncli.baking.deciding import decide_bake
+from yarncli.baking.writing import write_copy
+from yarncli.checkpoint.directory import pending
+from yarncli.checkpoint.recovery import recover
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, OutputError, UsageError
 
@@ -25,7 +27,7 @@ def contents(directory):
 
 
 def bake_in_place(directory):
-    write_in_place(decide_bake(open_checkpoint(str(directory)), BakeSettings(side="both")))
+    bake(directory, in_place=True, side="both")
 
 
 def test_in_place_writes_what_a_copy_would(handmade, tmp_path, bake_directory):
@@ -35,7 +37,7 @@ def test_in_place_writes_what_a_copy_would(handmade, tmp_path, bake_directory):
     bake_in_place(source)
     assert contents(source) == contents(tmp_path / "out")
     assert (source / "config.json.orig").read_bytes() == old["config.json"]
-    assert not journal.pending(source)
+    assert not pending(source)
 
 
 def test_a_killed_copy_leaves_nothing_or_everything(handmade, tmp_path, bake_directory):
@@ -86,7 +88,7 @@ def test_killed_in_place_is_old_or_new_or_recoverable(handmade, tmp_path):
         else:
             with pytest.raises(CheckpointError, match="--recover"):
                 open_checkpoint(str(directory / "source"))
-        states.add(journal.recover(directory / "source"))
+        states.add(recover(directory / "source"))
         left = {f.name for f in open_checkpoint(str(directory / "source")).files}
         found = {n: d for n, d in contents(directory / "source").items() if n in left}
         assert found in (old, new)

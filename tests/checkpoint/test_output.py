@@ -13,17 +13,20 @@ import pytest
 
 from support.checkpoints import snapshot
 from support.kills import kill_at_every_call
-from yarncli.checkpoint import output
 from yarncli.checkpoint.output import (
     atomic_write,
     check_destination,
+    make_parents,
     output_directory,
     output_errors,
-    replace_keeping_original,
     require_space,
+    write_new,
 )
 from yarncli.checkpoint.rewrite import FileCopy, Patch, copy_files
 from yarncli.errors import CheckpointError, OutputError, UsageError
+
+UMASK = os.umask(0)
+os.umask(UMASK)
 
 
 def fill(staging: Path, text: str = "new") -> None:
@@ -277,71 +280,6 @@ def test_atomic_write(tmp_path: Path) -> None:
     assert names(tmp_path) == {"config.json"}
 
 
-def test_originals_are_kept_and_numbered(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_bytes(b"one")
-    assert replace_keeping_original(path, b"two").name == "config.json.orig"
-    assert replace_keeping_original(path, b"three").name == "config.json.orig.1"
-    (tmp_path / "config.json.orig.9").write_bytes(b"mine")
-    (tmp_path / "config.json.original").write_bytes(b"mine")
-    assert replace_keeping_original(path, b"four").name == "config.json.orig.10"
-    contents = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
-    assert contents == {
-        "config.json": b"four",
-        "config.json.orig": b"one",
-        "config.json.orig.1": b"two",
-        "config.json.orig.9": b"mine",
-        "config.json.orig.10": b"three",
-        "config.json.original": b"mine",
-    }
-    assert [p.name for p in output.originals(path)] == [
-        "config.json.orig", "config.json.orig.1", "config.json.orig.9", "config.json.orig.10",
-    ]  # fmt: skip
-
-
-def test_no_second_backup_of_the_same_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_bytes(b"one")
-    (tmp_path / "config.json.orig").write_bytes(b"one")  # a run was killed after its backup
-    assert replace_keeping_original(path, b"two").name == "config.json.orig"
-    assert names(tmp_path) == {"config.json", "config.json.orig"}
-
-
-def test_backups_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    path = tmp_path / "config.json"
-    path.write_bytes(b"one")
-    replace_keeping_original(path, b"two")
-    assert (tmp_path / "config.json.orig").read_bytes() == b"one"
-    assert names(tmp_path) == {"config.json", "config.json.orig"}
-
-
-def test_kill_at_every_call_of_a_replacement(tmp_path: Path) -> None:
-    def prepare(directory: Path) -> None:
-        directory.mkdir()
-        (directory / "config.json").write_bytes(b"old")
-
-    def run(directory: Path) -> None:
-        replace_keeping_original(directory / "config.json", b"new")
-
-    def check(directory: Path, where: str) -> None:
-        config, backup = directory / "config.json", directory / "config.json.orig"
-        assert config.read_bytes() in (b"old", b"new")
-        if config.read_bytes() == b"new":
-            assert backup.read_bytes() == b"old"
-        else:
-            run(directory)
-            assert (config.read_bytes(), backup.read_bytes()) == (b"new", b"old")
-        left = [name for name in names(directory) if not output.is_temporary(name)]
-        assert sorted(left) == ["config.json", "config.json.orig"]
-        assert where != "completed" or len(names(directory)) == 2
-
-    assert "replace" in kill_at_every_call(tmp_path, prepare, run, check)
-
-
 def test_shared_files_are_not_changed(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.write_bytes(b"x")
@@ -351,7 +289,7 @@ def test_shared_files_are_not_changed(tmp_path: Path) -> None:
         atomic_write(link, b"y")
     os.link(real, tmp_path / "second")
     with pytest.raises(CheckpointError, match="hard links"):
-        replace_keeping_original(real, b"y")
+        atomic_write(real, b"y")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(CheckpointError, match="regular file"):
         atomic_write(tmp_path / "fifo", b"y")
@@ -391,12 +329,34 @@ def test_errors_that_are_not_the_systems_pass() -> None:
         raise OSError("from a library")
 
 
-def test_a_full_disk_inside_the_block(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="disk is full"), output_directory(tmp_path / "out"):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(FileNotFoundError), output_directory(tmp_path / "out") as staging:
-        (staging / "bug").read_bytes()
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS])
+def test_an_error_of_the_system_inside_the_block(tmp_path: Path, code: int) -> None:
+    with pytest.raises(OutputError, match="Cannot write"), output_directory(tmp_path / "out"):
+        raise OSError(code, os.strerror(code))
     assert names(tmp_path) == set()
+
+
+def test_modes_are_those_of_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "sub").mkdir(mode=0o750)
+    (source / "config.json").write_bytes(b"old")
+    source.chmod(0o700)
+    (source / "config.json").chmod(0o600)
+    with output_directory(tmp_path / "out", source=source) as staging:
+        write_new(staging / "config.json", b"new", source / "config.json")
+        make_parents(staging, "sub/deep/data", source)
+        write_new(staging / "yarncli.json", b"new", source / "missing")
+    found = {p.name: p.stat().st_mode & 0o777 for p in [tmp_path / "out", *names_below(tmp_path)]}
+    assert found["out"] == 0o700
+    assert found["config.json"] == 0o600
+    assert found["sub"] == 0o750
+    assert found["deep"] == 0o777 & ~UMASK
+    assert found["yarncli.json"] == 0o666 & ~UMASK
+
+
+def names_below(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "out").rglob("*"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -42,7 +42,8 @@ def function_lengths() -> Iterator[tuple[str, int]]:
 
 
 def test_the_package_is_small():
-    assert sum(READER["room_lines"]().values()) <= 16_400
+    # Raise it with a new command or a new guarantee, by what that needs; not for anything else.
+    assert sum(READER["room_lines"]().values()) <= 17_600
 
 
 def test_no_room_is_above_15_percent():

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from yarncli.checkpoint.in_place import changing
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.jsontext.text import JsonText
@@ -240,11 +241,13 @@ def test_an_edit_that_brings_an_error_is_taken_back(tmp_path: Path) -> None:
 
     (found,) = look(documents)
     worse = replace(found, edit=Edit({("rope_theta",): "much"}))
-    before = file.read_bytes()
-    assert mend(checkpoint, documents, [worse], look)[1] == ()
-    assert file.read_bytes() == before
     better = replace(found, edit=Edit({("rope_theta",): 1e6}))
-    assert 1e6 in [c.after for c in mend(checkpoint, documents, [better], look)[1]]
+    before = file.read_bytes()
+    with changing(tmp_path) as directory:
+        assert mend(checkpoint, documents, [worse], look, directory=directory)[1] == ()
+        assert file.read_bytes() == before
+        _, changes = mend(checkpoint, documents, [better], look, directory=directory)
+    assert 1e6 in [change.after for change in changes]
 
 
 def test_a_shared_file_is_left_alone(tmp_path: Path) -> None:

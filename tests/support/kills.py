@@ -1,4 +1,4 @@
-"""Run something again and again, each time killed (SIGKILL) one system call later."""
+"""Run something in a child that is killed, refused or paused at one of its system calls."""
 
 from __future__ import annotations
 
@@ -10,25 +10,178 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.errors import YarncliError
+
 CALLS = (
-    "pwrite", "copy_file_range", "rename", "replace", "fsync", "link", "symlink", "unlink",
-    "mkdir", "rmdir",
+    "open", "pwrite", "copy_file_range", "rename", "replace", "fsync", "link", "symlink", "unlink",
+    "mkdir", "rmdir", "fchmod", "fchown", "chmod",
 )  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+Run = Callable[[Path], object]
+Make = Callable[[], Any]
+# Takes the number and the name of a call, what makes it, and what makes half of it.
+Act = Callable[[int, str, Make, Make], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended."""
+
+    status: int
+    """As `os.waitpid` gives it."""
+    told: str
+    """What the child wrote to its pipe: the call at which something happened, or an error."""
+
+    @property
+    def completed(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == 0
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was killed as it should be."""
+        return os.WIFSIGNALED(self.status) and os.WTERMSIG(self.status) == signal.SIGKILL
+
+
+class Child:
+    """A forked child that runs something while `act` decides about each of its system calls."""
+
+    def __init__(self, run: Run, directory: Path, act: Callable[[Child], Act]) -> None:
+        self._reading, self._writing = os.pipe()
+        self._waiting, self._going = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads
+            self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._reading)
+            os.close(self._going)
+            self._be_child(run, directory, act)
+        os.close(self._writing)
+        os.close(self._waiting)
+
+    def tell(self, text: str) -> None:
+        """In the child: write to the parent."""
+        os.write(self._writing, text.encode()[:4000])
+
+    def pause(self, text: str) -> None:
+        """In the child: tell, and wait until the parent says `go`."""
+        self.tell(text)
+        os.read(self._waiting, 1)
+
+    def told(self) -> str:
+        """In the parent: what the child wrote so far; waits for something, or for its end."""
+        return os.read(self._reading, 4000).decode()
+
+    def go(self) -> None:
+        """In the parent: let a paused child go on."""
+        os.write(self._going, b"!")
+
+    def wait(self) -> Ended:
+        """In the parent: the end of the child."""
+        os.close(self._going)
+        text = b""
+        while more := os.read(self._reading, 4000):
+            text += more
+        os.close(self._reading)
+        return Ended(os.waitpid(self._pid, 0)[1], text.decode())
+
+    def _be_child(self, run: Run, directory: Path, act: Callable[[Child], Act]) -> None:
+        code = 70
+        try:
+            _wrap(act(self))
+            run(directory)
+            code = 0
+        except YarncliError as error:
+            code = 100 + error.exit_code
+            self.tell(str(error))
+        except BaseException:
+            self.tell(traceback.format_exc())
+        finally:
+            os._exit(code)
+
+
+def run_killed(run: Run, directory: Path, number: int, *, half: bool) -> Ended:
+    """Kill a run before its call with this number, or half-way through it.
+
+    Half-way means: half of the bytes for a write or a copy, after the call for any other.
+    """
+
+    def act(child: Child) -> Act:
+        def killing(count: int, name: str, call: Make, half_of_it: Make) -> Any:
+            if count == number:
+                child.tell(name)
+                try:
+                    if half:
+                        half_of_it()
+                finally:  # the call itself may fail, as mkdir does for what exists
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return call()
+
+        return killing
+
+    return Child(run, directory, act).wait()
+
+
+def run_refused(run: Run, directory: Path, number: int, code: int) -> Ended:
+    """Let the system refuse one call of a run with an error."""
+
+    def act(child: Child) -> Act:
+        def refusing(count: int, name: str, call: Make, _half: Make) -> Any:
+            if count == number:
+                child.tell(f"{name}\n")
+                raise OSError(code, os.strerror(code))
+            return call()
+
+        return refusing
+
+    return Child(run, directory, act).wait()
+
+
+def pause_at(run: Run, directory: Path, number: int) -> Child:
+    """Start a run that pauses before its call with this number, and tells the call's name."""
+
+    def act(child: Child) -> Act:
+        def pausing(count: int, name: str, call: Make, _half: Make) -> Any:
+            if count == number:
+                child.pause(name)
+            return call()
+
+        return pausing
+
+    return Child(run, directory, act)
+
+
+def calls_of(run: Run, directory: Path) -> list[str]:
+    """The names of the calls that a whole run makes."""
+
+    def act(child: Child) -> Act:
+        def counting(count: int, name: str, call: Make, _half: Make) -> Any:
+            child.tell(f"{name} ")
+            return call()
+
+        return counting
+
+    ended = Child(run, directory, act).wait()
+    assert ended.completed, ended.told
+    return ended.told.split()
 
 
 def kill_at_every_call(
     work: Path,
-    prepare: Callable[[Path], None],
-    run: Callable[[Path], None],
-    check: Callable[[Path, str], None],
+    prepare: Run,
+    run: Run,
+    check: Callable[[Path, str], object],
 ) -> list[str]:
-    """Kill `run` before and half-way through its 1st, 2nd, … wrapped system call.
+    """Kill `run` before and half-way through its 1st, 2nd, … system call that changes something.
 
-    Half-way means: half of the bytes for a write or a copy, after the call for any other. Every run
-    has a fresh directory below `work`, is a forked child, and is followed by `check`.
+    Every run has a fresh directory below `work`, and is followed by `check`.
 
     Args:
         work: existing scratch directory.
@@ -45,69 +198,59 @@ def kill_at_every_call(
         for half in (False, True):
             directory = work / f"{number}{'half' if half else 'before'}"
             prepare(directory)
-            status, name = _run_in_child(run, directory, number, half)
-            completed = status == 0
-            assert completed or os.WTERMSIG(status) == signal.SIGKILL, f"the run failed: {status}"
-            where = f"call {number} ({name}), {'half-way' if half else 'before'}"
+            ended = run_killed(run, directory, number, half=half)
+            assert ended.completed or ended.killed, f"the run failed: {ended}"
+            where = f"call {number} ({ended.told}), {'half-way' if half else 'before'}"
             try:
-                check(directory, "completed" if completed else where)
+                check(directory, "completed" if ended.completed else where)
             except BaseException as error:
                 error.add_note(f"killed at: {where}")
                 raise
             shutil.rmtree(directory)
-            if completed:
+            if ended.completed:
                 return calls
-        calls.append(name)
+        calls.append(ended.told)
     raise AssertionError("the run never ended")
 
 
-def _run_in_child(
-    run: Callable[[Path], None], directory: Path, number: int, half: bool
-) -> tuple[int, str]:
-    reading, writing = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads
-        pid = os.fork()
-    if pid == 0:
-        code = 70
-        try:
-            os.close(reading)
-            _wrap(number, half, writing)
-            run(directory)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    status = os.waitpid(pid, 0)[1]
-    name = os.read(reading, 100).decode()
-    os.close(reading)
-    return status, name
+def leave_killed(run: Run, directory: Path, name: str, number: int = 0, *, half: bool) -> None:
+    """Kill a run at its call `name` with this number among those of that name."""
+    seen = -1
+
+    def act(child: Child) -> Act:
+        def killing(count: int, called: str, call: Make, half_of_it: Make) -> Any:
+            nonlocal seen
+            seen += called == name
+            if called == name and seen == number:
+                if half:
+                    half_of_it()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call()
+
+        return killing
+
+    ended = Child(run, directory, act).wait()
+    assert ended.killed, ended.told
 
 
-def _wrap(number: int, half: bool, pipe: int) -> None:
-    """Replace the calls in `os`, so that the one with this number ends the process."""
+def _wrap(act: Act) -> None:
+    """Put `act` before the calls in `os` that change something, or open a file for writing."""
     lock = threading.Lock()
-    count = 0
-    write = os.write
+    count = -1
 
     def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal count
+            if name == "open" and not (args[1] if len(args) > 1 else kwargs["flags"]) & _WRITING:
+                return real(*args, **kwargs)
             with lock:
-                if count == number:
-                    write(pipe, name.encode())
-                    try:
-                        if half:
-                            _half(name, real, args, kwargs)
-                    finally:  # the call itself may fail, as mkdir does for what exists
-                        os.kill(os.getpid(), signal.SIGKILL)
                 count += 1
-            return real(*args, **kwargs)
+                return act(
+                    count,
+                    name,
+                    lambda: real(*args, **kwargs),
+                    lambda: _half(name, real, args, kwargs),
+                )
 
         return call
 

@@ -16,7 +16,9 @@ from yarncli.baking.deciding import (
     refuse_engines,
 )
 from yarncli.baking.writing import write_copy, write_in_place
-from yarncli.checkpoint import journal
+from yarncli.checkpoint import recovery
+from yarncli.checkpoint.directory import Directory
+from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
@@ -113,7 +115,19 @@ def bake(
     options = checked(options, changes)
     out = None if out is None else Path(out)
     _refuse_contradictions(out, options)
-    checkpoint = _opened(source, options)
+    changes_source = options.in_place and not options.dry_run
+    with using(source, in_place=changes_source) as directory:
+        return _bake(source, out, options, directory, progress)
+
+
+def _bake(
+    source: str | Path | Checkpoint,
+    out: Path | None,
+    options: BakeOptions,
+    directory: Directory | None,
+    progress: ProgressCallback | None,
+) -> BakeReport:
+    checkpoint = open_checkpoint(source)
     # All that can be refused is, before a large fetch or a check that takes seconds.
     if not options.dry_run:
         adapter_source, adapter_out = options.adapter or (None, None)
@@ -125,7 +139,7 @@ def bake(
     refuse_engines(baking, options.engines)
     twin = _check_twin(baking, options)
     if not options.dry_run:
-        baking = _write(baking, adapter, out, options, progress)
+        baking = _write(baking, adapter, out, options, directory, progress)
     return BakeReport(
         baking=baking,
         adapter=adapter,
@@ -141,23 +155,29 @@ class Recovery:
     """How a directory was found by `recover`."""
 
     state: Literal["nothing", "old", "new"]
-    """Nothing was pending; the old state is back; or the bake had been completed."""
+    """Nothing was pending; the old state is back; or the change had been completed."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `bake --recover --json`."""
         return {"schema_version": SCHEMA_VERSION, "recovered": self.state}
 
 
-def recover(directory: str | Path) -> Recovery:
-    """Bring a directory out of an interrupted bake in place.
+def recover(directory: str | Path, *, trust_journal: bool = False) -> Recovery:
+    """Bring a directory out of an interrupted change in place: a bake, a conversion, a mending.
+
+    Args:
+        directory: where it was interrupted.
+        trust_journal: obey a journal that is not known to be written by this user on this machine.
 
     Raises:
         UsageError: it is not a directory on this machine.
-        CheckpointError: the journal is damaged, or another process is changing the directory.
+        CheckpointError: the journal is damaged or somebody else's, files are not those that it was
+            written for, or another process is using the directory.
+        OutputError: a file cannot be written; mend that and run it again.
     """
     if not Path(directory).is_dir():
         raise UsageError(f"{directory} is not a directory on this machine.")
-    return Recovery(journal.recover(Path(directory)))
+    return Recovery(recovery.recover(Path(directory), trust_journal=trust_journal))
 
 
 def _refuse_contradictions(out: Path | None, options: BakeOptions) -> None:
@@ -167,14 +187,6 @@ def _refuse_contradictions(out: Path | None, options: BakeOptions) -> None:
         raise UsageError("Give the directory to write, OUT, or --in-place.")
     if options.verify_logits is not None and (out is None or options.dry_run):
         raise UsageError("--verify-logits compares SOURCE with OUT, so it needs a written OUT.")
-
-
-def _opened(source: str | Path | Checkpoint, options: BakeOptions) -> Checkpoint:
-    """The checkpoint; a bake in place finishes first what an interrupted one left."""
-    place = source.directory if isinstance(source, Checkpoint) else Path(source)
-    if options.in_place and not options.dry_run and place and place.is_dir():
-        journal.recover(place)
-    return open_checkpoint(source)
 
 
 def _check_twin(baking: Baking, options: BakeOptions) -> TwinCheck | None:
@@ -192,11 +204,12 @@ def _write(
     adapter: AdapterBaking | None,
     out: Path | None,
     options: BakeOptions,
+    directory: Directory | None,
     progress: ProgressCallback | None,
 ) -> Baking:
     """Write the copy or the source, then the adapter; returns the bake of local files."""
     if options.in_place:
-        write_in_place(baking, progress=progress)
+        write_in_place(baking, directory, progress=progress)
     elif out:
         baking = write_copy(
             baking, out, overwrite=options.overwrite, fsync=options.fsync, verify=options.verify,

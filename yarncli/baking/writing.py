@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from yarncli.baking.deciding import Baking
-from yarncli.checkpoint import journal, output, rewrite
+from yarncli.checkpoint import output, rewrite
+from yarncli.checkpoint.directory import Directory
+from yarncli.checkpoint.in_place import change
 from yarncli.checkpoint.rewrite import FileCopy
 from yarncli.checkpoint.safetensors import Header
 from yarncli.errors import OutputError, UsageError
@@ -63,14 +65,15 @@ def write_copy(
     ):
         copies = []
         for file in carried:
-            (staging / file.name).parent.mkdir(parents=True, exist_ok=True)
+            output.make_parents(staging, file.name, checkpoint.directory)
             patches = baking.patches.get(file.name, ())
             copies.append(FileCopy(checkpoint.path(file.name), staging / file.name, patches))
         rewrite.copy_files(copies, progress=advance)
         for name, data in files.items():
-            (staging / name).write_bytes(data)
+            output.write_new(staging / name, data, checkpoint.config_path)
         # Before the directory gets its name: what does not read back never appears.
         _read_back(baking, staging, verify, advance)
+        rewrite.require_unchanged(checkpoint, (file.name for file in carried))
     return baking
 
 
@@ -86,11 +89,14 @@ def _patched(baking: Baking) -> int:
     return sum(patch.length for patches in baking.patches.values() for patch in patches)
 
 
-def write_in_place(baking: Baking, *, progress: ProgressCallback | None = None) -> Path:
-    """Bake the source itself under an undo journal (see `checkpoint.journal`).
+def write_in_place(
+    baking: Baking, directory: Directory | None, *, progress: ProgressCallback | None = None
+) -> Path:
+    """Bake the source itself, all of it or nothing (see `checkpoint.in_place`).
 
     Args:
-        baking: what `decide_bake` decided.
+        baking: what `decide_bake` decided while `directory` was held.
+        directory: the source, held alone.
         progress: told how far the stage "Baking" is, in bytes.
 
     Returns:
@@ -98,20 +104,19 @@ def write_in_place(baking: Baking, *, progress: ProgressCallback | None = None) 
 
     Raises:
         UsageError: the source is not a directory on this machine.
-        CheckpointError: a file is shared with others, or a change is pending.
+        CheckpointError: a file is shared with others.
         OutputError: something cannot be written; the old state is back.
     """
-    directory = baking.checkpoint.directory
-    if directory is None or baking.checkpoint.is_remote:
+    if directory is None or baking.checkpoint.directory is None:
         raise UsageError("--in-place needs a checkpoint directory on this machine.")
-    files = baking.files
-    config = files.pop("config.json")  # the journal writes it last
     # Twice: the journal takes the old bytes before the new ones are written.
     with stage(progress, BAKING, 2 * _patched(baking)) as advance:
-        backup = journal.patch_in_place(directory, baking.patches, config, files, progress=advance)
+        kept = change(
+            directory, baking.files, baking.patches, keep=["config.json"], progress=advance
+        )
     for name in baking.patches:
-        _open(directory / name, baking.checkpoint.headers()[name])
-    return backup
+        _open(directory.path / name, baking.checkpoint.headers()[name])
+    return directory.path / kept["config.json"]
 
 
 def _read_back(baking: Baking, staging: Path, verify: bool, progress: Advance) -> None:
@@ -120,7 +125,9 @@ def _read_back(baking: Baking, staging: Path, verify: bool, progress: Advance) -
     ]
     rewrite.in_parallel(checks, progress=progress)
     for name, data in baking.files.items():
-        if (staging / name).read_bytes() != data:
+        with output.output_errors(name):
+            found = (staging / name).read_bytes()
+        if found != data:
             raise OutputError(f"{name} does not read back as it was written. Run again.")
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from yarncli import hub
-from yarncli.checkpoint.output import is_temporary
+from yarncli.checkpoint.directory import is_temporary
+from yarncli.errors import CheckpointError, ConfigError
 
 Kind = Literal["config", "index", "shard", "weights", "other"]
 
@@ -32,6 +33,8 @@ class SourceFile:
     """In bytes; of a link, the size of its target."""
     kind: Kind
     """"shard" is safetensors, "weights" weights of any other format, "index" a weight index."""
+    modified: int = 0
+    """When it was last written, in nanoseconds since 1970; 0 on the Hub, where files stay."""
     problem: str = ""
     """Why it cannot be carried over ("is a link to …"); empty for nearly all files."""
 
@@ -76,7 +79,7 @@ def _describe(path: Path, name: str, root: Path) -> SourceFile:
     if is_link and not any(path.resolve().is_relative_to(place) for place in _own(root)):
         problem = f"is a link to {path.resolve()}, outside the checkpoint"
         return SourceFile(name=name, size=info.st_size, kind=kind, problem=problem)
-    return SourceFile(name=name, size=info.st_size, kind=kind)
+    return SourceFile(name=name, size=info.st_size, kind=kind, modified=info.st_mtime_ns)
 
 
 def _own(root: Path) -> tuple[Path, ...]:
@@ -94,3 +97,20 @@ def kind_of(name: str) -> Kind:
     if name.endswith((".safetensors.index.json", ".bin.index.json")):
         return "index"
     return "weights" if _OTHER_WEIGHTS.search(name) else "other"
+
+
+def read_file(path: Path, limit: int, where: str) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ConfigError: it has more than `limit` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
+    if len(data) > limit:
+        raise ConfigError(f"{where} grew beyond {limit} bytes while it was read.")
+    return data

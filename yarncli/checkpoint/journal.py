@@ -1,335 +1,337 @@
-"""Change weights in place under an undo journal, and recover from an interrupted change.
+"""The undo journal of a change in place: its format, and whose it is.
 
-States of a directory, in order: untouched; journal only (nothing is patched yet); journal and
-`config.json.yarncli-pending`, no `config.json` (may be half patched); both and the new
-`config.json` (done, not cleaned up); done.
+A journal lies in the directory that it restores, which may be a stranger's. So it is only obeyed
+where the state directory of this user holds its key: then it is, byte for byte, what a run of this
+user wrote. Everybody else's is data, to be shown.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
+import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 from zlib import crc32
 
-from yarncli.checkpoint.output import (
-    JOURNAL_NAME,
-    PENDING_NAME,
-    atomic_write,
-    locked_directory,
-    move_to_original,
-    output_errors,
-    pending,
-    refuse_shared_file,
-    remove_temporaries,
-    require_not_pending,
-    require_space,
-    sync,
-)
-from yarncli.checkpoint.rewrite import Patch, read_exactly, write_exactly
+from yarncli.checkpoint.directory import JOURNAL_NAME, JournalError
 from yarncli.checkpoint.safetensors import is_safe_name
-from yarncli.errors import CheckpointError, OutputError
-from yarncli.progress import Advance
 
-_CONFIG = "config.json"
-_MAGIC = b"yarncli undo journal 1\n"
-_RECORD = struct.Struct("<III")  # lengths of the JSON and of the old bytes, CRC-32 of both
+PAGE = 4096  # bytes of a file that a system writes together, or loses together
+_MAGIC = b"yarncli undo journal 2\n"
+_RECORD = struct.Struct("<III")  # lengths of the JSON and of the data, CRC-32 of both
 _MAX_JSON = 1 << 16
-_MAX_DATA = 1 << 30
+_MAX_DATA = (1 << 30) + (1 << 21)
+_KEPT = 90 * 24 * 3600  # seconds that a key is kept for a journal that is not where it was
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """One step to undo: put `data` back at `offset` of `name`."""
+class FileRecord:
+    """A small file that is replaced, made or removed as a whole."""
+
+    name: str
+    """POSIX path of the file, relative to the checkpoint."""
+    old: bytes | None
+    """What it held; None if it did not exist."""
+    new: str | None
+    """Checksum of what it will hold; None if it is removed."""
+    owner: tuple[int, int, int] | None
+    """Its mode, user id and group id; None if it did not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeRecord:
+    """A byte range of a large file that is rewritten where it lies."""
 
     name: str
     """POSIX path of the file, relative to the checkpoint."""
     size: int
-    """Of the file before the change, in bytes; 0 if it did not exist."""
-    offset: int | None
-    """Where `data` lay, in bytes from the start; None if `data` is the whole file."""
-    data: bytes | None
-    """The bytes of before; None if the file did not exist."""
+    """Of the file, in bytes; it stays."""
+    offset: int
+    """Where the range begins, in bytes from the start of the file."""
+    old: bytes
+    """What the range held."""
+    new: bytes
+    """What it will hold, if that is no more than a page; else a CRC-32 for each of its pages."""
+
+    @classmethod
+    def of(cls, new: bytes, *, name: str, size: int, offset: int, old: bytes) -> RangeRecord:
+        """The record of a range of a file of `size` bytes that will hold `new`."""
+        return cls(name=name, size=size, offset=offset, old=old, new=_told(new, offset))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `new` is what the range will hold, not checksums of it."""
+        return len(self.old) <= PAGE
+
+    def is_new(self, data: bytes) -> bool:
+        """Whether the range, holding `data`, has been written."""
+        return _told(data, self.offset) == self.new
+
+    def strange(self, data: bytes) -> list[int]:
+        """Where, in bytes from the start of the file, `data` is neither old nor new.
+
+        Of a range of more than a page, a page that a kill has torn between old and new is strange.
+        """
+        if self.is_exact:
+            known = enumerate(zip(data, self.old, self.new, strict=True), self.offset)
+            return [at for at, (byte, old, new) in known if byte not in (old, new)]
+        now = _told(data, self.offset)
+        return [
+            self.offset + begin
+            for at, (begin, end) in enumerate(_pages(len(data), self.offset))
+            if now[4 * at : 4 * at + 4] != self.new[4 * at : 4 * at + 4]
+            and data[begin:end] != self.old[begin:end]
+        ]
 
 
-def patch_in_place(
-    directory: Path,
-    patches: Mapping[str, Sequence[Patch]],
-    config: bytes,
-    others: Mapping[str, bytes] | None = None,
-    *,
-    progress: Advance | None = None,
-) -> Path:
-    """Patch shards in place and replace `config.json`: entirely, or not at all.
+Record = FileRecord | RangeRecord
 
-    Everything old goes to the journal, which is flushed to the disk; `config.json` is moved away,
-    so that no engine loads what follows; the patches are written, flushed and read back; the new
-    `config.json` appears last. Any exception puts the old state back. After a SIGKILL or a power
-    loss, `recover` does.
 
-    Args:
-        directory: the checkpoint.
-        patches: shard name → patches (not overlapping).
-        config: the new `config.json`.
-        others: further small files to write with it (`yarncli.json`); name → content.
-        progress: called with bytes done; their sum is twice the bytes of all patches.
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What proves that a journal was written by this user."""
 
-    Returns:
-        The backup of the old `config.json`.
+    identifier: str
+    """The random name of the journal, and of the file with the secret."""
+    secret: bytes
+    """Never leaves the state directory."""
 
-    Raises:
-        CheckpointError: a change is pending, or a file must not be changed in place.
-        OutputError: the disk is full, a file cannot be written, or does not read back.
-    """
-    others = others or {}
-    with output_errors(str(directory)), _only_here(directory):
-        _begin(directory, patches, others, progress)
+    @classmethod
+    def create(cls, directory: Path) -> Key:
+        """A new key, remembered in the state directory where that can be written."""
+        key = cls(os.urandom(16).hex(), os.urandom(32))
+        about = {"secret": key.secret.hex(), "directory": os.fspath(directory.absolute())}
+        with suppress(OSError):  # then only this run itself can take the change back unasked
+            place = _keys()
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _forget_old(place)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with os.fdopen(os.open(place / key.identifier, flags, 0o600), "w") as file:
+                json.dump(about, file)
+                file.flush()
+                os.fsync(file.fileno())
+        return key
+
+    @classmethod
+    def find(cls, identifier: str) -> Key | None:
+        """The key of a journal; None if this user has none."""
         try:
-            _apply(directory, patches, progress)
-            for name, data in others.items():
-                atomic_write(directory / name, data)
-            atomic_write(directory / _CONFIG, config)  # from here on the change is done
-            return _clean_up(directory)
-        except BaseException:
-            _recover(directory)
-            raise
+            secret = json.loads((_keys() / identifier).read_bytes())["secret"]
+            return cls(identifier, bytes.fromhex(secret))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def forget(self) -> None:
+        """The change is over: nothing may be restored with this key any more."""
+        with suppress(OSError):
+            (_keys() / self.identifier).unlink()
 
 
-def recover(directory: Path) -> Literal["nothing", "old", "new"]:
-    """Bring a directory out of an interrupted change.
-
-    Returns:
-        "nothing" (none was pending), "old" (the old state is back), or "new" (the change had been
-        completed, and only the journal was left).
-
-    Raises:
-        CheckpointError: the journal is missing or damaged, or the files are not those it was
-            written for; nothing is changed then.
-        OutputError: a file cannot be written; run it again.
-    """
-    if not pending(directory):
-        return "nothing"
-    with output_errors(str(directory)), _only_here(directory):
-        return _recover(directory)
+def state_directory() -> Path:
+    """Where yarncli keeps what it must remember between runs: `$XDG_STATE_HOME/yarncli`."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    place = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
+    return place / "yarncli"
 
 
-@contextmanager
-def _only_here(directory: Path) -> Iterator[None]:
-    try:
-        with locked_directory(directory):
-            yield
-    except BlockingIOError:
-        raise CheckpointError(
-            f"Another process is changing {directory} right now. Wait until it has ended."
-        ) from None
+def checksum(data: bytes) -> str:
+    """What stands for the content of a small file in a journal."""
+    return sha256(data).hexdigest()
 
 
-def _begin(
-    directory: Path,
-    patches: Mapping[str, Sequence[Patch]],
-    others: Mapping[str, bytes],
-    progress: Advance | None,
-) -> None:
-    require_not_pending(directory)
-    for name in [_CONFIG, *patches, *others]:
-        if not is_safe_name(name):
-            raise AssertionError(f"{name!r} is no name inside the checkpoint")
-        refuse_shared_file(directory / name)
-    nbytes = sum(patch.length for each in patches.values() for patch in each)
-    require_space(directory, nbytes + (1 << 20))
-    try:
-        with (directory / JOURNAL_NAME).open("xb") as file:
-            file.write(_MAGIC)
-            count = 0
-            for record in _records(directory, patches, others):
-                _write_record(file, record)
-                count += 1
-                if progress and record.offset is not None:
-                    progress(len(record.data or b""))
-            _write_json(file, {"end": count}, b"")
-            file.flush()
-            os.fsync(file.fileno())
-        sync(directory)
-        (directory / _CONFIG).rename(directory / PENDING_NAME)
-        sync(directory)
-    except BaseException:
-        _recover(directory)
-        raise
+def _told(data: bytes, offset: int) -> bytes:
+    """What a journal keeps of the bytes to be written at `offset` (see `RangeRecord.new`)."""
+    if len(data) <= PAGE:
+        return data
+    view = memoryview(data)
+    found = [crc32(view[begin:end]) for begin, end in _pages(len(data), offset)]
+    return struct.pack(f"<{len(found)}I", *found)
 
 
-def _apply(
-    directory: Path,
-    patches: Mapping[str, Sequence[Patch]],
-    progress: Advance | None,
-) -> None:
-    """Write the patches, flush them, and read them back."""
-    for name, each in patches.items():
-        path = directory / name
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        try:
-            written = []
-            for patch in each:
-                for offset, length in patch.pieces():
-                    made = patch.apply(read_exactly(descriptor, offset, length))
-                    write_exactly(descriptor, made, offset)
-                    written.append((offset, length, crc32(made)))
-                    if progress:
-                        progress(length)
-            os.fsync(descriptor)
-            for offset, length, checksum in written:
-                if crc32(read_exactly(descriptor, offset, length)) != checksum:
-                    raise OutputError(
-                        f"{path} does not read back what was written at byte {offset}. "
-                        "The disk may be failing."
-                    )
-        finally:
-            os.close(descriptor)
+def _pages(length: int, offset: int) -> Iterator[tuple[int, int]]:
+    """`(begin, end)` in a range, which lies at `offset` of a file, for every page it touches."""
+    begin = 0
+    while begin < length:
+        end = min(length, begin + PAGE - (offset + begin) % PAGE)
+        yield begin, end
+        begin = end
 
 
-def _recover(directory: Path) -> Literal["old", "new"]:
-    journal, aside, config = (directory / n for n in (JOURNAL_NAME, PENDING_NAME, _CONFIG))
-    done: Literal["old", "new"] = "old"
-    if os.path.lexists(aside) and os.path.lexists(config):
-        _clean_up(directory)
-        done = "new"
-    elif os.path.lexists(aside):
-        _check_journal(directory)
-        for record in _read_records(journal):
-            _undo(directory, record)
-        aside.rename(config)
-        sync(directory)
-    # Without config.json.yarncli-pending nothing was patched, or all of it and cleaned up.
-    remove_temporaries(directory)
-    journal.unlink(missing_ok=True)
-    sync(directory)
-    return done
+class JournalWriter:
+    """Writes the records of one journal; it counts only once `end` has been written."""
 
+    def __init__(self, file: BinaryIO, key: Key) -> None:
+        self._file, self._mac = file, hmac.new(key.secret, digestmod=sha256)
+        self._count = 0
+        self._put(_MAGIC)
+        self._entry({"id": key.identifier}, b"")
 
-def _clean_up(directory: Path) -> Path:
-    backup = move_to_original(directory / PENDING_NAME, directory / _CONFIG)
-    (directory / JOURNAL_NAME).unlink(missing_ok=True)
-    sync(directory)
-    return backup
-
-
-def _records(
-    directory: Path, patches: Mapping[str, Sequence[Patch]], others: Mapping[str, bytes]
-) -> Iterator[_Record]:
-    for name, each in patches.items():
-        descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            size = os.fstat(descriptor).st_size
-            for patch in each:
-                for offset, length in patch.pieces():
-                    data = read_exactly(descriptor, offset, length)
-                    yield _Record(name=name, size=size, offset=offset, data=data)
-        finally:
-            os.close(descriptor)
-    for name in others:
-        try:
-            data = (directory / name).read_bytes()
-        except FileNotFoundError:
-            yield _Record(name=name, size=0, offset=None, data=None)
+    def add(self, record: Record) -> None:
+        """Write one record."""
+        if isinstance(record, FileRecord):
+            fields: dict[str, Any] = {
+                "name": record.name,
+                "new": record.new,
+                "owner": record.owner,
+            }
+            fields["existed"] = record.old is not None
+            self._entry(fields, record.old or b"")
         else:
-            yield _Record(name=name, size=len(data), offset=None, data=data)
+            fields = {
+                "name": record.name,
+                "size": record.size,
+                "offset": record.offset,
+                "length": len(record.old),
+            }
+            self._entry(fields, record.old + record.new)
+        self._count += 1
+
+    def end(self) -> None:
+        """Close the journal with its seal, and flush it to the disk."""
+        fields = {"end": self._count, "seal": self._mac.hexdigest()}
+        self._entry(fields, b"")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _entry(self, fields: Mapping[str, Any], data: bytes) -> None:
+        head = json.dumps(fields).encode()
+        self._put(_RECORD.pack(len(head), len(data), crc32(data, crc32(head))))
+        self._put(head)
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        self._mac.update(data)
+        self._file.write(data)
 
 
-def _write_record(file: BinaryIO, record: _Record) -> None:
-    fields = {"name": record.name, "size": record.size, "offset": record.offset}
-    if record.data is None:
-        fields["missing"] = True
-    _write_json(file, fields, record.data or b"")
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """A journal as it was found, whole and every record of it well formed."""
+
+    file: BinaryIO
+    """Where it is read from, again and again."""
+    where: str
+    """What to call it in messages."""
+    key: Key | None
+    """This user's key for it; None if it is somebody else's, or not what was written."""
+
+    def records(self) -> Iterator[Record]:
+        """The records, in the order in which the files are changed."""
+        for number, (fields, data, _) in enumerate(_entries(self.file, self.where)):
+            if number and "end" not in fields:
+                yield _record(fields, data, self.where)
 
 
-def _write_json(file: BinaryIO, fields: Mapping[str, Any], data: bytes) -> None:
-    head = json.dumps(fields).encode()
-    file.write(_RECORD.pack(len(head), len(data), crc32(data, crc32(head))))
-    file.write(head)
-    file.write(data)
+def read_journal(file: BinaryIO, where: str) -> Journal:
+    """Read a journal once, check every record, and find out whose it is.
+
+    Raises:
+        JournalError: it is damaged.
+    """
+    identifier = next(_entries(file, where))[0].get("id")
+    if not isinstance(identifier, str) or not _ID.fullmatch(identifier):
+        raise _damaged(where)
+    key = Key.find(identifier)
+    mac = hmac.new(key.secret if key else b"", _MAGIC, sha256)
+    count = -1  # the first entry is no record
+    for fields, data, raw in _entries(file, where):
+        if "end" in fields:
+            sealed = hmac.compare_digest(str(fields.get("seal")), mac.hexdigest())
+            if fields["end"] != count:
+                break
+            return Journal(file, where, key if sealed else None)
+        mac.update(raw)
+        count += 1
+        if count:
+            _record(fields, data, where)
+    raise _damaged(where)
 
 
-def _check_journal(directory: Path) -> None:
-    """Read the whole journal once, so that nothing is undone unless everything can be."""
-    for record in _read_records(directory / JOURNAL_NAME):
-        path = directory / record.name
-        refuse_shared_file(path)
-        if record.offset is None:
-            continue
-        size = path.stat().st_size if path.is_file() else -1
-        end = record.offset + len(record.data or b"")
-        if size != record.size or record.offset < 0 or end > size:
-            raise CheckpointError(
-                f"{path} is not the file that the journal was written for, so the old state "
-                "cannot be restored. Get the checkpoint again."
-            )
-
-
-def _read_records(journal: Path) -> Iterator[_Record]:
-    damaged = CheckpointError(
-        f"{journal} is missing or damaged, so the old state cannot be restored. "
-        "Get the checkpoint again."
-    )
-    if journal.is_symlink() or not journal.is_file():
-        raise damaged
-    with journal.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise damaged
-        count = 0
-        while True:
-            start = file.read(_RECORD.size)
-            if len(start) < _RECORD.size:
-                raise damaged
-            head_size, data_size, checksum = _RECORD.unpack(start)
-            if head_size > _MAX_JSON or data_size > _MAX_DATA:
-                raise damaged
-            head, data = file.read(head_size), file.read(data_size)
-            if len(data) != data_size or crc32(data, crc32(head)) != checksum:
-                raise damaged
-            fields = _parse_fields(head, damaged)
-            if "end" in fields:
-                if fields["end"] != count or file.read(1):
-                    raise damaged
-                return
-            count += 1
-            yield _record(fields, data, damaged)
-
-
-def _parse_fields(head: bytes, damaged: CheckpointError) -> dict[str, Any]:
-    try:
-        fields = json.loads(head)
-    except (ValueError, RecursionError):
-        raise damaged from None
-    if not isinstance(fields, dict):
-        raise damaged
-    return fields
-
-
-def _record(fields: Mapping[str, Any], data: bytes, damaged: CheckpointError) -> _Record:
-    name, size, offset = fields.get("name"), fields.get("size"), fields.get("offset")
-    if not isinstance(name, str) or not is_safe_name(name):
-        raise damaged
-    if type(size) is not int or (offset is not None and type(offset) is not int):
-        raise damaged
-    held = None if fields.get("missing") else data
-    return _Record(name=name, size=size, offset=offset, data=held)
-
-
-def _undo(directory: Path, record: _Record) -> None:
-    path = directory / record.name
-    if record.data is None:
-        with suppress(FileNotFoundError):
-            path.unlink()
-    elif record.offset is None:
-        atomic_write(path, record.data)
-    else:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+def _entries(file: BinaryIO, where: str) -> Iterator[tuple[dict[str, Any], bytes, bytes]]:
+    """The fields, data and raw bytes of every entry; the one with "end" is the last."""
+    file.seek(0)
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise _damaged(where)
+    fields: dict[str, Any] = {}
+    while "end" not in fields:
+        start = file.read(_RECORD.size)
+        if len(start) < _RECORD.size:
+            raise _damaged(where)
+        head_size, data_size, wanted = _RECORD.unpack(start)
+        if head_size > _MAX_JSON or data_size > _MAX_DATA:
+            raise _damaged(where)
+        head, data = file.read(head_size), file.read(data_size)
+        if len(data) != data_size or crc32(data, crc32(head)) != wanted:
+            raise _damaged(where)
         try:
-            write_exactly(descriptor, record.data, record.offset)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            fields = json.loads(head)
+        except (ValueError, RecursionError):
+            raise _damaged(where) from None
+        if not isinstance(fields, dict):
+            raise _damaged(where)
+        yield fields, data, start + head + data
+    if file.read(1):
+        raise _damaged(where)
+
+
+def _record(fields: Mapping[str, Any], data: bytes, where: str) -> Record:
+    name = fields.get("name")
+    if not isinstance(name, str) or not is_safe_name(name):
+        raise _damaged(where)
+    if "offset" in fields:
+        return _range(fields, data, where)
+    new, owner, existed = fields.get("new"), fields.get("owner"), fields.get("existed")
+    whole = isinstance(existed, bool) and existed == (owner is not None)
+    if owner is not None:
+        whole &= isinstance(owner, list) and len(owner) == 3
+        whole = whole and all(type(n) is int and 0 <= n < 1 << 32 for n in owner)
+    if not whole or not (new is None or isinstance(new, str)):
+        raise _damaged(where)
+    old = data if existed else None
+    return FileRecord(name=name, old=old, new=new, owner=owner and tuple(owner))
+
+
+def _range(fields: Mapping[str, Any], data: bytes, where: str) -> RangeRecord:
+    size, offset, length = (_whole(fields.get(name)) for name in ("size", "offset", "length"))
+    if not 0 <= offset < offset + length <= size:
+        raise _damaged(where)
+    told = length if length <= PAGE else -(-(offset % PAGE + length) // PAGE) * 4
+    if len(data) != length + told:
+        raise _damaged(where)
+    return RangeRecord(
+        name=fields["name"], size=size, offset=offset, old=data[:length], new=data[length:]
+    )
+
+
+def _whole(value: object) -> int:
+    return value if type(value) is int else -1
+
+
+def _damaged(where: str) -> JournalError:
+    return JournalError(
+        f"{where} is damaged, so the old state cannot be restored from it. Get the checkpoint "
+        "again."
+    )
+
+
+def _keys() -> Path:
+    return state_directory() / "journals"
+
+
+def _forget_old(place: Path) -> None:
+    """Remove old keys whose journals are gone, deleted with their directories."""
+    for entry in place.iterdir():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            directory = json.loads(entry.read_bytes())["directory"]
+            is_old = time.time() - entry.stat().st_mtime > _KEPT
+            if is_old and not os.path.lexists(Path(directory) / JOURNAL_NAME):
+                entry.unlink()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from zlib import crc32
 
+from yarncli.checkpoint.directory import (
+    BusyError,
+    Directory,
+    can_change_in_place,
+    locked,
+    temporary_name,
+    temporary_prefix,
+    write_exactly,
+)
 from yarncli.errors import CheckpointError, OutputError, UsageError
 
 _CAUSES = {
@@ -21,11 +29,6 @@ _CAUSES = {
     errno.EPERM: "the operation is not permitted. Choose a place that you may write to",
     errno.EROFS: "the file system is read-only. Choose another place",
 }
-# Left by an interrupted change of weights in place (`journal`), together or alone.
-JOURNAL_NAME = "yarncli-journal.bin"
-PENDING_NAME = "config.json.yarncli-pending"
-_TEMPORARY = re.compile(r"\..+\.yarncli-(?:new|old)-\d+-[0-9a-f]{8}")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextmanager
@@ -122,25 +125,18 @@ def output_directory(
     with output_errors(str(destination)):
         _clean_up_after_killed_runs(final)
     check_destination(destination, source=source, overwrite=overwrite)
-    staging = _sibling(final, "new")
+    staging = final.with_name(temporary_name(final.name, "new"))
     with output_errors(str(destination)):
-        staging.mkdir()
+        staging.mkdir(_mode(source, 0o777) | 0o700)
     try:
-        with locked_directory(staging):
-            try:
-                yield staging
-            except OSError as error:
-                if error.errno not in _FULL:  # anything else in the block may be about other files
-                    raise
-                with output_errors(str(destination)):
-                    raise
-            with output_errors(str(destination)):
-                if fsync:
-                    _sync_tree(staging)
-                check_destination(destination, source=source, overwrite=overwrite)  # still so?
-                _put_in_place(staging, final)
-                if fsync:
-                    sync(parent)
+        with locked(staging, "exclusive"), output_errors(str(destination)):
+            yield staging
+            if fsync:
+                _sync_tree(staging)
+            check_destination(destination, source=source, overwrite=overwrite)  # still so?
+            _put_in_place(staging, final)
+            if fsync:
+                sync(parent)
     except BaseException:
         _remove_tree(staging)
         raise
@@ -153,157 +149,55 @@ def atomic_write(path: Path, data: bytes) -> None:
         CheckpointError: `path` is a link, has several hard links, or lies in a Hub cache.
         OutputError: it cannot be written.
     """
-    refuse_shared_file(path)
     with output_errors(str(path)):
-        temporary = _write_sibling(path, data)
+        if not can_change_in_place():
+            _replace_by_path(path, data)
+            return
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if path.exists():
-                temporary.chmod(path.stat().st_mode & 0o777)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
+            directory = Directory(path.parent, descriptor)
+            directory.refuse_shared(path.name)
+            directory.replace(path.name, data, directory.info(path.name))
+            directory.sync()
+        finally:
+            os.close(descriptor)
 
 
-def replace_keeping_original(path: Path, data: bytes) -> Path:
-    """Replace an existing file atomically and keep what it held as `<name>.orig`.
-
-    An existing backup is never overwritten: later ones are numbered (`.orig.1`, …), and none is
-    made where the newest already holds the same bytes.
-
-    Returns:
-        The backup.
+def write_new(path: Path, data: bytes, like: Path | None = None) -> None:
+    """Write a file that does not exist yet, readable by those who may read `like`.
 
     Raises:
-        CheckpointError: `path` is a link, has several hard links, or is in a Hub cache.
-        OutputError: it is missing or cannot be written.
+        OutputError: it cannot be written.
     """
-    refuse_shared_file(path)
     with output_errors(str(path)):
-        old = path.read_bytes()
-        backups = originals(path)
-        backup = backups[-1] if backups else None
-        if backup is None or backup.read_bytes() != old:
-            temporary = _write_sibling(path, old)
-            try:
-                backup = move_to_original(temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    atomic_write(path, data)
-    return backup
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(like, 0o666))
+        try:
+            write_exactly(descriptor, data, 0)
+        finally:
+            os.close(descriptor)
 
 
-def originals(path: Path) -> list[Path]:
-    """The backups of `path`, oldest first."""
-    found = [
-        entry
-        for entry in path.parent.iterdir()
-        if entry.name.startswith(path.name + ".orig") and _number(entry) >= 0
-    ]
-    return sorted(found, key=_number)
-
-
-def move_to_original(file: Path, path: Path) -> Path:
-    """Rename `file` to the first unused `<name of path>.orig[.N]`, which it returns."""
-    backups = originals(path)
-    if backups and backups[-1].samefile(file):  # a run was killed between the two steps below
-        file.unlink()
-        return backups[-1]
-    number = _number(backups[-1]) + 1 if backups else 0
-    backup = path.with_name(f"{path.name}.orig" + (f".{number}" if number else ""))
-    try:
-        backup.hardlink_to(file)  # unlike rename, refuses to overwrite what appears meanwhile
-    except OSError as error:
-        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
-            raise
-        file.rename(backup)  # a file system without hard links
-        return backup
-    file.unlink()
-    return backup
-
-
-def refuse_shared_file(path: Path) -> None:
-    """Refuse to change a file in place that others may share: a link, hard links, a Hub cache.
+def make_parents(root: Path, name: str, like: Path | None = None) -> None:
+    """Make the directories between `root` and its file `name`, with the modes of those in `like`.
 
     Raises:
-        CheckpointError: it is one of them. A missing file passes.
+        OutputError: one cannot be made.
     """
-    if path.is_symlink():
-        problem = "is a symbolic link"
-    elif path.exists() and not path.is_file():
-        problem = "is not a regular file"
-    elif path.exists() and path.stat().st_nlink > 1:
-        problem = "has several hard links"
-    elif re.search(r"/models--[^/]+/(blobs|snapshots)/", str(path.resolve())):
-        problem = "lies in the Hub cache"
-    else:
-        return
-    raise CheckpointError(
-        f"{path} {problem}, so it is not changed in place. Write to a new directory instead."
-    )
-
-
-def pending(directory: Path) -> bool:
-    """Whether an in-place change of `directory` was interrupted and needs `recover`."""
-    return any(os.path.lexists(directory / name) for name in (JOURNAL_NAME, PENDING_NAME))
-
-
-def require_not_pending(directory: Path) -> None:
-    """Refuse a directory in the middle of an in-place change.
-
-    Raises:
-        CheckpointError: with the command that restores it.
-    """
-    if pending(directory):
-        raise CheckpointError(
-            f"An in-place change of {directory} was interrupted. "
-            f"Restore its old state with: yarncli bake --recover {directory}"
-        )
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file or directory name is that of output in the making (or of a killed run)."""
-    return _TEMPORARY.fullmatch(name) is not None
-
-
-def remove_temporaries(directory: Path) -> None:
-    """Remove the files that killed runs of `atomic_write` left; no run may be active there."""
-    for entry in list(directory.iterdir()):
-        if is_temporary(entry.name) and not entry.is_dir():
-            entry.unlink()
+    for parent in [*Path(name).parents][-2::-1]:  # from the top, without "."
+        with output_errors(str(root / parent)), suppress(FileExistsError):
+            (root / parent).mkdir(_mode(like and like / parent, 0o777) | 0o700)
 
 
 def sync(path: Path) -> None:
     """Flush a file, or a directory's entries (renames, new names), to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if os.name == "nt":  # Windows opens no directories, and needs no such flush
+            return
+        raise
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def locked_directory(directory: Path) -> Iterator[bool]:
-    """Hold a directory for this process; the kernel lets go of it when the process ends.
-
-    Yields:
-        False where the file system has no locks.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
-    locked = True
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            locked = False
-        yield locked
     finally:
         os.close(descriptor)
 
@@ -316,43 +210,33 @@ def _parent(destination: Path) -> Path:
     return absolute.parent.resolve()
 
 
-def _sibling(path: Path, role: str) -> Path:
-    """A hidden unused name beside `path`; long names are cut so that the result stays legal."""
-    return path.with_name(f"{_prefix(path)}{role}-{os.getpid()}-{os.urandom(4).hex()}")
+def _mode(like: Path | None, otherwise: int) -> int:
+    """The permissions for what is made like a file or directory, as far as it can be read."""
+    with suppress(OSError):
+        if like is not None:
+            return stat.S_IMODE(like.stat().st_mode) & 0o777 | 0o200
+    return otherwise
 
 
-def _prefix(path: Path) -> str:
-    name = path.name
-    if len(name) > 50:
-        name = f"{name[:40]}-{crc32(os.fsencode(name)):08x}"
-    return f".{name}.yarncli-"
-
-
-def _write_sibling(path: Path, data: bytes) -> Path:
-    temporary = _sibling(path, "new")
+def _replace_by_path(path: Path, data: bytes) -> None:
+    """`atomic_write` for systems without descriptors of directories."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise CheckpointError(f"{path} is no regular file, so it is not replaced.")
+    temporary = path.with_name(temporary_name(path.name, "new"))
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return temporary
-
-
-def _number(backup: Path) -> int:
-    """N of `name.orig.N`, 0 of `name.orig`, -1 of any other name."""
-    match = re.search(r"\.orig(?:\.([1-9][0-9]{0,8}))?$", backup.name)
-    return int(match[1] or 0) if match else -1
 
 
 def _put_in_place(staging: Path, final: Path) -> None:
     if not final.exists():
         staging.rename(final)
         return
-    aside = _sibling(final, "old")
-    with locked_directory(final):
+    aside = final.with_name(temporary_name(final.name, "old"))
+    with locked(final, "exclusive"):
         try:
             final.rename(aside)
             staging.rename(final)
@@ -365,13 +249,14 @@ def _put_in_place(staging: Path, final: Path) -> None:
 
 def _clean_up_after_killed_runs(final: Path) -> None:
     """Remove staging directories that no process holds; put back a directory set aside."""
-    pattern = re.compile(re.escape(_prefix(final)) + r"(new|old)-\d+-[0-9a-f]{8}")
+    prefix = re.escape(temporary_prefix(final.name))
+    pattern = re.compile(prefix + r"(new|old)-\d+-[0-9a-f]{8}")
     for entry in list(final.parent.iterdir()):
         match = pattern.fullmatch(entry.name)
         if not match or entry.is_symlink() or not entry.is_dir():
             continue
-        with suppress(BlockingIOError), locked_directory(entry) as locked:
-            if not locked:
+        with suppress(BusyError), locked(entry, "exclusive") as descriptor:
+            if descriptor is None:
                 continue
             if match[1] == "old" and not os.path.lexists(final):
                 entry.rename(final)

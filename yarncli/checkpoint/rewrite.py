@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from yarncli.checkpoint.directory import read_at, read_exactly, write_exactly
 from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.progress import Advance
+
+Result = TypeVar("Result")
 
 CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
 _COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
@@ -130,6 +135,23 @@ def in_parallel(
         raise error
 
 
+def in_order(jobs: Iterable[Callable[[], Result]], *, ahead: int = 4) -> Iterator[Result]:
+    """The results of jobs, one after the other, while a few of the next are made by threads."""
+    from collections import deque
+    from concurrent.futures import ThreadPoolExecutor
+
+    coming = iter(jobs)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        waiting = deque(pool.submit(job) for job in islice(coming, ahead))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(job) for job in islice(coming, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def link_file(source: Path, destination: Path, mode: Literal["hardlink", "symlink"]) -> None:
     """Make `destination` a hard or symbolic link to the real file behind `source`.
 
@@ -165,7 +187,7 @@ def first_wrong_patch(
     with _reading(source) as old, _reading(destination) as new:
         for patch in sorted(patches, key=lambda patch: patch.offset):
             for offset, length in patch.pieces():
-                if patch.apply(read_exactly(old, offset, length)) != _read(new, offset, length):
+                if patch.apply(read_exactly(old, offset, length)) != read_at(new, offset, length):
                     return offset
                 if progress:
                     progress(length)
@@ -184,31 +206,43 @@ def compare_outside(
         for begin, end in _gaps(patches, size):
             for offset in range(begin, end, CHUNK):
                 length = min(CHUNK, end - offset)
-                if _read(old, offset, length) != _read(new, offset, length):
+                if read_at(old, offset, length) != read_at(new, offset, length):
                     return offset
                 if progress:
                     progress(length)
     return None if size == new_size else min(size, new_size)
 
 
-def read_exactly(descriptor: int, offset: int, length: int) -> bytes:
-    """Read `length` bytes at `offset`, in as many calls as it takes.
+def require_unchanged(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Insist that a local checkpoint is still what it was when it was listed and read.
+
+    Our own commands lock its directory; an editor, a download or a trainer does not.
+
+    Args:
+        checkpoint: as it was opened.
+        names: of the files that were used, besides those whose content was read.
 
     Raises:
-        CheckpointError: the file ends earlier; it has changed since its size was taken.
+        CheckpointError: a file was changed or removed meanwhile; names it.
     """
-    data = _read(descriptor, offset, length)
-    if len(data) != length:
-        raise CheckpointError("A source file became shorter while it was read. Run again.")
-    return data
-
-
-def write_exactly(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of `data` at `offset`, in as many calls as it takes."""
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(descriptor, view, offset)
-        view, offset = view[done:], offset + done
+    directory, read = checkpoint.directory, checkpoint.contents_read
+    for name in {*names, *read} if directory else ():
+        path, file = Path(directory or "", name), checkpoint.file(name)
+        try:
+            info = path.stat()
+            same = file is not None and (info.st_size, info.st_mtime_ns) == (
+                file.size,
+                file.modified,
+            )
+            if same and name in read:
+                same = path.read_bytes() == read[name]
+        except OSError:
+            same = False
+        if not same:
+            raise CheckpointError(
+                f"{path} was changed by something else while it was used, so the result would be "
+                "a mixture. Wait until that has ended, then run again."
+            )
 
 
 class _StoppedError(Exception):
@@ -282,16 +316,6 @@ def _copy_range(source: int, destination: int, begin: int, end: int, count: Adva
             done = len(data)
         begin += done
         count(done)
-
-
-def _read(descriptor: int, offset: int, length: int) -> bytes:
-    data = os.pread(descriptor, length, offset)
-    while len(data) < length:
-        more = os.pread(descriptor, length - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
 
 
 def _size(path: Path) -> int:

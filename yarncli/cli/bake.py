@@ -55,7 +55,11 @@ Adapter = Annotated[
     typer.Option("--adapter", metavar="DIR OUT", help="Scale a LoRA adapter of SOURCE too."),
 ]
 Recover = Annotated[
-    bool, typer.Option("--recover", help="Undo an interrupted --in-place in SOURCE.")
+    bool, typer.Option("--recover", help="Undo an interrupted change in place of SOURCE.")
+]
+TrustJournal = Annotated[
+    bool,
+    typer.Option("--trust-journal", help="With --recover: obey a journal of another user or host."),
 ]
 Verify = Annotated[
     bool,
@@ -81,6 +85,7 @@ def bake(
     verify_logits: VerifyLogits = None,
     in_place: options.InPlace = False,
     recover: Recover = False,
+    trust_journal: TrustJournal = False,
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     fsync: options.Fsync = False,
@@ -95,7 +100,7 @@ def bake(
     from yarncli.cli import bake_print, console
 
     if recover:
-        found = baking.recover(source)
+        found = bake_print.recovered(source, trust_journal=trust_journal)
         if json:
             console.print_json(found.to_json())
         else:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from yarncli.baking.bake import BakeReport, Recovery
+from yarncli.baking.bake import BakeReport, Recovery, recover
 from yarncli.baking.deciding import Baking
 from yarncli.baking.edits import TensorEdit
+from yarncli.checkpoint.directory import JournalError
 from yarncli.cli import console
 from yarncli.cli.engines_print import warn_of
 
 _RECOVERED = {
     "nothing": "no change was pending",
     "old": "the old state is back",
-    "new": "the bake had been completed",
+    "new": "the change had been completed",
 }
+
+
+def recovered(source: str, *, trust_journal: bool) -> Recovery:
+    """Recover a directory; where the journal is somebody else's, show what it would restore.
+
+    Raises:
+        As `yarncli.baking.bake.recover`.
+    """
+    try:
+        return recover(source, trust_journal=trust_journal)
+    except JournalError as error:
+        if error.restores:
+            console.print_text("The journal would restore:")
+        for line in error.restores:
+            console.print_text(f"  {line}")
+        raise
 
 
 def print_recovery(source: str, found: Recovery) -> None:

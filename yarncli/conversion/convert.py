@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.directory import Directory
+from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.conversion.conversion import Conversion, decide
@@ -71,6 +73,18 @@ def convert(
     """
     options, out = checked(options, changes), Path(out) if out else None
     options.require_consistent(out)
+    in_place = out is None and not options.dry_run
+    with using(source, in_place=in_place) as directory:
+        return _convert(source, out, options, directory, progress)
+
+
+def _convert(
+    source: str | Path | Checkpoint,
+    out: Path | None,
+    options: ConvertOptions,
+    directory: Directory | None,
+    progress: ProgressCallback | None,
+) -> Conversion:
     conversion = replace(decide(open_checkpoint(source), options), output=out)
     if out and not options.dry_run:  # before anything large is fetched
         origin = conversion.checkpoint.directory
@@ -82,7 +96,7 @@ def convert(
     if options.dry_run:
         return conversion
     if out is None:
-        write_in_place(conversion)
+        write_in_place(conversion, directory)
     else:
         names = tuple(f.name for f in files_to_carry(conversion.checkpoint, options))
         local = conversion.checkpoint.download(names, progress=progress)

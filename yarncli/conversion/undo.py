@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yarncli.checkpoint import output
+from yarncli.checkpoint.directory import Directory
+from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError
 from yarncli.history import FILE_NAME, History, read_history
@@ -35,12 +36,15 @@ def undo(source: str | Path | Checkpoint) -> Undone:
 
     Raises:
         CheckpointError: nothing is recorded, or the last step was a bake.
-        OutputError: something cannot be written.
+        OutputError: something cannot be written; the old state is back.
     """
-    checkpoint = open_checkpoint(source)
-    directory = checkpoint.directory
+    with using(source, in_place=True) as directory:
+        return _undo(open_checkpoint(source), directory)
+
+
+def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
     history = read_history(checkpoint)
-    if directory is None or not history.steps:
+    if directory is None or checkpoint.directory is None or not history.steps:
         raise CheckpointError(
             f"{checkpoint.name} has no {FILE_NAME}, so there is nothing to undo. If it was changed "
             "in place, config.json.orig holds the original."
@@ -56,11 +60,8 @@ def undo(source: str | Path | Checkpoint) -> Undone:
         for name in dict.fromkeys(change.file for change in step.replaced)
         if (text := checkpoint.optional_json(name)) is not None
     }
-    for name, (_, text) in sorted(restored.items()):
-        output.replace_keeping_original(directory / name, text.to_bytes())
     earlier = History(history.steps[:-1])
-    if earlier.steps:
-        output.atomic_write(directory / FILE_NAME, earlier.to_bytes())
-    else:
-        (directory / FILE_NAME).unlink()
+    files = {name: text.to_bytes() for name, (_, text) in restored.items()}
+    record = {FILE_NAME: earlier.to_bytes() if earlier.steps else None}
+    change(directory, {**files, **record}, keep=files)
     return Undone(tuple(c for name, pair in restored.items() for c in changed_fields(name, *pair)))

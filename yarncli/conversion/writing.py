@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint import output
+from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.files import SourceFile
-from yarncli.checkpoint.rewrite import FileCopy, copy_files, link_file
+from yarncli.checkpoint.in_place import change
+from yarncli.checkpoint.rewrite import FileCopy, copy_files, link_file, require_unchanged
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.conversion.conversion import Conversion
 from yarncli.conversion.options import ConvertOptions
-from yarncli.errors import CheckpointError, UsageError
+from yarncli.errors import OutputError, UsageError
 from yarncli.history import FILE_NAME
 from yarncli.progress import ProgressCallback, stage
 
@@ -30,8 +32,8 @@ def write_copy(
     Raises:
         UsageError: the destination is refused.
         CheckpointError: a file of the source cannot be carried over, a shard is missing or
-            damaged, or what was read back is not what was planned.
-        OutputError: something cannot be written.
+            damaged, or changes meanwhile.
+        OutputError: something cannot be written, or does not read back.
     """
     checkpoint, options = conversion.checkpoint, conversion.options
     if not options.config_only:
@@ -50,7 +52,7 @@ def write_copy(
         stage(progress, "Copying", size) as advance,
     ):
         for file in carried:
-            (staging / file.name).parent.mkdir(parents=True, exist_ok=True)
+            output.make_parents(staging, file.name, checkpoint.directory)
         copy_files(
             [FileCopy(checkpoint.path(f.name), staging / f.name) for f in copied], progress=advance
         )
@@ -58,34 +60,28 @@ def write_copy(
             assert mode != "copy"  # or nothing is linked
             link_file(checkpoint.path(file.name), staging / file.name, mode)
         for name, data in files.items():
-            (staging / name).write_bytes(data)
+            output.write_new(staging / name, data, checkpoint.config_path)
         _read_back(staging, files)
+        require_unchanged(checkpoint, (file.name for file in wanted))
 
 
-def write_in_place(conversion: Conversion) -> None:
-    """Replace the config files of the source, keeping the originals as `*.orig`.
+def write_in_place(conversion: Conversion, directory: Directory | None) -> None:
+    """Replace the config files of the source, all or none, keeping the originals as `*.orig`.
 
-    `config.json` is written last. Until then every engine still reads the old setting, and
-    `yarncli.json` already knows how to undo.
+    Args:
+        conversion: decided while `directory` was held.
+        directory: the source, held alone.
 
     Raises:
         UsageError: the source is not a directory on this machine.
         CheckpointError: a file is shared with others (a link, the Hub cache).
-        OutputError: something cannot be written.
+        OutputError: something cannot be written; the old state is back.
     """
-    directory = conversion.checkpoint.directory
-    if directory is None or conversion.checkpoint.is_remote:
+    if directory is None or conversion.checkpoint.directory is None:
         raise UsageError("--in-place needs a checkpoint directory on this machine.")
     files = conversion.written_files
-    for name in files:
-        output.refuse_shared_file(directory / name)
-    for name in sorted(files, key=lambda name: name == "config.json"):
-        path = directory / name
-        if path.exists() and name != FILE_NAME:
-            output.replace_keeping_original(path, files[name])
-        else:
-            output.atomic_write(path, files[name])
-    _read_back(directory, files)
+    change(directory, files, keep=[name for name in files if name != FILE_NAME])
+    _read_back(directory.path, files)
 
 
 def files_to_carry(checkpoint: Checkpoint, options: ConvertOptions) -> list[SourceFile]:
@@ -100,5 +96,7 @@ def files_to_carry(checkpoint: Checkpoint, options: ConvertOptions) -> list[Sour
 
 def _read_back(directory: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
-        if (directory / name).read_bytes() != data:
-            raise CheckpointError(f"{directory / name} does not hold what was written to it.")
+        with output.output_errors(str(directory / name)):
+            found = (directory / name).read_bytes()
+        if found != data:
+            raise OutputError(f"{directory / name} does not hold what was written to it.")

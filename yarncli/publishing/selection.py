@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from yarncli.checkpoint.directory import JOURNAL_NAME, PENDING_NAME
 from yarncli.checkpoint.files import SourceFile
-from yarncli.checkpoint.output import JOURNAL_NAME, PENDING_NAME
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
 from yarncli.publishing.options import PushOptions

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
-from yarncli.checkpoint.output import atomic_write
+from yarncli.checkpoint.directory import Directory
+from yarncli.checkpoint.in_place import change
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint
 from yarncli.errors import ConfigError
 from yarncli.jsontext.changes import FieldChange, changed_fields
@@ -22,6 +23,8 @@ def mend(
     findings: Sequence[Finding],
     look: Look,
     ignore: Collection[str] = (),
+    *,
+    directory: Directory,
 ) -> tuple[tuple[Finding, ...], tuple[FieldChange, ...]]:
     """Apply every edit that mends something and breaks nothing; write the files that changed.
 
@@ -31,13 +34,14 @@ def mend(
         findings: what was found in them and in the weights.
         look: the findings of all rules that look at JSON files only.
         ignore: ids of rules that are neither reported nor mended.
+        directory: where the files lie, held alone.
 
     Returns:
         What is still wrong, and what was changed.
 
     Raises:
         CheckpointError: a file is shared with others (a link, the Hub cache) and is left alone.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written; all are as they were.
     """
     before = dict(documents)
     where = checkpoint.where(INDEX_NAME)
@@ -68,7 +72,7 @@ def mend(
         refused.clear()
         waiting = [f for f in waiting if names[f.file] == INDEX_NAME]
         waiting += [f for f in look(files) if f.edit and f.rule.id not in ignore]
-    changes = _write(checkpoint, before, files)
+    changes = _write(checkpoint, directory, before, files)
     remaining = [*(f for f in others if f not in done), *look(files)]
     return tuple(f for f in remaining if f.rule.id not in ignore), changes
 
@@ -82,10 +86,12 @@ def _errors(findings: Sequence[Finding]) -> int:
     return sum(finding.severity == "error" for finding in findings)
 
 
-def _write(checkpoint: Checkpoint, before: Documents, after: Documents) -> tuple[FieldChange, ...]:
+def _write(
+    checkpoint: Checkpoint, directory: Directory, before: Documents, after: Documents
+) -> tuple[FieldChange, ...]:
     changed = [name for name, text in after.items() if text.text != before[name].text]
-    for name in changed:
-        atomic_write(checkpoint.path(name), after[name].to_bytes())
+    # A lone config file may have any name.
+    change(directory, {checkpoint.path(name).name: after[name].to_bytes() for name in changed})
     return tuple(
         change
         for name in changed

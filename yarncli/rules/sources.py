@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yarncli.checkpoint.output import pending as is_pending
+from yarncli.checkpoint.directory import Directory, JournalError
+from yarncli.checkpoint.directory import pending as is_pending
+from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError, ConfigError, UsageError
@@ -76,6 +79,29 @@ def check_source(
         HubError: the Hub cannot be reached.
         CheckpointError, OutputError: a fix cannot be written.
     """
+    checked = partial(
+        _check, source, require_weights=require_weights, ignore=ignore, engines=engines
+    )
+    if not fix:
+        return checked(None)
+    if source.startswith("hf://"):
+        raise UsageError(f"{source} is on the Hub; --fix works on local files.")
+    try:
+        with using(source, in_place=True) as directory:
+            return checked(directory)
+    except JournalError as error:
+        return SourceReport(source, (_plain("change-pending", source, str(error)),))
+
+
+def _check(
+    source: str,
+    directory: Directory | None,
+    *,
+    require_weights: bool,
+    ignore: Collection[str],
+    engines: Collection[str],
+) -> SourceReport:
+    """Check a source, and mend it where its directory is held for that."""
     if _is_pending(source):
         return SourceReport(
             source, (_plain("change-pending", source, "A change was interrupted."),)
@@ -84,8 +110,6 @@ def check_source(
         checkpoint = open_checkpoint(source, bare_hub_id=False, allow_pending=True)
     except CheckpointError as error:
         return SourceReport(source, (_unreadable(source, error),))
-    if fix and checkpoint.is_remote:
-        raise UsageError(f"{source} is on the Hub; --fix works on local files.")
 
     def look(documents: Mapping[str, JsonText]) -> list[Finding]:
         return check_documents(checkpoint, documents, engines)
@@ -99,10 +123,11 @@ def check_source(
             findings += check_weights(checkpoint, require_weights=require_weights)
         except CheckpointError as error:
             findings.append(_unreadable(checkpoint.where(INDEX_NAME), error))
-    if fix and any(finding.edit for finding in findings):
+    if directory and any(finding.edit for finding in findings):
         from yarncli.rules.fix import mend
 
-        return SourceReport(source, *mend(checkpoint, documents, findings, look, ignore))
+        left, changes = mend(checkpoint, documents, findings, look, ignore, directory=directory)
+        return SourceReport(source, left, changes)
     return SourceReport(source, tuple(f for f in findings if f.rule.id not in ignore))
 
 
