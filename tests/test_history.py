@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from support.checkpoints import snapshot
 from support.program import invoke
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.reading import read_rope
+from yarncli.conversion.convert import convert
+from yarncli.conversion.undo import undo
 from yarncli.demo import write_demo
 from yarncli.errors import CheckpointError, ConfigError
 from yarncli.history import FILE_NAME, Baked, History, Step, describe_source, read_history
@@ -81,8 +84,42 @@ STEPS = (
 def test_round_trip(make_checkpoint: Callable[..., Path]) -> None:
     model = make_checkpoint()
     assert read_history(open_checkpoint(str(model))) == History()
+    document = json.loads(History(STEPS).to_bytes())
+    assert History.from_json(document, FILE_NAME) == History(STEPS)
     (model / FILE_NAME).write_bytes(History(STEPS).to_bytes())
-    assert read_history(open_checkpoint(str(model))) == History(STEPS)
+    # The config has another θ than the plan: of the conversion nothing is believed.
+    found = read_history(open_checkpoint(str(model)))
+    assert (found.steps, found.unbelieved) == (STEPS[1:], STEPS)
+
+
+def test_a_record_is_believed_while_the_config_bears_it_out(demo: Path, tmp_path: Path) -> None:
+    convert(demo, tmp_path / "out", method="ntk", factor=2.0)
+    config = tmp_path / "out" / "config.json"
+    text = config.read_text()
+    assert read_history(open_checkpoint(tmp_path / "out")).plan is not None
+    config.write_text(text.replace('"rope_theta": ', '"rope_theta": 1'))
+    assert read_history(open_checkpoint(tmp_path / "out")).plan is None
+    with pytest.raises(CheckpointError, match=r"not what yarncli\.json records"):
+        undo(tmp_path / "out")
+    config.write_text(
+        text.replace('"max_position_embeddings": 512', '"max_position_embeddings": 600')
+    )
+    with pytest.raises(CheckpointError, match="max_position_embeddings was changed since"):
+        undo(tmp_path / "out")
+    config.write_text(text)
+    undo(tmp_path / "out")
+
+
+@pytest.mark.parametrize("file", [".bashrc", "../config.json", "sub/config.json", "README.md"])
+def test_a_record_restores_only_what_a_conversion_changes(demo: Path, file: str) -> None:
+    convert(demo, in_place=True, factor=2.0)
+    document = json.loads((demo / FILE_NAME).read_text())
+    document["steps"][0]["replaced"][0]["file"] = file
+    (demo / FILE_NAME).write_text(json.dumps(document))
+    before = snapshot(demo)
+    with pytest.raises(CheckpointError, match="no step of yarncli does"):
+        undo(demo)
+    assert snapshot(demo) == before
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from yarncli import __version__
-from yarncli.errors import CheckpointError, ConfigError
+from yarncli.errors import CheckpointError, ConfigError, UsageError
 from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.jsontext.fields import Fields
 from yarncli.planning.rope_plan import RopePlan
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
+# The files whose values a step replaces, and the only ones that taking it back touches.
+CONVERTED_FILES = ("config.json", "tokenizer_config.json", "generation_config.json")
 SCHEMA_VERSION = 2
 _SCHEMAS = (1, SCHEMA_VERSION)  # in 1 no options are recorded
 _HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
@@ -139,6 +141,33 @@ class History:
     """All steps that led to a checkpoint, oldest first; no steps where nothing is recorded."""
 
     steps: tuple[Step, ...] = ()
+    unbelieved: tuple[Step, ...] = ()
+    """Steps that a `yarncli.json` records and `config.json` does not bear out."""
+
+    def believed(self, config: Mapping[str, Any]) -> History:
+        """The history as far as `config.json` agrees: a record may be stale, or a stranger's.
+
+        The last plan must describe the config, or no conversion is believed. A bake is all the
+        same: the config cannot show that weights are unbaked, and to bake them twice is worse than
+        to refuse it.
+        """
+        if self._agrees(config):
+            return self
+        return History(tuple(step for step in self.steps if step.baked), self.steps)
+
+    def _agrees(self, config: Mapping[str, Any]) -> bool:
+        from yarncli.config.reading import read_rope
+
+        for step in reversed(self.steps):
+            if step.plan is None:
+                continue
+            like = (step.options or {}).get("assume_like")
+            try:
+                rope = read_rope(config, assume_like=like if isinstance(like, str) else None)
+            except (CheckpointError, UsageError):
+                return False
+            return step.plan.describes(rope, is_baked=self.baked is not None)
+        return True
 
     def then(self, step: Step) -> History:
         """The history with one more step."""
@@ -186,7 +215,9 @@ class History:
         the trained window is lost; what the caller says (`--original-length`) wins. And a plan that
         kept the maximum says that the scaling multiplies it.
         """
-        if self.plan and self.plan.max_position_embeddings < self.plan.length:
+        plan = self.plan
+        kept = plan and plan.max_position_embeddings == rope.max_position_embeddings
+        if plan and kept and plan.max_position_embeddings < plan.length:
             rope = replace(rope, maximum_is_window=False)
         first = next((step.plan for step in self.steps if step.plan), None)
         told = rope.original_source == "--original-length"
@@ -244,14 +275,17 @@ NO_HISTORY = History()
 
 
 def read_history(checkpoint: Checkpoint) -> History:
-    """The history that a checkpoint carries, without steps if it has none.
+    """The history that a checkpoint carries, as far as its config agrees.
 
     Raises:
         CheckpointError: the file cannot be read.
         ConfigError: it is not what yarncli writes.
     """
     document = checkpoint.optional_json(FILE_NAME) or checkpoint.json_beside(FILE_NAME)
-    return NO_HISTORY if document is None else History.from_json(document.value, document.where)
+    if document is None:
+        return NO_HISTORY
+    history = History.from_json(document.value, document.where)
+    return history.believed(checkpoint.config().value)
 
 
 def given_options(options: Any) -> dict[str, Any]:
@@ -283,11 +317,18 @@ def _step(entry: Any) -> Step:
         source=fields.required("source", Fields.text),
         tool_version=fields.required("tool_version", Fields.text),
         plan=RopePlan.from_json(plan) if plan and plan.values else None,
-        replaced=tuple(map(FieldChange.from_json, entry["replaced"])),
+        replaced=tuple(map(_replaced, entry["replaced"])),
         baked=Baked.from_json(baked) if baked else None,
         config_only=fields.required("config_only", Fields.boolean),
         options=options.values if options else None,
     )
+
+
+def _replaced(entry: Any) -> FieldChange:
+    change = FieldChange.from_json(entry)
+    if change.file not in CONVERTED_FILES:
+        raise ConfigError(f"it changes {change.file!r:.80}, which no step of yarncli does.")
+    return change
 
 
 def _is_value(value: Any) -> bool:

@@ -75,7 +75,8 @@ BAKE = {
 RUN = {
     "convert": {"weights", "in_place", "undo", "dry_run", "overwrite", "fsync", "json"},
     "bake": {
-        "engine", "adapter", "verify", "verify_logits", "in_place", "recover", "dry_run",
+        "engine", "adapter", "verify", "verify_logits", "in_place", "recover", "trust_journal",
+        "dry_run",
         "overwrite", "fsync", "json",
     },
 }  # fmt: skip

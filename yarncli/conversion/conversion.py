@@ -20,8 +20,7 @@ from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
 from yarncli.planning.plan import check_values, make_plan, window_of
-from yarncli.planning.rope_plan import RopePlan
-from yarncli.rope.parameters import RopeParameters
+from yarncli.planning.rope_plan import RopePlan, same_setting
 
 if TYPE_CHECKING:
     from yarncli.baking.deciding import Baking
@@ -179,17 +178,8 @@ def verify(
         maximum_is_wrong = found.max_position_embeddings != plan.max_position_embeddings
         for name, scope in found.scopes.items():
             wanted = planned.get(name, rope.scopes[name].parameters)
-            if maximum_is_wrong or not _same(scope.parameters, wanted, plan.length):
+            if maximum_is_wrong or not same_setting(scope.parameters, wanted, plan.length):
                 raise ConfigError(
                     f"The config written for {name} reads back as {scope.parameters}, not as "
                     f"planned: {wanted}. Nothing was changed; please report this."
                 )
-
-
-def _same(found: RopeParameters, wanted: RopeParameters, length: int) -> bool:
-    return (
-        found.rope_type == wanted.rope_type
-        and found.inv_freq(length) == wanted.inv_freq(length)
-        and found.effective_attention_factor() == wanted.effective_attention_factor()
-        and dict(found.extra) == dict(wanted.extra)
-    )

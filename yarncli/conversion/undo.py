@@ -11,7 +11,8 @@ from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError
 from yarncli.history import FILE_NAME, History, read_history
-from yarncli.jsontext.changes import FieldChange, changed_fields
+from yarncli.jsontext.changes import ABSENT, FieldChange, changed_fields
+from yarncli.jsontext.text import format_path
 
 SCHEMA_VERSION = 1
 
@@ -44,6 +45,12 @@ def undo(source: str | Path | Checkpoint) -> Undone:
 
 def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
     history = read_history(checkpoint)
+    if history.unbelieved:
+        raise CheckpointError(
+            f"{checkpoint.where('config.json')} is not what {FILE_NAME} records: it was changed "
+            "since, or the record belongs to another model. Nothing was taken back. If it was "
+            "converted in place, config.json.orig holds the original."
+        )
     if directory is None or checkpoint.directory is None or not history.steps:
         raise CheckpointError(
             f"{checkpoint.name} has no {FILE_NAME}, so there is nothing to undo. If it was changed "
@@ -55,6 +62,8 @@ def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
             f"The last step was {step.command}, which changed weights and cannot be taken back "
             "from here. Use the checkpoint it was made from."
         )
+    for change_made in step.replaced:
+        _require_unchanged(checkpoint, change_made)
     restored = {
         name: (text, step.restored(name, text))
         for name in dict.fromkeys(change.file for change in step.replaced)
@@ -65,3 +74,13 @@ def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
     record = {FILE_NAME: earlier.to_bytes() if earlier.steps else None}
     change(directory, {**files, **record}, keep=files)
     return Undone(tuple(c for name, pair in restored.items() for c in changed_fields(name, *pair)))
+
+
+def _require_unchanged(checkpoint: Checkpoint, made: FieldChange) -> None:
+    """Insist that a value is still what the conversion made it."""
+    text = checkpoint.optional_json(made.file)
+    if text is not None and text.get(made.path, ABSENT) != made.after:
+        raise CheckpointError(
+            f"{text.where}: {format_path(made.path)} was changed since the conversion, so taking "
+            "that back would mix the two. Put the value back, or use the original checkpoint."
+        )

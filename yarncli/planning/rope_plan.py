@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yarncli.jsontext.fields import Fields
 from yarncli.rope.parameters import RopeParameters
+
+if TYPE_CHECKING:
+    from yarncli.config.reading import RopeConfig
 
 _NAMES = tuple(name for name in RopeParameters.__dataclass_fields__ if name != "extra")
 _SIDES = ("before", "after")
@@ -67,6 +70,19 @@ class RopePlan:
             "notes": list(self.notes),
         }
 
+    def describes(self, rope: RopeConfig, *, is_baked: bool = False) -> bool:
+        """Whether a config rotates as this plan says, in every planned scope.
+
+        Args:
+            rope: what the config says.
+            is_baked: the attention factor was moved into the weights since.
+        """
+        planned = {scope.name: scope.after for scope in self.scopes}
+        return planned.keys() <= rope.scopes.keys() and all(
+            same_setting(rope.scopes[name].parameters, after, self.length, factor=not is_baked)
+            for name, after in planned.items()
+        )
+
     @classmethod
     def from_json(cls, plan: Fields) -> RopePlan:
         """The plan that `to_json` wrote down; unknown keys are ignored.
@@ -90,6 +106,20 @@ class RopePlan:
             ),
             notes=plan.required("notes", Fields.strings),
         )
+
+
+def same_setting(
+    found: RopeParameters, wanted: RopeParameters, length: int, *, factor: bool = True
+) -> bool:
+    """Whether two settings rotate alike at a length, and (`factor`) scale attention alike."""
+    return (
+        found.rope_type == wanted.rope_type
+        and found.inv_freq(length) == wanted.inv_freq(length)
+        and dict(found.extra) == dict(wanted.extra)
+        and not (
+            factor and found.effective_attention_factor() != wanted.effective_attention_factor()
+        )
+    )
 
 
 def parameters_to_json(parameters: RopeParameters) -> dict[str, Any]:
