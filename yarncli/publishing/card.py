@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UsageError
@@ -102,24 +103,25 @@ def card(
         >>> card("model-yarn", name="me/model-128k").text.count("yarncli:begin")  # doctest: +SKIP
         1
     """
-    checkpoint = open_checkpoint(source, bare_hub_id=False)
-    if checkpoint.directory is None:
-        raise UsageError(
-            f"{checkpoint.name} is not a directory. Give the directory of a checkpoint."
+    with using(source, in_place=False):
+        checkpoint = open_checkpoint(source, bare_hub_id=False)
+        if checkpoint.directory is None:
+            raise UsageError(
+                f"{checkpoint.name} is not a directory. Give the directory of a checkpoint."
+            )
+        messages = Messages(notify)
+        recorded = read_history(checkpoint).origin
+        origin = (base_model, None) if base_model else recorded
+        notes: list[str] = []
+        base = base_of(origin[0], origin[1], notes) if origin else None
+        for note in notes:
+            messages.add("warning", note)
+        report = read_results(results, checkpoint.name, messages) if results else None
+        name = name or checkpoint.directory.resolve().name
+        request = CardRequest(
+            name=name, base=base, licence=licence, results=report, heatmap=report is not None
         )
-    messages = Messages(notify)
-    recorded = read_history(checkpoint).origin
-    origin = (base_model, None) if base_model else recorded
-    notes: list[str] = []
-    base = base_of(origin[0], origin[1], notes) if origin else None
-    for note in notes:
-        messages.add("warning", note)
-    report = read_results(results, checkpoint.name, messages) if results else None
-    name = name or checkpoint.directory.resolve().name
-    request = CardRequest(
-        name=name, base=base, licence=licence, results=report, heatmap=report is not None
-    )
-    text = make_card(checkpoint, local_card(checkpoint), request)
+        text = make_card(checkpoint, local_card(checkpoint), request)
     text = text.replace("\r\n", "\n").rstrip("\n")
     return Card(name=name, text=text, messages=messages.kept)
 

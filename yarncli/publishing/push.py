@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.in_place import using
+from yarncli.checkpoint.rewrite import require_unchanged
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError
 from yarncli.evaluation.report import PasskeyReport
@@ -99,7 +101,18 @@ def push(
         16060556376
     """
     options = checked(options, changes)
-    messages = Messages(notify)
+    with using(source, in_place=False):
+        return _push(source, target, options, confirm, progress, Messages(notify))
+
+
+def _push(
+    source: str | Path | Checkpoint,
+    target: str,
+    options: PushOptions,
+    confirm: Callable[[PushPlan], bool] | None,
+    progress: ProgressCallback | None,
+    messages: Messages,
+) -> Push:
     local = prepare_local(source, options)
     for found in local.findings:
         messages.add(found.severity, told(found))
@@ -113,6 +126,7 @@ def push(
         messages.add("note", note)
     commit = None
     if not options.dry_run and (confirm is None or confirm(plan)):
+        require_unchanged(local.checkpoint, [file.name for file in local.selection.files])
         with stage(progress, SENDING, plan.size) as advance:
             commit = carry_out(plan, progress=advance)
         for remark in commit.remarks:
