@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from safety.conftest import COMMANDS, Command, Run, assert_consistent
 
 from support.checkpoints import snapshot
+from support.commands import COMMANDS, Command, Run, assert_consistent
 from support.kills import Child, calls_of, pause_at
 
 # The second command writes to a directory of its own.

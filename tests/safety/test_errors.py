@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safety.conftest import COMMANDS, assert_consistent, finished, prepare
 
 from support.checkpoints import snapshot
+from support.commands import COMMANDS, assert_consistent, finished, prepare
 from support.kills import calls_of, run_refused
 from yarncli.checkpoint.directory import pending
 from yarncli.checkpoint.recovery import recover

@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safety.conftest import COMMANDS, Command, assert_consistent, finished, prepare
 
 from support.checkpoints import snapshot
+from support.commands import COMMANDS, Command, assert_consistent, finished, prepare
 from support.kills import kill_at_every_call, run_killed
 from yarncli.checkpoint.directory import pending
 from yarncli.checkpoint.recovery import recover

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safety.conftest import COMMANDS, finished, prepare
 
 import yarncli
 from support.checkpoints import snapshot
+from support.commands import COMMANDS, finished, prepare
 from support.kills import Child
 from yarncli.checkpoint import directory as directories
 from yarncli.demo import write_demo
