@@ -13,6 +13,7 @@ from yarncli.baking.attention_factor import (
     decide_attention_factors,
     write_baked_config,
 )
+from yarncli.baking.copies import with_copies
 from yarncli.baking.edits import TensorEdit, find_edits, is_cache_scale
 from yarncli.baking.modules import BakeRequest, Module, find_modules
 from yarncli.baking.registry import choose_layout, find_entry
@@ -138,6 +139,8 @@ def decide_bake(
 ) -> Baking:
     """Decide a bake; reads the config and the headers of the shards, no weights.
 
+    Only a tensor that two shards hold is read, to see that both copies are the same.
+
     Args:
         checkpoint: the source.
         settings: how.
@@ -149,6 +152,7 @@ def decide_bake(
         CheckpointError: there is nothing to bake, it is baked already, or files are damaged.
         UnsupportedArchitectureError: it is not known how to bake this model exactly.
         UsageError: settings that do not fit the model.
+        HubError: a tensor that two shards hold cannot be fetched.
     """
     original = checkpoint.config()
     current = config or original
@@ -158,7 +162,7 @@ def decide_bake(
     modules = find_modules(_headers(checkpoint), request)
     if settings.side is None:  # which side is cheap and safe depends on the tensors that are there
         request = replace(request, side=_default_side(request, modules, current.value))
-    edits = tuple(find_edits(modules, request))
+    edits = tuple(with_copies(find_edits(modules, request), checkpoint))
     baked = Baked(
         form=settings.form,
         side=request.side,

@@ -72,7 +72,7 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
     """The attention modules of all layers that rotate, in order.
 
     Raises:
-        WeightsError: a layer is missing.
+        WeightsError: a layer is missing, or two shards hold one tensor in two forms.
         UnsupportedArchitectureError: attention tensors in places that are not known.
     """
     layout, entry, rope = request.layout, request.entry, request.rope
@@ -101,6 +101,7 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
                 (f"{stack}{'+' if extra else ''}", layer),
                 Module(layer=layer, where=where, prediction=extra),
             )
+            _refuse_two_kinds(module.tensors.get(match["name"]), shard, info)
             module.tensors[match["name"]] = (shard, info)
     # Of two stacks that look like the text model, only one may be it.
     stacks = {stack for stack, _ in found if not stack.endswith("+") and usual.fullmatch(stack)}
@@ -136,6 +137,16 @@ def _check_all_layers(
             f"Layer {layer} has no attention tensors of the layout {request.layout.name!r} in "
             f"these weights, but a {request.rope.model_type} model needs them. The checkpoint is "
             "incomplete, or its tensors have other names; it is not baked."
+        )
+
+
+def _refuse_two_kinds(known: tuple[str, TensorInfo] | None, shard: str, info: TensorInfo) -> None:
+    """Which of two copies a loader takes is not known; `copies.py` compares the bytes of equals."""
+    if known and (known[1].dtype, known[1].shape) != (info.dtype, info.shape):
+        raise WeightsError(
+            f"{info.name} is {known[1].dtype} of shape {list(known[1].shape)} in {known[0]}, and "
+            f"{info.dtype} of shape {list(info.shape)} in {shard}; engines differ in which they "
+            "load. Remove the one that is not the model's."
         )
 
 
