@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yarncli.baking import arithmetic
 from yarncli.baking.deciding import Baking
+from yarncli.baking.dtypes import SCALABLE
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
 from yarncli.checkpoint.files import SourceFile, walk_files
@@ -190,7 +190,7 @@ def _follow(info: TensorInfo, edit: TensorEdit) -> TensorEdit:
     """`edit` applied to a tensor of the adapter that has the same output rows."""
     width = info.shape[-1] if len(info.shape) > 1 and not edit.is_norm else 1
     rows = info.parameters // width if width else 0
-    if rows != edit.rows_total or (info.dtype not in arithmetic.SCALABLE):
+    if rows != edit.rows_total or (info.dtype not in SCALABLE):
         raise WeightsError(
             f"{info.name} is {info.dtype} of shape {list(info.shape)}; it should have the "
             f"{edit.rows_total} rows of {edit.weight}, in floating point."

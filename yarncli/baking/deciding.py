@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from yarncli.baking import quantised
 from yarncli.baking.attention_factor import (
     ScopeAttentionFactor,
     decide_attention_factors,
@@ -16,6 +15,7 @@ from yarncli.baking.attention_factor import (
 from yarncli.baking.copies import with_copies
 from yarncli.baking.edits import TensorEdit, find_edits, is_cache_scale
 from yarncli.baking.modules import BakeRequest, Module, find_modules
+from yarncli.baking.quantisation import MODELOPT_FILE, read_quantisation
 from yarncli.baking.registry import choose_layout, find_entry
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header
@@ -158,10 +158,10 @@ def decide_bake(
     current = config or original
     history = read_history(checkpoint) if history is None else history
     _refuse_baked(checkpoint, current, history)
-    request, attention_factors = _request(current, settings)
+    request, attention_factors = _request(checkpoint, current, settings)
     modules = find_modules(_headers(checkpoint), request)
     if settings.side is None:  # which side is cheap and safe depends on the tensors that are there
-        request = replace(request, side=_default_side(request, modules, current.value))
+        request = replace(request, side=_default_side(request, modules))
     edits = tuple(with_copies(find_edits(modules, request), checkpoint))
     baked = Baked(
         form=settings.form,
@@ -227,7 +227,7 @@ def refuse_engines(baking: Baking, engines: Sequence[str]) -> None:
 
 
 def _request(
-    config: JsonText, settings: BakeSettings
+    checkpoint: Checkpoint, config: JsonText, settings: BakeSettings
 ) -> tuple[BakeRequest, tuple[ScopeAttentionFactor, ...]]:
     """What the config says of the bake: layout and factors; keys, while no side is known."""
     rope = read_rope(config.value, assume_like=settings.assume_like)
@@ -239,6 +239,7 @@ def _request(
             f"There is nothing to bake for this {rope.model_type} model: {layout.nothing}."
         )
     found = decide_attention_factors(rope, settings.form, settings.attention_factor)
+    beside = checkpoint.optional_json(MODELOPT_FILE)
     request = BakeRequest(
         rope=rope,
         text=text,
@@ -246,7 +247,7 @@ def _request(
         side=settings.side or "k",
         layout=layout,
         entry=entry,
-        block=quantised.block_rows(config.value),
+        quantisation=read_quantisation(config.value, rope.text(config.value), beside),
     )
     return request, found
 
@@ -269,15 +270,14 @@ def _headers(checkpoint: Checkpoint) -> dict[str, Header]:
     return headers
 
 
-def _default_side(request: BakeRequest, modules: list[Module], config: Mapping[str, Any]) -> Side:
+def _default_side(request: BakeRequest, modules: list[Module]) -> Side:
     """Keys, as that changes the fewest bytes; queries where keys are cached with a scale.
 
     A key bias is added before the cache too, and is often large: queries then, as well.
     """
     if request.layout.clip:
         return "both"
-    quantisation = config.get("quantization_config")
-    cached = isinstance(quantisation, Mapping) and quantisation.get("kv_cache_scheme")
+    cached = request.quantisation is not None and request.quantisation.caches
     names = {name for module in modules for name in module.tensors}
     scaled = any(is_cache_scale(name) for name in names)
     biased = "k_proj.bias" in names

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from yarncli.baking import arithmetic, quantised
-from yarncli.baking.arithmetic import RowSelection
+from yarncli.baking import quantised
+from yarncli.baking.dtypes import ELEMENT_SIZES, SCALABLE, rounding_bound
 from yarncli.baking.layouts import Layout, LayoutEdit
 from yarncli.baking.modules import BakeRequest, Module
-from yarncli.baking.rows import LayerSizes
+from yarncli.baking.quantisation import Scheme
+from yarncli.baking.rows import LayerSizes, RowSelection
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
@@ -63,13 +64,13 @@ class TensorEdit:
     @property
     def nbytes(self) -> int:
         """Bytes that are multiplied."""
-        size = arithmetic.element_size(self.info.dtype)
+        size = ELEMENT_SIZES[self.info.dtype]
         return self.selection.count * self.selection.width * size
 
     @property
     def rounding(self) -> float:
         """The largest relative error that rounding makes in what is stored."""
-        return arithmetic.rounding_bound(self.info.dtype, self.factor, self.offset)
+        return rounding_bound(self.info.dtype, self.factor, self.offset)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; `rounding` is relative to the stored value."""
@@ -88,6 +89,8 @@ class TensorEdit:
 
     def patches(self, header: Header) -> list[Patch]:
         """The byte ranges of the shard that pass through the multiplication."""
+        from yarncli.baking.arithmetic import scaler  # numpy comes with it
+
         chosen, dtype = self.selection, self.info.dtype
         pieces = [chosen]
         if chosen.end - chosen.begin == chosen.period:  # nothing repeats: no need to read between
@@ -96,13 +99,13 @@ class TensorEdit:
                 replace(chosen, period=1, windows=((0, 1),), begin=begin, end=end)
                 for begin, end in ends
             ]
-        row = chosen.width * arithmetic.element_size(dtype)
+        row = chosen.width * ELEMENT_SIZES[dtype]
         start = header.header_size + self.info.data_offsets[0]
         return [
             Patch(
                 offset=start + piece.begin * row,
                 length=(piece.end - piece.begin) * row,
-                transform=arithmetic.scaler(dtype, self.factor, self.offset, piece, self.tensor),
+                transform=scaler(dtype, self.factor, self.offset, piece, self.tensor),
                 step=piece.period * row,
             )
             for piece in pieces
@@ -213,8 +216,12 @@ def _module_edits(
     layout = request.layout
     owners: dict[str, dict[str, tuple[str, TensorInfo]]] = {}
     for name, place in module.tensors.items():
-        owner, _, parameter = name.rpartition(".")
-        owners.setdefault(owner, {})[parameter] = place
+        # bitsandbytes keeps its parts below the weight.
+        owner, inner, parameter = name.partition(".weight.")
+        if not inner:
+            owner, _, parameter = name.rpartition(".")
+        owners.setdefault(owner, {})[f"{inner[1:]}{parameter}"] = place
+    _check_schemes(module, owners, powers, request)
     _check_known(module, owners, request)
     made: list[TensorEdit] = []
     for edit in layout.edits:
@@ -229,9 +236,9 @@ def _module_edits(
         power = powers.get(edit.side, 0)
         if power:
             for owner in matching:
-                for name, parameter, selection, chosen in _rows(
-                    edit, owners[owner], sizes, request.block
-                ):
+                kept = request.quantisation
+                scheme = kept.scheme_of(f"{module.where}.{owner}") if kept else None
+                for name, parameter, selection, chosen in _rows(edit, owners[owner], sizes, scheme):
                     shard, info = owners[owner][parameter]
                     made.append(
                         TensorEdit(
@@ -253,6 +260,22 @@ def _module_edits(
     return _merged(made)
 
 
+def _check_schemes(
+    module: Module,
+    owners: Mapping[str, Mapping[str, tuple[str, TensorInfo]]],
+    powers: Mapping[str, int],
+    request: BakeRequest,
+) -> None:
+    """Refuse projections that a loader takes for something that cannot be multiplied."""
+    for edit in request.layout.edits:
+        if edit.is_norm or "weight" not in edit.parameters or not powers.get(edit.side, 0):
+            continue
+        for owner, parameters in owners.items():
+            if re.fullmatch(edit.base, owner):
+                infos = {name: info for name, (_, info) in parameters.items()}
+                quantised.check_scheme(f"{module.where}.{owner}", infos, request.quantisation)
+
+
 def _check_known(
     module: Module,
     owners: Mapping[str, Mapping[str, tuple[str, TensorInfo]]],
@@ -269,9 +292,11 @@ def _check_known(
         for parameter, (_, info) in parameters.items():
             name = f"{owner}.{parameter}".lstrip(".")
             if parameter not in known and not (others.fullmatch(name) or others.fullmatch(owner)):
+                what = quantised.stored_as({name: i for name, (_, i) in parameters.items()})
                 raise UnsupportedArchitectureError(
                     f"{info.name} is a part of attention that the layout {layout.name!r} does not "
-                    "know. It may need the factor too, so nothing is baked."
+                    f"know{f' ({what})' if what else ''}. It may need the factor too, so nothing "
+                    "is baked."
                 )
             if is_cache_scale(name) and request.side != "q":
                 raise UsageError(f"{info.name} scales cached keys, which would grow. Use --side q.")
@@ -292,7 +317,7 @@ def _rows(
     edit: LayoutEdit,
     parameters: Mapping[str, tuple[str, TensorInfo]],
     sizes: LayerSizes,
-    block: int | None,
+    scheme: Scheme | None,
 ) -> list[tuple[str, str, RowSelection, tuple[RowSelection, int]]]:
     """What changes of one owner.
 
@@ -304,7 +329,7 @@ def _rows(
     found: list[tuple[str, str, RowSelection, tuple[RowSelection, int]]] = []
     for name in edit.parameters:
         if name == "weight" and not edit.is_norm and quantised.is_quantised(infos):
-            carried = quantised.scale_rows(infos, edit.rows, sizes, block)
+            carried = quantised.scale_rows(infos, edit.rows, sizes, scheme)
             if carried is None:
                 raise _wrong_shape(next(iter(infos.values())), sizes)
             found.append((name, *carried))
@@ -321,7 +346,7 @@ def _rows(
         chosen = edit.rows(sizes, rows) if rows else None
         if chosen is None:
             raise _wrong_shape(info, sizes)
-        if info.dtype not in arithmetic.SCALABLE:
+        if info.dtype not in SCALABLE:
             raise UnsupportedArchitectureError(
                 f"{info.name} is stored as {info.dtype}, which cannot be multiplied exactly. Bake "
                 "the unquantised checkpoint and quantise the result."

@@ -7,31 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from yarncli.baking import names
 from yarncli.baking.layouts import Layout
+from yarncli.baking.quantisation import Quantisation
 from yarncli.baking.registry import RegistryEntry
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError, WeightsError
 from yarncli.history import Side
-
-# Where the layers of a text model lie in files; towers for other senses have other names.
-_STACKS = (
-    r"(?:model\.|transformer\.|gpt_neox\.|gpt_neox_japanese\.)?(?:layers|h|blocks)"
-    r"|model\.(?:language_model|text_model)\.layers"
-    r"|language_model\.(?:model\.)?layers"
-    r"|(?:text_model|decoder|thinker)\.model\.layers"
-)
-_PREDICTION = r"(?:model\.)?mtp\.layers"  # multi-token prediction, beside the usual layers
-_TENSOR = re.compile(r"(?P<stack>(?:[^.]+\.)*?[^.]+)\.(?P<layer>\d{1,6})\.(?P<rest>.+)")
-_ATTENTION_NAME = re.compile(
-    r"(?:^|[._])(?:q|k|qkv|gqkv|query|key)_?(?:proj|norm|layernorm|key_value)?(?:[._]|$)|Wqkv|kv_a_proj"
-)
-# Parts of multimodal models whose attention has nothing to do with the text model's.
-_FOREIGN = re.compile(
-    r"(?:^|[._])(?:vision|visual|audio|image|img|vit|speech|whisper|projector|resampler|perceiver"
-    r"|qformer|vqmodel|vq_model|depth_decoder|codec|aligner|mm_projector|vlm_adapter|embed_tokens_extend)"
-    r"(?:[._]|$|\d)"
-)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -64,8 +47,8 @@ class BakeRequest:
     """Which tensors those are."""
     entry: RegistryEntry
     """What else the registry knows of the model type."""
-    block: int | None = None
-    """The number of rows under one scale of a block-quantised checkpoint."""
+    quantisation: Quantisation | None = None
+    """How a loader takes the weights for quantised; None where they are not."""
 
 
 def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Module]:
@@ -76,23 +59,21 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
         UnsupportedArchitectureError: attention tensors in places that are not known.
     """
     layout, entry, rope = request.layout, request.entry, request.rope
-    usual = re.compile(entry.stacks or _STACKS)
-    prediction = re.compile(_PREDICTION)
+    usual = re.compile(entry.stacks or names.TEXT_STACKS)
+    prediction = re.compile(names.PREDICTION)
     inside = re.compile(rf"{layout.module}\.(?P<name>.+)")
     per_layer = rope.family.attentions_per_layer
     count = rope.num_hidden_layers // per_layer
     found: dict[tuple[str, int], Module] = {}
     for shard, header in headers.items():
         for info in header.tensors.values():
-            parts = _TENSOR.fullmatch(info.name)
-            stack = parts["stack"] if parts else ""
-            if parts is None or not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
+            stack, number, rest = names.in_layer(info.name) or ("", 0, "")
+            if not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
                 _refuse_unknown_place(info.name)  # attention left out would be silently wrong
                 continue
-            match = inside.fullmatch(parts["rest"])
+            match = inside.fullmatch(rest)
             if match is None:
                 continue
-            number = int(parts["layer"])
             # Some checkpoints number the layers of multi-token prediction on from the last layer.
             extra = bool(prediction.fullmatch(stack)) or number >= count
             layer = number * per_layer + int(match.groupdict().get("sub") or 0)
@@ -151,7 +132,7 @@ def _refuse_two_kinds(known: tuple[str, TensorInfo] | None, shard: str, info: Te
 
 
 def _refuse_unknown_place(name: str) -> None:
-    if _ATTENTION_NAME.search(name) and not _FOREIGN.search(name):
+    if names.looks_like_attention(name) and not names.is_foreign(name):
         raise UnsupportedArchitectureError(
             f"{name} looks like attention, but lies outside the layers of the text model. It is "
             "not known whether it carries the temperature, so nothing is baked."
