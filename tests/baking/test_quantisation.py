@@ -29,13 +29,13 @@ def add(source, name, tensors):
 def decided(handmade):
     """A function: the bake of a checkpoint with a quantisation config, and other keys if given."""
 
-    def decide(config, tensors=None, beside=None, model_type="llama", **changes):
+    def decide(config, tensors=None, beside=None, model_type="llama", name="source"):
         drop = [K.format(layer) + "weight" for layer in range(2)] if tensors else []
-        changes = {"quantization_config": config, "model_type": model_type, **changes}
+        changes = {"quantization_config": config, "model_type": model_type}
         norms = {
             f"model.layers.{i}.self_attn.{p}_norm.weight": ONES for i in range(2) for p in "qk"
         }
-        source = handmade(changes, norms if model_type == "qwen3" else None, drop)
+        source = handmade(changes, norms if model_type == "qwen3" else None, drop, name)
         if tensors:
             add(source, "model-00003-of-00003.safetensors", tensors)
         if beside:
@@ -253,7 +253,7 @@ def test_norms_carry_the_factor_beside_any_known_format(decided):
     found = decided(config, BITSANDBYTES, model_type="qwen3").edits
     assert [edit.kind for edit in found] == ["k_norm.weight"] * 2
     with pytest.raises(UnsupportedArchitectureError, match="'new'"):
-        decided({"quant_method": "new"}, model_type="qwen3")
+        decided({"quant_method": "new"}, model_type="qwen3", name="new")
 
 
 def test_the_text_part_may_hold_the_config():
