@@ -59,6 +59,7 @@ _DOTS = {
 _GROUPS = {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
 _HEAD = {"head_dim": 16}
 _CLIP = {"clip_qkv": 0.4}
+_THETAS = {"layer_rope_theta": [10000.0, 0, 500000.0, 20000.0]}
 
 # What the config classes do not fill in by themselves, or what the shrinking cannot guess.
 _NEEDS: dict[str, Case] = {
@@ -204,6 +205,9 @@ _VARIANTS: dict[str, Case] = {
     ),
     "gemma3_text@slidingyarn": Case("gemma3_text", scopes={"full_attention": DEFAULT}),
     "gemma3n_text@kvshare": Case("gemma3n_text", sizes={"num_kv_shared_layers": 2}),
+    # Layers of three kinds: two θs of their own, and one without RoPE.
+    "granite_swa@thetas": Case("granite_swa", sizes=_THETAS),
+    "granitemoe_swa@thetas": Case("granitemoe_swa", sizes=_THETAS),
     "minimax_m3_vl_text@indexer": Case(
         "minimax_m3_vl_text",
         sizes={"layer_types": ["full_attention"] + ["minimax_m3_sparse"] * 3},
@@ -216,6 +220,7 @@ _FAST = {
     "deepseek_v2@noqlora", "deepseek_v3@mscale", "deepseek_v32", "dbrx", "olmo@clip", "persimmon",
     "deepseek_v4", "jetmoe", "zamba2", "zaya", "smollm3", "hrm_text", "longcat_flash", "gemma3",
     "axk2", "dots3_note_text", "qwen2_5_vl", "stablelm@qknorm", "qwen3_next", "hy_v4",
+    "granite_swa@thetas", "granitemoe_swa@thetas",
 }  # fmt: skip
 
 CASES = {name: _NEEDS.get(name, Case(name)) for name in _NAMES} | _VARIANTS

@@ -163,7 +163,7 @@ def _check(
     form: Form,
     assume_like: str | None,
 ) -> None:
-    found = read_rope(written.value, assume_like=assume_like)
+    found = read_rope(written.value, assume_like=assume_like, own_thetas=True)
     for each in factors:
         p = found.scopes[each.scope].parameters
         left = 1.0

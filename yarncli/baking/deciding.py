@@ -36,6 +36,7 @@ from yarncli.history import (
     read_history,
 )
 from yarncli.jsontext.changes import FieldChange, changed_fields
+from yarncli.jsontext.fields import Fields
 from yarncli.jsontext.text import JsonText
 
 SCHEMA_VERSION = 1
@@ -112,7 +113,13 @@ class Baking:
     def judgement(self, engines: Iterable[str] = ()) -> Judgement:
         """What engines (all of them, if none is named) will make of the baked checkpoint."""
         config, like = self.config[1].value, self.settings.assume_like
-        return judge(config, self.history, engines=engines, assume_like=like, launch=False)
+        try:
+            return judge(config, self.history, engines=engines, assume_like=like, launch=False)
+        except UnsupportedArchitectureError:
+            if engines:
+                raise
+            # It can be baked, but not converted: nobody knows its frequencies in other engines.
+            return Judgement("SOURCE", FILE_NAME, ())
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was decided, but for what engines will make of it."""
@@ -230,7 +237,7 @@ def _request(
     checkpoint: Checkpoint, config: JsonText, settings: BakeSettings
 ) -> tuple[BakeRequest, tuple[ScopeAttentionFactor, ...]]:
     """What the config says of the bake: layout and factors; keys, while no side is known."""
-    rope = read_rope(config.value, assume_like=settings.assume_like)
+    rope = read_rope(config.value, assume_like=settings.assume_like, own_thetas=True)
     text = config.get(rope.text_path) if rope.text_path else config.value
     entry = find_entry(rope.model_type, settings.layout)
     layout = choose_layout(entry, text)
@@ -291,13 +298,16 @@ def _scale_clip(config: JsonText, request: BakeRequest) -> JsonText:
         return config
     factors = set(request.factors.values())
     path = (*request.rope.text_path, *request.layout.clip)
-    value = config.get(path)
-    if len(factors) != 1 or type(value) not in (int, float):
+    holder = Fields(config.get(path[:-1]) if path[:-1] else config.value, path[:-1])
+    value = holder.number(path[-1])
+    if len(factors) != 1 or value is None:
         raise UnsupportedArchitectureError(
             f"{'.'.join(path)} clamps the projections of all layers, and it cannot be scaled by "
             "one factor here. The temperature cannot be baked."
         )
-    return config.edited({path: value * factors.pop()})
+    product = value * factors.pop()
+    Fields({path[-1]: product}, path[:-1]).number(path[-1])  # it may have left the range
+    return config.edited({path: product})
 
 
 def _notes(checkpoint: Checkpoint, request: BakeRequest) -> list[str]:

@@ -16,11 +16,15 @@ from yarncli.baking.quantisation import Scheme
 from yarncli.baking.rows import LayerSizes, RowSelection
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.config.scopes import layer_override, windowed_sizes
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
 from yarncli.history import Side
+from yarncli.jsontext.fields import Fields
 
 # Scales of a quantised KV cache: known beside every projection, and never multiplied themselves.
 _CACHE = ("k_scale", "v_scale", "q_scale", "output_scale")
+_KV = "num_key_value_heads"
+_MOST = 65_536  # heads, or numbers of one head: far above any model, far below what fills memory
 # Side → what a tensor makes → power of the factor on it. Query times key needs the factor twice;
 # "o" takes out again what scaled values bring into the output.
 _POWERS: dict[Side, dict[str, int]] = {
@@ -170,40 +174,43 @@ def _check_side(layout: Layout, side: Side) -> None:
 
 
 def layer_sizes(module: Module, request: BakeRequest) -> LayerSizes:
-    """The sizes of one layer, from the config; `per_layer_config` wins over the rest."""
+    """The sizes of one layer, from the config; `per_layer_config` wins over the rest.
+
+    Raises:
+        ConfigError: one is no number that a size can have.
+    """
     rope, text = request.rope, request.text
     scopes = list(rope.scopes.values())
     scope = next((s for s in scopes if module.layer in s.layers), scopes[0])
-    every = text.get("per_layer_config")
-    own: Mapping[str, Any] = {}
-    if isinstance(every, Mapping):
-        found = [v for k, v in every.items() if str(k).isdecimal() and int(k) == module.layer]
-        own = found[0] if found and isinstance(found[0], Mapping) else {}
+    fields = Fields(text, rope.text_path, rope.family.names)
+    own = layer_override(fields, (module.layer,))
+    if own is None and scope.window is not None and rope.family.scope_sizes_rule == "mla_widths":
+        own = windowed_sizes(fields)
 
     def size(key: str, default: int) -> int:
-        value = own.get(key, text.get(key))
-        return value if type(value) is int and value > 0 else default
+        place = own if own is not None and own.has(key) else fields
+        return place.positive(key, default, _MOST)
 
     family, p = rope.family, scope.parameters
     return LayerSizes(
         head_dim=p.head_dim,
         rotary_dim=p.rotary_dim,
         heads=size("num_attention_heads", rope.num_attention_heads),
-        kv_heads=rope.num_key_value_heads,
+        kv_heads=Fields({_KV: rope.num_key_value_heads}, rope.text_path).positive(_KV, 1, _MOST),
         heads_vary=request.entry.heads_vary,
         nope_dim=size("qk_nope_head_dim", family.qk_nope_head_dim or 0) if rope.is_mla else 0,
-        kv_lora_rank=size("kv_lora_rank", 512),
-        v_head_dim=size("v_head_dim", 128),
-        index_head_dim=_index_head_dim(text),
+        kv_lora_rank=size("kv_lora_rank", 512) if rope.is_mla else 0,
+        v_head_dim=size("v_head_dim", 128) if rope.is_mla else 0,
+        index_head_dim=_index_head_dim(fields),
     )
 
 
-def _index_head_dim(text: Mapping[str, Any]) -> int:
-    nested = text.get("sparse_attention_config")
-    places = [text.get("index_head_dim"), text.get("indexer_head_dim")]
-    if isinstance(nested, Mapping):
-        places.append(nested.get("sparse_index_dim"))
-    return next((value for value in places if type(value) is int and value > 0), 128)
+def _index_head_dim(fields: Fields) -> int:
+    nested = fields.mapping("sparse_attention_config")
+    if nested is not None and nested.has("sparse_index_dim"):
+        return nested.positive("sparse_index_dim", 1, _MOST)
+    key = "index_head_dim" if fields.has("index_head_dim") else "indexer_head_dim"
+    return fields.positive(key, 128, _MOST)
 
 
 def _module_edits(

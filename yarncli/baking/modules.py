@@ -13,8 +13,10 @@ from yarncli.baking.quantisation import Quantisation
 from yarncli.baking.registry import RegistryEntry
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.config.reading import RopeConfig
+from yarncli.config.text_model import MOST_LAYERS
 from yarncli.errors import UnsupportedArchitectureError, WeightsError
 from yarncli.history import Side
+from yarncli.jsontext.fields import Fields
 
 
 @dataclass(kw_only=True)
@@ -57,6 +59,7 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
     Raises:
         WeightsError: a layer is missing, or two shards hold one tensor in two forms.
         UnsupportedArchitectureError: attention tensors in places that are not known.
+        ConfigError: a number of layers is out of range.
     """
     layout, entry, rope = request.layout, request.entry, request.rope
     usual = re.compile(entry.stacks or names.TEXT_STACKS)
@@ -108,7 +111,9 @@ def _check_all_layers(
 ) -> None:
     needed = {layer for layer, factor in request.factors.items() if factor != 1.0}
     if request.entry.stacks:
-        needed = set(range(int(request.text.get("num_layers_per_stack") or 0)))
+        fields = Fields(request.text, request.rope.text_path)
+        count = request.rope.num_hidden_layers  # what transformers takes where it is silent
+        needed = set(range(fields.positive("num_layers_per_stack", count, MOST_LAYERS)))
     if request.layout.shared_block and stacks:  # only some layers store the block they share
         needed = {layer for _, layer in found} & needed
     missing = [layer for stack in stacks or {""} for layer in needed if (stack, layer) not in found]

@@ -124,6 +124,8 @@ def scale_rows(
         raise _refusal(where, f"its scales are {scale.dtype}, which cannot hold the product")
     if weight.dtype in SCALABLE or weight.dtype not in ("F8_E4M3", "F8_E5M2", "I8", "I32"):
         raise _refusal(where, f"it is stored as {weight.dtype} with scales, an unknown format")
+    if not (weight.parameters and scale.parameters):
+        return None
     # GPTQ and AWQ store one row of scales per group of inputs, one column per output.
     by_column = name == "scales"
     if by_column and len(scale.shape) != 2:

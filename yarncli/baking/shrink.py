@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yarncli.config.text_model import MOST_LAYERS
 from yarncli.history import BAKED_MARKER
+from yarncli.jsontext.fields import Fields
 
 _LAYERS = 4
 _MOST_LAYERS = 8
@@ -45,7 +47,7 @@ _NAMES_OF_SIZE = {
     1: "n_group topk_group num_expert_group num_mem_blocks depth",
 }
 _SMALL_SIZES = {name: size for size, names in _NAMES_OF_SIZE.items() for name in names.split()}
-DROPPED = ("quantization_config", "auto_map", "architectures", BAKED_MARKER)
+DROPPED = ("quantization_config", "compression_config", "auto_map", "architectures", BAKED_MARKER)
 
 
 def shrink(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,10 +55,13 @@ def shrink(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         config: the JSON object of `config.json`.
+
+    Raises:
+        ConfigError: a part of the model has a number of layers that is out of range.
     """
     small = {key: value for key, value in config.items() if key not in DROPPED}
     count_key = next((key for key in _LAYER_COUNTS if _is_size(small.get(key))), None)
-    count = small[count_key] if count_key else 0
+    count = Fields(small).positive(count_key, 1, MOST_LAYERS) if count_key else 0
     kept = _kept_layers(small, count)
     if count_key:
         small[count_key] = len(kept)

@@ -27,6 +27,7 @@ from yarncli.errors import CheckFailed, CheckpointError, UnsupportedArchitecture
 TOLERANCE = 1e-4  # of the largest logit; exact bakes reach 1e-6
 _BYTES = 4  # of a parameter in float32
 _ROOM = 1.25  # activations, logits and what the loader holds for a moment
+_MOST_PARAMETERS = 250_000_000
 _SHOWS = 3e-4  # a temperature that changes logits by less proves nothing
 
 _QUERY_OR_KEY = ("q_", "k_", "qkv", "query", "wq", "wkv", "kv_", "input_linear")
@@ -136,6 +137,11 @@ def save_random(
             respell them.
     """
     made = transformers.AutoConfig.for_model(**config)
+    with torch.device("meta"):  # what shrinking does not know by name may be of any size
+        shape = _auto(made).from_config(made, attn_implementation="eager")
+    count = sum(parameter.numel() for parameter in shape.parameters())
+    if count > _MOST_PARAMETERS:
+        raise ValueError(f"it has {count:,} parameters even with small sizes")
     torch.manual_seed(0)
     model = _auto(made).from_config(made, attn_implementation="eager", dtype=torch.float32)
     generator = torch.Generator().manual_seed(1)

@@ -76,6 +76,7 @@ def read_rope(
     *,
     assume_like: str | None = None,
     original_length: int | None = None,
+    own_thetas: bool = False,
 ) -> RopeConfig:
     """Read a config as transformers 5 does.
 
@@ -83,6 +84,8 @@ def read_rope(
         config: the JSON object of `config.json`.
         assume_like: treat an unknown model type as this one.
         original_length: the window the model was trained with, tokens, if the caller knows better.
+        own_thetas: whether layers may have a θ that the setting of their scope does not show
+            (`layer_rope_theta`): for callers to whom only the attention factor matters.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
@@ -96,7 +99,7 @@ def read_rope(
     family, path, values = find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
     layers = read_layers(model.fields, family, model.layer_count)
-    scopes = read_scopes(model, layers)
+    scopes = read_scopes(model, layers, own_thetas=own_thetas)
     rotating = {i for scope in scopes.values() for i in scope.layers}
     if not rotating:
         raise UnsupportedArchitectureError(
