@@ -75,6 +75,12 @@ _NEEDS: dict[str, Case] = {
             "rope_parameters": {"sliding_attention": DEFAULT, "full_attention": DEFAULT},
         },
     ),
+    # The prediction of bytes decides where patches end; a low threshold gives many.
+    "blt": Case(
+        "blt",
+        {"patching_threshold": 0.0},
+        {f"{part}_config": {"num_hidden_layers": 1} for part in ("global", "decoder", "patcher")},
+    ),
     "dbrx": Case(
         "dbrx",
         sizes={"attn_config": {"kv_n_heads": 2, "clip_qkv": 0.5, "rope_theta": 10000.0}},
@@ -138,7 +144,8 @@ _NEEDS: dict[str, Case] = {
 }
 
 _NAMES = """
-afmoe apertus arcee aria_text axk1 axk2 bailing_hybrid bamba beam bitnet cohere cohere2 cohere2_moe
+afmoe apertus arcee aria_text axk1 axk2 bailing_hybrid bamba beam bitnet blt cohere cohere2
+cohere2_moe
 cohere_compass_text cwm dbrx deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 diffllama doge dots1
 dots3_note_text emu3 ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon falcon_h1 flex_olmo flint gemma
 gemma2 gemma3 gemma3_text gemma3n_text gemma4 gemma4_text gemma4_unified_text glm glm4 glm4_moe
@@ -220,7 +227,7 @@ _FAST = {
     "deepseek_v2@noqlora", "deepseek_v3@mscale", "deepseek_v32", "dbrx", "olmo@clip", "persimmon",
     "deepseek_v4", "jetmoe", "zamba2", "zaya", "smollm3", "hrm_text", "longcat_flash", "gemma3",
     "axk2", "dots3_note_text", "qwen2_5_vl", "stablelm@qknorm", "qwen3_next", "hy_v4",
-    "granite_swa@thetas", "granitemoe_swa@thetas",
+    "granite_swa@thetas", "granitemoe_swa@thetas", "blt",
 }  # fmt: skip
 
 CASES = {name: _NEEDS.get(name, Case(name)) for name in _NAMES} | _VARIANTS
@@ -235,7 +242,7 @@ def save_checkpoint(case: Case, directory: Path) -> Path:
     config = shrink(twin.expanded(given))
     for key, value in case.sizes.items():
         old = config.get(key)
-        nested = key == "text_config" and isinstance(value, dict) and isinstance(old, dict)
+        nested = key.endswith("_config") and isinstance(value, dict) and isinstance(old, dict)
         config[key] = {**old, **value} if nested else copy.deepcopy(value)
     with twin.quiet():
         twin.save_random(config, directory)
@@ -247,7 +254,15 @@ def write_rope_setting(directory: Path, case: Case) -> None:
     """Put the case's rope dict into config.json as transformers 5 spells it."""
     path = directory / "config.json"
     config = json.loads(path.read_text())
-    text = config.get("text_config", config)
+    several = [
+        value for key, value in config.items() if case.model_type == "blt" and "_config" in key
+    ]
+    for text in several or [config.get("text_config", config)]:
+        _write_rope_setting(text, case)
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _write_rope_setting(text: dict[str, Any], case: Case) -> None:
     text.pop("rope_scaling", None)
     found = text.get("rope_parameters") or {}
     drop = {"low_freq_factor", "high_freq_factor", "mscale", "mscale_all_dim", "attention_factor"}
@@ -266,7 +281,6 @@ def write_rope_setting(directory: Path, case: Case) -> None:
             text[key] = 128
     if case.rope["rope_type"] == "longrope":
         text["original_max_position_embeddings"] = 32
-    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -167,7 +167,7 @@ class _Base:
 
     @classmethod
     def of(cls, baking: Baking) -> _Base:
-        stacks = baking.request.entry.stacks
+        stacks = "|".join(filter(None, (each.entry.stacks for each in baking.requests)))
         headers = baking.checkpoint.headers().values()
         found = {name for header in headers for name in header.tensors}
         found |= {name.rpartition(".")[0] for name in found}

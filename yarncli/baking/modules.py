@@ -72,7 +72,8 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
         for info in header.tensors.values():
             stack, number, rest = names.in_layer(info.name) or ("", 0, "")
             if not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
-                _refuse_unknown_place(info.name)  # attention left out would be silently wrong
+                if not (entry.beside and re.fullmatch(entry.beside, stack)):
+                    _refuse_unknown_place(info.name)  # left out, it would be silently wrong
                 continue
             match = inside.fullmatch(rest)
             if match is None:

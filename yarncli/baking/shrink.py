@@ -26,9 +26,10 @@ _KV_HEADS = (
 # What the sizes of these names become; a smaller value is left alone.
 _NAMES_OF_SIZE = {
     256: "index_topk indexer_budget",
-    128: "vocab_size vocab_size_per_layer_input mamba_d_ssm",
-    64: """hidden_size d_model out_hidden_size sliding_window attention_chunk_size local_attention
-        index_topk_blocks ngram_vocab_size_base codebook_size""",
+    128: "vocab_size vocab_size_per_layer_input mamba_d_ssm encoder_hash_byte_group_vocab",
+    64: """hidden_size hidden_size_global d_model out_hidden_size sliding_window
+        attention_chunk_size local_attention index_topk_blocks ngram_vocab_size_base
+        codebook_size""",
     48: "intermediate_size ffn_hidden_size ffn_dim dense_intermediate_size intermediate_size_mlp",
     32: """moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size
         expert_ffn_hidden_size shared_experts_intermediate_size router_hidden_size ple_embed_dim

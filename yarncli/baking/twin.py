@@ -65,7 +65,7 @@ def check_layout(baking: Baking) -> TwinCheck:
         except _BUILD_ERRORS as error:
             raise UnsupportedArchitectureError(
                 f"The layout cannot be checked: transformers {transformers.__version__} does not "
-                f"run a small {baking.request.rope.model_type} model ({type(error).__name__}: "
+                f"run a small {baking.model_type} model ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''})."
             ) from error
     if result.unbaked < _SHOWS:
@@ -75,7 +75,7 @@ def check_layout(baking: Baking) -> TwinCheck:
         )
     if not result.baked <= TOLERANCE:
         raise CheckFailed(
-            f"The layout {baking.baked.layout!r} is wrong for {baking.request.rope.model_type}: "
+            f"The layout {baking.baked.layout!r} is wrong for {baking.model_type}: "
             f"logits of a small random model baked by it change by {result.baked:.1e} (at most "
             f"{TOLERANCE:g} is rounding). Nothing was written."
         )
@@ -111,7 +111,7 @@ def logits(directory: Path, *, sequences: int = 3, length: int = 96) -> torch.Te
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(3, 60, (sequences, length), generator=generator)
     with torch.no_grad():
-        found: torch.Tensor = model.eval()(input_ids=tokens).logits
+        found: torch.Tensor = model.eval()(input_ids=tokens, use_cache=False).logits
     return found
 
 
@@ -248,4 +248,4 @@ def _text_logits(directory: Path, tokens: torch.Tensor) -> Any:
     config = transformers.AutoConfig.from_pretrained(directory)
     model = _auto(config).from_pretrained(directory, dtype=torch.float32)
     with torch.no_grad():
-        return model.eval()(input_ids=tokens).logits[0]
+        return model.eval()(input_ids=tokens, use_cache=False).logits[0]

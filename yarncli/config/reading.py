@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarncli.config.families.family import Family
+from yarncli.config.families.part_rows import PART_FAMILIES
 from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.layers import read_layers
@@ -76,7 +77,7 @@ def read_rope(
     *,
     assume_like: str | None = None,
     original_length: int | None = None,
-    own_thetas: bool = False,
+    factor_only: bool = False,
 ) -> RopeConfig:
     """Read a config as transformers 5 does.
 
@@ -84,8 +85,9 @@ def read_rope(
         config: the JSON object of `config.json`.
         assume_like: treat an unknown model type as this one.
         original_length: the window the model was trained with, tokens, if the caller knows better.
-        own_thetas: whether layers may have a θ that the setting of their scope does not show
-            (`layer_rope_theta`): for callers to whom only the attention factor matters.
+        factor_only: for callers to whom only the attention factor matters: layers may have a θ that
+            the setting of their scope does not show (`layer_rope_theta`), and the config may be
+            that of a part of a model.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
@@ -96,10 +98,11 @@ def read_rope(
         raise UsageError(f"--original-length {original_length} is not a positive number of tokens.")
     if assume_like is not None and assume_like not in FAMILIES:
         raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
-    family, path, values = find_text(config, assume_like)
+    part = PART_FAMILIES.get(str(config.get("model_type"))) if factor_only else None
+    family, path, values = (part, (), config) if part else find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
     layers = read_layers(model.fields, family, model.layer_count)
-    scopes = read_scopes(model, layers, own_thetas=own_thetas)
+    scopes = read_scopes(model, layers, own_thetas=factor_only)
     rotating = {i for scope in scopes.values() for i in scope.layers}
     if not rotating:
         raise UnsupportedArchitectureError(
