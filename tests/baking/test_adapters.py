@@ -186,7 +186,7 @@ def test_towers_and_text_of_one_model(checkpoint_of, tmp_path):
     assert all("language_model" in edit.tensor for edit in found.edits)
 
 
-def test_a_prediction_layer_is_not_the_layer_of_its_number(adapter, handmade):
+def test_a_prediction_layer_is_not_the_layer_of_its_number(adapter, handmade, tmp_path):
     import numpy as np
 
     shapes = {"q_proj": (32, 16), "k_proj": (16, 16)}
@@ -195,6 +195,9 @@ def test_a_prediction_layer_is_not_the_layer_of_its_number(adapter, handmade):
     tensors = {f"base_model.model.{place}{K}": torch.ones(16, 4) for place in ("model.", "mtp.")}
     found = adapters.decide_adapter(adapter(tensors), baking).edits
     assert sorted(edit.tensor for edit in found) == sorted(tensors)
+    plain = decide_bake(open_checkpoint(str(handmade(name="plain"))))
+    with pytest.raises(UnsupportedArchitectureError, match="mtp"):
+        adapters.decide_adapter(tmp_path / "adapter", plain)
 
 
 def test_two_stacks_of_one_model(adapter, checkpoint_of):

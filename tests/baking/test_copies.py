@@ -70,3 +70,15 @@ def test_copies_that_differ_are_refused(change, copied):
 def test_a_copy_of_what_is_not_multiplied_does_not_matter(copied):
     source = copied(lambda tensor: tensor + 1, name="model.embed_tokens.weight")
     assert len(decided(source).edits) == 2
+
+
+def test_copies_on_the_hub_are_compared_there(copied, minihub):
+    minihub.add_repo("org/alike", copied())
+    assert len(decide_bake(open_checkpoint("org/alike")).edits) == 3
+
+
+def test_copies_on_the_hub_that_differ_are_refused(copied, minihub):
+    minihub.add_repo("org/other", copied(nudged))
+    with pytest.raises(WeightsError, match=K):
+        decide_bake(open_checkpoint("org/other"))
+    assert not list(minihub.cache.rglob("*.safetensors"))

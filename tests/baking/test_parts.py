@@ -99,7 +99,9 @@ def test_an_adapter_follows_every_part(blt, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    baking = decide_bake(blt())
+    baking = decide_bake(
+        blt(lambda config: config["patcher_config"]["rope_parameters"].update(factor=2.0))
+    )
     rows = {edit.tensor: edit.rows_total for edit in baking.edits}
     tensors = {
         f"base_model.model.{name.removesuffix('weight')}lora_B.weight": torch.ones(count, 4)
@@ -110,4 +112,8 @@ def test_an_adapter_follows_every_part(blt, tmp_path):
     (directory / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     save_file(tensors, directory / "adapter_model.safetensors")
     found = adapters.decide_adapter(directory, baking).edits
-    assert sorted(edit.tensor for edit in found) == sorted(tensors)
+    meant = sorted((edit.tensor.removesuffix(".weight"), edit.factor) for edit in baking.edits)
+    assert [
+        (name.removeprefix("base_model.model.").removesuffix(".lora_B.weight"), factor)
+        for name, factor in sorted((edit.tensor, edit.factor) for edit in found)
+    ] == meant

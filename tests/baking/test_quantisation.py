@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from yarncli.baking.deciding import decide_bake
-from yarncli.baking.quantisation import read_quantisation
 from yarncli.checkpoint.source import open_checkpoint
+from yarncli.config.quantisation import read_quantisation
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext.fields import Fields
 
@@ -284,6 +284,6 @@ def test_a_block_size_out_of_range(size, decided):
 
 
 def test_a_pattern_that_would_take_for_ever_is_not_tried(decided):
-    config = groups(E4M3, ignore=["re:" + "(a*)*" * 20 + "!", "re:(", "x" * 999])
+    config = groups(E4M3, ignore=["re:" + "(.+)+!", "re:(", "x" * 999])
     with pytest.raises(UnsupportedArchitectureError, match="floating point"):
         decided(config)

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yarncli.baking import names
 from yarncli.baking.deciding import Baking
 from yarncli.baking.dtypes import SCALABLE
 from yarncli.baking.edits import TensorEdit
-from yarncli.baking.names import Place
 from yarncli.checkpoint import output, rewrite
 from yarncli.checkpoint.files import SourceFile, walk_files
 from yarncli.checkpoint.rewrite import FileCopy
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
+from yarncli.config import names
+from yarncli.config.names import Place
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
 from yarncli.history import FILE_NAME, History
 from yarncli.jsontext.text import JsonText

@@ -159,8 +159,7 @@ def decide_bake(
     if settings.side is None:  # which side is cheap and safe depends on the tensors that are there
         side = _default_side(requests, [*chain(*modules)])
         requests = [replace(request, side=side) for request in requests]
-    found = chain.from_iterable(map(find_edits, modules, requests))
-    edits = tuple(with_copies(found, checkpoint))
+    edits = tuple(with_copies(chain(*map(find_edits, modules, requests)), checkpoint))
     attention_factors = tuple(chain.from_iterable(part.shown for part in parts))
     baked = Baked(
         form=settings.form,

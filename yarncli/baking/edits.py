@@ -12,10 +12,10 @@ from yarncli.baking import quantised
 from yarncli.baking.dtypes import ELEMENT_SIZES, SCALABLE, rounding_bound
 from yarncli.baking.layouts import Layout, LayoutEdit
 from yarncli.baking.modules import BakeRequest, Module
-from yarncli.baking.quantisation import Scheme
 from yarncli.baking.rows import LayerSizes, RowSelection
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.config.quantisation import Scheme
 from yarncli.config.scopes import layer_override, windowed_sizes
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
 from yarncli.history import Side

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from yarncli.baking import names
 from yarncli.baking.layouts import Layout
-from yarncli.baking.quantisation import Quantisation
 from yarncli.baking.registry import RegistryEntry
 from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.config import names
+from yarncli.config.quantisation import Quantisation
 from yarncli.config.reading import RopeConfig
 from yarncli.config.text_model import MOST_LAYERS
 from yarncli.errors import UnsupportedArchitectureError, WeightsError

@@ -13,10 +13,10 @@ from yarncli.baking.attention_factor import (
     write_baked_config,
 )
 from yarncli.baking.modules import BakeRequest
-from yarncli.baking.quantisation import MODELOPT_FILE, read_quantisation
 from yarncli.baking.registry import SEVERAL, RegistryEntry, choose_layout, find_entry
 from yarncli.baking.settings import BakeSettings
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.config.quantisation import MODELOPT_FILE, read_quantisation
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.jsontext.changes import ABSENT, changed_fields

@@ -2,7 +2,7 @@
 
 A scale may be multiplied only if every row of its group is. Formats: FP8 and INT8 with per-tensor,
 per-channel or block scales; compressed-tensors' packed integers; GPTQ and AWQ. Which of them a
-loader sees is decided by the config, see `quantisation.py`.
+loader sees is decided by the config, see `config/quantisation.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from yarncli.baking.dtypes import SCALABLE
-from yarncli.baking.quantisation import (
+from yarncli.baking.rows import LayerSizes, RowRule, RowSelection
+from yarncli.checkpoint.safetensors import TensorInfo
+from yarncli.config.quantisation import (
     ADVICE,
     BITSANDBYTES,
     KEY,
@@ -20,8 +22,6 @@ from yarncli.baking.quantisation import (
     Quantisation,
     Scheme,
 )
-from yarncli.baking.rows import LayerSizes, RowRule, RowSelection
-from yarncli.checkpoint.safetensors import TensorInfo
 from yarncli.errors import UnsupportedArchitectureError
 
 # What stands beside a quantised weight and says nothing about its magnitude.

@@ -98,8 +98,7 @@ def read_rope(
         raise UsageError(f"--original-length {original_length} is not a positive number of tokens.")
     if assume_like is not None and assume_like not in FAMILIES:
         raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
-    part = PART_FAMILIES.get(str(config.get("model_type"))) if factor_only else None
-    family, path, values = (part, (), config) if part else find_text(config, assume_like)
+    family, path, values = _as_part(config, factor_only) or find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
     layers = read_layers(model.fields, family, model.layer_count)
     scopes = read_scopes(model, layers, own_thetas=factor_only)
@@ -169,6 +168,14 @@ def find_text(
         kind = None if family.text_fixed else fields.text("model_type")
         family = _family(kind or family.text_type)
     return family, fields.path, fields.values
+
+
+def _as_part(
+    config: Mapping[str, Any], wanted: bool
+) -> tuple[Family, tuple[str, ...], Mapping[str, Any]] | None:
+    """The same for the config of a part of a model; None where it is none, or is not wanted."""
+    family = PART_FAMILIES.get(str(config.get("model_type"))) if wanted else None
+    return (family, (), config) if family else None
 
 
 def _family(model_type: str) -> Family:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
-from yarncli.baking import names
+from yarncli.config import names
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext.fields import Fields
 from yarncli.jsontext.text import JsonText
