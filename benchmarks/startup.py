@@ -21,10 +21,17 @@ from yarncli.rope.methods import DEFAULT_METHOD, METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI = ROOT / "yarncli" / "cli"
-CONFIG = ROOT / "yarncli" / "demo" / "base" / "config.json"
+DEMO = ROOT / "yarncli" / "demo"
+CONFIG = DEMO / "base" / "config.json"
 
 # Command line and the most that it may cost, as a multiple of the reference.
-CASES = ((["--help"], 1.25), (["inspect", str(CONFIG)], 1.5), (["check", str(CONFIG)], 1.25))
+CASES = (
+    (["--help"], 1.25),
+    (["inspect", str(CONFIG)], 1.5),
+    (["check", str(CONFIG)], 1.25),
+    (["convert", str(DEMO / "base"), "--factor", "4", "--dry-run"], 1.4),
+    (["bake", str(DEMO / "tuned"), "--dry-run"], 1.8),
+)
 
 RUN_YARNCLI = "from yarncli.cli.app import main; main()"
 RUN_REFERENCE = "from reference import app; app(prog_name='yarncli')"
@@ -74,7 +81,7 @@ def run_once(code: str, arguments: list[str], environment: dict[str, str]) -> tu
             sys.executable,
             [sys.executable, "-c", code, *arguments],
             environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, sink.fileno(), 1)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, sink.fileno(), number) for number in (1, 2)],
         )
         _, status, usage = os.wait4(child, 0)
         wall = time.perf_counter() - started

@@ -59,6 +59,7 @@ _DOTS = {
 _GROUPS = {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
 _HEAD = {"head_dim": 16}
 _CLIP = {"clip_qkv": 0.4}
+_THETAS = {"layer_rope_theta": [10000.0, 0, 500000.0, 20000.0]}
 
 # What the config classes do not fill in by themselves, or what the shrinking cannot guess.
 _NEEDS: dict[str, Case] = {
@@ -73,6 +74,12 @@ _NEEDS: dict[str, Case] = {
             "layer_types": ["sliding_attention", "full_attention"] * 20,
             "rope_parameters": {"sliding_attention": DEFAULT, "full_attention": DEFAULT},
         },
+    ),
+    # The prediction of bytes decides where patches end; a low threshold gives many.
+    "blt": Case(
+        "blt",
+        {"patching_threshold": 0.0},
+        {f"{part}_config": {"num_hidden_layers": 1} for part in ("global", "decoder", "patcher")},
     ),
     "dbrx": Case(
         "dbrx",
@@ -137,7 +144,8 @@ _NEEDS: dict[str, Case] = {
 }
 
 _NAMES = """
-afmoe apertus arcee aria_text axk1 axk2 bailing_hybrid bamba beam bitnet cohere cohere2 cohere2_moe
+afmoe apertus arcee aria_text axk1 axk2 bailing_hybrid bamba beam bitnet blt cohere cohere2
+cohere2_moe
 cohere_compass_text cwm dbrx deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 diffllama doge dots1
 dots3_note_text emu3 ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon falcon_h1 flex_olmo flint gemma
 gemma2 gemma3 gemma3_text gemma3n_text gemma4 gemma4_text gemma4_unified_text glm glm4 glm4_moe
@@ -204,6 +212,9 @@ _VARIANTS: dict[str, Case] = {
     ),
     "gemma3_text@slidingyarn": Case("gemma3_text", scopes={"full_attention": DEFAULT}),
     "gemma3n_text@kvshare": Case("gemma3n_text", sizes={"num_kv_shared_layers": 2}),
+    # Layers of three kinds: two θs of their own, and one without RoPE.
+    "granite_swa@thetas": Case("granite_swa", sizes=_THETAS),
+    "granitemoe_swa@thetas": Case("granitemoe_swa", sizes=_THETAS),
     "minimax_m3_vl_text@indexer": Case(
         "minimax_m3_vl_text",
         sizes={"layer_types": ["full_attention"] + ["minimax_m3_sparse"] * 3},
@@ -216,6 +227,7 @@ _FAST = {
     "deepseek_v2@noqlora", "deepseek_v3@mscale", "deepseek_v32", "dbrx", "olmo@clip", "persimmon",
     "deepseek_v4", "jetmoe", "zamba2", "zaya", "smollm3", "hrm_text", "longcat_flash", "gemma3",
     "axk2", "dots3_note_text", "qwen2_5_vl", "stablelm@qknorm", "qwen3_next", "hy_v4",
+    "granite_swa@thetas", "granitemoe_swa@thetas", "blt",
 }  # fmt: skip
 
 CASES = {name: _NEEDS.get(name, Case(name)) for name in _NAMES} | _VARIANTS
@@ -230,7 +242,7 @@ def save_checkpoint(case: Case, directory: Path) -> Path:
     config = shrink(twin.expanded(given))
     for key, value in case.sizes.items():
         old = config.get(key)
-        nested = key == "text_config" and isinstance(value, dict) and isinstance(old, dict)
+        nested = key.endswith("_config") and isinstance(value, dict) and isinstance(old, dict)
         config[key] = {**old, **value} if nested else copy.deepcopy(value)
     with twin.quiet():
         twin.save_random(config, directory)
@@ -242,7 +254,15 @@ def write_rope_setting(directory: Path, case: Case) -> None:
     """Put the case's rope dict into config.json as transformers 5 spells it."""
     path = directory / "config.json"
     config = json.loads(path.read_text())
-    text = config.get("text_config", config)
+    several = [
+        value for key, value in config.items() if case.model_type == "blt" and "_config" in key
+    ]
+    for text in several or [config.get("text_config", config)]:
+        _write_rope_setting(text, case)
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _write_rope_setting(text: dict[str, Any], case: Case) -> None:
     text.pop("rope_scaling", None)
     found = text.get("rope_parameters") or {}
     drop = {"low_freq_factor", "high_freq_factor", "mscale", "mscale_all_dim", "attention_factor"}
@@ -261,7 +281,6 @@ def write_rope_setting(directory: Path, case: Case) -> None:
             text[key] = 128
     if case.rope["rope_type"] == "longrope":
         text["original_max_position_embeddings"] = 32
-    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 @pytest.fixture(scope="session")

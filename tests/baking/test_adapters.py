@@ -126,3 +126,114 @@ def test_an_adapter_is_never_baked_twice(adapter, baking, tmp_path):
 def test_no_adapter(baking, tmp_path):
     with pytest.raises(CheckpointError, match="not a LoRA adapter"):
         adapters.decide_adapter(tmp_path, baking)
+
+
+K = "layers.0.self_attn.k_proj.lora_B.weight"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "base_model.model.model.",
+        "base_model.model.",
+        "base_model.",
+        "",
+        "module.base_model.model._orig_mod.model.",
+        "base_model.model.model.language_model.",
+        "base_model.model.language_model.model.",
+        "base_model.model.model.language_model.model.",
+        "base_model.model.model.text_model.",
+    ],
+)
+def test_a_module_is_known_by_its_place_in_the_text_model(prefix, adapter, baking):
+    found = adapters.decide_adapter(adapter({prefix + K: torch.ones(16, 4)}), baking).edits
+    assert [edit.tensor for edit in found] == [prefix + K]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.vision_tower.encoder.layers.0.self_attn.k_proj",
+        "vision_tower.vision_model.encoder.layers.0.self_attn.k_proj",
+        "model.visual.blocks.0.attn.qkv",
+        "model.audio_tower.layers.0.self_attn.k_proj",
+        "model.multi_modal_projector.linear_1",
+        "model.embed_tokens",
+        "lm_head",
+    ],
+)
+@pytest.mark.parametrize("rows", [16, 24])
+def test_what_is_outside_of_the_text_layers_is_left_alone(name, rows, adapter, baking):
+    tensors = {
+        f"base_model.model.{name}.lora_B.weight": torch.ones(rows, 4),
+        f"base_model.model.{name}.lora_magnitude_vector": torch.ones(rows),
+        f"base_model.model.{name}.weight": torch.ones(rows, rows),
+    }
+    assert not adapters.decide_adapter(adapter(tensors), baking).edits
+
+
+def test_towers_and_text_of_one_model(checkpoint_of, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    base = checkpoint_of("llava")
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "k_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    baking = decide_bake(open_checkpoint(str(base)))
+    found = adapters.decide_adapter(tmp_path / "adapter", baking)
+    assert any("vision_tower" in name for name in found.header.tensors)
+    assert len(found.edits) == len(baking.edits)
+    assert all("language_model" in edit.tensor for edit in found.edits)
+
+
+def test_a_prediction_layer_is_not_the_layer_of_its_number(adapter, handmade, tmp_path):
+    import numpy as np
+
+    shapes = {"q_proj": (32, 16), "k_proj": (16, 16)}
+    extra = {f"mtp.layers.0.self_attn.{p}.weight": np.ones(s, "f4") for p, s in shapes.items()}
+    baking = decide_bake(open_checkpoint(str(handmade(tensors=extra))))
+    tensors = {f"base_model.model.{place}{K}": torch.ones(16, 4) for place in ("model.", "mtp.")}
+    found = adapters.decide_adapter(adapter(tensors), baking).edits
+    assert sorted(edit.tensor for edit in found) == sorted(tensors)
+    plain = decide_bake(open_checkpoint(str(handmade(name="plain"))))
+    with pytest.raises(UnsupportedArchitectureError, match="mtp"):
+        adapters.decide_adapter(tmp_path / "adapter", plain)
+
+
+def test_two_stacks_of_one_model(adapter, checkpoint_of):
+    base = checkpoint_of("hrm_text")
+    baking = decide_bake(open_checkpoint(str(base)))
+    rows = baking.edits[0].rows_total
+    name = "base_model.model.model.{}_module.layers.0.attn.gqkv_proj.lora_B.weight"
+    tensors = {name.format(stack): torch.ones(rows, 4) for stack in "HL"}
+    found = adapters.decide_adapter(adapter(tensors), baking).edits
+    assert sorted(edit.tensor for edit in found) == sorted(tensors)
+
+
+def test_copies_in_two_shards_are_one_edit_of_the_adapter(adapter, handmade):
+    from safetensors.numpy import load_file, save_file
+
+    base = handmade()
+    one, two = sorted(base.glob("*.safetensors"))
+    name = "model.layers.0.self_attn.k_proj.weight"
+    save_file({**load_file(two), name: load_file(one)[name]}, two)
+    baking = decide_bake(open_checkpoint(str(base)))
+    assert len(adapters.decide_adapter(adapter(), baking).edits) == 1
+
+
+@pytest.mark.parametrize("place", ["side", "model.layers.9.self_attn", "other.layers.0.attn"])
+def test_attention_in_a_place_that_is_not_known_is_refused(place, adapter, baking):
+    name = f"base_model.model.{place}.k_proj.lora_B.weight"
+    with pytest.raises(UnsupportedArchitectureError, match="does not store"):
+        adapters.decide_adapter(adapter({name: torch.ones(16, 4)}), baking)
+
+
+def test_repeated_layers_are_refused(adapter, baking):
+    with pytest.raises(UnsupportedArchitectureError, match="layer_replication"):
+        adapters.decide_adapter(adapter(layer_replication=[[0, 2], [0, 2]]), baking)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "corda", "loftq"])
+def test_a_start_from_the_weights_of_the_base_is_refused(start, adapter, baking):
+    with pytest.raises(UnsupportedArchitectureError, match=start):
+        adapters.decide_adapter(adapter(init_lora_weights=start), baking)

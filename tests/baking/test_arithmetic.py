@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from yarncli.baking.arithmetic import RowSelection, rounding_bound, scaler
+from yarncli.baking.arithmetic import scaler
+from yarncli.baking.dtypes import rounding_bound
+from yarncli.baking.rows import RowSelection
 from yarncli.errors import WeightsError
 
 FACTORS = [1.2964782769, 1.138629436111989, 0.7713, 1.0, 1 / 3]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yarncli.baking.arithmetic import RowSelection
 from yarncli.baking.edits import TensorEdit
 from yarncli.baking.rows import (
     LayerSizes,
+    RowSelection,
     block_k,
     block_q,
     block_v,

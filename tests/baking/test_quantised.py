@@ -22,7 +22,7 @@ def quantised(handmade):
     """A function: a checkpoint whose k_proj are replaced by other tensors, and its config."""
 
     def make(parameters, config=None, rotary=1.0, name="source"):
-        changes = {"quantization_config": config or {"quant_method": "test"}}
+        changes = {"quantization_config": config}
         model_type = "llama"
         if rotary != 1.0:
             model_type = "stablelm"
@@ -83,13 +83,22 @@ def packed_integers():
     return torch.randint(-(2**31), 2**31 - 1, (2, 16), dtype=torch.int32, generator=generator)
 
 
+def compressed(**weights):
+    """The config of compressed-tensors for all projections."""
+    given = {"num_bits": 8, "type": "float", "strategy": "channel", **weights}
+    groups = {"group_0": {"targets": ["Linear"], "weights": given}}
+    return {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head"]}
+
+
 BLOCKS = {"quant_method": "fp8", "weight_block_size": [8, 8]}
+FP8, INT8 = compressed(), compressed(type="int")
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 8}
 FORMATS = {
-    "fp8 per tensor": ({"weight": fp8(), "weight_scale": random()}, None, by_row),
-    "fp8 per tensor, one entry": ({"weight": fp8(), "weight_scale": random(1)}, None, by_row),
+    "fp8 per tensor": ({"weight": fp8(), "weight_scale": random()}, FP8, by_row),
+    "fp8 per tensor, one entry": ({"weight": fp8(), "weight_scale": random(1)}, FP8, by_row),
     "fp8 per row": (
         {"weight": fp8(), "weight_scale": random(16, 1, dtype=torch.bfloat16)},
-        None,
+        FP8,
         by_row,
     ),
     "int8 in groups": (
@@ -97,7 +106,7 @@ FORMATS = {
             "weight": torch.randint(-127, 127, (16, 16)).to(torch.int8),
             "weight_scale": random(16, 4, dtype=torch.float16),
         },
-        None,
+        INT8,
         by_row,
     ),
     "fp8 blocks": (
@@ -112,7 +121,7 @@ FORMATS = {
             "g_idx": torch.arange(16, dtype=torch.int32) // 8,
             "scales": random(2, 16, dtype=torch.float16),
         },
-        None,
+        GPTQ,
         by_gptq,
     ),
 }
@@ -149,7 +158,7 @@ def test_a_bias_beside_a_scale_is_multiplied_too(
     quantised, tmp_path, bake_directory, attention_factor
 ):
     parameters = {**FORMATS["fp8 per row"][0], "bias": random(16)}
-    source = quantised(parameters)
+    source = quantised(parameters, FP8)
     bake_directory(source, tmp_path / "out", side="k")
     new = parameters_of(tmp_path / "out")["bias"]
     assert torch.allclose(new, parameters["bias"] * attention_factor**2)
@@ -158,7 +167,7 @@ def test_a_bias_beside_a_scale_is_multiplied_too(
 REFUSED = {
     "a scale for rows that differ": (
         {"weight": fp8(), "weight_scale": random()},
-        None,
+        FP8,
         0.5,
         "one scale covers 16 rows",
     ),
@@ -174,47 +183,28 @@ REFUSED = {
         1.0,
         "F8_E8M0",
     ),
-    "NVFP4": (
-        {
-            "weight": torch.zeros(16, 8, dtype=torch.uint8),
-            "weight_scale": random(16, 1).to(torch.float8_e4m3fn),
-        },
-        None,
+    "scales of FP8": (
+        {"weight": fp8(), "weight_scale": random(16, 1).to(torch.float8_e4m3fn)},
+        FP8,
         1.0,
         "F8_E4M3",
     ),
-    "NVFP4 with its second scale": (
-        {
-            "weight": torch.zeros(16, 8, dtype=torch.uint8),
-            "weight_scale": random(16, 1).to(torch.float8_e4m3fn),
-            "weight_scale_2": random(),
-        },
-        None,
-        1.0,
-        "weight_scale_2",
-    ),
-    "bitsandbytes": (
-        {"weight": torch.zeros(128, 1, dtype=torch.uint8), "weight.absmax": random(4)},
-        None,
-        1.0,
-        "absmax",
-    ),
-    "no scale": ({"weight": fp8()}, None, 1.0, "no scale of its own"),
+    "no scale": ({"weight": fp8()}, FP8, 1.0, "no scale of its own"),
     "blocks of unknown size": (
         {"weight": fp8(), "weight_scale_inv": random(2, 2)},
-        {"quant_method": "fp8"},
+        {"quant_method": "fp8", "weight_block_size": None},
         1.0,
         "unknown format",
     ),
     "a float with a scale": (
         {"weight": random(16, 16), "weight_scale": random()},
-        None,
+        FP8,
         1.0,
         "F32",
     ),
     "scales of three dimensions": (
         {"weight": fp8(), "weight_scale": random(16, 1, 1)},
-        None,
+        FP8,
         1.0,
         "unknown format",
     ),
@@ -234,7 +224,7 @@ def test_refused_by_name(name, quantised):
 def test_a_scale_that_overflows_is_an_error(quantised, tmp_path, bake_directory):
     parameters = {"weight": fp8(), "weight_scale": torch.full((16, 1), 6e4, dtype=torch.float16)}
     with pytest.raises(CheckpointError, match="does not fit into F16"):
-        bake_directory(quantised(parameters), tmp_path / "out", side="k")
+        bake_directory(quantised(parameters, FP8), tmp_path / "out", side="k")
 
 
 def test_one_scale_for_fused_queries_keys_and_values(handmade):
@@ -242,6 +232,7 @@ def test_one_scale_for_fused_queries_keys_and_values(handmade):
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     changes["rope_scaling"] = {"rope_type": "longrope", **factors}
     changes["original_max_position_embeddings"] = 32
+    changes["quantization_config"] = FP8
     names = [f"model.layers.{i}.self_attn.{p}_proj.weight" for i in range(2) for p in "qkv"]
     source = handmade(changes, drop=names)
     tensors = {}
@@ -258,7 +249,8 @@ def test_one_scale_for_fused_queries_keys_and_values(handmade):
 
 def test_queries_are_taken_where_keys_are_cached_with_a_scale(quantised):
     parameters = {**FORMATS["fp8 per row"][0], "output_scale": random()}
-    checkpoint = open_checkpoint(str(quantised(parameters)))
+    config = {**FP8, "ignore": ["re:.*q_proj$"]}
+    checkpoint = open_checkpoint(str(quantised(parameters, config)))
     assert decide_bake(checkpoint).baked.side == "q"
     with pytest.raises(UsageError, match="--side q"):
         decide_bake(checkpoint, BakeSettings(side="both"))

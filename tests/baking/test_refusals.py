@@ -1,5 +1,7 @@
 """What is not known to be exact is refused by name, before anything is written."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,13 @@ from yarncli.baking.deciding import BakeSettings, decide_bake
 from yarncli.baking.registry import REGISTRY
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.families.table import FAMILIES
-from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError, WeightsError
+from yarncli.errors import (
+    CheckpointError,
+    ConfigError,
+    UnsupportedArchitectureError,
+    UsageError,
+    WeightsError,
+)
 
 LAYER = "model.layers.{}.self_attn."
 
@@ -129,3 +137,58 @@ def test_a_prediction_layer_of_an_unknown_scope(checkpoint_of):
     save_file(tensors, source / "model.safetensors")
     with pytest.raises(UnsupportedArchitectureError, match="multi-token prediction"):
         prepared(source)
+
+
+MLA = {"model_type": "deepseek_v3", "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
+
+
+@pytest.mark.parametrize("value", [2**62, 2**70, 1e308, -1, "4", True])
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("num_layers_per_stack", {"model_type": "hrm_text"}),
+        ("num_attention_heads", {}),
+        ("num_key_value_heads", {}),
+        ("num_hidden_layers", {}),
+        ("kv_lora_rank", MLA),
+        ("v_head_dim", MLA),
+        ("qk_nope_head_dim", MLA),
+        ("index_head_dim", {**MLA, "model_type": "deepseek_v32"}),
+    ],
+)
+def test_a_size_out_of_range_is_one_sentence(key, changes, value, handmade):
+    source = handmade()
+    path = source / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes, key: value}))
+    if key == "num_layers_per_stack":
+        rename(source)
+    with pytest.raises(ConfigError, match=key) as caught:
+        prepared(source)
+    assert str(caught.value).count(". ") == 0
+
+
+def rename(source):
+    """Give the layers the names of hrm_text's two stacks."""
+    from safetensors.numpy import load_file, save_file
+
+    for path in source.glob("*.safetensors"):
+        tensors = load_file(path)
+        names = {n: n.replace("model.layers", "model.H_module.layers") for n in tensors}
+        save_file({names[n].replace("self_attn", "attn"): t for n, t in tensors.items()}, path)
+
+
+def test_a_clamp_that_leaves_the_range(checkpoint_of):
+    source = checkpoint_of("olmo@clip")
+    path = source / "config.json"
+    for value in (1.7e308, 10**310):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "clip_qkv": value}))
+        with pytest.raises(ConfigError, match="clip_qkv"):
+            prepared(source)
+
+
+def test_a_small_model_that_is_not_small(handmade, monkeypatch):
+    from yarncli.baking import twin
+
+    monkeypatch.setattr(twin, "_MOST_PARAMETERS", 10)
+    with pytest.raises(UnsupportedArchitectureError, match="parameters even with small sizes"):
+        twin.check_layout(prepared(handmade()))

@@ -119,8 +119,16 @@ def modules_after(code, *arguments):
             "from yarncli.cli.app import main; main()",
             ("inspect", str(PACKAGE / "demo" / "base" / "config.json")),
         ),
+        (
+            "from yarncli.cli.app import main; main()",
+            ("convert", str(PACKAGE / "demo" / "base"), "--factor", "4", "--dry-run"),
+        ),
+        (
+            "from yarncli.cli.app import main; main()",
+            ("bake", str(PACKAGE / "demo" / "tuned"), "--dry-run"),
+        ),
     ],
-    ids=["import", "help", "command-help", "inspect-config"],
+    ids=["import", "help", "command-help", "inspect-config", "convert-dry-run", "bake-dry-run"],
 )
 def test_start_up_is_light(code, arguments):
     loaded = modules_after(code, *arguments)

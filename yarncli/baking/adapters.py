@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yarncli.baking import arithmetic
 from yarncli.baking.deciding import Baking
+from yarncli.baking.dtypes import SCALABLE
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
 from yarncli.checkpoint.files import SourceFile, walk_files
 from yarncli.checkpoint.rewrite import FileCopy
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
+from yarncli.config import names
+from yarncli.config.names import Place
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
 from yarncli.history import FILE_NAME, History
 from yarncli.jsontext.text import JsonText
@@ -26,12 +28,15 @@ from yarncli.jsontext.text import JsonText
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
 
-_PREFIX = "base_model.model."
+# What PEFT, torch.compile and distributed training put before and into a module's name.
+_PREFIX = re.compile(r"^(?:base_model\.model\.|base_model\.|module\.|_orig_mod\.)*")
+_INSIDE = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?|original_module)(?=\.)")
 _PARTS = re.compile(
     r"(?P<owner>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB])"
     r"(?:\.default)?(?:\.(?P<parameter>weight|bias))?"
 )
-_LAYER = re.compile(r".*?(?:^|\.)(?:layers|h|blocks)\.(?P<layer>\d+)\.(?P<name>.+)")
+# Ways to start a training that leave the base's weights alone when the adapter is loaded.
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +70,8 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
     config = _read_config(directory)
     header = read_header(directory / WEIGHTS_NAME)
     _refuse_others(directory, config.value)
-    base = _base_names(baking)
-    by_name: dict[tuple[int, str], list[TensorEdit]] = {}
-    for edit in baking.edits:
-        place = _place(edit.weight)
-        if place:
-            by_name.setdefault(place, []).append(edit)
-    edits: list[TensorEdit] = []
-    for info in header.tensors.values():
-        edits += _edits_of(info, base, by_name)
+    base = _Base.of(baking)
+    edits = [edit for info in header.tensors.values() for edit in _edits_of(info, base)]
     # An adapter has no config.json: the same step, but without replaced fields.
     done = baking.history.steps[-1]
     baked = done.baked and replace(done.baked, adapter=True)
@@ -138,59 +136,88 @@ def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:
             f"{directory} stores its matrices transposed (fan_in_fan_out). Merge it into its base "
             "model first, then bake the result."
         )
+    if config.get("layer_replication"):
+        raise UnsupportedArchitectureError(
+            f"{directory} repeats layers of its base model (layer_replication), so its layers have "
+            "other numbers. Merge it into its base model first, then bake the result."
+        )
+    start = config.get("init_lora_weights")
+    if start not in _PLAIN_STARTS:
+        raise UnsupportedArchitectureError(
+            f"{directory} has init_lora_weights {start!r}: loading it computes the base's weights "
+            "anew, and other ones after a bake. Merge it into its base model first, then bake the "
+            "result."
+        )
     if (directory / FILE_NAME).exists():
         raise CheckpointError(
             f"{directory} has a {FILE_NAME}: it is baked already. Bake the one it came from."
         )
 
 
-def _base_names(baking: Baking) -> set[tuple[int, str]]:
-    """Layer and name of every module and parameter of the base model."""
-    names = set()
-    for header in baking.checkpoint.headers().values():
-        for name in header.tensors:
-            place = _place(name)
-            if place:
-                names |= {place, (place[0], place[1].rpartition(".")[0])}
-    return names
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """The base model, by the places of its modules: prefixes of names differ between releases."""
+
+    stacks: str
+    """Regex of the places of its layers where they are not the usual ones."""
+    places: frozenset[Place | str]
+    """Of every module and parameter; outside of the text layers, their names."""
+    edits: Mapping[Place, list[TensorEdit]]
+    """By the place of the weight that is intended."""
+
+    @classmethod
+    def of(cls, baking: Baking) -> _Base:
+        stacks = "|".join(filter(None, (each.entry.stacks for each in baking.requests)))
+        headers = baking.checkpoint.headers().values()
+        found = {name for header in headers for name in header.tensors}
+        found |= {name.rpartition(".")[0] for name in found}
+        edits: dict[Place, list[TensorEdit]] = {}
+        for edit in baking.edits:
+            place = names.place_of(edit.weight, stacks)
+            # Copies of one tensor in several shards are one edit of the adapter.
+            known = edits.setdefault(place, []) if place else []
+            if all((edit.rows, edit.factor) != (other.rows, other.factor) for other in known):
+                known.append(edit)
+        return cls(stacks, frozenset(_key(name, stacks) for name in found), edits)
 
 
-def _place(name: str) -> tuple[int, str] | None:
-    match = _LAYER.fullmatch(name)
-    return (int(match["layer"]), match["name"]) if match else None
+def _key(name: str, stacks: str) -> Place | str:
+    return names.place_of(name, stacks) or name.removeprefix("model.")
 
 
-def _edits_of(
-    info: TensorInfo,
-    base: set[tuple[int, str]],
-    by_name: Mapping[tuple[int, str], list[TensorEdit]],
-) -> list[TensorEdit]:
+def _edits_of(info: TensorInfo, base: _Base) -> list[TensorEdit]:
     """The edits of one tensor of the adapter."""
-    name = info.name.removeprefix(_PREFIX).replace(".modules_to_save.default", "")
-    name = name.replace(".base_layer", "")
+    name = _INSIDE.sub("", _PREFIX.sub("", info.name, count=1))
     match = _PARTS.fullmatch(name)
     owner = match["owner"] if match else name
-    place = _place(owner)
-    if place is None:
-        return []  # embeddings, the head: nothing outside the layers carries the factor
-    if place not in base:
+    place = names.place_of(owner, base.stacks)
+    if _key(owner, base.stacks) not in base.places and (place or _may_be_text(owner)):
         raise UnsupportedArchitectureError(
             f"{info.name} belongs to a module that the base checkpoint does not store under that "
             "name, so it is not known whether it must follow. Merge the adapter first."
         )
+    if place is None:
+        return []  # towers, embeddings, the head: nothing outside the layers carries the factor
     if match is None:  # a copy of a base parameter, which takes its place
-        return [_follow(info, edit) for edit in by_name.get(place, [])]
+        return [_follow(info, edit) for edit in base.edits.get(place, [])]
     if match["part"] in ("lora_A", "lora_embedding_A", "lora_embedding_B"):
         return []  # the input of a projection, not its rows
-    weight = by_name.get((place[0], f"{place[1]}.weight"), [])
+    weight = base.edits.get(place._replace(rest=f"{place.rest}.weight"), [])
     return [_follow(info, edit) for edit in weight]
+
+
+def _may_be_text(name: str) -> bool:
+    """Whether a name outside of the known layers could be that of a part of the text model."""
+    if names.is_foreign(name):
+        return False
+    return names.in_layer(name) is not None or names.looks_like_attention(name)
 
 
 def _follow(info: TensorInfo, edit: TensorEdit) -> TensorEdit:
     """`edit` applied to a tensor of the adapter that has the same output rows."""
     width = info.shape[-1] if len(info.shape) > 1 and not edit.is_norm else 1
     rows = info.parameters // width if width else 0
-    if rows != edit.rows_total or (info.dtype not in arithmetic.SCALABLE):
+    if rows != edit.rows_total or (info.dtype not in SCALABLE):
         raise WeightsError(
             f"{info.name} is {info.dtype} of shape {list(info.shape)}; it should have the "
             f"{edit.rows_total} rows of {edit.weight}, in floating point."

@@ -3,58 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yarncli.baking.dtypes import ELEMENT_SIZES
+from yarncli.baking.rows import RowSelection
 from yarncli.errors import WeightsError
 
-SCALABLE = ("F64", "F32", "F16", "BF16")
-
 _BLOCK = 1 << 16  # elements worked on at once: bounds the memory of the wider copies
-_ELEMENT_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}  # half an ulp of 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowSelection:
-    """Rows of a tensor: the `windows` of every `period` rows from `begin` to `end`."""
-
-    period: int
-    """After so many rows the pattern repeats."""
-    windows: tuple[tuple[int, int], ...]
-    """The selected rows of a period, as `(start, stop)`."""
-    begin: int = 0
-    """The first row of the first period."""
-    end: int
-    """The row after the last period."""
-    width: int = 1
-    """Elements of a row; the tensor is seen as rows of that many, whatever its shape."""
-
-    @property
-    def count(self) -> int:
-        """Number of selected rows."""
-        inside = sum(stop - start for start, stop in self.windows)
-        return (self.end - self.begin) // self.period * inside
-
-    @property
-    def ranges(self) -> list[tuple[int, int]]:
-        """The selected rows as `(start, stop)`, in order; neighbours are joined."""
-        found: list[tuple[int, int]] = []
-        for base in range(self.begin, self.end, self.period):
-            for start, stop in self.windows:
-                if found and found[-1][1] == base + start:
-                    found[-1] = (found[-1][0], base + stop)
-                else:
-                    found.append((base + start, base + stop))
-        return found
-
-
-def element_size(dtype: str) -> int:
-    """Bytes of one element of a dtype in `SCALABLE`."""
-    return _ELEMENT_SIZES[dtype]
 
 
 def scaler(
@@ -75,7 +33,7 @@ def scaler(
     period, width = selection.period, selection.width
     apply = (
         _table_lookup(dtype, factor, offset)
-        if _ELEMENT_SIZES[dtype] == 2
+        if ELEMENT_SIZES[dtype] == 2
         else _multiply(factor, offset)
     )
     kind = np.dtype({"F64": "<f8", "F32": "<f4"}.get(dtype, "<u2"))
@@ -98,22 +56,6 @@ def scaler(
         return data.tobytes()
 
     return transform
-
-
-@lru_cache(maxsize=16)
-def rounding_bound(dtype: str, factor: float, offset: float = 0.0) -> float:
-    """The largest relative error of a stored value that `scaler` makes (normal numbers).
-
-    For 16-bit dtypes without an offset it is found by trying every number; elsewhere it is the
-    bound of rounding to nearest.
-    """
-    if offset or _ELEMENT_SIZES[dtype] > 2:
-        return _UNIT[dtype]
-    values = _values(dtype)[: _infinity(dtype)]
-    made = _values(dtype)[_scaled_patterns(dtype, factor, 0.0)[: _infinity(dtype)]]
-    exact = values * factor
-    normal = np.isfinite(made) & (made >= _smallest_normal(dtype))
-    return float(np.max(np.abs(made[normal] / exact[normal] - 1.0)))
 
 
 def _multiply(
@@ -183,7 +125,3 @@ def _values(dtype: str) -> NDArray[np.float64]:
 def _infinity(dtype: str) -> int:
     """The pattern of +infinity; those below it are the finite numbers."""
     return 0x7C00 if dtype == "F16" else 0x7F80
-
-
-def _smallest_normal(dtype: str) -> float:
-    return 2.0**-14 if dtype == "F16" else 2.0**-126

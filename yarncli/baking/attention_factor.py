@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
-from yarncli.history import BAKED_MARKER, Baked, Form
+from yarncli.history import Form
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.planning.writing import Spelling, write_rope
@@ -42,7 +43,6 @@ def decide_attention_factors(
         attention_factor: what is intended, instead of the config's.
 
     Raises:
-        CheckpointError: there is nothing to bake.
         UnsupportedArchitectureError: the form does not exist for this model.
         UsageError: `attention_factor` is not a positive number.
     """
@@ -52,23 +52,28 @@ def decide_attention_factors(
         raise UsageError(f"--attention-factor {attention_factor} is not a positive number.")
     scopes = [scope for scope in rope.scopes.values() if scope.layers]
     extended = _extended(scopes)
-    found = tuple(
+    return tuple(
         _decide_scope(rope, scope, form, attention_factor if scope in extended else None)
         for scope in scopes
     )
-    if all(math.isclose(each.factor, 1.0, rel_tol=1e-12) for each in found):
-        raise CheckpointError(_nothing(form, scopes))
-    return found
 
 
-def _nothing(form: Form, scopes: list[Scope]) -> str:
+def refuse_nothing(found: Iterable[ScopeAttentionFactor], form: Form) -> None:
+    """Insist that some scope gives something to the weights.
+
+    Raises:
+        CheckpointError: there is nothing to bake.
+    """
+    found = list(found)
+    if any(not math.isclose(each.factor, 1.0, rel_tol=1e-12) for each in found):
+        return
     if form == "residual":
-        return (
+        raise CheckpointError(
             "There is nothing to bake: the temperature is yarn's default, which every engine "
             "computes. Give another with --attention-factor, or use --form neutral."
         )
-    kinds = ", ".join(sorted({scope.parameters.rope_type for scope in scopes}))
-    return (
+    kinds = ", ".join(sorted({each.before.rope_type for each in found}))
+    raise CheckpointError(
         f"There is nothing to bake: the attention factor of this model is 1 (rope_type {kinds}). "
         "Give one with --attention-factor, or convert with --method yarn first."
     )
@@ -125,11 +130,11 @@ def write_baked_config(
     config: JsonText,
     rope: RopeConfig,
     factors: tuple[ScopeAttentionFactor, ...],
-    baked: Baked,
+    form: Form,
     *,
     assume_like: str | None = None,
 ) -> JsonText:
-    """`config.json` after the bake: neutral or plain per scope, and marked.
+    """A config after the bake: neutral or plain per scope.
 
     Raises:
         ConfigError: what was written reads back as something else; a bug, nothing is written yet.
@@ -152,8 +157,7 @@ def write_baked_config(
         spellings: dict[str, Spelling] = {"legacy": "legacy", "v5": "v5"}
         spelling = spellings.get(rope.spelling_found, "both")
         written = write_rope(config, rope, plan, spelling)
-    written = written.edited({(BAKED_MARKER,): baked.to_json()})
-    _check(written, factors, baked.form, assume_like)
+    _check(written, factors, form, assume_like)
     return written
 
 
@@ -163,7 +167,7 @@ def _check(
     form: Form,
     assume_like: str | None,
 ) -> None:
-    found = read_rope(written.value, assume_like=assume_like)
+    found = read_rope(written.value, assume_like=assume_like, factor_only=True)
     for each in factors:
         p = found.scopes[each.scope].parameters
         left = 1.0

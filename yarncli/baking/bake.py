@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from yarncli.baking.adapters import AdapterBaking, decide_adapter, write_adapter
-from yarncli.baking.deciding import (
-    SCHEMA_VERSION,
-    BakeSettings,
-    Baking,
-    decide_bake,
-    refuse_engines,
-)
+from yarncli.baking.deciding import SCHEMA_VERSION, Baking, decide_bake, refuse_engines
+from yarncli.baking.settings import BakeSettings
 from yarncli.baking.writing import write_copy, write_in_place
 from yarncli.checkpoint import recovery
 from yarncli.checkpoint.directory import Directory

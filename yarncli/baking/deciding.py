@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
-from yarncli.baking import quantised
-from yarncli.baking.attention_factor import (
-    ScopeAttentionFactor,
-    decide_attention_factors,
-    write_baked_config,
-)
+from yarncli.baking.attention_factor import ScopeAttentionFactor
+from yarncli.baking.copies import with_copies
 from yarncli.baking.edits import TensorEdit, find_edits, is_cache_scale
 from yarncli.baking.modules import BakeRequest, Module, find_modules
-from yarncli.baking.registry import choose_layout, find_entry
+from yarncli.baking.parts import read_parts, write_parts
+from yarncli.baking.settings import BakeSettings
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.config.reading import read_rope
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.history import (
     BAKED_MARKER,
     FILE_NAME,
     Baked,
-    Form,
     History,
     Side,
     Step,
@@ -38,24 +34,7 @@ from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class BakeSettings:
-    """What decides the bytes of a bake; `yarncli.json` records it."""
-
-    form: Form = "neutral"
-    """"neutral" moves the whole attention factor into the weights; "residual" leaves yarn's default
-    in the config and moves the rest."""
-    side: Side | None = None
-    """Which projections are multiplied; None for keys, or queries where keys have a bias or a cache
-    scale."""
-    attention_factor: float | None = None
-    """Bake this factor instead of the config's."""
-    layout: str | None = None
-    """Bake an unknown model as this layout."""
-    assume_like: str | None = None
-    """Treat an unknown model type as this one."""
+_DEFAULTS = BakeSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +45,8 @@ class Baking:
     """The source."""
     settings: BakeSettings
     """How, as it was asked for."""
-    request: BakeRequest
-    """How, with all that the model decides."""
+    requests: tuple[BakeRequest, ...]
+    """How, with all that the model decides: one per text model, most have one."""
     attention_factors: tuple[ScopeAttentionFactor, ...]
     """One per scope that has layers."""
     edits: tuple[TensorEdit, ...]
@@ -95,6 +74,16 @@ class Baking:
         return {shard: tuple(patches) for shard, patches in found.items()}
 
     @property
+    def model_type(self) -> str:
+        """What the config calls the model."""
+        several = len(self.requests) > 1
+        return (
+            str(self.config[0].get(("model_type",)))
+            if several
+            else (self.requests[0].rope.model_type)
+        )
+
+    @property
     def nbytes(self) -> int:
         """Bytes that are multiplied."""
         return sum(edit.nbytes for edit in self.edits)
@@ -111,7 +100,13 @@ class Baking:
     def judgement(self, engines: Iterable[str] = ()) -> Judgement:
         """What engines (all of them, if none is named) will make of the baked checkpoint."""
         config, like = self.config[1].value, self.settings.assume_like
-        return judge(config, self.history, engines=engines, assume_like=like, launch=False)
+        try:
+            return judge(config, self.history, engines=engines, assume_like=like, launch=False)
+        except UnsupportedArchitectureError:
+            if engines:
+                raise
+            # It can be baked, but not converted: nobody knows its frequencies in other engines.
+            return Judgement("SOURCE", FILE_NAME, ())
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was decided, but for what engines will make of it."""
@@ -130,13 +125,15 @@ class Baking:
 
 def decide_bake(
     checkpoint: Checkpoint,
-    settings: BakeSettings = BakeSettings(),
+    settings: BakeSettings = _DEFAULTS,
     *,
     config: JsonText | None = None,
     history: History | None = None,
     others: Mapping[str, bytes] | None = None,
 ) -> Baking:
     """Decide a bake; reads the config and the headers of the shards, no weights.
+
+    Only a tensor that two shards hold is read, to see that both copies are the same.
 
     Args:
         checkpoint: the source.
@@ -149,42 +146,41 @@ def decide_bake(
         CheckpointError: there is nothing to bake, it is baked already, or files are damaged.
         UnsupportedArchitectureError: it is not known how to bake this model exactly.
         UsageError: settings that do not fit the model.
+        HubError: a tensor that two shards hold cannot be fetched.
     """
     original = checkpoint.config()
     current = config or original
     history = read_history(checkpoint) if history is None else history
     _refuse_baked(checkpoint, current, history)
-    request, attention_factors = _request(current, settings)
-    modules = find_modules(_headers(checkpoint), request)
+    parts = read_parts(checkpoint, current, settings)
+    headers = _headers(checkpoint)
+    modules = [find_modules(headers, part.request) for part in parts]
+    requests = [part.request for part in parts]
     if settings.side is None:  # which side is cheap and safe depends on the tensors that are there
-        request = replace(request, side=_default_side(request, modules, current.value))
-    edits = tuple(find_edits(modules, request))
+        side = _default_side(requests, [*chain(*modules)])
+        requests = [replace(request, side=side) for request in requests]
+    edits = tuple(with_copies(chain(*map(find_edits, modules, requests)), checkpoint))
+    attention_factors = tuple(chain.from_iterable(part.shown for part in parts))
     baked = Baked(
         form=settings.form,
-        side=request.side,
-        layout=request.layout.name,
+        side=requests[0].side,
+        layout=requests[0].layout.name,
         attention_factor={each.scope: each.factor for each in attention_factors},
     )
-    written = write_baked_config(
-        _scale_clip(current, request),
-        request.rope,
-        attention_factors,
-        baked,
-        assume_like=settings.assume_like,
-    )
+    written = write_parts(current, parts, settings).edited({(BAKED_MARKER,): baked.to_json()})
     # The step starts from what the conversion wrote, if there was one: that has its own step.
     replaced = tuple(changed_fields("config.json", current, written))
     return Baking(
         checkpoint=checkpoint,
         settings=settings,
-        request=request,
+        requests=tuple(requests),
         attention_factors=attention_factors,
         edits=edits,
         config=(original, written),
         unbaked=current,
         baked=baked,
         history=history.then(_step(checkpoint, settings, baked, replaced)),
-        notes=tuple(_notes(checkpoint, request)),
+        notes=tuple(_notes(checkpoint, requests)),
         others=others or {},
     )
 
@@ -222,31 +218,6 @@ def refuse_engines(baking: Baking, engines: Sequence[str]) -> None:
             )
 
 
-def _request(
-    config: JsonText, settings: BakeSettings
-) -> tuple[BakeRequest, tuple[ScopeAttentionFactor, ...]]:
-    """What the config says of the bake: layout and factors; keys, while no side is known."""
-    rope = read_rope(config.value, assume_like=settings.assume_like)
-    text = config.get(rope.text_path) if rope.text_path else config.value
-    entry = find_entry(rope.model_type, settings.layout)
-    layout = choose_layout(entry, text)
-    if layout.nothing:
-        raise CheckpointError(
-            f"There is nothing to bake for this {rope.model_type} model: {layout.nothing}."
-        )
-    found = decide_attention_factors(rope, settings.form, settings.attention_factor)
-    request = BakeRequest(
-        rope=rope,
-        text=text,
-        factors={layer: each.factor for each in found for layer in rope.scopes[each.scope].layers},
-        side=settings.side or "k",
-        layout=layout,
-        entry=entry,
-        block=quantised.block_rows(config.value),
-    )
-    return request, found
-
-
 def _refuse_baked(checkpoint: Checkpoint, config: JsonText, history: History) -> None:
     if config.get((BAKED_MARKER,)) is not None or history.baked:
         raise CheckpointError(
@@ -265,15 +236,15 @@ def _headers(checkpoint: Checkpoint) -> dict[str, Header]:
     return headers
 
 
-def _default_side(request: BakeRequest, modules: list[Module], config: Mapping[str, Any]) -> Side:
+def _default_side(requests: Sequence[BakeRequest], modules: list[Module]) -> Side:
     """Keys, as that changes the fewest bytes; queries where keys are cached with a scale.
 
     A key bias is added before the cache too, and is often large: queries then, as well.
     """
+    request = requests[0]  # where there are several, all have one layout
     if request.layout.clip:
         return "both"
-    quantisation = config.get("quantization_config")
-    cached = isinstance(quantisation, Mapping) and quantisation.get("kv_cache_scheme")
+    cached = request.quantisation is not None and request.quantisation.caches
     names = {name for module in modules for name in module.tensors}
     scaled = any(is_cache_scale(name) for name in names)
     biased = "k_proj.bias" in names
@@ -281,22 +252,7 @@ def _default_side(request: BakeRequest, modules: list[Module], config: Mapping[s
     return "q" if has_q and (cached or scaled or biased) else "k"
 
 
-def _scale_clip(config: JsonText, request: BakeRequest) -> JsonText:
-    """The clamp stands before the rotation, so it must grow as what it clamps does."""
-    if not request.layout.clip:
-        return config
-    factors = set(request.factors.values())
-    path = (*request.rope.text_path, *request.layout.clip)
-    value = config.get(path)
-    if len(factors) != 1 or type(value) not in (int, float):
-        raise UnsupportedArchitectureError(
-            f"{'.'.join(path)} clamps the projections of all layers, and it cannot be scaled by "
-            "one factor here. The temperature cannot be baked."
-        )
-    return config.edited({path: value * factors.pop()})
-
-
-def _notes(checkpoint: Checkpoint, request: BakeRequest) -> list[str]:
+def _notes(checkpoint: Checkpoint, requests: Sequence[BakeRequest]) -> list[str]:
     found: list[str] = []
     names = {file.name for file in checkpoint.files}
     if "adapter_config.json" in names:
@@ -318,13 +274,13 @@ def _notes(checkpoint: Checkpoint, request: BakeRequest) -> list[str]:
             f"{', '.join(stale[:3])}{' and others' if len(stale) > 3 else ''} hold weights that "
             "are copied as they are. An engine that loads them must not use this config.json."
         )
-    if request.rope.is_mla:
+    if any(request.rope.is_mla for request in requests):
         found.append(
             "vLLM leaves out the softmax scale of latent attention (mscale_all_dim) where "
             "attention_factor is 1, so it computes another model than transformers."
         )
-    power = {"k": 2, "q": 0, "both": 1}[request.side]
+    power = {"k": 2, "q": 0, "both": 1}[requests[0].side]
     if power:
-        grown = max(factor**power for factor in request.factors.values())
+        grown = max(m**power for request in requests for m in request.factors.values())
         found.append(f"Keys grow by up to ×{grown:.4g}; matters for quantised KV caches.")
     return found

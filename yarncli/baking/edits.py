@@ -8,18 +8,23 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from yarncli.baking import arithmetic, quantised
-from yarncli.baking.arithmetic import RowSelection
+from yarncli.baking import quantised
+from yarncli.baking.dtypes import ELEMENT_SIZES, SCALABLE, rounding_bound
 from yarncli.baking.layouts import Layout, LayoutEdit
 from yarncli.baking.modules import BakeRequest, Module
-from yarncli.baking.rows import LayerSizes
+from yarncli.baking.rows import LayerSizes, RowSelection
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.config.quantisation import Scheme
+from yarncli.config.scopes import layer_override, windowed_sizes
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
 from yarncli.history import Side
+from yarncli.jsontext.fields import Fields
 
 # Scales of a quantised KV cache: known beside every projection, and never multiplied themselves.
 _CACHE = ("k_scale", "v_scale", "q_scale", "output_scale")
+_KV = "num_key_value_heads"
+_MOST = 65_536  # heads, or numbers of one head: far above any model, far below what fills memory
 # Side → what a tensor makes → power of the factor on it. Query times key needs the factor twice;
 # "o" takes out again what scaled values bring into the output.
 _POWERS: dict[Side, dict[str, int]] = {
@@ -63,13 +68,13 @@ class TensorEdit:
     @property
     def nbytes(self) -> int:
         """Bytes that are multiplied."""
-        size = arithmetic.element_size(self.info.dtype)
+        size = ELEMENT_SIZES[self.info.dtype]
         return self.selection.count * self.selection.width * size
 
     @property
     def rounding(self) -> float:
         """The largest relative error that rounding makes in what is stored."""
-        return arithmetic.rounding_bound(self.info.dtype, self.factor, self.offset)
+        return rounding_bound(self.info.dtype, self.factor, self.offset)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; `rounding` is relative to the stored value."""
@@ -88,6 +93,8 @@ class TensorEdit:
 
     def patches(self, header: Header) -> list[Patch]:
         """The byte ranges of the shard that pass through the multiplication."""
+        from yarncli.baking.arithmetic import scaler  # numpy comes with it
+
         chosen, dtype = self.selection, self.info.dtype
         pieces = [chosen]
         if chosen.end - chosen.begin == chosen.period:  # nothing repeats: no need to read between
@@ -96,13 +103,13 @@ class TensorEdit:
                 replace(chosen, period=1, windows=((0, 1),), begin=begin, end=end)
                 for begin, end in ends
             ]
-        row = chosen.width * arithmetic.element_size(dtype)
+        row = chosen.width * ELEMENT_SIZES[dtype]
         start = header.header_size + self.info.data_offsets[0]
         return [
             Patch(
                 offset=start + piece.begin * row,
                 length=(piece.end - piece.begin) * row,
-                transform=arithmetic.scaler(dtype, self.factor, self.offset, piece, self.tensor),
+                transform=scaler(dtype, self.factor, self.offset, piece, self.tensor),
                 step=piece.period * row,
             )
             for piece in pieces
@@ -167,40 +174,43 @@ def _check_side(layout: Layout, side: Side) -> None:
 
 
 def layer_sizes(module: Module, request: BakeRequest) -> LayerSizes:
-    """The sizes of one layer, from the config; `per_layer_config` wins over the rest."""
+    """The sizes of one layer, from the config; `per_layer_config` wins over the rest.
+
+    Raises:
+        ConfigError: one is no number that a size can have.
+    """
     rope, text = request.rope, request.text
     scopes = list(rope.scopes.values())
     scope = next((s for s in scopes if module.layer in s.layers), scopes[0])
-    every = text.get("per_layer_config")
-    own: Mapping[str, Any] = {}
-    if isinstance(every, Mapping):
-        found = [v for k, v in every.items() if str(k).isdecimal() and int(k) == module.layer]
-        own = found[0] if found and isinstance(found[0], Mapping) else {}
+    fields = Fields(text, rope.text_path, rope.family.names)
+    own = layer_override(fields, (module.layer,))
+    if own is None and scope.window is not None and rope.family.scope_sizes_rule == "mla_widths":
+        own = windowed_sizes(fields)
 
     def size(key: str, default: int) -> int:
-        value = own.get(key, text.get(key))
-        return value if type(value) is int and value > 0 else default
+        place = own if own is not None and own.has(key) else fields
+        return place.positive(key, default, _MOST)
 
     family, p = rope.family, scope.parameters
     return LayerSizes(
         head_dim=p.head_dim,
         rotary_dim=p.rotary_dim,
         heads=size("num_attention_heads", rope.num_attention_heads),
-        kv_heads=rope.num_key_value_heads,
+        kv_heads=Fields({_KV: rope.num_key_value_heads}, rope.text_path).positive(_KV, 1, _MOST),
         heads_vary=request.entry.heads_vary,
         nope_dim=size("qk_nope_head_dim", family.qk_nope_head_dim or 0) if rope.is_mla else 0,
-        kv_lora_rank=size("kv_lora_rank", 512),
-        v_head_dim=size("v_head_dim", 128),
-        index_head_dim=_index_head_dim(text),
+        kv_lora_rank=size("kv_lora_rank", 512) if rope.is_mla else 0,
+        v_head_dim=size("v_head_dim", 128) if rope.is_mla else 0,
+        index_head_dim=_index_head_dim(fields),
     )
 
 
-def _index_head_dim(text: Mapping[str, Any]) -> int:
-    nested = text.get("sparse_attention_config")
-    places = [text.get("index_head_dim"), text.get("indexer_head_dim")]
-    if isinstance(nested, Mapping):
-        places.append(nested.get("sparse_index_dim"))
-    return next((value for value in places if type(value) is int and value > 0), 128)
+def _index_head_dim(fields: Fields) -> int:
+    nested = fields.mapping("sparse_attention_config")
+    if nested is not None and nested.has("sparse_index_dim"):
+        return nested.positive("sparse_index_dim", 1, _MOST)
+    key = "index_head_dim" if fields.has("index_head_dim") else "indexer_head_dim"
+    return fields.positive(key, 128, _MOST)
 
 
 def _module_edits(
@@ -213,8 +223,12 @@ def _module_edits(
     layout = request.layout
     owners: dict[str, dict[str, tuple[str, TensorInfo]]] = {}
     for name, place in module.tensors.items():
-        owner, _, parameter = name.rpartition(".")
-        owners.setdefault(owner, {})[parameter] = place
+        # bitsandbytes keeps its parts below the weight.
+        owner, inner, parameter = name.partition(".weight.")
+        if not inner:
+            owner, _, parameter = name.rpartition(".")
+        owners.setdefault(owner, {})[f"{inner[1:]}{parameter}"] = place
+    _check_schemes(module, owners, powers, request)
     _check_known(module, owners, request)
     made: list[TensorEdit] = []
     for edit in layout.edits:
@@ -229,9 +243,9 @@ def _module_edits(
         power = powers.get(edit.side, 0)
         if power:
             for owner in matching:
-                for name, parameter, selection, chosen in _rows(
-                    edit, owners[owner], sizes, request.block
-                ):
+                kept = request.quantisation
+                scheme = kept.scheme_of(f"{module.where}.{owner}") if kept else None
+                for name, parameter, selection, chosen in _rows(edit, owners[owner], sizes, scheme):
                     shard, info = owners[owner][parameter]
                     made.append(
                         TensorEdit(
@@ -253,6 +267,22 @@ def _module_edits(
     return _merged(made)
 
 
+def _check_schemes(
+    module: Module,
+    owners: Mapping[str, Mapping[str, tuple[str, TensorInfo]]],
+    powers: Mapping[str, int],
+    request: BakeRequest,
+) -> None:
+    """Refuse projections that a loader takes for something that cannot be multiplied."""
+    for edit in request.layout.edits:
+        if edit.is_norm or "weight" not in edit.parameters or not powers.get(edit.side, 0):
+            continue
+        for owner, parameters in owners.items():
+            if re.fullmatch(edit.base, owner):
+                infos = {name: info for name, (_, info) in parameters.items()}
+                quantised.check_scheme(f"{module.where}.{owner}", infos, request.quantisation)
+
+
 def _check_known(
     module: Module,
     owners: Mapping[str, Mapping[str, tuple[str, TensorInfo]]],
@@ -269,9 +299,11 @@ def _check_known(
         for parameter, (_, info) in parameters.items():
             name = f"{owner}.{parameter}".lstrip(".")
             if parameter not in known and not (others.fullmatch(name) or others.fullmatch(owner)):
+                what = quantised.stored_as({name: i for name, (_, i) in parameters.items()})
                 raise UnsupportedArchitectureError(
                     f"{info.name} is a part of attention that the layout {layout.name!r} does not "
-                    "know. It may need the factor too, so nothing is baked."
+                    f"know{f' ({what})' if what else ''}. It may need the factor too, so nothing "
+                    "is baked."
                 )
             if is_cache_scale(name) and request.side != "q":
                 raise UsageError(f"{info.name} scales cached keys, which would grow. Use --side q.")
@@ -292,7 +324,7 @@ def _rows(
     edit: LayoutEdit,
     parameters: Mapping[str, tuple[str, TensorInfo]],
     sizes: LayerSizes,
-    block: int | None,
+    scheme: Scheme | None,
 ) -> list[tuple[str, str, RowSelection, tuple[RowSelection, int]]]:
     """What changes of one owner.
 
@@ -304,7 +336,7 @@ def _rows(
     found: list[tuple[str, str, RowSelection, tuple[RowSelection, int]]] = []
     for name in edit.parameters:
         if name == "weight" and not edit.is_norm and quantised.is_quantised(infos):
-            carried = quantised.scale_rows(infos, edit.rows, sizes, block)
+            carried = quantised.scale_rows(infos, edit.rows, sizes, scheme)
             if carried is None:
                 raise _wrong_shape(next(iter(infos.values())), sizes)
             found.append((name, *carried))
@@ -321,7 +353,7 @@ def _rows(
         chosen = edit.rows(sizes, rows) if rows else None
         if chosen is None:
             raise _wrong_shape(info, sizes)
-        if info.dtype not in arithmetic.SCALABLE:
+        if info.dtype not in SCALABLE:
             raise UnsupportedArchitectureError(
                 f"{info.name} is stored as {info.dtype}, which cannot be multiplied exactly. Bake "
                 "the unquantised checkpoint and quantise the result."

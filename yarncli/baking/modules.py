@@ -10,28 +10,13 @@ from typing import Any
 from yarncli.baking.layouts import Layout
 from yarncli.baking.registry import RegistryEntry
 from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.config import names
+from yarncli.config.quantisation import Quantisation
 from yarncli.config.reading import RopeConfig
+from yarncli.config.text_model import MOST_LAYERS
 from yarncli.errors import UnsupportedArchitectureError, WeightsError
 from yarncli.history import Side
-
-# Where the layers of a text model lie in files; towers for other senses have other names.
-_STACKS = (
-    r"(?:model\.|transformer\.|gpt_neox\.|gpt_neox_japanese\.)?(?:layers|h|blocks)"
-    r"|model\.(?:language_model|text_model)\.layers"
-    r"|language_model\.(?:model\.)?layers"
-    r"|(?:text_model|decoder|thinker)\.model\.layers"
-)
-_PREDICTION = r"(?:model\.)?mtp\.layers"  # multi-token prediction, beside the usual layers
-_TENSOR = re.compile(r"(?P<stack>(?:[^.]+\.)*?[^.]+)\.(?P<layer>\d{1,6})\.(?P<rest>.+)")
-_ATTENTION_NAME = re.compile(
-    r"(?:^|[._])(?:q|k|qkv|gqkv|query|key)_?(?:proj|norm|layernorm|key_value)?(?:[._]|$)|Wqkv|kv_a_proj"
-)
-# Parts of multimodal models whose attention has nothing to do with the text model's.
-_FOREIGN = re.compile(
-    r"(?:^|[._])(?:vision|visual|audio|image|img|vit|speech|whisper|projector|resampler|perceiver"
-    r"|qformer|vqmodel|vq_model|depth_decoder|codec|aligner|mm_projector|vlm_adapter|embed_tokens_extend)"
-    r"(?:[._]|$|\d)"
-)  # fmt: skip
+from yarncli.jsontext.fields import Fields
 
 
 @dataclass(kw_only=True)
@@ -64,35 +49,35 @@ class BakeRequest:
     """Which tensors those are."""
     entry: RegistryEntry
     """What else the registry knows of the model type."""
-    block: int | None = None
-    """The number of rows under one scale of a block-quantised checkpoint."""
+    quantisation: Quantisation | None = None
+    """How a loader takes the weights for quantised; None where they are not."""
 
 
 def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Module]:
     """The attention modules of all layers that rotate, in order.
 
     Raises:
-        WeightsError: a layer is missing.
+        WeightsError: a layer is missing, or two shards hold one tensor in two forms.
         UnsupportedArchitectureError: attention tensors in places that are not known.
+        ConfigError: a number of layers is out of range.
     """
     layout, entry, rope = request.layout, request.entry, request.rope
-    usual = re.compile(entry.stacks or _STACKS)
-    prediction = re.compile(_PREDICTION)
+    usual = re.compile(entry.stacks or names.TEXT_STACKS)
+    prediction = re.compile(names.PREDICTION)
     inside = re.compile(rf"{layout.module}\.(?P<name>.+)")
     per_layer = rope.family.attentions_per_layer
     count = rope.num_hidden_layers // per_layer
     found: dict[tuple[str, int], Module] = {}
     for shard, header in headers.items():
         for info in header.tensors.values():
-            parts = _TENSOR.fullmatch(info.name)
-            stack = parts["stack"] if parts else ""
-            if parts is None or not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
-                _refuse_unknown_place(info.name)  # attention left out would be silently wrong
+            stack, number, rest = names.in_layer(info.name) or ("", 0, "")
+            if not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
+                if not (entry.beside and re.fullmatch(entry.beside, stack)):
+                    _refuse_unknown_place(info.name)  # left out, it would be silently wrong
                 continue
-            match = inside.fullmatch(parts["rest"])
+            match = inside.fullmatch(rest)
             if match is None:
                 continue
-            number = int(parts["layer"])
             # Some checkpoints number the layers of multi-token prediction on from the last layer.
             extra = bool(prediction.fullmatch(stack)) or number >= count
             layer = number * per_layer + int(match.groupdict().get("sub") or 0)
@@ -101,6 +86,7 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
                 (f"{stack}{'+' if extra else ''}", layer),
                 Module(layer=layer, where=where, prediction=extra),
             )
+            _refuse_two_kinds(module.tensors.get(match["name"]), shard, info)
             module.tensors[match["name"]] = (shard, info)
     # Of two stacks that look like the text model, only one may be it.
     stacks = {stack for stack, _ in found if not stack.endswith("+") and usual.fullmatch(stack)}
@@ -126,7 +112,9 @@ def _check_all_layers(
 ) -> None:
     needed = {layer for layer, factor in request.factors.items() if factor != 1.0}
     if request.entry.stacks:
-        needed = set(range(int(request.text.get("num_layers_per_stack") or 0)))
+        fields = Fields(request.text, request.rope.text_path)
+        count = request.rope.num_hidden_layers  # what transformers takes where it is silent
+        needed = set(range(fields.positive("num_layers_per_stack", count, MOST_LAYERS)))
     if request.layout.shared_block and stacks:  # only some layers store the block they share
         needed = {layer for _, layer in found} & needed
     missing = [layer for stack in stacks or {""} for layer in needed if (stack, layer) not in found]
@@ -139,8 +127,18 @@ def _check_all_layers(
         )
 
 
+def _refuse_two_kinds(known: tuple[str, TensorInfo] | None, shard: str, info: TensorInfo) -> None:
+    """Which of two copies a loader takes is not known; `copies.py` compares the bytes of equals."""
+    if known and (known[1].dtype, known[1].shape) != (info.dtype, info.shape):
+        raise WeightsError(
+            f"{info.name} is {known[1].dtype} of shape {list(known[1].shape)} in {known[0]}, and "
+            f"{info.dtype} of shape {list(info.shape)} in {shard}; engines differ in which they "
+            "load. Remove the one that is not the model's."
+        )
+
+
 def _refuse_unknown_place(name: str) -> None:
-    if _ATTENTION_NAME.search(name) and not _FOREIGN.search(name):
+    if names.looks_like_attention(name) and not names.is_foreign(name):
         raise UnsupportedArchitectureError(
             f"{name} looks like attention, but lies outside the layers of the text model. It is "
             "not known whether it carries the temperature, so nothing is baked."

@@ -1,18 +1,27 @@
 """Where a quantised projection can carry a factor exactly: in scales that are its rows' own.
 
 A scale may be multiplied only if every row of its group is. Formats: FP8 and INT8 with per-tensor,
-per-channel or block scales; compressed-tensors' packed integers; GPTQ and AWQ.
+per-channel or block scales; compressed-tensors' packed integers; GPTQ and AWQ. Which of them a
+loader sees is decided by the config, see `config/quantisation.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from yarncli.baking.arithmetic import SCALABLE, RowSelection
-from yarncli.baking.rows import LayerSizes, RowRule
+from yarncli.baking.dtypes import SCALABLE
+from yarncli.baking.rows import LayerSizes, RowRule, RowSelection
 from yarncli.checkpoint.safetensors import TensorInfo
+from yarncli.config.quantisation import (
+    ADVICE,
+    BITSANDBYTES,
+    KEY,
+    MXFP4,
+    NVFP4,
+    Quantisation,
+    Scheme,
+)
 from yarncli.errors import UnsupportedArchitectureError
 
 # What stands beside a quantised weight and says nothing about its magnitude.
@@ -22,7 +31,7 @@ _COMPANIONS = frozenset(
 _SCALES = ("weight_scale_inv", "weight_scale", "scales")
 _WEIGHTS = ("weight", "weight_packed", "qweight")
 PARAMETERS = _COMPANIONS | {*_SCALES, *_WEIGHTS}
-_ADVICE = "Bake the unquantised checkpoint and quantise the result."
+_BITSANDBYTES = ("weight.absmax", "weight.quant_map", "SCB", "weight_format")
 
 
 def is_quantised(parameters: Mapping[str, TensorInfo]) -> bool:
@@ -33,11 +42,62 @@ def is_quantised(parameters: Mapping[str, TensorInfo]) -> bool:
     return any(name in parameters for name in PARAMETERS)
 
 
+def stored_as(parameters: Mapping[str, TensorInfo]) -> str:
+    """A format that no scale of can carry a factor, told by the stored tensors; empty if none."""
+    weight = parameters.get("weight") or parameters.get("weight_packed")
+    if any(name in parameters for name in _BITSANDBYTES):
+        return BITSANDBYTES
+    scale = next((parameters[name] for name in _SCALES if name in parameters), None)
+    if weight is not None and scale is not None and weight.dtype in ("U8", "F4"):
+        return NVFP4 if scale.dtype == "F8_E4M3" else MXFP4
+    return ""
+
+
+def check_scheme(
+    module: str, parameters: Mapping[str, TensorInfo], quantisation: Quantisation | None
+) -> None:
+    """Insist that a loader takes a projection for what is stored, and that it can be multiplied.
+
+    Args:
+        module: its full name.
+        parameters: its parameters.
+        quantisation: what the config says.
+
+    Raises:
+        UnsupportedArchitectureError: says what it is, and why it cannot carry the factor.
+    """
+    scheme = quantisation.scheme_of(module) if quantisation else None
+    stored, reason = is_quantised(parameters), ""
+    if scheme is not None and scheme.takes_floats and not stored:
+        return
+    if scheme is not None and scheme.trouble:
+        reason = scheme.trouble
+    elif stored and quantisation is None:
+        reason = stored_as(parameters) or (
+            f"it is stored quantised, but there is no {KEY} that says how a loader reads it"
+        )
+    elif stored and scheme is None:
+        reason = stored_as(parameters) or (
+            f"it is stored quantised, but {_where(quantisation)} leaves it in floating point"
+        )
+    elif scheme is not None and not stored:
+        reason = (
+            f"it is stored in floating point, but {_where(quantisation)} does not list it among "
+            "the modules that are left so"
+        )
+    if reason:
+        raise _refusal(f"{module}.weight", reason)
+
+
+def _where(quantisation: Quantisation | None) -> str:
+    return quantisation.where if quantisation else KEY
+
+
 def scale_rows(
     parameters: Mapping[str, TensorInfo],
     rule: RowRule,
     sizes: LayerSizes,
-    block: int | None,
+    scheme: Scheme | None,
 ) -> tuple[str, RowSelection, tuple[RowSelection, int]] | None:
     """The scale that carries the factor of the rows that `rule` selects, and its own rows.
 
@@ -45,7 +105,7 @@ def scale_rows(
         parameters: the parameters of one projection.
         rule: selects output rows.
         sizes: of the layer.
-        block: rows per block scale, from the quantisation config.
+        scheme: how a loader takes it for stored.
 
     Returns:
         Name of the parameter, its own rows, and the weight's rows with their total; None where the
@@ -64,6 +124,8 @@ def scale_rows(
         raise _refusal(where, f"its scales are {scale.dtype}, which cannot hold the product")
     if weight.dtype in SCALABLE or weight.dtype not in ("F8_E4M3", "F8_E5M2", "I8", "I32"):
         raise _refusal(where, f"it is stored as {weight.dtype} with scales, an unknown format")
+    if not (weight.parameters and scale.parameters):
+        return None
     # GPTQ and AWQ store one row of scales per group of inputs, one column per output.
     by_column = name == "scales"
     if by_column and len(scale.shape) != 2:
@@ -76,7 +138,7 @@ def scale_rows(
         # Seen as one long vector: the columns repeat in every row of scales.
         own = RowSelection(period=rows, windows=tuple(chosen.ranges), end=scale.shape[0] * rows)
     else:
-        own = _by_row(scale, chosen, rows, block, where)
+        own = _by_row(scale, chosen, rows, scheme.block if scheme else None, where)
     return name, own, (chosen, rows)
 
 
@@ -105,20 +167,5 @@ def _by_row(
     return RowSelection(period=shape[0], windows=tuple(windows), end=shape[0], width=width)
 
 
-def block_rows(config: Mapping[str, Any]) -> int | None:
-    """Rows per scale of a block-quantised checkpoint, from its quantisation config."""
-    quantisation = config.get("quantization_config")
-    if not isinstance(quantisation, Mapping):
-        return None
-    size = quantisation.get("weight_block_size")
-    if size is None:  # compressed-tensors
-        groups = quantisation.get("config_groups")
-        first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
-        weights = first.get("weights") if isinstance(first, Mapping) else None
-        size = weights.get("block_structure") if isinstance(weights, Mapping) else None
-    rows = size[0] if isinstance(size, list) and size else None
-    return rows if type(rows) is int and rows > 0 else None
-
-
 def _refusal(where: str, reason: str) -> UnsupportedArchitectureError:
-    return UnsupportedArchitectureError(f"{where} cannot carry the factor: {reason}. {_ADVICE}")
+    return UnsupportedArchitectureError(f"{where} cannot carry the factor: {reason}. {ADVICE}")

@@ -29,6 +29,10 @@ class RegistryEntry:
     """Whether head counts differ from layer to layer."""
     stacks: str = ""
     """Regex of the places of the layers where they are not the usual ones."""
+    beside: str = ""
+    """Regex of the places of further layers, which belong to other parts of the model."""
+    switch: str = ""
+    """Key of the config that, where it is false, leaves this part of the model out."""
 
 
 def _all(names: str, entry: RegistryEntry) -> dict[str, RegistryEntry]:
@@ -101,6 +105,27 @@ REGISTRY: dict[str, RegistryEntry] = {
     "zamba2": RegistryEntry(layouts.SHARED_BLOCK),
     "zaya": RegistryEntry(layouts.KEY_TEMPERATURE),
 }  # fmt: skip
+
+
+def _blt(part: str, **rest: Any) -> RegistryEntry:
+    return RegistryEntry(
+        _PLAIN,
+        stacks=rf"(?:model\.)?{part}\.layers",
+        beside=r"(?:model\.)?(?:patcher|local_encoder|local_decoder|global_transformer)"
+        r"\.(?:cross_attn_)?layers",
+        **rest,
+    )
+
+
+# Models made of several that have RoPE each: the key of a part's config → its entry.
+SEVERAL: dict[str, dict[str, RegistryEntry]] = {
+    "blt": {
+        "global_config": _blt("global_transformer"),
+        "encoder_config": _blt("local_encoder"),
+        "decoder_config": _blt("local_decoder"),
+        "patcher_config": _blt("patcher", switch="patch_in_forward"),
+    },
+}
 
 
 def find_entry(model_type: str, forced: str | None) -> RegistryEntry:

@@ -5,7 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from yarncli.baking.arithmetic import RowSelection
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSelection:
+    """Rows of a tensor: the `windows` of every `period` rows from `begin` to `end`."""
+
+    period: int
+    """After so many rows the pattern repeats."""
+    windows: tuple[tuple[int, int], ...]
+    """The selected rows of a period, as `(start, stop)`."""
+    begin: int = 0
+    """The first row of the first period."""
+    end: int
+    """The row after the last period."""
+    width: int = 1
+    """Elements of a row; the tensor is seen as rows of that many, whatever its shape."""
+
+    @property
+    def count(self) -> int:
+        """Number of selected rows."""
+        inside = sum(stop - start for start, stop in self.windows)
+        return (self.end - self.begin) // self.period * inside
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The selected rows as `(start, stop)`, in order; neighbours are joined."""
+        found: list[tuple[int, int]] = []
+        for base in range(self.begin, self.end, self.period):
+            for start, stop in self.windows:
+                if found and found[-1][1] == base + start:
+                    found[-1] = (found[-1][0], base + stop)
+                else:
+                    found.append((base + start, base + stop))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yarncli.config.text_model import MOST_LAYERS
 from yarncli.history import BAKED_MARKER
+from yarncli.jsontext.fields import Fields
 
 _LAYERS = 4
 _MOST_LAYERS = 8
@@ -24,9 +26,10 @@ _KV_HEADS = (
 # What the sizes of these names become; a smaller value is left alone.
 _NAMES_OF_SIZE = {
     256: "index_topk indexer_budget",
-    128: "vocab_size vocab_size_per_layer_input mamba_d_ssm",
-    64: """hidden_size d_model out_hidden_size sliding_window attention_chunk_size local_attention
-        index_topk_blocks ngram_vocab_size_base codebook_size""",
+    128: "vocab_size vocab_size_per_layer_input mamba_d_ssm encoder_hash_byte_group_vocab",
+    64: """hidden_size hidden_size_global d_model out_hidden_size sliding_window
+        attention_chunk_size local_attention index_topk_blocks ngram_vocab_size_base
+        codebook_size""",
     48: "intermediate_size ffn_hidden_size ffn_dim dense_intermediate_size intermediate_size_mlp",
     32: """moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size
         expert_ffn_hidden_size shared_experts_intermediate_size router_hidden_size ple_embed_dim
@@ -45,7 +48,7 @@ _NAMES_OF_SIZE = {
     1: "n_group topk_group num_expert_group num_mem_blocks depth",
 }
 _SMALL_SIZES = {name: size for size, names in _NAMES_OF_SIZE.items() for name in names.split()}
-DROPPED = ("quantization_config", "auto_map", "architectures", BAKED_MARKER)
+DROPPED = ("quantization_config", "compression_config", "auto_map", "architectures", BAKED_MARKER)
 
 
 def shrink(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,10 +56,13 @@ def shrink(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         config: the JSON object of `config.json`.
+
+    Raises:
+        ConfigError: a part of the model has a number of layers that is out of range.
     """
     small = {key: value for key, value in config.items() if key not in DROPPED}
     count_key = next((key for key in _LAYER_COUNTS if _is_size(small.get(key))), None)
-    count = small[count_key] if count_key else 0
+    count = Fields(small).positive(count_key, 1, MOST_LAYERS) if count_key else 0
     kept = _kept_layers(small, count)
     if count_key:
         small[count_key] = len(kept)

@@ -27,6 +27,7 @@ from yarncli.errors import CheckFailed, CheckpointError, UnsupportedArchitecture
 TOLERANCE = 1e-4  # of the largest logit; exact bakes reach 1e-6
 _BYTES = 4  # of a parameter in float32
 _ROOM = 1.25  # activations, logits and what the loader holds for a moment
+_MOST_PARAMETERS = 250_000_000
 _SHOWS = 3e-4  # a temperature that changes logits by less proves nothing
 
 _QUERY_OR_KEY = ("q_", "k_", "qkv", "query", "wq", "wkv", "kv_", "input_linear")
@@ -64,7 +65,7 @@ def check_layout(baking: Baking) -> TwinCheck:
         except _BUILD_ERRORS as error:
             raise UnsupportedArchitectureError(
                 f"The layout cannot be checked: transformers {transformers.__version__} does not "
-                f"run a small {baking.request.rope.model_type} model ({type(error).__name__}: "
+                f"run a small {baking.model_type} model ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''})."
             ) from error
     if result.unbaked < _SHOWS:
@@ -74,7 +75,7 @@ def check_layout(baking: Baking) -> TwinCheck:
         )
     if not result.baked <= TOLERANCE:
         raise CheckFailed(
-            f"The layout {baking.baked.layout!r} is wrong for {baking.request.rope.model_type}: "
+            f"The layout {baking.baked.layout!r} is wrong for {baking.model_type}: "
             f"logits of a small random model baked by it change by {result.baked:.1e} (at most "
             f"{TOLERANCE:g} is rounding). Nothing was written."
         )
@@ -110,7 +111,7 @@ def logits(directory: Path, *, sequences: int = 3, length: int = 96) -> torch.Te
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(3, 60, (sequences, length), generator=generator)
     with torch.no_grad():
-        found: torch.Tensor = model.eval()(input_ids=tokens).logits
+        found: torch.Tensor = model.eval()(input_ids=tokens, use_cache=False).logits
     return found
 
 
@@ -136,6 +137,11 @@ def save_random(
             respell them.
     """
     made = transformers.AutoConfig.for_model(**config)
+    with torch.device("meta"):  # what shrinking does not know by name may be of any size
+        shape = _auto(made).from_config(made, attn_implementation="eager")
+    count = sum(parameter.numel() for parameter in shape.parameters())
+    if count > _MOST_PARAMETERS:
+        raise ValueError(f"it has {count:,} parameters even with small sizes")
     torch.manual_seed(0)
     model = _auto(made).from_config(made, attn_implementation="eager", dtype=torch.float32)
     generator = torch.Generator().manual_seed(1)
@@ -242,4 +248,4 @@ def _text_logits(directory: Path, tokens: torch.Tensor) -> Any:
     config = transformers.AutoConfig.from_pretrained(directory)
     model = _auto(config).from_pretrained(directory, dtype=torch.float32)
     with torch.no_grad():
-        return model.eval()(input_ids=tokens).logits[0]
+        return model.eval()(input_ids=tokens, use_cache=False).logits[0]

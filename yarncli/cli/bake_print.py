@@ -56,7 +56,7 @@ def print_report(report: BakeReport) -> None:
             f"{found.same_choice:.1%} of {found.positions} late positions"
         )
     print_notes(report.baking)
-    if report.out and report.written:
+    if report.out and report.written and report.baking.judgement().verdicts:
         console.note(f"Next: yarncli engines {report.out}")
 
 
@@ -92,4 +92,7 @@ def print_notes(baking: Baking) -> None:
     """Tell what to know of a bake, and which engines compute something else from it."""
     for text in baking.notes:
         console.note(text)
-    warn_of(baking.judgement())
+    found = baking.judgement()
+    warn_of(found)
+    if not found.verdicts:
+        console.note("It is not known what engines other than transformers make of this model.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarncli.config.families.family import Family
+from yarncli.config.families.part_rows import PART_FAMILIES
 from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.layers import read_layers
@@ -76,6 +77,7 @@ def read_rope(
     *,
     assume_like: str | None = None,
     original_length: int | None = None,
+    factor_only: bool = False,
 ) -> RopeConfig:
     """Read a config as transformers 5 does.
 
@@ -83,6 +85,9 @@ def read_rope(
         config: the JSON object of `config.json`.
         assume_like: treat an unknown model type as this one.
         original_length: the window the model was trained with, tokens, if the caller knows better.
+        factor_only: for callers to whom only the attention factor matters: layers may have a θ that
+            the setting of their scope does not show (`layer_rope_theta`), and the config may be
+            that of a part of a model.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
@@ -93,10 +98,10 @@ def read_rope(
         raise UsageError(f"--original-length {original_length} is not a positive number of tokens.")
     if assume_like is not None and assume_like not in FAMILIES:
         raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
-    family, path, values = find_text(config, assume_like)
+    family, path, values = _as_part(config, factor_only) or find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
     layers = read_layers(model.fields, family, model.layer_count)
-    scopes = read_scopes(model, layers)
+    scopes = read_scopes(model, layers, own_thetas=factor_only)
     rotating = {i for scope in scopes.values() for i in scope.layers}
     if not rotating:
         raise UnsupportedArchitectureError(
@@ -163,6 +168,14 @@ def find_text(
         kind = None if family.text_fixed else fields.text("model_type")
         family = _family(kind or family.text_type)
     return family, fields.path, fields.values
+
+
+def _as_part(
+    config: Mapping[str, Any], wanted: bool
+) -> tuple[Family, tuple[str, ...], Mapping[str, Any]] | None:
+    """The same for the config of a part of a model; None where it is none, or is not wanted."""
+    family = PART_FAMILIES.get(str(config.get("model_type"))) if wanted else None
+    return (family, (), config) if family else None
 
 
 def _family(model_type: str) -> Family:

@@ -12,6 +12,15 @@ from yarncli.errors import ConfigError, UnsupportedArchitectureError
 from yarncli.jsontext.fields import Fields, json_path
 from yarncli.rope.parameters import RopeParameters
 
+# Of dots3_note_text's config class; the rest of a head rotates.
+_WINDOWED_SIZES = {
+    "num_attention_heads": 64,
+    "kv_lora_rank": 1024,
+    "head_dim": 256,
+    "qk_nope_head_dim": 192,
+    "v_head_dim": 128,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
@@ -31,14 +40,19 @@ class Scope:
     """Place of the dict that the setting was read from; `None` for defaults."""
 
 
-def read_scopes(model: TextModel, layers: Layers) -> dict[str, Scope]:
+def read_scopes(model: TextModel, layers: Layers, *, own_thetas: bool = False) -> dict[str, Scope]:
     """The scopes of a text model, by name; a flat config has one, "model".
+
+    Args:
+        model: the text model.
+        layers: its layers.
+        own_thetas: whether layers may have a θ that the setting of their scope does not show.
 
     Raises:
         ConfigError: a block is of the wrong shape, or two contradict.
         UnsupportedArchitectureError: layers differ in a way that one setting cannot express.
     """
-    found = _nested(model, layers) if model.family.scopes else _flat(model, layers)
+    found = _nested(model, layers) if model.family.scopes else _flat(model, layers, own_thetas)
     _refuse_unread_theta(model, found)
     return {scope.name: scope for scope in found if scope.layers or scope.path}
 
@@ -78,7 +92,7 @@ def _scope(
 # Flat configs
 
 
-def _flat(model: TextModel, layers: Layers) -> list[Scope]:
+def _flat(model: TextModel, layers: Layers, own_thetas: bool) -> list[Scope]:
     family = model.family
     for block in (model.scaling, model.parameters):
         if block is not None and any(
@@ -107,15 +121,17 @@ def _flat(model: TextModel, layers: Layers) -> list[Scope]:
         other = model.setting(model.parameters, theta, top)
         refuse_difference(parameters, other, model.scaling, model.parameters)
     rotating = tuple(i for i, rotates in enumerate(layers.rotates) if rotates)
-    _refuse_layers_of_their_own(model, parameters, rotating)
+    if not own_thetas:
+        _refuse_own_thetas(model, parameters, rotating)
+    _refuse_unscaled_layers(model, rotating)
     rule = ScopeRule("model", rope_theta=theta)
     return [_scope(rule, parameters, rotating, layers, given.path if given else None)]
 
 
-def _refuse_layers_of_their_own(
+def _refuse_own_thetas(
     model: TextModel, parameters: RopeParameters, rotating: tuple[int, ...]
 ) -> None:
-    """Refuse layers with a θ, or a scaling switch, that the one flat setting does not reach."""
+    """Refuse layers with a θ that the one flat setting does not reach."""
     fields, family = model.fields, model.family
     if family.rope_rule == "layer_rope_theta" and fields.has("layer_rope_theta"):
         thetas = fields.numbers("layer_rope_theta") or ()
@@ -126,6 +142,11 @@ def _refuse_layers_of_their_own(
                 f"({', '.join(f'{theta:g}' for theta in used)}) instead of rope_theta "
                 f"({parameters.rope_theta:g}); yarncli scales one θ for all layers."
             )
+
+
+def _refuse_unscaled_layers(model: TextModel, rotating: tuple[int, ...]) -> None:
+    """Refuse layers that a list leaves out of all scaling."""
+    fields, family = model.fields, model.family
     key = family.scaled_layers_key
     scaled = fields.integers(key) if key else None
     if scaled is not None:
@@ -249,15 +270,25 @@ def _sizes(
 
 def _mla_widths(model: TextModel, rule: ScopeRule, own: Fields | None) -> tuple[int, float]:
     """Its config class computes the partial factor from the MLA widths of the scope's layers."""
-    fields = model.fields
-    if own is not None or not rule.windowed or fields.has("per_layer_config"):
-        source = own or fields
-        head_dim = source.positive("head_dim", model.head_dim)
-        rope = source.positive("qk_rope_head_dim", model.family.qk_rope_head_dim or 1)
-        return head_dim, rope / head_dim
-    head_dim = fields.positive("swa_head_dim", 256)
-    rest = head_dim - fields.positive("swa_qk_nope_head_dim", 192)
-    return head_dim, fields.positive("swa_qk_rope_head_dim", rest) / head_dim
+    family, sizes = model.family, own or Fields({})
+    if rule.windowed and own is None:
+        sizes = windowed_sizes(model.fields) or sizes
+    rope = model.fields.positive("qk_rope_head_dim", family.qk_rope_head_dim or 1)
+    head_dim = sizes.positive("head_dim", model.head_dim)
+    return head_dim, sizes.positive("qk_rope_head_dim", rope) / head_dim
+
+
+def windowed_sizes(fields: Fields) -> Fields | None:
+    """The sizes of windowed layers that files keep under `swa_…`: of dots3_note_text.
+
+    None where `per_layer_config` holds them.
+    """
+    if fields.has("per_layer_config"):
+        return None
+    found = {name: fields.positive(f"swa_{name}", size) for name, size in _WINDOWED_SIZES.items()}
+    rest = found["head_dim"] - found["qk_nope_head_dim"]
+    found["qk_rope_head_dim"] = fields.positive("swa_qk_rope_head_dim", rest)
+    return Fields(found, fields.path)
 
 
 def layer_override(fields: Fields, served: tuple[int, ...]) -> Fields | None:

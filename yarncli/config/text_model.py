@@ -25,7 +25,7 @@ _ORIGINAL = "original_max_position_embeddings"
 _SIZES = ("rope_theta", "partial_rotary_factor", _ORIGINAL, "truncate")
 _INTERPRETED = frozenset({*_NUMBERS, *_LISTS, *_TYPES, *_SIZES})
 
-_MOST_LAYERS = 10_000  # far above any model, far below what would fill the memory
+MOST_LAYERS = 10_000  # far above any model, far below what would fill the memory
 
 # θ and the place it was found in.
 FoundTheta = tuple[float, str]
@@ -42,7 +42,7 @@ class TextModel:
         self.fields = fields
         self.notes: list[str] = [family.remark] if family.remark else []
         self.length = fields.positive("max_position_embeddings", family.max_position_embeddings)
-        layers = fields.positive("num_hidden_layers", family.num_hidden_layers, _MOST_LAYERS)
+        layers = fields.positive("num_hidden_layers", family.num_hidden_layers, MOST_LAYERS)
         self.layer_count = layers * family.attentions_per_layer
         self.heads = fields.positive("num_attention_heads", family.num_attention_heads)
         self.head_dim = self._head_dim()
@@ -164,6 +164,8 @@ class TextModel:
     def _partial(self, block: Fields, kind: str, default: float | None) -> float:
         f, family = self.fields, self.family
         value, where = block.number("partial_rotary_factor"), block.where("partial_rotary_factor")
+        if family.scope_sizes_rule == "mla_widths":
+            value = default  # its config class writes its own over whatever the file says
         if value is None and not family.scopes:
             for key in family.partial_keys:
                 if value is None and f.has(key) and not family.partial_fixed:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from yarncli.baking.deciding import BakeSettings, decide_bake, refuse_engines
+from yarncli.baking.deciding import decide_bake, refuse_engines
+from yarncli.baking.settings import BakeSettings
 from yarncli.baking.writing import write_copy
 from yarncli.conversion.conversion import Conversion
 from yarncli.progress import ProgressCallback
