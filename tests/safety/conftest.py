@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import COMMANDS, CONFIG, half_bake, write_model
+from support.commands import COMMANDS, CONFIG, half_bake, write_adapter, write_model
 from yarncli.checkpoint import directory as directories
 
 
@@ -16,18 +16,20 @@ from yarncli.checkpoint import directory as directories
 def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Name → a directory with `model` in that state, to be copied."""
     root = tmp_path_factory.mktemp("states")
-    found = {name: root / name for name in ("plain", "converted", "baked", "half baked", "faulty")}
+    found = {"plain": root / "plain"}
     write_model(found["plain"] / "model")
     for name, earlier, command in (
         ("converted", "plain", "convert in place"),
-        ("baked", "converted", "bake in place"),
         ("half baked", "converted", None),
+        ("with an adapter", "converted", None),
         ("faulty", "plain", None),
     ):
+        found[name] = root / name
         shutil.copytree(found[earlier], found[name])
         if command:
             COMMANDS[command].run(found[name])
     half_bake(found["half baked"])
+    write_adapter(found["with an adapter"] / "adapter")
     faulty = {**CONFIG, "rope_scaling": {"rope_type": "linear", "factor": 4}, "seq_length": 8}
     (found["faulty"] / "model" / "config.json").write_text(json.dumps(faulty, indent=2))
     (found["faulty"] / "model" / "tokenizer_config.json").write_text('{"model_max_length": 32}')

@@ -67,6 +67,15 @@ COMMANDS: dict[str, Command] = {
     "bake in place": Command(
         run=lambda d: bake(d / "model", in_place=True), start="converted", in_place=True
     ),
+    "bake with an adapter": Command(
+        run=lambda d: bake(d / "model", d / "out", adapter=(d / "adapter", d / "adapter-out")),
+        start="with an adapter",
+    ),
+    "bake in place with an adapter": Command(
+        run=lambda d: bake(d / "model", in_place=True, adapter=(d / "adapter", d / "adapter-out")),
+        start="with an adapter",
+        in_place=True,
+    ),
     "recover": Command(  # in a copy, whose key an earlier run has forgotten
         run=lambda d: recover(d / "model", trust_journal=True), start="half baked", in_place=True
     ),
@@ -110,6 +119,19 @@ def write_model(place: Path) -> None:
         weight_map |= dict.fromkeys(tensors, name)
     size = sum(4 * int(np.prod(shape)) for shape in shapes.values())
     write_index(place, weight_map, size)
+
+
+def write_adapter(place: Path) -> None:
+    """A LoRA adapter of the keys of both layers."""
+    place.mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["k_proj"]}
+    (place / "adapter_config.json").write_text(json.dumps(config))
+    random, tensors = np.random.default_rng(1), {}
+    for layer in range(len(SHARDS)):
+        prefix = f"base_model.model.model.layers.{layer}.self_attn.k_proj"
+        tensors[f"{prefix}.lora_A.weight"] = random.standard_normal((2, 32)).astype(np.float32)
+        tensors[f"{prefix}.lora_B.weight"] = random.standard_normal((16, 2)).astype(np.float32)
+    save_file(tensors, place / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def prepare(states: dict[str, Path], command: Command) -> Run:

@@ -17,7 +17,7 @@ from yarncli.baking.dtypes import SCALABLE
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
 from yarncli.checkpoint.files import SourceFile, walk_files
-from yarncli.checkpoint.rewrite import FileCopy
+from yarncli.checkpoint.rewrite import FileCopy, Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
 from yarncli.config import names
 from yarncli.config.names import Place
@@ -98,20 +98,46 @@ def write_adapter(adapter: AdapterBaking, destination: Path, *, overwrite: bool 
     for file in adapter.files:
         if file.problem:
             raise CheckpointError(f"{source / file.name} {file.problem}. Put a real file there.")
-    patches = tuple(patch for edit in adapter.edits for patch in edit.patches(adapter.header))
+    patches = _patches(adapter)
     with output.output_directory(destination, source=source, overwrite=overwrite) as staging:
         copies = []
         for file in adapter.files:
             if file.name == FILE_NAME:
                 continue
-            (staging / file.name).parent.mkdir(parents=True, exist_ok=True)
+            output.make_parents(staging, file.name, source)
             changed = patches if file.name == WEIGHTS_NAME else ()
             copies.append(FileCopy(source / file.name, staging / file.name, changed))
         rewrite.copy_files(copies)
-        (staging / FILE_NAME).write_bytes(adapter.history.to_bytes())
+        data = adapter.history.to_bytes()
+        output.write_new(staging / FILE_NAME, data, source / CONFIG_NAME)
         made = staging / WEIGHTS_NAME
         if rewrite.first_wrong_patch(source / WEIGHTS_NAME, made, patches) is not None:
             raise OutputError(f"{WEIGHTS_NAME} does not read back as it was written. Run again.")
+
+
+def is_written(adapter: AdapterBaking, destination: Path) -> bool:
+    """Whether a directory holds, byte for byte, what `write_adapter` would write there."""
+    source, patches = adapter.directory, _patches(adapter)
+    try:
+        found = {file.name for file in walk_files(destination.resolve())}
+        if found != {file.name for file in adapter.files} | {FILE_NAME}:
+            return False
+        if (destination / FILE_NAME).read_bytes() != adapter.history.to_bytes():
+            return False
+        for name in found - {FILE_NAME}:
+            pair = source / name, destination / name
+            mine = patches if name == WEIGHTS_NAME else ()
+            if rewrite.compare_outside(*pair, mine) is not None:
+                return False
+            if rewrite.first_wrong_patch(*pair, mine) is not None:
+                return False
+    except (OSError, CheckpointError):
+        return False
+    return True
+
+
+def _patches(adapter: AdapterBaking) -> tuple[Patch, ...]:
+    return tuple(patch for edit in adapter.edits for patch in edit.patches(adapter.header))
 
 
 def _read_config(directory: Path) -> JsonText:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
 
-from yarncli.baking.adapters import AdapterBaking, decide_adapter, write_adapter
+from yarncli.baking.adapters import AdapterBaking, decide_adapter, is_written, write_adapter
 from yarncli.baking.deciding import SCHEMA_VERSION, Baking, decide_bake, refuse_engines
 from yarncli.baking.settings import BakeSettings
 from yarncli.baking.writing import write_copy, write_in_place
 from yarncli.checkpoint import recovery
 from yarncli.checkpoint.directory import Directory
-from yarncli.checkpoint.in_place import using
+from yarncli.checkpoint.in_place import LeftoverError, using
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
@@ -124,17 +126,15 @@ def _bake(
 ) -> BakeReport:
     checkpoint = open_checkpoint(source)
     # All that can be refused is, before a large fetch or a check that takes seconds.
-    if not options.dry_run:
-        adapter_source, adapter_out = options.adapter or (None, None)
-        for place, origin in ((out, checkpoint.directory), (adapter_out, adapter_source)):
-            if place:
-                check_destination(place, source=origin, overwrite=options.overwrite)
+    if out and not options.dry_run:
+        check_destination(out, source=checkpoint.directory, overwrite=options.overwrite)
     baking = decide_bake(checkpoint, options)
     adapter = decide_adapter(options.adapter[0], baking) if options.adapter else None
+    write_beside = _adapter_writer(adapter, out, options)
     refuse_engines(baking, options.engines)
     twin = _check_twin(baking, options)
     if not options.dry_run:
-        baking = _write(baking, adapter, out, options, directory, progress)
+        baking = _write(baking, write_beside, out, options, directory, progress)
     return BakeReport(
         baking=baking,
         adapter=adapter,
@@ -194,24 +194,55 @@ def _check_twin(baking: Baking, options: BakeOptions) -> TwinCheck | None:
     return check_layout(baking)
 
 
+def _adapter_writer(
+    adapter: AdapterBaking | None, out: Path | None, options: BakeOptions
+) -> Callable[[], None] | None:
+    """What writes the scaled adapter; None where there is none, or it is written already.
+
+    Base and adapter are one unit, and the adapter gets its name first. Where a run was killed
+    between the two, the adapter is there, byte for byte, and this run writes the base.
+    """
+    if adapter is None or options.adapter is None or options.dry_run:
+        return None
+    source, place = options.adapter
+    if (out or options.in_place) and is_written(adapter, place):
+        return None
+    check_destination(place, source=source, overwrite=options.overwrite)
+    return partial(write_adapter, adapter, place, overwrite=options.overwrite)
+
+
 def _write(
     baking: Baking,
-    adapter: AdapterBaking | None,
+    write_beside: Callable[[], None] | None,
     out: Path | None,
     options: BakeOptions,
     directory: Directory | None,
     progress: ProgressCallback | None,
 ) -> Baking:
-    """Write the copy or the source, then the adapter; returns the bake of local files."""
-    if options.in_place:
-        write_in_place(baking, directory, progress=progress)
-    elif out:
-        baking = write_copy(
-            baking, out, overwrite=options.overwrite, fsync=options.fsync, verify=options.verify,
-            progress=progress,
-        )  # fmt: skip
-    if adapter and options.adapter:
-        write_adapter(adapter, options.adapter[1], overwrite=options.overwrite)
+    """Write the copy or the source, and the adapter; returns the bake of local files."""
+    is_made = False
+
+    def beside() -> None:
+        nonlocal is_made
+        if write_beside:
+            write_beside()
+            is_made = True
+
+    try:
+        if out:
+            return write_copy(
+                baking, out, overwrite=options.overwrite, fsync=options.fsync,
+                verify=options.verify, progress=progress, beside=beside,
+            )  # fmt: skip
+        beside()
+        if options.in_place:
+            write_in_place(baking, directory, progress=progress)
+    except LeftoverError:
+        raise
+    except BaseException:
+        if is_made and options.adapter:  # an adapter without its base is half a bake
+            rmtree(options.adapter[1], ignore_errors=True)
+        raise
     return baking
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ def write_copy(
     fsync: bool = False,
     verify: bool = False,
     progress: ProgressCallback | None = None,
+    beside: Callable[[], None] | None = None,
 ) -> Baking:
     """Write the baked checkpoint to a new directory, whole or not at all.
 
@@ -39,6 +41,7 @@ def write_copy(
         fsync: survive a power cut too.
         verify: compare every other byte of the shards with the source as well.
         progress: told how far the stages are, "Fetching" and "Baking", in bytes.
+        beside: writes what belongs to it, once nothing but the last rename is left.
 
     Returns:
         The bake of the files as they were fetched.
@@ -74,6 +77,8 @@ def write_copy(
         # Before the directory gets its name: what does not read back never appears.
         _read_back(baking, staging, verify, advance)
         rewrite.require_unchanged(checkpoint, (file.name for file in carried))
+        if beside:
+            beside()
     return baking
 
 

@@ -58,6 +58,10 @@ from yarncli.progress import Advance
 CONFIG = "config.json"
 
 
+class LeftoverError(OutputError):
+    """The change is made; only its journal could not be removed."""
+
+
 @contextmanager
 def changing(path: Path) -> Iterator[Directory]:
     """Hold a directory alone, brought out of an interrupted change of this user's first.
@@ -254,7 +258,13 @@ class _Change:
         except BaseException:
             self._take_back(key)
             raise
-        clean_up(directory)
+        try:
+            clean_up(directory)
+        except BaseException as error:
+            raise LeftoverError(
+                f"{directory.path} was changed as asked, but what is left of the change could not "
+                f"be removed. Do that with: {recovery_command(directory)}"
+            ) from error
         key.forget()
 
     def _stage(self) -> None:
