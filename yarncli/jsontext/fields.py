@@ -11,6 +11,11 @@ from yarncli.errors import ConfigError
 
 _T = TypeVar("_T")
 
+# Whole numbers of a config: lengths, widths and counts. A double holds each of them exactly.
+MOST = 2**53
+# Entries of a list: one per layer or per frequency.
+MOST_ENTRIES = 10_000
+
 
 def json_path(path: tuple[str, ...]) -> str:
     """`a.b.c`, as messages show a place in `config.json`."""
@@ -45,7 +50,7 @@ class Fields:
             raise self._wrong(key, "an integer of at most 64 bits")
         return value
 
-    def positive(self, key: str, default: int, limit: int = 2**62) -> int:
+    def positive(self, key: str, default: int, limit: int = MOST) -> int:
         """An integer from 1 to `limit`.
 
         Raises:
@@ -169,6 +174,10 @@ class Fields:
         value = self._raw(key)
         if value is not None and not isinstance(value, list):
             raise self._wrong(key, "a list")
+        if value is not None and len(value) > MOST_ENTRIES:
+            raise ConfigError(
+                f"{self.where(key)} has {len(value):,} entries; at most {MOST_ENTRIES:,} are read."
+            )
         return value
 
     def _float(self, key: str, value: Any) -> float:
