@@ -42,7 +42,7 @@ def function_lengths() -> Iterator[tuple[str, int]]:
 
 
 def test_the_package_is_small():
-    assert sum(READER["room_lines"]().values()) <= 16_400
+    assert sum(READER["room_lines"]().values()) <= 16_700
 
 
 def test_no_room_is_above_15_percent():

@@ -12,6 +12,7 @@ from typing import Literal
 
 from yarncli import hub
 from yarncli.checkpoint.output import is_temporary
+from yarncli.errors import CheckpointError
 
 Kind = Literal["config", "index", "shard", "weights", "other"]
 
@@ -83,6 +84,33 @@ def _own(root: Path) -> tuple[Path, ...]:
     """The directories that links of a checkpoint may lead to."""
     blobs = hub.blobs_of_snapshot(root)
     return (root,) if blobs is None else (root, blobs)
+
+
+def read_file(path: Path, limit: int, where: str | None = None) -> bytes:
+    """The content of a regular file, at most `limit` bytes; a pipe or a device is never waited for.
+
+    Args:
+        path: the file; a link is followed.
+        limit: how large it may be, in bytes.
+        where: what to call it in messages; its path by default.
+
+    Raises:
+        CheckpointError: it cannot be read, is no regular file, or is larger.
+    """
+    where = where or str(path)
+    try:
+        # A pipe that nobody writes to would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise CheckpointError(f"{where} is not a regular file.")
+            data = file.read(min(info.st_size, limit) + 1)  # the reader takes that much memory
+    except OSError as error:
+        raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
+    if len(data) > limit:
+        raise CheckpointError(f"{where} has more than the {limit:,} bytes that it may have.")
+    return data
 
 
 def kind_of(name: str) -> Kind:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from yarncli import hub
 from yarncli.checkpoint import safetensors
-from yarncli.checkpoint.files import SourceFile, kind_of, walk_files
+from yarncli.checkpoint.files import SourceFile, kind_of, read_file, walk_files
 from yarncli.checkpoint.output import output_errors, require_not_pending
 from yarncli.checkpoint.safetensors import Header, Index
-from yarncli.errors import CheckpointError, ConfigError, UsageError, WeightsError
+from yarncli.errors import CheckpointError, UsageError, WeightsError
 from yarncli.jsontext.text import JsonText
 from yarncli.progress import ProgressCallback, stage
 
@@ -75,7 +75,7 @@ class Checkpoint:
                 path = hub.cached_file(*self._remote, name)
         else:
             path = self._local_path(name)
-        return _read_file(path, limit, self.where(name))
+        return read_file(path, limit, self.where(name))
 
     def config(self) -> JsonText:
         """`config.json`.
@@ -98,7 +98,7 @@ class Checkpoint:
         other = path.with_name(name)
         if not other.is_file():
             return None
-        return JsonText.parse(_read_file(other, MAX_JSON_SIZE, str(other)), str(other))
+        return JsonText.parse(read_file(other, MAX_JSON_SIZE), str(other))
 
     def index(self) -> Index | None:
         """The weight index; None if there is none.
@@ -379,14 +379,3 @@ def _hub_checkpoint(repo_id: str, revision: str | None) -> Checkpoint:
     if not any(file.name == "config.json" for file in files):
         raise CheckpointError(f"{name} is not a checkpoint: it has no config.json.")
     return Checkpoint(name=name, repo_id=repo_id, commit=listing.commit, files=files)
-
-
-def _read_file(path: Path, limit: int, where: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
-    if len(data) > limit:
-        raise ConfigError(f"{where} grew beyond {limit} bytes while it was read.")
-    return data

@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 # Whole numbers of a config: lengths, widths and counts. A double holds each of them exactly.
 MOST = 2**53
-# Entries of a list: one per layer or per frequency.
+# Entries of a list, one per layer or per frequency; and keys of an object.
 MOST_ENTRIES = 10_000
 
 
@@ -32,6 +32,18 @@ class Fields:
     values: Mapping[str, Any]
     path: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse more keys than any config has: each engine's reading copies them.
+
+        Raises:
+            ConfigError: there are too many.
+        """
+        if len(self.values) > MOST_ENTRIES:
+            where = json_path(self.path) or "The object"
+            raise ConfigError(
+                f"{where} has {len(self.values):,} keys; at most {MOST_ENTRIES:,} are read."
+            )
 
     def has(self, key: str) -> bool:
         """Whether `key` is there with a value other than `null`."""

@@ -17,6 +17,7 @@ Path = tuple[str | int, ...]
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_VALUES = 500_000  # more than any tokenizer_config.json with its added tokens
+MAX_KEYS = 100_000  # of one object; added tokens are one each
 MAX_DIGITS = 400  # more than any double; CPython itself refuses above 4300
 
 # Possessive, as a string may fill the file and each step that could be taken back is remembered.
@@ -259,6 +260,8 @@ def _identical(old: Any, new: Any) -> bool:
 def _loads(text: str, refuse: Any) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
+        if len(found) > MAX_KEYS:
+            refuse(f"has {len(found):,} keys in one object")
         if len(found) != len(items):
             seen: set[str] = set()
             twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
@@ -337,7 +340,7 @@ def _spans(text: str, parent: _Node) -> dict[str | int, _Node]:
         if token in ",:":
             continue
         if parent.is_object and key is None:
-            key, key_start = json.loads(token), start
+            key, key_start = json.loads(token) if "\\" in token else token[1:-1], start
             continue
         at = _end_of(text, start) if token in "{[" else at
         node = _Node(start=start, key=start, is_object=token == "{", end=at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ from yarncli.errors import CheckpointError
 
 MAX_LENGTH = 512 * 1024  # characters; three times the longest card metadata seen on the Hub
 MAX_DEPTH = 50
-_MAX_EVENTS = 150_000
+_MAX_EVENTS = 100_000
 # A number so long takes the parser minutes (1:1:1:…) or cannot be printed.
 _LONG_NUMBER = re.compile(r"[-+.0-9][0-9a-fA-Fxob_:.+-]{300}")
 
@@ -26,24 +27,28 @@ class _Collection:
     """Whether a mapping's next value is a key."""
 
 
+class _Refusal(Exception):
+    """Why a text is not read; `line` counts from 0, None where it is none in particular."""
+
+    def __init__(self, line: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
 @dataclass(slots=True)
 class _Guard:
     """Follows the events of a parser, which expands nothing, and refuses what would."""
 
-    where: str
-    first_line: int
     stack: list[_Collection] = field(default_factory=list)
 
     def refuse(self, event: Any, reason: str) -> NoReturn:
-        raise CheckpointError(
-            f"{self.where}, line {event.start_mark.line + self.first_line}: the YAML {reason}."
-        )
+        raise _Refusal(event.start_mark.line, f"the YAML {reason}")
 
     def follow(self, event: Any) -> None:
         """Take one event into account.
 
         Raises:
-            CheckpointError: it is an alias, a merge or a tag, one level too deep, a key that was
+            _Refusal: it is an alias, a merge or a tag, one level too deep, a key that was
                 there before, or a number of hundreds of digits.
         """
         kind = type(event).__name__
@@ -87,7 +92,7 @@ class _Guard:
 
 
 def read_yaml(text: str, where: str, *, first_line: int = 1) -> Any:
-    """The value of a YAML document; None where it is empty.
+    """The value of a YAML document, not to be changed; None where it is empty.
 
     Aliases, merges, tags, duplicate keys, deep nesting and sizes that no metadata have are refused
     while the parser only tells what comes next, so before it makes or expands anything.
@@ -100,14 +105,22 @@ def read_yaml(text: str, where: str, *, first_line: int = 1) -> Any:
     Raises:
         CheckpointError: it is refused, or not valid YAML.
     """
+    try:
+        return _parsed(text)
+    except _Refusal as refusal:
+        line = "" if refusal.line is None else f", line {refusal.line + first_line}"
+        raise CheckpointError(f"{where}{line}: {refusal}.") from None
+
+
+@lru_cache(maxsize=4)  # a card is read again for each key that is to be set in it
+def _parsed(text: str) -> Any:
     yaml: Any = import_module("yaml")  # comes with huggingface_hub; it has no types
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
     if len(text) > MAX_LENGTH:
-        raise CheckpointError(
-            f"{where}: the YAML is {len(text):,} characters long; at most {MAX_LENGTH:,} are read. "
-            "Shorten it."
+        raise _Refusal(
+            None, f"the YAML is {len(text):,} characters long; at most {MAX_LENGTH:,} are read"
         )
-    guard = _Guard(where, first_line)
+    guard = _Guard()
     try:
         for number, event in enumerate(yaml.parse(text, Loader=loader)):
             guard.follow(event)
@@ -116,5 +129,4 @@ def read_yaml(text: str, where: str, *, first_line: int = 1) -> Any:
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + first_line}" if mark else ""
-        raise CheckpointError(f"{where}{line}: this is not valid YAML. Correct it.") from None
+        raise _Refusal(mark and mark.line, "this is not valid YAML") from None
