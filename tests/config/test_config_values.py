@@ -270,7 +270,7 @@ INNER = sorted(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     model_type=st.sampled_from(sorted(FAMILIES)),
     outer=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4),
