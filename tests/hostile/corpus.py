@@ -152,8 +152,9 @@ def directory_loop(place: Path, canary: Path) -> None:
 
 @item()
 def the_folder_is_a_link(place: Path, canary: Path) -> None:
-    shutil.move(place, canary / "really-here")
-    place.symlink_to(canary / "really-here")
+    """That is the user's own doing: where the link leads may be changed."""
+    shutil.move(place, place.with_name("real"))
+    place.symlink_to("real")
 
 
 @item()

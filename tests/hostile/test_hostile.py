@@ -23,7 +23,10 @@ ABOUT_NUMBERS = ("inspect json", "check json", "convert", "bake", "card", "check
 
 # Kinds that changes in place, recovery or the reading of adapters still get wrong; to be emptied
 # by the change that mends those.
-TO_BE_MENDED: dict[str, tuple[str, ...]] = {}
+TO_BE_MENDED: dict[str, tuple[str, ...]] = {
+    "the folder is a link to itself": ("bake an adapter",),
+    "journal restores": ("bake in place", "recover"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +65,7 @@ def complaints(names: list[str], commands: tuple[str, ...], healthy: Path, work:
 
     Those that read meet one and the same checkpoint, those that change it a fresh one each.
     """
-    found = []
+    found, expected = [], []
     reading = [command for command in commands if command not in IN_PLACE]
     for name in names:
         for met in (reading, *([command] for command in commands if command in IN_PLACE)):
@@ -70,9 +73,12 @@ def complaints(names: list[str], commands: tuple[str, ...], healthy: Path, work:
             try:
                 for command, (ended, wrong) in Trial(ITEMS[name], healthy, work).meet(met).items():
                     known = command in TO_BE_MENDED.get(name.partition(":")[0], ())
-                    found += [f"{name} / {command} ({ended}): {x}" for x in wrong if not known]
+                    told = expected if known else found
+                    told += [f"{name} / {command} ({ended}): {x}" for x in wrong]
             finally:
                 remove(work)
+    if not expected and {*commands} & {*TO_BE_MENDED.get(names[0].partition(":")[0], ())}:
+        found.append(f"{names[0]} is mended; take it out of TO_BE_MENDED")
     return found
 
 

@@ -108,7 +108,7 @@ class Trial:
                 wrong.append("the canary was touched")
             if not IN_PLACE & {*commands} and state(self.place) != mine:
                 wrong.append("the checkpoint was changed")
-            allowed = {"item", "canary", "home", *OUTPUTS}
+            allowed = {"item", "real", "canary", "home", *OUTPUTS}
             left = {path.name for path in self.work.iterdir()} - allowed
             wrong += [f"left behind: {name}" for name in left]
             wrong += [f"home: {name}" for name in _home(self.work / "home")]
@@ -260,6 +260,6 @@ def _run(argv: list[str]) -> tuple[str, list[str]]:
     if bad := {c for c in output if not c.isprintable() and c not in "\n\t"}:
         wrong.append(f"characters that drive the terminal: {bad!r}")
     longest = max(map(len, output.splitlines()), default=0)
-    if argv[0] != "card" and longest > 20_000:  # a card is printed as it is
+    if argv[0] not in ("card", "push") and longest > 20_000:  # those print a card as it is
         wrong.append(f"a line of {longest} characters")
     return str(result.exit_code), wrong
