@@ -358,6 +358,11 @@ def longrope(**values: Any) -> dict[str, Any]:
         (scaled("yarn", factor=2, mrope_section=[math.inf]), "mrope_section is or holds"),
         (scaled("yarn", factor=2, original_max_position_embeddings=2**54), "at most 9,007"),
         (scaled("yarn", factor=2, attn_factor=0), "attn_factor is 0; it must be at least 1e-09"),
+        (
+            scaled("yarn", factor=2, original_max_position_embeddings=4)
+            | {"max_position_embeddings": 2**53},
+            "more than 1e.09 times",
+        ),
         (longrope(long_mscale=1e300), "long_mscale is 1e"),
         (longrope(original_max_position_embeddings=1), "The original window is 1"),
         (longrope(long_factor=[1e-320] * 64), "long_factor must hold numbers from 1e-09"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from support.program import invoke
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
 FEW = ("check", "convert", "card")  # what every checkpoint meets in the default tests
+DEEP = "YARNCLI_FUZZ_SEED" in os.environ
 READING = tuple(name for name in COMMANDS if name not in IN_PLACE)
 ABOUT_NUMBERS = ("inspect json", "check json", "convert", "bake", "card", "check-passkey")
 
@@ -120,8 +122,15 @@ def test_nothing_but_a_documented_end(kind: str, healthy: Path, tmp_path: Path) 
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", kinds())
-def test_every_command_meets_every_checkpoint(kind: str, healthy: Path, tmp_path: Path) -> None:
+def test_every_command_meets_every_kind(kind: str, healthy: Path, tmp_path: Path) -> None:
+    """Each checkpoint meets a quarter of the commands in turn; in `make test-deep` all of them."""
     commands = ABOUT_NUMBERS if kind.endswith("number") else tuple(COMMANDS)
-    assert not complaints(kinds()[kind], commands, healthy, tmp_path / "work")
+    names = kinds()[kind]
+    if DEEP or kind in TO_BE_MENDED or len(names) < 4:
+        assert not complaints(names, commands, healthy, tmp_path / "work")
+        return
+    for part in range(4):
+        found = complaints(names[part::4], commands[part::4], healthy, tmp_path / "work")
+        assert not found

@@ -223,6 +223,12 @@ def _size_faults(p: RopeParameters) -> Iterator[str]:
         length = getattr(p, name)
         if length is not None and not 0 < length <= LONGEST:
             yield f"{name} is {length}; it must be positive and at most {LONGEST:,}."
+    if p.max_position_embeddings > _LARGEST * p.original_length:
+        # Engines take the quotient for a factor where none is given.
+        yield (
+            f"max_position_embeddings is {p.max_position_embeddings}, more than {_LARGEST:g} times "
+            f"the original window of {p.original_length}."
+        )
     for name, (lowest, highest) in _RANGES.items():
         value = getattr(p, name)
         is_given = value is not None and (value != 0 or name not in _ZERO_IS_UNSET)
