@@ -357,7 +357,8 @@ def longrope(**values: Any) -> dict[str, Any]:
         (scaled("yarn", factor=2, mscale=1, mscale_all_dim=-14.4), "mscale_all_dim is -14.4"),
         (scaled("yarn", factor=2, mrope_section=[math.inf]), "mrope_section is or holds"),
         (scaled("yarn", factor=2, original_max_position_embeddings=2**54), "at most 9,007"),
-        (scaled("yarn", factor=2, attn_factor=0), "attn_factor is 0; it must be at least 1e-09"),
+        (scaled("yarn", factor=2, attn_factor=0), "attn_factor is 0; it must be a number"),
+        (scaled("yarn", factor=2, attn_factor=[1]), r"attn_factor is \[1\]; it must be a number"),
         (
             scaled("yarn", factor=2, original_max_position_embeddings=4)
             | {"max_position_embeddings": 2**53},

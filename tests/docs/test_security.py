@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from yarncli.checkpoint import safetensors
+from yarncli.checkpoint import safetensors, source
 from yarncli.config import text_model
 from yarncli.evaluation import passkey, report, template
 from yarncli.evaluation.settings import LoadSettings
@@ -26,6 +26,7 @@ def test_the_table_of_limits_is_the_code_s() -> None:
         for row in rows
     ]
     assert told == [
+        [source.MAX_CONFIG_SIZE],
         [text.MAX_BYTES, text.MAX_VALUES, text.MAX_KEYS, text.MAX_DEPTH],
         [text.MAX_DIGITS],
         [fields.MOST_ENTRIES],

@@ -671,6 +671,7 @@ RESULTS: dict[str, list[Any]] = {
     "variants of a list": [{**HEAD, "settings": {"variants": [[1]]}}],
     "a variant with controls": [HEAD, {**CELL, "variant": "\x1b[2J$\\frac{$"}],
     "formulas": [{**HEAD, "settings": {**HEAD["settings"], "model": "$\\frac{$ _^"}}, CELL],
+    "many settings": [HEAD, *({**CELL, "variant": f"v{n}"} for n in range(300))],
     "many lengths": [HEAD, *({**CELL, "length": n} for n in range(1, 3000))],
     "another cell": [HEAD, {**CELL, "evil": 1}],
     "nothing": [],

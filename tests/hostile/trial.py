@@ -168,7 +168,7 @@ def _forked(commands: list[str], work: Path, healthy: Path) -> dict[str, tuple[s
     if pid == 0:
         try:
             os.close(reading)
-            _confine(work)
+            _confine(work, healthy)
             for command in commands:
                 signal.setitimer(signal.ITIMER_PROF, SECONDS)
                 told = _try(command, work, healthy)
@@ -189,10 +189,13 @@ def _forked(commands: list[str], work: Path, healthy: Path) -> dict[str, tuple[s
     return found
 
 
-def _confine(work: Path) -> None:
+def _confine(work: Path, healthy: Path) -> None:
     """No network, no home, no torch, no warning, little memory, and an end."""
     os.environ.update(
-        HOME=str(work / "home"), XDG_CACHE_HOME=str(work / "home"), HF_HUB_OFFLINE="1"
+        HOME=str(work / "home"),
+        XDG_CACHE_HOME=str(work / "home"),
+        HF_HUB_OFFLINE="1",
+        MPLCONFIGDIR=str(healthy.parent),
     )
     os.environ.pop("XDG_STATE_HOME", None)
     from huggingface_hub import constants

@@ -21,6 +21,7 @@ from yarncli.progress import ProgressCallback, stage
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_SHARD_NAME = "model.safetensors"
 MAX_JSON_SIZE = 32 << 20  # bytes of a config-like file
+MAX_CONFIG_SIZE = 4 << 20  # bytes of config.json, which is read anew for each value that changes
 _REPO_ID = r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}"
 _HUB_SOURCE = re.compile(rf"hf://({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
 _BARE_ID = re.compile(rf"({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
@@ -65,6 +66,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.name} has no {name}.")
         if file.problem:
             raise CheckpointError(f"{self.where(name)} {file.problem}.")
+        limit = min(limit, MAX_CONFIG_SIZE) if name == "config.json" else limit
         if file.size > limit:
             raise CheckpointError(
                 f"{self.where(name)} has {file.size} bytes, more than the {limit} that such a file "

@@ -236,8 +236,9 @@ def _size_faults(p: RopeParameters) -> Iterator[str]:
             yield f"{name} is {value}; it must be {_shown(lowest)} and at most {highest:g}."
     for name in _MULTIPLIERS & p.extra.keys():
         value = p.extra[name]
-        if isinstance(value, (int, float)) and not 1 / _LARGEST <= value <= _LARGEST:
-            yield f"{name} is {value!r:.40}; it must be at least 1e-09 and at most 1e+09."
+        is_number = isinstance(value, (int, float)) and 1 / _LARGEST <= value <= _LARGEST
+        if value is not None and not is_number:
+            yield f"{name} is {value!r:.40}; it must be a number from 1e-09 to 1e+09."
 
 
 def _shown(lowest: float) -> str:
