@@ -9,7 +9,7 @@ HUB1 := .venv-hub1
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-full lint docs bench constraints clean
+.PHONY: demo test test-full test-deep lint docs bench constraints clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py demo-run
@@ -20,6 +20,12 @@ test: lint
 test-full: lint $(TF4)/installed $(HUB1)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
 		$(BIN)/python -m pytest -n 2 -m ""
+
+# Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
+SEED ?= $(shell date +%s)
+test-deep: .venv/installed-dev
+	YARNCLI_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 -m "" tests/fuzz tests/hostile \
+		tests/config tests/checkpoint tests/baking/test_fuzz.py tests/baking/test_patches.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -8,10 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, core, settings
 
 from support.checkpoints import write_checkpoint
 from support.minihub import MiniHub
 from yarncli.demo import write_demo
+
+# The same inputs in every run; `make test-deep` gives a seed of its own, for others.
+SEED = os.environ.get("YARNCLI_FUZZ_SEED")
+settings.register_profile(
+    "yarncli",
+    deadline=None,
+    database=None,
+    derandomize=SEED is None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("yarncli")
+if SEED is not None:
+    core.global_force_seed = int(SEED)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many inputs the fuzzing made, in all workers together."""
+    passed = [*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())]
+    said = [
+        value for report in passed for name, value in report.user_properties if name == "inputs"
+    ]
+    if said:
+        terminalreporter.write_line(f"{sum(said):,} inputs were made up; seed: {SEED or 'fixed'}")
 
 
 @pytest.fixture(scope="session", autouse=True)

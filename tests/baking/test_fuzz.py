@@ -109,7 +109,7 @@ def survives(config, parts, side):
         return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(checkpoints(), st.sampled_from(["k", "q", "both", None]))
 def test_only_announced_bytes_change(checkpoint, side):
     survives(*checkpoint, side)

@@ -33,7 +33,7 @@ def selections(draw):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(selections(), st.integers(0, 3), st.integers(0, 40))
 def test_patches_touch_the_selected_rows_only(chosen, below, before):
     rows = chosen.end + below

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
@@ -225,7 +225,6 @@ def test_agrees_with_the_library_on_any_file(spec: dict) -> None:
         assert raw[begin:end] == bytes(view["data"])
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_agrees_with_the_library_on_damaged_files(data: st.DataObject) -> None:
     raw = bytearray(save({"a": np.zeros((2, 3), np.float32), "b": np.ones(4, np.int8)}))

@@ -1,6 +1,7 @@
 """`read_rope` on single values: contradictions, wrong types, refusals, sources of the length."""
 
 import contextlib
+import math
 from typing import Any
 
 import pytest
@@ -269,7 +270,7 @@ INNER = sorted(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     model_type=st.sampled_from(sorted(FAMILIES)),
     outer=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4),
@@ -322,6 +323,15 @@ def test_some_wrappers_choose_the_text_model_whatever_the_part_says() -> None:
     )
 
 
+def scaled(kind: str, **values: Any) -> dict[str, Any]:
+    return {"model_type": "llama", "rope_scaling": {"rope_type": kind, **values}}
+
+
+def longrope(**values: Any) -> dict[str, Any]:
+    factors = {"short_factor": [1.0] * 64, "long_factor": [2.0] * 64}
+    return scaled("longrope", **{"factor": 4.0, **factors, **values})
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -330,10 +340,33 @@ def test_some_wrappers_choose_the_text_model_whatever_the_part_says() -> None:
         ({"model_type": "embedding_gemma2_text", "global_head_dim": 2**40}, "head_dim is 1,099"),
         ({"model_type": "dots3_note_text", "swa_head_dim": 2**40}, "head_dim is"),
         ({"model_type": "llama", "head_dim": 2**40}, "heads are"),
+        ({"model_type": "llama", "head_dim": 8192}, "heads are 8,192 wide"),
+        ({"model_type": "llama", "num_hidden_layers": 2001}, "num_hidden_layers is 2001"),
+        ({"model_type": "llama", "num_attention_heads": 10**6}, "num_attention_heads is 1000000"),
+        ({"model_type": "llama", "max_position_embeddings": 2**54}, "max_position_embeddings is"),
+        ({"model_type": "qwen3_next", "layer_types": ["x"] * 10_001}, "layer_types has 10,001"),
+        ({"model_type": "llama", "rope_theta": 1}, "rope_theta is 1.0; it must be above 1"),
+        ({"model_type": "llama", "rope_theta": -0.0}, r"rope_theta is -?0.0"),
+        ({"model_type": "llama", "rope_theta": 1e-320}, "rope_theta is 1e-320"),
+        ({"model_type": "llama", "rope_theta": 1e31}, "rope_theta is 1e"),
+        ({"model_type": "llama", "rope_theta": 10**400}, "it must be a finite number"),
+        (scaled("yarn", factor=1e-320), "factor is 1e-320; it must be at least 1"),
+        (scaled("yarn", factor=1e10), "factor is 1"),
+        (scaled("yarn", factor=2, beta_fast=1e308), "beta_fast is 1e"),
+        (scaled("yarn", factor=2, attention_factor=1e-300), "attention_factor is 1e-300"),
+        (scaled("yarn", factor=2, mscale=1, mscale_all_dim=-14.4), "mscale_all_dim is -14.4"),
+        (scaled("yarn", factor=2, mrope_section=[math.inf]), "mrope_section is or holds"),
+        (scaled("yarn", factor=2, original_max_position_embeddings=2**54), "at most 9,007"),
+        (scaled("yarn", factor=2, attn_factor=0), "attn_factor is 0; it must be a number"),
+        (scaled("yarn", factor=2, attn_factor=[1]), r"attn_factor is \[1\]; it must be a number"),
         (
-            {"model_type": "llama", "rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}},
-            "rope_theta is 1.0; it must be a positive number, and not 1 under yarn",
+            scaled("yarn", factor=2, original_max_position_embeddings=4)
+            | {"max_position_embeddings": 2**53},
+            "more than 1e.09 times",
         ),
+        (longrope(long_mscale=1e300), "long_mscale is 1e"),
+        (longrope(original_max_position_embeddings=1), "The original window is 1"),
+        (longrope(long_factor=[1e-320] * 64), "long_factor must hold numbers from 1e-09"),
     ],
 )
 def test_values_that_no_formula_and_no_memory_can_take_are_refused(fields, message):

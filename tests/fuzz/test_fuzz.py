@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yarncli.conversion.convert import plan
@@ -208,13 +208,7 @@ def run(name: str, scale: int, config: dict[str, Any], shard: bytes) -> None:
     function, strategies, examples = FUZZED[name]
     extra = {"index": (config, shard), "header": (config,)}.get(name, ())
 
-    @settings(
-        max_examples=examples * scale,
-        deadline=None,
-        database=None,
-        derandomize=True,  # the same inputs in every run; a seed of its own is a deeper run's
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=examples * scale)
     @given(st.tuples(*strategies))
     def fuzz(drawn: tuple[Any, ...]) -> None:
         function(*drawn, *extra)
@@ -223,7 +217,10 @@ def run(name: str, scale: int, config: dict[str, Any], shard: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", FUZZED)
-def test_nothing_but_foreseen_errors(name: str, config: dict[str, Any], shard: bytes) -> None:
+def test_nothing_but_foreseen_errors(
+    name: str, config: dict[str, Any], shard: bytes, record_property: Callable[[str, Any], None]
+) -> None:
+    record_property("inputs", FUZZED[name][2])
     run(name, 1, config, shard)
 
 
@@ -231,6 +228,7 @@ def test_nothing_but_foreseen_errors(name: str, config: dict[str, Any], shard: b
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", FUZZED)
 def test_nothing_but_foreseen_errors_for_longer(
-    name: str, config: dict[str, Any], shard: bytes
+    name: str, config: dict[str, Any], shard: bytes, record_property: Callable[[str, Any], None]
 ) -> None:
-    run(name, 20, config, shard)
+    record_property("inputs", 5 * FUZZED[name][2])
+    run(name, 5, config, shard)  # each reads a whole directory; test_mutations.py makes many more

@@ -12,7 +12,7 @@ from typing import Literal
 
 from yarncli import hub
 from yarncli.checkpoint.directory import is_temporary
-from yarncli.errors import CheckpointError, ConfigError
+from yarncli.errors import CheckpointError
 
 Kind = Literal["config", "index", "shard", "weights", "other"]
 
@@ -88,6 +88,33 @@ def _own(root: Path) -> tuple[Path, ...]:
     return (root,) if blobs is None else (root, blobs)
 
 
+def read_file(path: Path, limit: int, where: str | None = None) -> bytes:
+    """The content of a regular file, at most `limit` bytes; a pipe or a device is never waited for.
+
+    Args:
+        path: the file; a link is followed.
+        limit: how large it may be, in bytes.
+        where: what to call it in messages; its path by default.
+
+    Raises:
+        CheckpointError: it cannot be read, is no regular file, or is larger.
+    """
+    where = where or str(path)
+    try:
+        # A pipe that nobody writes to would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise CheckpointError(f"{where} is not a regular file.")
+            data = file.read(min(info.st_size, limit) + 1)  # the reader takes that much memory
+    except OSError as error:
+        raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
+    if len(data) > limit:
+        raise CheckpointError(f"{where} has more than the {limit:,} bytes that it may have.")
+    return data
+
+
 def kind_of(name: str) -> Kind:
     """What a file is, by its name."""
     if name == "config.json":
@@ -97,20 +124,3 @@ def kind_of(name: str) -> Kind:
     if name.endswith((".safetensors.index.json", ".bin.index.json")):
         return "index"
     return "weights" if _OTHER_WEIGHTS.search(name) else "other"
-
-
-def read_file(path: Path, limit: int, where: str) -> bytes:
-    """The content of a small file.
-
-    Raises:
-        CheckpointError: it cannot be read.
-        ConfigError: it has more than `limit` bytes.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
-    if len(data) > limit:
-        raise ConfigError(f"{where} grew beyond {limit} bytes while it was read.")
-    return data

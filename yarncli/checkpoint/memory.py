@@ -80,13 +80,14 @@ def _layer_parts(fields: Fields, rope: RopeConfig, layers: Layers, i: int) -> It
     ratio = COMPRESSION.get(kind, 1)
     sources = fields.integers("kv_source_layers")
     shared = fields.integer("num_kv_shared_layers", rope.family.num_kv_shared_layers) or 0
-    if i < rope.num_hidden_layers - shared and (sources is None or sources[i] == i):
+    own = sources is None or sources[i : i + 1] == (i,)
+    if i < rope.num_hidden_layers - shared and own:
         if ratio > 1:
             window = fields.integer("sliding_window", rope.family.sliding_window)
             yield CachePart(rope.head_dim, tokens_per_entry=ratio)
         yield CachePart(_width(fields, rope, layers, i), window)
     indexers = fields.strings("indexer_types")
-    indexed = kind == INDEXED and (indexers is None or indexers[i] != "shared")
+    indexed = kind == INDEXED and (indexers is None or indexers[i : i + 1] != ("shared",))
     if indexed or kind == "compressed_sparse_attention":
         width = fields.positive("index_head_dim", rope.family.index_head_dim)
         yield CachePart(width, tokens_per_entry=ratio)

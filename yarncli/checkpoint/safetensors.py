@@ -44,7 +44,11 @@ DTYPE_BITS = {
 }
 
 MAX_HEADER_SIZE = 100_000_000  # bytes of JSON; the limit of the safetensors library
-MAX_INDEX_SIZE = 100_000_000
+MAX_INDEX_SIZE = 64_000_000  # three times the largest on the Hub
+# A tensor has about five values in a header and one in an index: room for 100,000 tensors in one
+# file, and for 500,000 in all; the largest models have 20,000 and 350,000.
+_MAX_VALUES = 500_000
+_MAX_SHARDS = 4096
 # One request of this size holds the header of nearly every shard on the Hub.
 FIRST_READ = 100_001
 _MAX_ELEMENTS = 2**63
@@ -200,7 +204,10 @@ def parse_index(text: bytes, where: str) -> Index:
     weight_map = document.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"{where} has no `weight_map`, so the tensors' shards are unknown.")
-    for shard in dict.fromkeys(weight_map.values() if _all_text(weight_map) else [None]):
+    shards = dict.fromkeys(weight_map.values() if _all_text(weight_map) else [None])
+    if len(shards) > _MAX_SHARDS:
+        raise WeightsError(f"{where} names {len(shards):,} files; no model has so many.")
+    for shard in shards:
         if not is_safe_name(shard):
             raise WeightsError(
                 f"{where} places tensors in {_quote(shard)}, which is not a file name inside the "
@@ -252,6 +259,11 @@ def _load_object(text: bytes, where: str, what: str) -> dict[str, Any]:
             raise WeightsError(f"The {what} of {where} has the key {_quote(twice)} twice.")
         return made
 
+    if text.count(b",") >= _MAX_VALUES:
+        raise WeightsError(
+            f"The {what} of {where} holds more than {_MAX_VALUES:,} values, which would fill the "
+            "memory. No model has so many."
+        )
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     # ValueError: not UTF-8, not JSON, or an integer of thousands of digits.
@@ -299,7 +311,7 @@ def _tensor(name: str, entry: Any, where: str) -> TensorInfo:
 
 
 def _is_naturals(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
 
 
 def _elements(shape: tuple[int, ...] | list[int]) -> int | None:

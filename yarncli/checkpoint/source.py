@@ -12,12 +12,7 @@ from pathlib import Path
 from yarncli import hub
 from yarncli.checkpoint import safetensors
 from yarncli.checkpoint.directory import require_not_pending
-from yarncli.checkpoint.files import (
-    SourceFile,
-    kind_of,
-    read_file,
-    walk_files,
-)
+from yarncli.checkpoint.files import SourceFile, kind_of, read_file, walk_files
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.safetensors import Header, Index
 from yarncli.errors import CheckpointError, UsageError, WeightsError
@@ -27,6 +22,7 @@ from yarncli.progress import ProgressCallback, stage
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_SHARD_NAME = "model.safetensors"
 MAX_JSON_SIZE = 32 << 20  # bytes of a config-like file
+MAX_CONFIG_SIZE = 4 << 20  # bytes of config.json, which is read anew for each value that changes
 _REPO_ID = r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}"
 _HUB_SOURCE = re.compile(rf"hf://({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
 _BARE_ID = re.compile(rf"({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
@@ -71,6 +67,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.name} has no {name}.")
         if file.problem:
             raise CheckpointError(f"{self.where(name)} {file.problem}.")
+        limit = min(limit, MAX_CONFIG_SIZE) if name == "config.json" else limit
         if file.size > limit:
             raise CheckpointError(
                 f"{self.where(name)} has {file.size} bytes, more than the {limit} that such a file "
@@ -105,7 +102,7 @@ class Checkpoint:
         other = path.with_name(name)
         if not other.is_file():
             return None
-        return JsonText.parse(read_file(other, MAX_JSON_SIZE, str(other)), str(other))
+        return JsonText.parse(read_file(other, MAX_JSON_SIZE), str(other))
 
     def index(self) -> Index | None:
         """The weight index; None if there is none.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CellValue = str | int | float | None
 
 _BAR_AFTER = 1.0  # seconds of work before a bar appears
+_LONGEST_MESSAGE = 3000  # characters
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 _STYLES = {"error": "1;31", "warning": "1;33", "note": "1;36", "heading": "1"}
 
@@ -281,6 +282,8 @@ def tell(kind: str, message: str) -> None:
     """Tell an "error", a "warning" or a "note" on stderr."""
     # A message is one line, whatever a file name or a config value in it contains.
     text = visible(" ".join(message.split("\n")))
+    if len(text) > _LONGEST_MESSAGE:  # a name or value that somebody made a megabyte long
+        text = f"{text[: _LONGEST_MESSAGE - 500]} … {text[-400:]}"
     _write(sys.stderr, f"{_styled(kind + ':', kind, sys.stderr)} {text}\n")
 
 

@@ -22,7 +22,9 @@ def print_conversion(conversion: Conversion, *, json: bool) -> None:
         for change in conversion.changes:
             console.print_text(f"  {change.describe()}")
     else:
-        console.print_text(conversion.diff())
+        lines = conversion.diff().split("\n")
+        # A template, or a word list, may be one line of a megabyte.
+        console.print_text("\n".join(x[:1000] + "…" if len(x) > 1000 else x for x in lines))
     if conversion.baking:
         from yarncli.cli.bake_print import print_edits
 

@@ -57,11 +57,14 @@ def read_factors(given: str | None) -> list[float] | None:
     path = Path(given)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(found, list) or not all(type(item) in (int, float) for item in found):
         raise UsageError(f"{path} must hold one JSON list of numbers.")
-    return [float(item) for item in found]
+    try:
+        return [float(item) for item in found]
+    except OverflowError:
+        raise UsageError(f"{path} holds an integer that no factor can be.") from None
 
 
 _METHOD: Any = {"parser": parse_method, "metavar": f"<{'|'.join(METHODS)}>"}

@@ -14,7 +14,7 @@ from yarncli.config.layers import read_layers
 from yarncli.config.scopes import Scope, read_scopes
 from yarncli.config.text_model import TextModel
 from yarncli.errors import ConfigError, UnsupportedArchitectureError, UsageError
-from yarncli.jsontext.fields import Fields
+from yarncli.jsontext.fields import MOST, Fields
 
 __all__ = ["RopeConfig", "Scope", "read_rope"]
 
@@ -94,8 +94,10 @@ def read_rope(
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
         UsageError: `assume_like` or `original_length` is not usable.
     """
-    if original_length is not None and original_length < 1:
-        raise UsageError(f"--original-length {original_length} is not a positive number of tokens.")
+    if original_length is not None and not 1 <= original_length <= MOST:
+        raise UsageError(
+            f"--original-length {original_length} is not a number of tokens from 1 to {MOST:,}."
+        )
     if assume_like is not None and assume_like not in FAMILIES:
         raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
     family, path, values = _as_part(config, factor_only) or find_text(config, assume_like)

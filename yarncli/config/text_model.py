@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from yarncli.config.families.family import Family
@@ -25,7 +26,8 @@ _ORIGINAL = "original_max_position_embeddings"
 _SIZES = ("rope_theta", "partial_rotary_factor", _ORIGINAL, "truncate")
 _INTERPRETED = frozenset({*_NUMBERS, *_LISTS, *_TYPES, *_SIZES})
 
-MOST_LAYERS = 10_000  # far above any model, far below what would fill the memory
+# Far above any model, far below what would fill the memory.
+MOST_LAYERS, _MOST_HEADS = 2000, 65_536
 
 # θ and the place it was found in.
 FoundTheta = tuple[float, str]
@@ -44,7 +46,7 @@ class TextModel:
         self.length = fields.positive("max_position_embeddings", family.max_position_embeddings)
         layers = fields.positive("num_hidden_layers", family.num_hidden_layers, MOST_LAYERS)
         self.layer_count = layers * family.attentions_per_layer
-        self.heads = fields.positive("num_attention_heads", family.num_attention_heads)
+        self.heads = fields.positive("num_attention_heads", family.num_attention_heads, _MOST_HEADS)
         self.head_dim = self._head_dim()
         if self.head_dim > WIDEST_HEAD:
             raise ConfigError(
@@ -117,6 +119,10 @@ class TextModel:
         numbers |= {name: block.numbers(name) for name in _LISTS}
         if self.family.longrope_scale_key and kind == "longrope":
             numbers["attention_factor"] = self._longrope_scale(block)
+        extra = {key: value for key, value in block.values.items() if key not in _INTERPRETED}
+        for key, value in extra.items():
+            if not _is_finite(value):
+                raise ConfigError(f"{block.where(key)} is or holds a number that is not finite.")
         try:
             return RopeParameters(
                 rope_type=kind,
@@ -126,7 +132,7 @@ class TextModel:
                 partial_rotary_factor=self._partial(block, kind, partial),
                 original_max_position_embeddings=self._original(block, kind),
                 truncate=block.boolean("truncate") if block.has("truncate") else None,
-                extra={k: v for k, v in block.values.items() if k not in _INTERPRETED},
+                extra=extra,
                 **numbers,
             )
         except ConfigError as error:
@@ -226,6 +232,12 @@ def refuse_difference(a: RopeParameters, b: RopeParameters, at: Fields, other: F
             raise _contradiction(
                 at.where(name), first.get(name), other.where(name), second.get(name)
             )
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, (dict, list)):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _contradiction(here: str, value: Any, there: str, other: Any) -> ConfigError:

@@ -16,6 +16,9 @@ from yarncli.progress import Advance
 
 Decode = Literal["fast", "greedy"]
 
+# All prompts are built before the first is asked; a window that a config states may be absurd.
+_MOST_TOKENS = 2**30
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -40,6 +43,11 @@ class Grid:
             raise UsageError("--lengths must name at least one positive number of tokens.")
         if self.trials < 1 or self.depths < 1:
             raise UsageError("--trials and --depths must be at least 1.")
+        if self.tokens > _MOST_TOKENS:
+            raise UsageError(
+                f"--lengths × --depths × --trials is {self.size:,} prompts of together "
+                f"{self.tokens:,} tokens; at most {_MOST_TOKENS:,} are asked. Ask for less."
+            )
 
     @property
     def size(self) -> int:

@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from yarncli.checkpoint.files import read_file
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
 from yarncli.evaluation.prompts import PasskeyPrompt
 from yarncli.evaluation.variants import CONTROL, NONE
 
 SCHEMA_VERSION = 1
+
+_MAX_SIZE = 64 << 20  # bytes of a result file
+_LONGEST = 2**31  # tokens of a prompt, or trials, of which a figure is drawn
 
 # What may differ between two parts of one run: it does not change a verdict.
 _FREE_SETTINGS = frozenset({"device", "concurrency"})
@@ -262,10 +266,7 @@ def read_report(path: Path) -> PasskeyReport:
 
 def _read(path: Path) -> tuple[PasskeyReport, int]:
     """The report and the size in bytes of its complete lines."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    data = read_file(path, _MAX_SIZE)
     end = data.rfind(b"\n") + 1
     lines = data[:end].splitlines()
     try:
@@ -277,7 +278,7 @@ def _read(path: Path) -> tuple[PasskeyReport, int]:
         for line in lines[1:]:
             entry = json.loads(line)
             cells.setdefault(entry.pop("variant"), []).append(_cell(entry))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a result file of yarncli check-passkey (or of a newer version)."
         ) from error
@@ -290,6 +291,8 @@ def _cell(entry: Mapping[str, Any]) -> Cell:
     values = (cell.length, cell.depth, cell.trial, cell.key, cell.text, cell.correct)
     if not all(type(value) is kind for value, kind in zip(values, kinds, strict=True)):
         raise TypeError("a cell's field has the wrong type")
+    if not (1 <= cell.length <= _LONGEST and 0 <= cell.depth <= 1 and 0 <= cell.trial <= _LONGEST):
+        raise ValueError("a cell's number is none that a run has")
     return cell
 
 

@@ -21,10 +21,12 @@ from yarncli.evaluation.report import Cell, PasskeyReport, ResultFile, refuse_ex
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
+from yarncli.evaluation.trust import refuse_remote_code, refuse_what_is_no_file
 from yarncli.extras import require_extra
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 
+_TOKENIZER = "tokenizer_config.json"
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
 _DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
 _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
@@ -257,7 +259,15 @@ def _fetched(
             f"hf://{checkpoint.repo_id}@{checkpoint.commit}"
         )
     names = None if weights else tuple(f.name for f in checkpoint.files if not f.is_weights)
-    return checkpoint.download(names, progress=progress)
+    local = checkpoint.download(names, progress=progress)
+    _refuse(local_directory(local), "config.json" if weights else _TOKENIZER, options)
+    return local
+
+
+def _refuse(directory: Path, name: str, options: PasskeyOptions) -> None:
+    """Refuse what must not reach transformers, which reads the file `name` first."""
+    refuse_what_is_no_file(directory)
+    refuse_remote_code(directory, name, options.trust_remote_code)
 
 
 def _codec(
@@ -265,7 +275,9 @@ def _codec(
 ) -> TextCodec:
     """The tokenizer of a source; a directory that has only a tokenizer needs no config.json."""
     directory = Path(_name(source))
-    if not directory.is_dir():
+    if directory.is_dir():
+        _refuse(directory, _TOKENIZER, options)
+    else:
         directory = local_directory(_fetched(source, options, progress, weights=False))
     return make_codec(directory, options.chat, trust_remote_code=options.trust_remote_code)
 

@@ -12,12 +12,13 @@ from yarncli.checkpoint.output import output_errors
 from yarncli.errors import OutputError, UsageError
 from yarncli.evaluation.report import Cell, PasskeyReport, summarise
 from yarncli.extras import require_extra
-from yarncli.figures import FORMATS
+from yarncli.figures import FORMATS, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MOST_RUNS = 60
 _WINDOW = "#30638e"
 _STYLES = ("-", "--", ":")  # one after the other where the colours do not suffice
 _BANDS = 3  # the intervals of more runs would hide each other
@@ -77,6 +78,8 @@ def plot_passkey(reports: Sequence[PasskeyReport], path: Path) -> None:
     runs = runs_of(reports)
     if not runs:
         raise UsageError("There are no results to draw yet.")
+    if len(runs) > _MOST_RUNS:
+        raise UsageError(f"There are {len(runs)} runs to draw; a figure holds {_MOST_RUNS}.")
     # No date and fixed ids: the SVG of the same data is the same file.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
     with output_errors(str(path)), matplotlib.rc_context({"svg.hashsalt": "yarncli"}):
@@ -115,7 +118,7 @@ def _draw(runs: Sequence[Run], title: str) -> Figure:
     bar.set_label("share of passkeys retrieved")
     if lines:
         _draw_lines(figure.add_subplot(grid[rows, :]), runs)
-    figure.suptitle(title, fontsize=13, fontweight="bold")
+    figure.suptitle(literal(title), fontsize=13, fontweight="bold")
     return figure
 
 
@@ -137,7 +140,7 @@ def _draw_heatmap(axes: Axes, run: Run) -> Any:
     axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths], rotation=45, ha="right")
     axes.set_yticks(range(len(depths)), [f"{round(100 * d)} %" for d in depths])
     axes.set(xlabel="prompt length (tokens)", ylabel="depth of the passkey")
-    axes.set_title(run.name, loc="left", pad=14)
+    axes.set_title(literal(run.name), loc="left", pad=14)
     if len(lengths) * len(depths) <= 120:
         for row, line in enumerate(values):
             for column, value in enumerate(line):
@@ -174,7 +177,9 @@ def _draw_lines(axes: Axes, runs: Sequence[Run]) -> None:
         colour = _COLOURS[number % len(_COLOURS)]
         style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
         shares = [result.accuracy for result in results]
-        axes.plot(lengths, shares, style, marker="o", color=colour, lw=2, ms=4, label=run.name)
+        axes.plot(
+            lengths, shares, style, marker="o", color=colour, lw=2, ms=4, label=literal(run.name)
+        )
         if len(runs) <= _BANDS:
             low, high = zip(*(result.interval for result in results), strict=True)
             axes.fill_between(lengths, low, high, color=colour, alpha=0.12, lw=0)

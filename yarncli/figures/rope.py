@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
-from yarncli.figures import FORMATS
+from yarncli.figures import FORMATS, literal
 from yarncli.inspection.description import Description
 from yarncli.inspection.dimensions import Dimension
 
@@ -46,7 +46,7 @@ def plot_rope(description: Description, path: Path) -> None:
         name = "" if scope.name == "model" else f", {scope.name}"
         row[0].set_title(f"Inverse frequency{name}", loc="left")
         row[1].set_title(f"Wavelength{name}", loc="left")
-    figure.suptitle(_title(description), fontsize=13, fontweight="bold")
+    figure.suptitle(literal(_title(description)), fontsize=13, fontweight="bold")
     # No date and fixed ids: the SVG of the same data is the same file.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
     with output_errors(str(path)), matplotlib.rc_context({"svg.hashsalt": "yarncli"}):

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from yarncli.errors import CheckpointError
+from yarncli.jsontext.yaml_text import read_yaml
 
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 
@@ -20,18 +21,12 @@ def read_metadata(card: str, where: str) -> dict[str, Any]:
         where: what to call it in messages.
 
     Raises:
-        CheckpointError: the block is not valid YAML, or not a mapping.
+        CheckpointError: the block is not valid YAML, not a mapping, or more than `read_yaml` takes.
     """
-    yaml: Any = import_module("yaml")  # comes with huggingface_hub; it has no types
     front = _FRONT.match(card)
-    try:
-        found = yaml.safe_load(front[1]) if front else None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 2}" if mark else ""
-        raise CheckpointError(
-            f"{where}{line}: the metadata between the --- lines is not valid YAML. Correct it."
-        ) from None
+    if front is None:
+        return {}
+    found = read_yaml(front[1], where, first_line=card.count("\n", 0, front.start(1)) + 1)
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -52,6 +47,9 @@ def with_metadata(card: str, changes: Mapping[str, Any], *, without: Collection[
         card: a card that `read_metadata` can read, with LF line ends.
         changes: key → value; a key that is there is replaced, a new one is added at the end.
         without: keys to take out, but for those in `changes`.
+
+    Raises:
+        CheckpointError: the metadata are not written one key a line.
     """
     front = _FRONT.match(card)
     block, text = front[1] if front else "", body_of(card)
@@ -63,7 +61,18 @@ def with_metadata(card: str, changes: Mapping[str, Any], *, without: Collection[
             block = entry.sub(lambda _, lines=lines: lines, block, count=1)
         else:
             block += lines
-    return f"---\n{block}---\n{text if front else chr(10) + text.lstrip()}"
+    made = f"---\n{block}---\n{text if front else chr(10) + text.lstrip()}"
+    kept = {k: v for k, v in read_metadata(card, "README.md").items() if k not in without}
+    if repr(_sorted(read_metadata(made, "README.md"))) != repr(_sorted({**kept, **changes})):
+        raise CheckpointError(
+            "README.md: the metadata between the --- lines are not written one key a line from the "
+            "left margin, so yarncli cannot change one and leave the others. Write them so."
+        )
+    return made
+
+
+def _sorted(metadata: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(metadata.items(), key=lambda item: item[0])
 
 
 def dump_metadata(metadata: Mapping[str, Any]) -> str:

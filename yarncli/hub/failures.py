@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 RETRY_WAITS = (1.0, 3.0)  # seconds before each further try of a request that failed in passing
 _LONGEST_WAIT = 60.0  # seconds that a server may ask to wait before the command gives up
+_TOKEN = re.compile(r"\bhf_\w+")
 _LONGEST_WORDS = 300  # characters of a server's own message that are passed on
 _NOT_FOUND = (
     "the Hub has no such model, or it is private. Check the name; for a private model log in with "
@@ -147,8 +148,14 @@ def _server_words(text: str | None) -> str:
 
 def without_secrets(text: str) -> str:
     """The words of a server on one line, without tokens and addresses, which may be signed."""
-    words = re.sub(r"\bhf_\w+|\S*://\S*|\S*[?&]\S+=\S*", "…", text)
-    return " ".join(words.split())[:_LONGEST_WORDS]
+    # Word by word: a pattern over the whole would take the square of a long text's time.
+    hidden = ["…" if _is_address(word) else _TOKEN.sub("…", word) for word in text.split()]
+    return " ".join(hidden)[:_LONGEST_WORDS]
+
+
+def _is_address(word: str) -> bool:
+    query = re.search(r"[?&]", word)
+    return "://" in word or (query is not None and word.rfind("=") > query.end())
 
 
 def _xet_sentence(text: str) -> str | None:

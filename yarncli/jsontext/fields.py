@@ -11,6 +11,11 @@ from yarncli.errors import ConfigError
 
 _T = TypeVar("_T")
 
+# Whole numbers of a config: lengths, widths and counts. A double holds each of them exactly.
+MOST = 2**53
+# Entries of a list, one per layer or per frequency; and keys of an object.
+MOST_ENTRIES = 10_000
+
 
 def json_path(path: tuple[str, ...]) -> str:
     """`a.b.c`, as messages show a place in `config.json`."""
@@ -27,6 +32,18 @@ class Fields:
     values: Mapping[str, Any]
     path: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse more keys than any config has: each engine's reading copies them.
+
+        Raises:
+            ConfigError: there are too many.
+        """
+        if len(self.values) > MOST_ENTRIES:
+            where = json_path(self.path) or "The object"
+            raise ConfigError(
+                f"{where} has {len(self.values):,} keys; at most {MOST_ENTRIES:,} are read."
+            )
 
     def has(self, key: str) -> bool:
         """Whether `key` is there with a value other than `null`."""
@@ -45,7 +62,7 @@ class Fields:
             raise self._wrong(key, "an integer of at most 64 bits")
         return value
 
-    def positive(self, key: str, default: int, limit: int = 2**62) -> int:
+    def positive(self, key: str, default: int, limit: int = MOST) -> int:
         """An integer from 1 to `limit`.
 
         Raises:
@@ -169,6 +186,10 @@ class Fields:
         value = self._raw(key)
         if value is not None and not isinstance(value, list):
             raise self._wrong(key, "a list")
+        if value is not None and len(value) > MOST_ENTRIES:
+            raise ConfigError(
+                f"{self.where(key)} has {len(value):,} entries; at most {MOST_ENTRIES:,} are read."
+            )
         return value
 
     def _float(self, key: str, value: Any) -> float:

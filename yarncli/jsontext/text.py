@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -16,9 +16,14 @@ Path = tuple[str | int, ...]
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 100
+MAX_VALUES = 500_000  # more than any tokenizer_config.json with its added tokens
+MAX_KEYS = 100_000  # of one object; added tokens are one each
 MAX_DIGITS = 400  # more than any double; CPython itself refuses above 4300
 
-_TOKEN = re.compile(r'[ \t\n\r]*("(?:[^"\\]|\\.)*"|[{}\[\],:]|[^ \t\n\r{}\[\],:"]+)', re.DOTALL)
+# Possessive, as a string may fill the file and each step that could be taken back is remembered.
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_TOKEN = re.compile(rf'[ \t\n\r]*+({_STRING}|[{{}}\[\],:]|[^ \t\n\r{{}}\[\],:"]++)', re.DOTALL)
+_BRACKET = re.compile(rf"{_STRING}|[{{}}\[\]]", re.DOTALL)
 
 
 def format_path(path: Path) -> str:
@@ -41,8 +46,8 @@ class _Node:
     """Whether the value is an object."""
     end: int = 0
     """Where the value ends."""
-    children: dict[str | int, _Node] = field(default_factory=dict)
-    """The values inside it, by key or index."""
+    inside: dict[str | int, _Node] | None = None
+    """The values inside it, by key or index; None where nobody asked yet."""
 
 
 class JsonText:
@@ -110,11 +115,12 @@ class JsonText:
 
     def line(self, path: Path) -> int:
         """The line (from 1) on which the value at `path`, or its nearest parent, begins."""
-        node = self._tree
+        node = self._root
         for part in path:
-            if part not in node.children:
+            inside = self._inside(node)
+            if part not in inside:
                 break
-            node = node.children[part]
+            node = inside[part]
         return self.text.count("\n", 0, node.key) + 1
 
     def edited(self, changes: Mapping[Path, Any], removals: Iterable[Path] = ()) -> JsonText:
@@ -155,20 +161,21 @@ class JsonText:
                 f"{self.where}: {format_path(parent_path)} is not an object, "
                 f"so {key} cannot be set in it."
             )
-        keys = list(parent.children)
+        inside = self._inside(parent)
+        keys = list(inside)
         inline = self._is_inline(parent)
         if not keys:
             outer = self._indent_of(parent.key)
             new = self._serialized({key: value}, outer, inline)
             return self._spliced(parent.start, parent.end, new)
-        first = parent.children[keys[0]]
+        first = inside[keys[0]]
         indent = self._indent_of(first.key)
         body = f"{json.dumps(key, ensure_ascii=False)}: {self._serialized(value, indent, inline)}"
         between = ", " if inline else f",{self._newline}{indent}"
         names = [str(k) for k in keys]
         after = [k for k in names if k < key] if names == sorted(names) else names
         if after:
-            at = parent.children[after[-1]].end
+            at = inside[after[-1]].end
             return self._spliced(at, at, between + body)
         return self._spliced(first.key, first.key, body + between)
 
@@ -176,27 +183,36 @@ class JsonText:
         if self.get(path, _MISSING) is _MISSING:
             return self
         parent = self._node(path[:-1])
-        keys = list(parent.children)
+        inside = self._inside(parent)
+        keys = list(inside)
         place = keys.index(path[-1])
-        node = parent.children[path[-1]]
+        node = inside[path[-1]]
         if len(keys) == 1:
             return self._spliced(parent.start, parent.end, "{}" if parent.is_object else "[]")
         if place:
-            return self._spliced(parent.children[keys[place - 1]].end, node.end, "")
-        return self._spliced(node.key, parent.children[keys[1]].key, "")
+            return self._spliced(inside[keys[place - 1]].end, node.end, "")
+        return self._spliced(node.key, inside[keys[1]].key, "")
 
     def _spliced(self, start: int, end: int, new: str) -> JsonText:
         return JsonText.parse(self.text[:start] + new + self.text[end:], self.where)
 
     def _node(self, path: Path) -> _Node:
-        node = self._tree
+        node = self._root
         for part in path:
-            node = node.children[part]
+            node = self._inside(node)[part]
         return node
 
     @cached_property
-    def _tree(self) -> _Node:
-        return _spans(self.text)
+    def _root(self) -> _Node:
+        start = self.text.index("{")
+        return _Node(start=start, key=start, is_object=True, end=_end_of(self.text, start))
+
+    def _inside(self, node: _Node) -> dict[str | int, _Node]:
+        """The values directly inside a node; none where it is no object and no list."""
+        if node.inside is None:
+            is_open = self.text[node.start] in "{["
+            node.inside = _spans(self.text, node) if is_open else {}
+        return node.inside
 
     @cached_property
     def _newline(self) -> str:
@@ -214,9 +230,10 @@ class JsonText:
 
     def _is_inline(self, node: _Node) -> bool:
         """Whether an object with members has them on the line of its opening brace."""
-        if not node.children:
+        inside = self._inside(node)
+        if not inside:
             return "\n" not in self.text
-        first = next(iter(node.children.values()))
+        first = next(iter(inside.values()))
         return "\n" not in self.text[node.start : first.key]
 
     def _serialized(self, value: Any, indent: str, inline: bool) -> str:
@@ -243,6 +260,8 @@ def _identical(old: Any, new: Any) -> bool:
 def _loads(text: str, refuse: Any) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
+        if len(found) > MAX_KEYS:
+            refuse(f"has {len(found):,} keys in one object")
         if len(found) != len(items):
             seen: set[str] = set()
             twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
@@ -260,6 +279,8 @@ def _loads(text: str, refuse: Any) -> Any:
             refuse(f"holds an integer of {len(digits):,} digits")
         return int(digits)
 
+    if text.count(",") >= MAX_VALUES:
+        refuse(f"holds more than {MAX_VALUES:,} values")
     try:
         value = json.loads(
             text,
@@ -293,35 +314,40 @@ def _type_name(value: Any) -> str:
     return names.get(type(value), "number")
 
 
-def _spans(text: str) -> _Node:
-    """The span tree of a text that `json.loads` has accepted."""
-    root = _Node(start=0, key=0)
-    stack: list[_Node] = []
+def _end_of(text: str, start: int) -> int:
+    """Where the value ends whose first bracket is at `start`, in a text that was accepted."""
+    depth = 0
+    for match in _BRACKET.finditer(text, start):
+        token = match[0]
+        depth += (token in "{[") - (token in "}]")
+        if not depth:
+            return match.end()
+    raise AssertionError("a bracket is never closed")
+
+
+def _spans(text: str, parent: _Node) -> dict[str | int, _Node]:
+    """The values directly inside an object or list of a text that `json.loads` has accepted.
+
+    What lies deeper is passed over: of a large file only the places that are asked for are kept.
+    """
+    found: dict[str | int, _Node] = {}
     key: str | None = None
-    key_start = 0
-    for match in _TOKEN.finditer(text):
-        token, start, end = match.group(1), match.start(1), match.end(1)
+    key_start = at = parent.start + 1
+    while match := _TOKEN.match(text, at):
+        token, start, at = match[1], match.start(1), match.end()
+        if token in "}]":
+            break
         if token in ",:":
             continue
-        if token in "}]":
-            node = stack.pop()
-            node.end = end
+        if parent.is_object and key is None:
+            key, key_start = json.loads(token) if "\\" in token else token[1:-1], start
             continue
-        parent = stack[-1] if stack else None
-        if parent and parent.is_object and key is None:
-            key, key_start = json.loads(token), start
-            continue
-        opens = token in "{["
-        node = _Node(start=start, key=start, is_object=token == "{", end=end)
-        if parent is None:
-            root = node
-        elif parent.is_object:
-            assert key is not None
-            node.key = key_start
-            parent.children[key] = node
+        at = _end_of(text, start) if token in "{[" else at
+        node = _Node(start=start, key=start, is_object=token == "{", end=at)
+        if key is None:
+            found[len(found)] = node
         else:
-            parent.children[len(parent.children)] = node
+            node.key = key_start
+            found[key] = node
         key = None
-        if opens:
-            stack.append(node)
-    return root
+    return found

@@ -13,7 +13,7 @@ from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.rope.formulas import factor_for
 from yarncli.rope.method import Extension, Method
 from yarncli.rope.methods import DEFAULT_METHOD, METHODS
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import LONGEST, RopeParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +197,13 @@ def _length_and_factor(target: Target, original: int) -> tuple[int, float, list[
             raise UsageError(
                 f"--length {target.length:,} is shorter than the original window of {original:,}."
             )
+        if target.length > LONGEST:
+            raise UsageError(f"--length {target.length:,} is more than {LONGEST:,} tokens.")
         return target.length, factor_for(target.length, original), []
     assert target.factor is not None
     length = int(target.factor * original)
+    if length > LONGEST:
+        raise UsageError(f"--factor {target.factor:g} gives more than {LONGEST:,} tokens.")
     if length == target.factor * original:
         return length, float(target.factor), []
     factor = factor_for(length, original)

@@ -15,6 +15,8 @@ from yarncli.hub.cards import read_metadata
 from yarncli.hub.reading import Listing
 from yarncli.publishing.selection import README
 
+MAX_CARD_SIZE = 1 << 20  # bytes; no card comes near it, and a stranger's is read whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
@@ -45,7 +47,7 @@ def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
         with output_errors("the Hub cache"):
             listing = hub.list_files(repo_id, commit)
         card = _card_of(repo_id, listing)
-    except HubError as error:
+    except (HubError, CheckpointError) as error:
         notes.append(f"The card takes nothing over from the base model. {error}")
         return Base(repo_id=repo_id, commit=commit or "")
     try:
@@ -68,7 +70,22 @@ def _card_of(repo_id: str, listing: Listing) -> str | None:
         if listing.snapshot is None:
             raise
         return None
-    return path.read_text(encoding="utf-8", errors="replace")
+    return card_text(path, f"{README} of {repo_id}")
+
+
+def card_text(path: Path, where: str) -> str:
+    """The text of a card that was fetched from the Hub.
+
+    Raises:
+        CheckpointError: it is larger than a card is.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_CARD_SIZE + 1)
+    if len(data) > MAX_CARD_SIZE:
+        raise CheckpointError(
+            f"{where} has more than {MAX_CARD_SIZE:,} bytes, which no model card needs."
+        )
+    return data.decode(errors="replace")
 
 
 def fetch(repo_id: str, commit: str, name: str) -> Path:
@@ -91,7 +108,7 @@ def local_card(checkpoint: Checkpoint) -> str | None:
     if checkpoint.file(README) is None:
         return None
     try:
-        return checkpoint.read_bytes(README).decode()
+        return checkpoint.read_bytes(README, MAX_CARD_SIZE).decode()
     except UnicodeDecodeError:
         raise CheckpointError(
             f"{checkpoint.where(README)} is not UTF-8 text. Save it as UTF-8."

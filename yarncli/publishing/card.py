@@ -18,7 +18,7 @@ from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metada
 from yarncli.publishing.base import Base, base_of, local_card
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.results import read_results
-from yarncli.publishing.section import Facts, section
+from yarncli.publishing.section import END, Facts, section
 from yarncli.publishing.selection import README
 
 # What a derived model's card takes over from its base's; the rest of that text is about the base.
@@ -158,7 +158,7 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         return f"---\n{dump_metadata(metadata)}---\n\n# {title}\n\n{part}"
     ends = "\r\n" if "\r\n" in current else "\n"
     current = current.replace("\r\n", "\n")
-    found = _OURS.search(current)
+    found = next(_our_parts(current), None)
     if found:
         text = current[: found.start()] + part + current[found.end() :]
     else:
@@ -175,12 +175,23 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
 
 def has_our_part(card: str) -> bool:
     """Whether a card has the part that yarncli writes."""
-    return _OURS.search(card) is not None
+    return any(_our_parts(card))
 
 
 def own_words(card: str) -> list[str]:
     """The words of a card without its metadata and without our part."""
-    return body_of(_OURS.sub("", card)).split()
+    for part in reversed(list(_our_parts(card))):
+        card = card[: part.start()] + card[part.end() :]
+    return body_of(card).split()
+
+
+def _our_parts(card: str) -> Iterator[re.Match[str]]:
+    """Where the parts that yarncli wrote stand.
+
+    Nothing is looked for below the last end mark: each begin mark there would read the rest of the
+    card in vain, which takes minutes where a stranger wrote thousands of them.
+    """
+    return _OURS.finditer(card, 0, card.rfind(END) + len(END) + 1)
 
 
 def _left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[str]:

@@ -15,7 +15,7 @@ from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, RemoteFile, Upload
 from yarncli.hub.writing import Remote
 from yarncli.progress import Advance
-from yarncli.publishing.base import Base, base_of, fetch, local_card
+from yarncli.publishing.base import Base, base_of, card_text, fetch, local_card
 from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
@@ -233,8 +233,7 @@ def _first(names: list[str]) -> str:
 def _remote_card(remote: Remote | None) -> str | None:
     if remote is None or README not in remote.files:
         return None
-    path = fetch(remote.repo_id, remote.commit, README)
-    return path.read_text(encoding="utf-8", errors="replace")
+    return card_text(fetch(remote.repo_id, remote.commit, README), f"{README} of the Hub")
 
 
 def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:

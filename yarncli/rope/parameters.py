@@ -34,9 +34,27 @@ def canonical_rope_type(name: str) -> str:
 
 
 # Far above any model, far below what would fill the memory.
-WIDEST_HEAD = 65_536
+WIDEST_HEAD = 4096
+# Tokens of a window: each is a whole number that a double holds exactly.
+LONGEST = 2**53
 # Far above any factor or number of rotations, far below what overflows in a formula.
 _LARGEST = 1e9
+# The numbers of a setting: the least and the most that each may be.
+_RANGES = {
+    "rope_theta": (math.nextafter(1, 2), 1e30),
+    "factor": (1, _LARGEST),
+    "attention_factor": (1 / _LARGEST, _LARGEST),
+    "beta_fast": (1 / _LARGEST, _LARGEST),
+    "beta_slow": (1 / _LARGEST, _LARGEST),
+    "low_freq_factor": (1 / _LARGEST, _LARGEST),
+    "high_freq_factor": (1 / _LARGEST, _LARGEST),
+    "mscale": (1 / _LARGEST, _LARGEST),
+    "mscale_all_dim": (1 / _LARGEST, _LARGEST),
+}
+# Multipliers of cos and sin, or of the temperature, that some engines read.
+_MULTIPLIERS = {"attn_factor", "extrapolation_factor", "short_mscale", "long_mscale"}
+# As in transformers; a llama3 factor of 0 is refused where llama3 needs it.
+_ZERO_IS_UNSET = {*_RANGES} - {"rope_theta", "factor", "attention_factor"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,11 +210,8 @@ def _validate(p: RopeParameters) -> None:
 
 def _size_faults(p: RopeParameters) -> Iterator[str]:
     """What is wrong with the values that every type has."""
-    original = p.original_max_position_embeddings
     if p.rope_type not in ROPE_TYPES:
         yield f"rope_type is {p.rope_type!r}; known types are {', '.join(ROPE_TYPES)}."
-    if not 0 < p.rope_theta < math.inf or (p.rope_theta == 1 and p.rope_type == "yarn"):
-        yield f"rope_theta is {p.rope_theta}; it must be a positive number, and not 1 under yarn."
     if p.head_dim > WIDEST_HEAD:
         yield f"head_dim is {p.head_dim:,}; it must be at most {WIDEST_HEAD:,}."
     if p.head_dim <= 0 or p.rotary_dim <= 0 or p.rotary_dim % 2:
@@ -204,19 +219,30 @@ def _size_faults(p: RopeParameters) -> Iterator[str]:
             f"The rotary dimension is {p.rotary_dim} (head_dim {p.head_dim} × "
             f"partial_rotary_factor {p.partial_rotary_factor}); it must be even and positive."
         )
-    if p.max_position_embeddings <= 0:
-        yield f"max_position_embeddings is {p.max_position_embeddings}; it must be positive."
-    if p.factor is not None and not (math.isfinite(p.factor) and p.factor >= 1):
-        yield f"factor is {p.factor}; it must be a number of at least 1."
-    if p.factor is not None and p.factor > _LARGEST:
-        yield f"factor is {p.factor}; it must be at most {_LARGEST:g}."
-    for name in ("beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor"):
+    for name in ("max_position_embeddings", "original_max_position_embeddings"):
+        length = getattr(p, name)
+        if length is not None and not 0 < length <= LONGEST:
+            yield f"{name} is {length}; it must be positive and at most {LONGEST:,}."
+    if p.max_position_embeddings > _LARGEST * p.original_length:
+        # Engines take the quotient for a factor where none is given.
+        yield (
+            f"max_position_embeddings is {p.max_position_embeddings}, more than {_LARGEST:g} times "
+            f"the original window of {p.original_length}."
+        )
+    for name, (lowest, highest) in _RANGES.items():
         value = getattr(p, name)
-        # 0 is "not given" for the two betas, as in transformers.
-        if value and not 1 / _LARGEST <= value <= _LARGEST:
-            yield f"{name} is {value}; it must be a positive number of at most {_LARGEST:g}."
-    if original is not None and original <= 0:
-        yield f"original_max_position_embeddings is {original}; it must be positive."
+        is_given = value is not None and (value != 0 or name not in _ZERO_IS_UNSET)
+        if is_given and not lowest <= value <= highest:
+            yield f"{name} is {value}; it must be {_shown(lowest)} and at most {highest:g}."
+    for name in _MULTIPLIERS & p.extra.keys():
+        value = p.extra[name]
+        is_number = isinstance(value, (int, float)) and 1 / _LARGEST <= value <= _LARGEST
+        if value is not None and not is_number:
+            yield f"{name} is {value!r:.40}; it must be a number from 1e-09 to 1e+09."
+
+
+def _shown(lowest: float) -> str:
+    return "above 1" if 1 < lowest < 2 else f"at least {lowest:g}"
 
 
 def _type_faults(p: RopeParameters) -> Iterator[str]:
@@ -236,8 +262,10 @@ def _type_faults(p: RopeParameters) -> Iterator[str]:
                 f"{name} has {len(factors)} entries; the model rotates {p.rotary_dim} dimensions, "
                 f"so it needs {p.rotary_dim // 2}."
             )
-        if not all(math.isfinite(f) and f > 0 for f in factors):
-            yield f"{name} must hold positive numbers only."
+        if not all(1 / _LARGEST <= f <= _LARGEST for f in factors):
+            yield f"{name} must hold numbers from {1 / _LARGEST:g} to {_LARGEST:g} only."
+    if p.rope_type == "longrope" and p.original_length < 2:
+        yield f"The original window is {p.original_length}; longrope takes the logarithm of it."
     if p.rope_type == "llama3" and not p.low_freq_factor:
         yield f"low_freq_factor is {p.low_freq_factor}; it must be positive."
     if p.rope_type == "llama3" and _given(p.high_freq_factor) <= _given(p.low_freq_factor):
@@ -248,6 +276,3 @@ def _type_faults(p: RopeParameters) -> Iterator[str]:
     fast, slow = p.beta_fast or 32.0, p.beta_slow or 1.0
     if p.rope_type == "yarn" and fast < slow:
         yield f"beta_fast ({fast}) must not be smaller than beta_slow ({slow})."
-    m = p.attention_factor
-    if m is not None and not (math.isfinite(m) and m > 0):
-        yield f"attention_factor is {m}; it must be positive."

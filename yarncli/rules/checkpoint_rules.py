@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from yarncli.jsontext.text import Path
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Edit, Finding, Severity
 
+# Findings of one kind: each looks for its line in the index, which may be large.
+_MANY = 20
 _POINTER_SIZE = 1024  # bytes; a Git-LFS pointer is always smaller
 
 
@@ -50,12 +53,12 @@ def check_weights(checkpoint: Checkpoint, *, require_weights: bool = False) -> l
         if checkpoint.where(name) in pointers:
             continue
         if checkpoint.file(name) is None:
-            found.append(_missing_shard(checkpoint, name, index))
             continue
         try:
             headers[name] = checkpoint.header(name)
         except WeightsError as error:
             found.append(_finding(checkpoint, "shard-damaged", name, str(error)))
+    found += _missing_shards(checkpoint, names, index)
     found += _duplicates(checkpoint, headers)
     if index is not None:
         found += _disagreements(checkpoint, index, headers)
@@ -101,15 +104,26 @@ def _line(checkpoint: Checkpoint, key: str | int) -> int | None:
     return None if at < 0 else text.count(b"\n", 0, at) + 1
 
 
-def _missing_shard(checkpoint: Checkpoint, name: str, index: Index | None) -> Finding:
-    tensors = [t for t, shard in (index.weight_map if index else {}).items() if shard == name]
-    return _finding(
-        checkpoint,
-        "shard-missing",
-        INDEX_NAME,
-        f"The index places {_some(tensors)} in {name}, which is not there.",
-        path=("weight_map", tensors[0]) if tensors else (),
-    )
+def _missing_shards(
+    checkpoint: Checkpoint, names: tuple[str, ...], index: Index | None
+) -> Iterator[Finding]:
+    """One finding for each shard that is not there; the last of many stands for the rest."""
+    placed: defaultdict[str, list[str]] = defaultdict(list)
+    for tensor, shard in index.weight_map.items() if index else ():
+        placed[shard].append(tensor)
+    missing = [name for name in names if checkpoint.file(name) is None]
+    for name in missing[:_MANY]:
+        tensors = placed[name]
+        yield _finding(
+            checkpoint,
+            "shard-missing",
+            INDEX_NAME,
+            f"The index places {_some(tensors)} in {name}, which is not there.",
+            path=("weight_map", tensors[0]) if tensors else (),
+        )
+    if rest := missing[_MANY:]:
+        message = f"The index names {len(rest):,} more files that are not there."
+        yield _finding(checkpoint, "shard-missing", INDEX_NAME, message)
 
 
 def _duplicates(checkpoint: Checkpoint, headers: Mapping[str, Header]) -> Iterator[Finding]:
@@ -132,7 +146,7 @@ def _disagreements(
     for tensor, shard in index.weight_map.items():
         if shard in headers and tensor not in headers[shard].tensors:
             promised[shard].append(tensor)
-    for shard, tensors in promised.items():
+    for shard, tensors in itertools.islice(promised.items(), _MANY):
         holder = next((name for name, h in headers.items() if tensors[0] in h.tensors), None)
         instead = f" ({tensors[0]} is in {holder})" if holder else ""
         yield _finding(

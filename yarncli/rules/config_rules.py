@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from yarncli.jsontext.text import JsonText, Path, format_path
 from yarncli.planning.lengths import CONFIG_LENGTHS
+from yarncli.rope.parameters import WIDEST_HEAD
 from yarncli.rules.config_view import ConfigView, finite
 from yarncli.rules.finding import Edit, Finding, Severity
 from yarncli.rules.scaling_rules import SCALING_RULES
@@ -73,7 +74,8 @@ def _frequencies(view: ConfigView) -> int | None:
         (p for key in view.family.partial_keys if (p := finite(view.top(key)))),
         view.family.partial_rotary_factor,
     )
-    return int(head_dim * partial) // 2 if head_dim else None
+    rotating = (head_dim or 0.0) * partial
+    return int(rotating) // 2 if 0 < rotating <= WIDEST_HEAD else None
 
 
 def stale_length(view: ConfigView) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from yarncli.config.families.family import Family
@@ -19,6 +20,7 @@ from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Edit, Finding, Severity
 
 BLOCK_KEYS = ("rope_scaling", "rope_parameters")
+_MOST_SCOPES = 20  # entries of a nested rope_parameters that are looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ def _blocks(text: JsonText, base: Path) -> Iterator[Block]:
         nested = {k: v for k, v in parameters.items() if isinstance(v, dict)}
         if not nested:
             yield Block(spelling="v5", path=path, values=parameters)
-        for scope, values in nested.items():
+        for scope, values in islice(nested.items(), _MOST_SCOPES):
             yield Block(spelling="v5", path=(*path, scope), scope=scope, values=values)
 
 

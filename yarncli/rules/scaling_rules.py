@@ -15,6 +15,7 @@ from yarncli.rules.config_view import Block, ConfigView, whole
 from yarncli.rules.finding import Edit, Finding
 
 _ORIGINAL = "original_max_position_embeddings"
+_MANY = 20  # unknown keys of one dict that are named
 _SHORTEST = 128  # tokens; no model was trained on less
 
 # Keys that some engine or some model's own code reads, beside those of RopeParameters.
@@ -172,18 +173,22 @@ def max_raised(view: ConfigView) -> Iterator[Finding]:
 def unknown_key(view: ConfigView) -> Iterator[Finding]:
     """A key that nothing reads, often a misspelled one."""
     labels = {rule.name for rule in view.family.scopes} if view.family else set()
-    for block in view.blocks:
-        for key in block.values:
-            if key in _KNOWN_KEYS or key in labels or view.family is None:
-                continue
+    known = _KNOWN_KEYS | labels
+    for block in view.blocks if view.family else ():
+        unknown = [key for key in block.values if key not in known]
+        for key in unknown[:_MANY]:
             from difflib import get_close_matches
 
-            close = get_close_matches(key, sorted(_KNOWN_KEYS), 1, 0.8)
+            # No word is near one much longer than itself, and looking takes its square.
+            close = get_close_matches(key[:60], sorted(_KNOWN_KEYS), 1, 0.8)
             hint = f"; did you mean {close[0]}?" if close else "."
             path = (*block.path, key)
             yield view.finding(
                 "unknown-key", path, f"No engine reads {format_path(path)[:200]}{hint}"
             )
+        if rest := len(unknown[_MANY:]):
+            message = f"No engine reads {rest:,} more keys of {format_path(block.path)}."
+            yield view.finding("unknown-key", block.path, message)
 
 
 def attn_factor(view: ConfigView) -> Iterator[Finding]:

@@ -14,9 +14,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from yarncli.checkpoint.files import read_file
+from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.errors import CheckpointError, MissingExtraError, UsageError
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.trust import refuse_remote_code
 from yarncli.hub.failures import config_error
+from yarncli.jsontext.text import JsonText
 
 DTYPES = {
     "float32": torch.float32,
@@ -99,7 +103,7 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
-    _refuse_remote_code(directory, "tokenizer_config.json", trust_remote_code)
+    refuse_remote_code(directory, "tokenizer_config.json", trust_remote_code)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -132,7 +136,7 @@ def load_model(
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    _refuse_remote_code(directory, "config.json", settings.trust_remote_code)
+    refuse_remote_code(directory, "config.json", settings.trust_remote_code)
     raw = dict(config) if config is not None else read_config(directory)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device, raw)
@@ -243,16 +247,6 @@ def _neutralise_generation(model: Any) -> None:
     )
 
 
-def _refuse_remote_code(directory: Path, name: str, trusted: bool) -> None:
-    if trusted or not (directory / name).is_file():
-        return
-    if _read(directory / name).get("auto_map"):
-        raise CheckpointError(
-            f"{directory} brings its own Python code ({name}: auto_map), which yarncli does not "
-            "run by default. Read that code, then pass --trust-remote-code."
-        )
-
-
 @contextmanager
 def _config_directory(directory: Path, config: Mapping[str, Any] | None) -> Iterator[Path]:
     """Where transformers reads the config: through its own reader, as a converted copy would be."""
@@ -260,8 +254,8 @@ def _config_directory(directory: Path, config: Mapping[str, Any] | None) -> Iter
         yield directory
         return
     with tempfile.TemporaryDirectory(prefix="yarncli-") as temporary:
-        for module in directory.glob("*.py"):
-            (Path(temporary) / module.name).write_bytes(module.read_bytes())
+        for module in directory.glob("*.py"):  # run only with trust_remote_code
+            (Path(temporary) / module.name).write_bytes(read_file(module, MAX_JSON_SIZE))
         (Path(temporary) / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
         yield Path(temporary)
 
@@ -276,12 +270,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from yarncli.jsontext.text import JsonText
-
-    try:
-        return JsonText.parse(path.read_bytes(), str(path)).value
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    return JsonText.parse(read_file(path, MAX_JSON_SIZE), str(path)).value
 
 
 def _first_line(error: BaseException) -> str:
