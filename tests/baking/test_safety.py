@@ -163,9 +163,9 @@ def test_a_full_disk_leaves_nothing(handmade, tmp_path):
 
 
 def test_a_written_byte_that_changed_is_seen(handmade, tmp_path, monkeypatch):
-    from yarncli.checkpoint import rewrite
+    from yarncli.checkpoint import copying
 
-    real = rewrite.copy_files
+    real = copying.copy_files
 
     def damaging(copies, **rest):
         copies = list(copies)
@@ -175,16 +175,16 @@ def test_a_written_byte_that_changed_is_seen(handmade, tmp_path, monkeypatch):
             file.seek(job.patches[0].offset)
             file.write(b"\xff")
 
-    monkeypatch.setattr(rewrite, "copy_files", damaging)
+    monkeypatch.setattr(copying, "copy_files", damaging)
     with pytest.raises(OutputError, match="does not read back"):
         write_copy(decide_bake(open_checkpoint(str(handmade()))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_verify_sees_other_bytes_too(handmade, tmp_path, monkeypatch):
-    from yarncli.checkpoint import rewrite
+    from yarncli.checkpoint import copying
 
-    real = rewrite.copy_files
+    real = copying.copy_files
 
     def damaging(copies, **rest):
         copies = list(copies)
@@ -197,7 +197,7 @@ def test_verify_sees_other_bytes_too(handmade, tmp_path, monkeypatch):
             file.seek(size - 1)
             file.write(bytes([last[0] ^ 1]))
 
-    monkeypatch.setattr(rewrite, "copy_files", damaging)
+    monkeypatch.setattr(copying, "copy_files", damaging)
     baking = decide_bake(open_checkpoint(str(handmade())))
     write_copy(baking, tmp_path / "unseen")
     with pytest.raises(OutputError, match="does not read back"):

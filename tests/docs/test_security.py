@@ -30,7 +30,7 @@ def test_the_table_of_limits_is_the_code_s() -> None:
         [text.MAX_BYTES, text.MAX_VALUES, text.MAX_KEYS, text.MAX_DEPTH],
         [text.MAX_DIGITS],
         [fields.MOST_ENTRIES],
-        [text_model._MOST_LAYERS, text_model._MOST_HEADS, parameters.WIDEST_HEAD],
+        [text_model.MOST_LAYERS, text_model._MOST_HEADS, parameters.WIDEST_HEAD],
         [fields.MOST],
         [safetensors.MAX_HEADER_SIZE, safetensors._MAX_VALUES],
         [safetensors.MAX_INDEX_SIZE, safetensors._MAX_VALUES, safetensors._MAX_SHARDS],

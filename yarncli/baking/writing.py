@@ -9,9 +9,9 @@ from pathlib import Path
 
 from yarncli.baking.deciding import Baking
 from yarncli.checkpoint import output, rewrite
+from yarncli.checkpoint.copying import fill, require_unchanged, require_written
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import change
-from yarncli.checkpoint.rewrite import FileCopy
 from yarncli.checkpoint.safetensors import Header
 from yarncli.errors import OutputError, UsageError
 from yarncli.progress import Advance, ProgressCallback, stage
@@ -66,17 +66,10 @@ def write_copy(
             destination, source=checkpoint.directory, overwrite=overwrite, fsync=fsync
         ) as staging,
     ):
-        copies = []
-        for file in carried:
-            output.make_parents(staging, file.name, checkpoint.directory)
-            patches = baking.patches.get(file.name, ())
-            copies.append(FileCopy(checkpoint.path(file.name), staging / file.name, patches))
-        rewrite.copy_files(copies, progress=advance)
-        for name, data in files.items():
-            output.write_new(staging / name, data, checkpoint.config_path)
+        fill(staging, checkpoint, carried, files, baking.patches, progress=advance)
         # Before the directory gets its name: what does not read back never appears.
         _read_back(baking, staging, verify, advance)
-        rewrite.require_unchanged(checkpoint, (file.name for file in carried))
+        require_unchanged(checkpoint, (file.name for file in carried))
         if beside:
             beside()
     return baking
@@ -129,11 +122,7 @@ def _read_back(baking: Baking, staging: Path, verify: bool, progress: Advance) -
         partial(_check_shard, baking, staging, name, verify) for name in baking.checkpoint.headers()
     ]
     rewrite.in_parallel(checks, progress=progress)
-    for name, data in baking.files.items():
-        with output.output_errors(name):
-            found = (staging / name).read_bytes()
-        if found != data:
-            raise OutputError(f"{name} does not read back as it was written. Run again.")
+    require_written(staging, baking.files)
 
 
 def _check_shard(baking: Baking, staging: Path, name: str, verify: bool, progress: Advance) -> None:

@@ -15,7 +15,6 @@ from typing import Literal, TypeVar
 
 from yarncli.checkpoint.directory import read_at, read_exactly, write_exactly
 from yarncli.checkpoint.output import output_errors
-from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.progress import Advance
 
@@ -211,38 +210,6 @@ def compare_outside(
                 if progress:
                     progress(length)
     return None if size == new_size else min(size, new_size)
-
-
-def require_unchanged(checkpoint: Checkpoint, names: Iterable[str]) -> None:
-    """Insist that a local checkpoint is still what it was when it was listed and read.
-
-    Our own commands lock its directory; an editor, a download or a trainer does not.
-
-    Args:
-        checkpoint: as it was opened.
-        names: of the files that were used, besides those whose content was read.
-
-    Raises:
-        CheckpointError: a file was changed or removed meanwhile; names it.
-    """
-    directory, read = checkpoint.directory, checkpoint.contents_read
-    for name in {*names, *read} if directory else ():
-        path, file = Path(directory or "", name), checkpoint.file(name)
-        try:
-            info = path.stat()
-            same = file is not None and (info.st_size, info.st_mtime_ns) == (
-                file.size,
-                file.modified,
-            )
-            if same and name in read:
-                same = path.read_bytes() == read[name]
-        except OSError:
-            same = False
-        if not same:
-            raise CheckpointError(
-                f"{path} was changed by something else while it was used, so the result would be "
-                "a mixture. Wait until that has ended, then run again."
-            )
 
 
 class _StoppedError(Exception):

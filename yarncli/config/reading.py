@@ -94,12 +94,7 @@ def read_rope(
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
         UsageError: `assume_like` or `original_length` is not usable.
     """
-    if original_length is not None and not 1 <= original_length <= MOST:
-        raise UsageError(
-            f"--original-length {original_length} is not a number of tokens from 1 to {MOST:,}."
-        )
-    if assume_like is not None and assume_like not in FAMILIES:
-        raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
+    _refuse_options(assume_like, original_length)
     family, path, values = _as_part(config, factor_only) or find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
     layers = read_layers(model.fields, family, model.layer_count)
@@ -134,6 +129,15 @@ def read_rope(
         maximum_is_window=bool(family.scopes),
         notes=tuple(dict.fromkeys(model.notes)),
     )
+
+
+def _refuse_options(assume_like: str | None, original_length: int | None) -> None:
+    if original_length is not None and not 1 <= original_length <= MOST:
+        raise UsageError(
+            f"--original-length {original_length} is not a number of tokens from 1 to {MOST:,}."
+        )
+    if assume_like is not None and assume_like not in FAMILIES:
+        raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
 
 
 def find_text(

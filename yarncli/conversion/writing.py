@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint import output
+from yarncli.checkpoint.copying import fill, require_unchanged, require_written
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.in_place import change
-from yarncli.checkpoint.rewrite import FileCopy, copy_files, link_file, require_unchanged
+from yarncli.checkpoint.rewrite import link_file
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.conversion.conversion import Conversion
 from yarncli.conversion.options import ConvertOptions
-from yarncli.errors import OutputError, UsageError
+from yarncli.errors import UsageError
 from yarncli.history import FILE_NAME
 from yarncli.progress import ProgressCallback, stage
 
@@ -51,17 +51,12 @@ def write_copy(
         output.output_directory(destination, **place, fsync=options.fsync) as staging,
         stage(progress, "Copying", size) as advance,
     ):
-        for file in carried:
-            output.make_parents(staging, file.name, checkpoint.directory)
-        copy_files(
-            [FileCopy(checkpoint.path(f.name), staging / f.name) for f in copied], progress=advance
-        )
+        fill(staging, checkpoint, copied, files, progress=advance)
         for file in linked:
             assert mode != "copy"  # or nothing is linked
+            output.make_parents(staging, file.name, checkpoint.directory)
             link_file(checkpoint.path(file.name), staging / file.name, mode)
-        for name, data in files.items():
-            output.write_new(staging / name, data, checkpoint.config_path)
-        _read_back(staging, files)
+        require_written(staging, files)
         require_unchanged(checkpoint, (file.name for file in wanted))
 
 
@@ -81,7 +76,7 @@ def write_in_place(conversion: Conversion, directory: Directory | None) -> None:
         raise UsageError("--in-place needs a checkpoint directory on this machine.")
     files = conversion.written_files
     change(directory, files, keep=[name for name in files if name != FILE_NAME])
-    _read_back(directory.path, files)
+    require_written(directory.path, files)
 
 
 def files_to_carry(checkpoint: Checkpoint, options: ConvertOptions) -> list[SourceFile]:
@@ -92,11 +87,3 @@ def files_to_carry(checkpoint: Checkpoint, options: ConvertOptions) -> list[Sour
     """
     files = checkpoint.files_to_copy()
     return [file for file in files if not (options.config_only and file.is_weights)]
-
-
-def _read_back(directory: Path, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
-        with output.output_errors(str(directory / name)):
-            found = (directory / name).read_bytes()
-        if found != data:
-            raise OutputError(f"{directory / name} does not hold what was written to it.")

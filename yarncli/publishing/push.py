@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.copying import require_unchanged
 from yarncli.checkpoint.in_place import using
-from yarncli.checkpoint.rewrite import require_unchanged
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError
 from yarncli.evaluation.report import PasskeyReport
