@@ -23,14 +23,6 @@ DEEP = "YARNCLI_FUZZ_SEED" in os.environ
 READING = tuple(name for name in COMMANDS if name not in IN_PLACE)
 ABOUT_NUMBERS = ("inspect json", "check json", "convert", "bake", "card", "check-passkey")
 
-# Kinds that changes in place, recovery or the reading of adapters still get wrong; to be emptied
-# by the change that mends those.
-TO_BE_MENDED: dict[str, tuple[str, ...]] = {
-    "the folder is a link to itself": ("bake an adapter",),
-    "journal restores": ("bake in place", "recover"),
-}
-
-
 @pytest.fixture(scope="session")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound checkpoint that every command takes: yarn in the config, and nothing recorded."""
@@ -67,20 +59,16 @@ def complaints(names: list[str], commands: tuple[str, ...], healthy: Path, work:
 
     Those that read meet one and the same checkpoint, those that change it a fresh one each.
     """
-    found, expected = [], []
+    found = []
     reading = [command for command in commands if command not in IN_PLACE]
     for name in names:
         for met in (reading, *([command] for command in commands if command in IN_PLACE)):
             work.mkdir()
             try:
                 for command, (ended, wrong) in Trial(ITEMS[name], healthy, work).meet(met).items():
-                    known = command in TO_BE_MENDED.get(name.partition(":")[0], ())
-                    told = expected if known else found
-                    told += [f"{name} / {command} ({ended}): {x}" for x in wrong]
+                    found += [f"{name} / {command} ({ended}): {x}" for x in wrong]
             finally:
                 remove(work)
-    if not expected and {*commands} & {*TO_BE_MENDED.get(names[0].partition(":")[0], ())}:
-        found.append(f"{names[0]} is mended; take it out of TO_BE_MENDED")
     return found
 
 
@@ -128,7 +116,7 @@ def test_every_command_meets_every_kind(kind: str, healthy: Path, tmp_path: Path
     """Each checkpoint meets a quarter of the commands in turn; in `make test-deep` all of them."""
     commands = ABOUT_NUMBERS if kind.endswith("number") else tuple(COMMANDS)
     names = kinds()[kind]
-    if DEEP or kind in TO_BE_MENDED or len(names) < 4:
+    if DEEP or len(names) < 4:
         assert not complaints(names, commands, healthy, tmp_path / "work")
         return
     for part in range(4):

@@ -86,7 +86,7 @@ class Directory:
                 what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
             raise CheckpointError(f"{self.path / name} is {what}. Put a real file there.")
         with os.fdopen(self.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            return file.read(limit + 1)
+            return file.read(found.st_size + 1)  # the reader takes that much memory
 
     def write_new(self, name: str, data: bytes, like: os.stat_result | None = None) -> None:
         """Write a file that does not exist yet, and flush it to the disk.
