@@ -14,6 +14,7 @@ from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.jsontext.fields import Fields
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope.methods import METHODS
+from yarncli.rope.parameters import WIDEST_HEAD
 
 if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
@@ -334,7 +335,7 @@ def _replaced(entry: Any) -> FieldChange:
 def _is_value(value: Any) -> bool:
     """Whether an option can have it: a number, a word, a flag, or a list of numbers or words."""
     items = value if isinstance(value, list) else [value]
-    return all(isinstance(item, (str, int, float)) for item in items)
+    return len(items) <= WIDEST_HEAD and all(isinstance(item, (str, int, float)) for item in items)
 
 
 def _words(name: str, value: Any) -> Iterator[str]:

@@ -444,6 +444,22 @@ def test_links_are_not_followed_in_any_part(model: Path, tmp_path: Path) -> None
     assert (outside / "model.safetensors.index.json").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("name", ["config.json", "sub/config.json"])
+def test_a_link_put_in_place_meanwhile_is_not_opened(
+    model: Path, tmp_path: Path, name: str
+) -> None:
+    """What was looked at before may be a link by now: the opening itself must not follow it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "config.json").write_bytes(b"precious")
+    if "/" in name:
+        (model / "sub").symlink_to(tmp_path / "outside")
+    else:
+        (model / name).unlink()
+        (model / name).symlink_to(tmp_path / "outside" / "config.json")
+    with hold(model, "exclusive") as held, pytest.raises(CheckpointError, match="symbolic link"):
+        held.open(name, os.O_RDWR)
+
+
 def test_shared_weights_are_refused(model: Path, tmp_path: Path) -> None:
     os.link(model / TWO, tmp_path / "second")
     old = state(model)

@@ -23,6 +23,7 @@ DEEP = "YARNCLI_FUZZ_SEED" in os.environ
 READING = tuple(name for name in COMMANDS if name not in IN_PLACE)
 ABOUT_NUMBERS = ("inspect json", "check json", "convert", "bake", "card", "check-passkey")
 
+
 @pytest.fixture(scope="session")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound checkpoint that every command takes: yarn in the config, and nothing recorded."""

@@ -13,6 +13,7 @@ import pytest
 from support.checkpoints import snapshot
 from support.commands import COMMANDS, Command, Run, assert_consistent
 from support.kills import Child, calls_of, pause_at
+from yarncli.checkpoint.directory import BusyError
 
 # The second command writes to a directory of its own.
 PAIRS = [*itertools.product(COMMANDS, COMMANDS)]
@@ -38,6 +39,27 @@ def test_some_side_by_side(
     first: str, second: str, states: dict[str, Path], tmp_path: Path
 ) -> None:
     meet(first, second, states, tmp_path, 7)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("convert", "convert in place"), ("bake", "undo"), ("undo", "card"), ("undo", "convert"),
+     ("convert and bake", "check and fix"), ("bake in place", "recover")],
+)  # fmt: skip
+def test_the_lock_keeps_the_second_out(
+    first: str, second: str, states: dict[str, Path], tmp_path: Path
+) -> None:
+    """Not only is the result no mixture: the second command does not begin."""
+    shutil.copytree(states[COMMANDS[first].start], tmp_path / "work")
+    paused = pause_at(COMMANDS[first].run, tmp_path / "work", 3)
+    paused.told()
+    ended = Child(
+        separately(COMMANDS[second]), tmp_path / "work", lambda _: lambda *call: call[2]()
+    ).wait()
+    paused.go()
+    assert paused.wait().completed
+    assert ended.status >> 8 == 100 + BusyError.exit_code
+    assert "Another process is using" in ended.told
 
 
 def meet(first: str, second: str, states: dict[str, Path], tmp_path: Path, step: int) -> None:

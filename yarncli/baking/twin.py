@@ -26,6 +26,8 @@ from yarncli.errors import CheckFailed, CheckpointError, UnsupportedArchitecture
 
 TOLERANCE = 1e-4  # of the largest logit; exact bakes reach 1e-6
 _BYTES = 4  # of a parameter in float32
+# Code that comes with a checkpoint is never run, and nothing is fetched.
+_OURS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _ROOM = 1.25  # activations, logits and what the loader holds for a moment
 _MOST_PARAMETERS = 250_000_000
 _SHOWS = 3e-4  # a temperature that changes logits by less proves nothing
@@ -104,9 +106,9 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def logits(directory: Path, *, sequences: int = 3, length: int = 96) -> torch.Tensor:
     """Logits of a saved checkpoint on fixed random tokens, float32: (sequences, length, vocab)."""
-    config = transformers.AutoConfig.from_pretrained(directory)
+    config = transformers.AutoConfig.from_pretrained(directory, **_OURS)
     model = _auto(config).from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager"
+        directory, dtype=torch.float32, attn_implementation="eager", **_OURS
     )
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(3, 60, (sequences, length), generator=generator)
@@ -230,7 +232,7 @@ def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> Log
             f"{free / 1e9:.1f} GB are free. Use --verify, which checks a small model instead."
         )
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **_OURS)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source} has no tokenizer that transformers can load.") from error
     tokens = tokenizer(text, return_tensors="pt").input_ids
@@ -245,7 +247,7 @@ def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> Log
 
 
 def _text_logits(directory: Path, tokens: torch.Tensor) -> Any:
-    config = transformers.AutoConfig.from_pretrained(directory)
-    model = _auto(config).from_pretrained(directory, dtype=torch.float32)
+    config = transformers.AutoConfig.from_pretrained(directory, **_OURS)
+    model = _auto(config).from_pretrained(directory, dtype=torch.float32, **_OURS)
     with torch.no_grad():
         return model.eval()(input_ids=tokens, use_cache=False).logits[0]
