@@ -81,9 +81,11 @@ def _table_lookup(
 
     def apply(block: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], bool]:
         made = table.take(block)
-        infinite = (made & 0x7FFF) == infinity
-        overflowed = infinite.any() and bool(((block & 0x7FFF) < infinity)[infinite].any())
-        return made, bool(overflowed)
+        magnitudes = made & 0x7FFF
+        if magnitudes.max(initial=0) < infinity:
+            return made, False
+        infinite = magnitudes == infinity
+        return made, bool(((block & 0x7FFF) < infinity)[infinite].any())
 
     return apply
 

@@ -26,7 +26,7 @@ from yarncli.checkpoint.safetensors import is_safe_name
 
 PAGE = 4096  # bytes of a file that a system writes together, or loses together
 _MAGIC = b"yarncli undo journal 2\n"
-_RECORD = struct.Struct("<III")  # lengths of the JSON and of the data, CRC-32 of both
+_RECORD = struct.Struct("<II")  # lengths of the JSON and of the data
 _MAX_JSON = 1 << 16
 _MAX_DATA = (1 << 30) + (1 << 21)
 _KEPT = 90 * 24 * 3600  # seconds that a key is kept for a journal that is not where it was
@@ -130,6 +130,10 @@ class Key:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def seal(self, digest: str) -> str:
+        """What only the holder of the secret can say of a journal with this checksum."""
+        return hmac.new(self.secret, digest.encode(), sha256).hexdigest()
+
     def forget(self) -> None:
         """The change is over: nothing may be restored with this key any more."""
         with suppress(OSError):
@@ -170,7 +174,7 @@ class JournalWriter:
     """Writes the records of one journal; it counts only once `end` has been written."""
 
     def __init__(self, file: BinaryIO, key: Key) -> None:
-        self._file, self._mac = file, hmac.new(key.secret, digestmod=sha256)
+        self._file, self._key, self._hash = file, key, sha256()
         self._count = 0
         self._put(_MAGIC)
         self._entry({"id": key.identifier}, b"")
@@ -196,20 +200,21 @@ class JournalWriter:
         self._count += 1
 
     def end(self) -> None:
-        """Close the journal with its seal, and flush it to the disk."""
-        fields = {"end": self._count, "seal": self._mac.hexdigest()}
-        self._entry(fields, b"")
+        """Close the journal with its checksum and seal, and flush it to the disk."""
+        digest = self._hash.hexdigest()
+        seal = self._key.seal(digest)
+        self._entry({"end": self._count, "sha256": digest, "seal": seal}, b"")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _entry(self, fields: Mapping[str, Any], data: bytes) -> None:
         head = json.dumps(fields).encode()
-        self._put(_RECORD.pack(len(head), len(data), crc32(data, crc32(head))))
+        self._put(_RECORD.pack(len(head), len(data)))
         self._put(head)
         self._put(data)
 
     def _put(self, data: bytes) -> None:
-        self._mac.update(data)
+        self._hash.update(data)
         self._file.write(data)
 
 
@@ -241,15 +246,16 @@ def read_journal(file: BinaryIO, where: str) -> Journal:
     if not isinstance(identifier, str) or not _ID.fullmatch(identifier):
         raise _damaged(where)
     key = Key.find(identifier)
-    mac = hmac.new(key.secret if key else b"", _MAGIC, sha256)
+    found = sha256(_MAGIC)
     count = -1  # the first entry is no record
     for fields, data, raw in _entries(file, where):
         if "end" in fields:
-            sealed = hmac.compare_digest(str(fields.get("seal")), mac.hexdigest())
-            if fields["end"] != count:
+            digest = found.hexdigest()
+            if (fields["end"], fields.get("sha256")) != (count, digest):
                 break
-            return Journal(file, where, key if sealed else None)
-        mac.update(raw)
+            ours = key is not None and key.seal(digest) == fields.get("seal")
+            return Journal(file, where, key if ours else None)
+        found.update(raw)
         count += 1
         if count:
             _record(fields, data, where)
@@ -266,11 +272,11 @@ def _entries(file: BinaryIO, where: str) -> Iterator[tuple[dict[str, Any], bytes
         start = file.read(_RECORD.size)
         if len(start) < _RECORD.size:
             raise _damaged(where)
-        head_size, data_size, wanted = _RECORD.unpack(start)
+        head_size, data_size = _RECORD.unpack(start)
         if head_size > _MAX_JSON or data_size > _MAX_DATA:
             raise _damaged(where)
         head, data = file.read(head_size), file.read(data_size)
-        if len(data) != data_size or crc32(data, crc32(head)) != wanted:
+        if len(data) != data_size:
             raise _damaged(where)
         try:
             fields = json.loads(head)
