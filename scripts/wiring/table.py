@@ -1,0 +1,208 @@
+"""The wiring table of one engine as a file: outcomes of the probes, and a summary of them.
+
+`yarncli/engines/wiring/<engine>.json`, JSON with one model type a line:
+
+    engine, version, date   what was examined, and when the script ran
+    how                     "run": the engine's code computed the outcomes; "read": they follow from
+                            its source, file and line given
+    probes                  the names of the probes (`probes.py`)
+    outcomes                distinct lists of outcomes, one line (`describe`) or object of scope →
+                            line per probe; a model type has an index into these
+    functions               what its shared functions read, where that was looked at
+    model_types             model type → an object of
+
+        outcome     index into `outcomes`; absent where `how` is "read" for this type
+        rope        "reads" | "ignores" | "refuses" | "mixed" (see `types`) | "unsupported"
+        types       RoPE type → "reads" | "differs" | "ignores" | "refuses", convert's spelling
+        spelling    "either" | "rope_scaling" | "rope_parameters" | "both" (it takes both at once)
+                    | "nested" (rope_parameters by layer type only)
+        nested      "reads" | "differs": what it makes of rope_parameters by layer type
+        wins        the spelling that counts where the two differ
+        dim         rotary width of the model that was built (head_dim 64)
+        theta       θ where the config has none; "required" if that fails
+        requires    keys whose absence is an error
+        backend     another engine whose code runs instead
+        config      the engine's own config class, where it replaces transformers'
+        at          file:line of the evidence
+        note        for people
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from scripts.wiring.probes import SPELLINGS, TYPES
+
+ROOT = Path(__file__).parents[2]
+TABLES = ROOT / "yarncli" / "engines" / "wiring"
+RECORDED = ROOT / "tests" / "engines" / "recorded"
+
+Outcomes = dict[str, Any]
+
+
+def write(
+    engine: str, version: str, how: str, types: dict[str, dict[str, Any]], **rest: Any
+) -> Path:
+    """Write the table of `engine`.
+
+    Args:
+        engine: its id.
+        version: the release that was examined.
+        how: "run" or "read".
+        types: model type → its entry; outcomes, if any, under "outcomes".
+        **rest: more top-level entries.
+    """
+    distinct: list[list[Any]] = []
+    names = next((list(e["outcomes"]) for e in types.values() if "outcomes" in e), [])
+    lines = []
+    for kind, entry in sorted(types.items()):
+        found = dict(entry)
+        outcomes = found.pop("outcomes", None)
+        if outcomes is not None:
+            row = [outcomes[name] for name in names]
+            if row not in distinct:
+                distinct.append(row)
+            found = {"outcome": distinct.index(row), **found}
+        lines.append(f"  {json.dumps(kind)}: {json.dumps(found, ensure_ascii=False)}")
+    head = {"engine": engine, "version": version, "date": today(), "how": how, **rest}
+    parts = [f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in head.items()]
+    if names:
+        parts.append(f' "probes": {json.dumps(names)}')
+        rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in distinct)
+        parts.append(f' "outcomes": [\n{rows}\n ]')
+    parts.append(' "model_types": {\n' + ",\n".join(lines) + "\n }")
+    path = TABLES / f"{engine}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+    count: dict[str, int] = {}
+    for entry in types.values():
+        word = entry.get("rope", "?")
+        count[word] = count.get(word, 0) + 1
+    print(f"{path.name}: {engine} {version}, {len(types)} model types, {count}")
+    return path
+
+
+def today() -> str:
+    """The date, as ISO 8601."""
+    return datetime.date.today().isoformat()
+
+
+def summary(outcomes: Outcomes) -> dict[str, Any]:
+    """The words of a table's entry that follow from the outcomes of the probes."""
+    types = {kind: _of_type(kind, outcomes) for kind in TYPES}
+    found: dict[str, Any] = {"rope": _rope(set(types.values())), "types": types}
+    if all(is_error(scaled(outcomes[n])) for n in ("default both", "rope_scaling null")):
+        found["rope"] = "refuses"
+    found["spelling"] = _spelling(types, outcomes)
+    nested = _word_of("yarn", outcomes["yarn nested"])
+    if nested in ("reads", "differs"):
+        found["nested"] = nested
+        if found["rope"] in ("refuses", "ignores"):
+            found |= {"rope": "reads", "spelling": "nested"}
+    wins = _wins(outcomes["rope_scaling yarn rope_parameters linear"])
+    if wins:
+        found["wins"] = wins
+    theta = _theta(outcomes["no theta"])
+    if theta is not None:
+        found["theta"] = theta
+    requires = _requires(outcomes, types["yarn"] in ("reads", "differs"))
+    if requires:
+        found["requires"] = requires
+    return found
+
+
+def scaled(outcome: Any) -> str:
+    """The line of the scope that is scaled: that of the full layers where there are several."""
+    if isinstance(outcome, dict):
+        return str(outcome.get("full_attention", next(iter(outcome.values()))))
+    return str(outcome)
+
+
+def is_error(line: str) -> bool:
+    """Whether a line tells of an exception."""
+    return bool(re.match(r"[A-Z][A-Za-z]*(Error|Exception|Exit)\b", line))
+
+
+def _word_of(kind: str, outcome: Any) -> str:
+    line = scaled(outcome)
+    if is_error(line):
+        return "refuses"
+    if line == kind:
+        return "reads"
+    if line.startswith(kind):
+        return "differs"
+    return "ignores" if line.startswith("plain") else "differs"
+
+
+def _of_type(kind: str, outcomes: Outcomes) -> str:
+    return _word_of(kind, outcomes[f"{kind} both"])
+
+
+def _rope(words: set[str]) -> str:
+    if len(words) == 1:
+        word = words.pop()
+        return "reads" if word == "differs" else word
+    return "reads" if words <= {"reads", "differs"} else "mixed"
+
+
+def _spelling(types: dict[str, str], outcomes: Outcomes) -> str:
+    kind = next((k for k in ("yarn", *TYPES) if types[k] in ("reads", "differs")), None)
+    if kind is None:
+        kind = "default"
+        lines = [scaled(outcomes[f"default {s}"]) for s in SPELLINGS]
+    else:
+        lines = [scaled(outcomes[f"{kind} {s}"]) for s in SPELLINGS]
+    legacy, v5, both = lines
+    if legacy == both:
+        return "either" if v5 == both else "rope_scaling"
+    return "rope_parameters" if v5 == both else "both"
+
+
+def _wins(outcome: Any) -> str | None:
+    line = scaled(outcome)
+    if line.startswith("yarn"):
+        return "rope_scaling"
+    return "rope_parameters" if line.startswith("linear") else None
+
+
+def _theta(outcome: Any) -> Any:
+    line = scaled(outcome)
+    if is_error(line):
+        return "required"
+    match = re.search(r"theta=([\d.e+]+)", line)
+    return float(match[1]) if match else None
+
+
+_KEYS = {
+    "yarn no factor": "factor",
+    "yarn no original": "original_max_position_embeddings",
+    "yarn no type": "type or rope_type",
+    "yarn only type": "rope_type",
+    "yarn only rope_type": "type",
+}
+
+
+def _requires(outcomes: Outcomes, is_yarn_read: bool) -> list[str]:
+    fails = {name for name, line in outcomes.items() if is_error(scaled(line))}
+    found = [key for name, key in _KEYS.items() if name in fails] if is_yarn_read else []
+    if "yarn both" in fails and "yarn betas 32 1" not in fails:
+        found += ["beta_fast", "beta_slow"]
+    if "default legacy" in fails and "rope_scaling null" not in fails:
+        found.append("rope_scaling, be it null")
+    return found
+
+
+def arguments(text: str | None, **options: str) -> argparse.Namespace:
+    """The command line of a script: `--version` and what `options` names, with their help."""
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", help="what to call the release; by default what it says")
+    for name, help_text in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=help_text)
+    return parser.parse_args()
