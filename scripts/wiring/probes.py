@@ -84,7 +84,7 @@ YARN_CHANGES: dict[str, dict[str, Any]] = {
     "yarn no factor": {"factor": _DELETED},
     "yarn no original": {"original_max_position_embeddings": _DELETED},
     "yarn no type": {"rope_type": _DELETED, "type": _DELETED},
-    "yarn betas 32 1": {"beta_fast": 32.0, "beta_slow": 1.0},
+    "yarn no betas": {"beta_fast": _DELETED, "beta_slow": _DELETED},
     "yarn betas": {"beta_fast": 48.0, "beta_slow": 2.0},
     "yarn truncate": {"truncate": False},
     "yarn attention_factor": {"attention_factor": 1.25},

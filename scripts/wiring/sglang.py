@@ -25,7 +25,16 @@ from scripts.wiring import stubs
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
 from scripts.wiring.sizes import BLOCK, PARTIAL, config_for, model_types
 from scripts.wiring.table import arguments, summary, write
-from scripts.wiring.torch_engines import build, in_folder, outcome, recorded, tolerate_stubs, tried
+from scripts.wiring.torch_engines import (
+    build,
+    in_folder,
+    layer,
+    outcome,
+    recorded,
+    tolerate_stubs,
+    tried,
+    width,
+)
 
 ROTARY = "sglang.srt.layers.rotary_embedding"
 
@@ -39,7 +48,7 @@ def main() -> None:
     found = {}
     for kind in chosen:
         found[kind] = entry(kind, classes)
-        print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr)
+        print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr, flush=True)
     if options.only:
         for kind, item in found.items():
             for name, line in item.get("outcomes", {}).items():
@@ -77,7 +86,12 @@ def prepare(folder: Path) -> str:
 
 def _distributed() -> dict[str, dict[str, Any]]:
     indices = {"get_pp_indices": lambda count, *_: (0, count)}
-    return {"sglang.srt.distributed": indices, "sglang.srt.distributed.utils": indices}
+    alone = {"get_parallel": lambda: stubs.Alone()}
+    return {
+        "sglang.srt.distributed": {**indices, "get_pp_group": lambda: stubs.Alone()},
+        "sglang.srt.distributed.utils": indices,
+        "sglang.srt.runtime_context": alone,
+    }
 
 
 def _utils() -> dict[str, Any]:
@@ -87,7 +101,7 @@ def _utils() -> dict[str, Any]:
         prefix = kwargs.get("prefix", "")
         layers = nn.ModuleList()
         for i in range(count):
-            layers.append(layer_fn(idx=i, prefix=f"{prefix}.{i}"))
+            layers.append(layer(lambda i=i: layer_fn(idx=i, prefix=f"{prefix}.{i}")))
         pair = kwargs.get("return_tuple") or "pp_rank" in kwargs
         return (layers, 0, count) if pair else layers
 
@@ -144,6 +158,7 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if kind in own_types():
         found["config"] = own_types()[kind]
+    architecture = resolved(kind, base, architecture)
     if architecture not in classes:
         return {"rope": "unsupported", **found, "backend": "transformers-5", "note": architecture}
     model_class = classes[architecture]
@@ -165,6 +180,15 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found, "at": file}
 
 
+def resolved(kind: str, base: dict[str, Any], architecture: str) -> str:
+    """The architecture after SGLang has loaded the config: some of its config classes rename it."""
+    try:
+        loaded = load({**base, "model_type": kind, "architectures": [architecture]})
+        return str(loaded.architectures[0])
+    except Exception:
+        return architecture
+
+
 def _pairs(kind: str, base: dict[str, Any], architecture: str, model_class: Any) -> list[int]:
     errors = []
     for name, _, config in probes(base, 32, PARTIAL.get(kind), BLOCK.get(kind)):
@@ -172,21 +196,13 @@ def _pairs(kind: str, base: dict[str, Any], architecture: str, model_class: Any)
             continue
         try:
             made = _run(kind, architecture, model_class, config)
-            rotary = [outcome_width(module) for module, _ in made]
+            rotary = [width(module) for module, _, _ in made]
             if rotary:
                 return rotary
             errors.append(LookupError("no rotary module was made"))
         except Exception as error:
             errors.append(error)
     raise errors[0]
-
-
-def outcome_width(module: Any) -> int:
-    """How many frequencies a rotary module has."""
-    for name in ("cos_sin_cache", "long_short_cos_sin_cache"):
-        if isinstance(getattr(module, name, None), importlib.import_module("torch").Tensor):
-            return int(getattr(module, name).shape[-1]) // 2
-    return len(module.inv_freq)
 
 
 def _run(kind: str, architecture: str, model_class: Any, config: dict[str, Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -73,6 +75,14 @@ OWN: dict[str, dict[str, Any]] = {
     "phi": {"num_key_value_heads": 4},
     "stablelm": {"num_key_value_heads": 4},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"], "attention_window_size": 128},
+    "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
+    "dots1": {"scoring_func": "noaux_tc"},
+    "gemma2": {"hidden_act": "gelu_pytorch_tanh"},
+    "gemma": {"hidden_act": "gelu_pytorch_tanh"},
+    "deepseek_v4": {"num_key_value_heads": 1},
+    "qwen3_next": {"head_dim": 128, "full_attention_interval": 4, "linear_num_key_heads": 2,
+                   "linear_num_value_heads": 4, "linear_key_head_dim": 32,
+                   "linear_value_head_dim": 32},
     "spark2_5": {"hidden_act": "gelu"},
 }  # fmt: skip
 
@@ -85,6 +95,7 @@ PARTIAL: dict[str, float] = {
 
 # Model type → keys that its RoPE block has beside those of the probe.
 BLOCK: dict[str, dict[str, Any]] = {
+    "gpt_oss": {"beta_fast": 32.0, "beta_slow": 1.0},
     "ministral3": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
     "mistral4": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
 }
@@ -102,5 +113,43 @@ def config_for(kind: str, own: Mapping[str, str] | None = None) -> tuple[dict[st
     named = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
     if named is None and own and kind in own:
         named = own[kind].removesuffix("Config") + "ForCausalLM"
-    sizes = {**SIZES, **LARGER, **OWN.get(kind, {})}
+    sizes = {**_defaults(kind), **SIZES, **LARGER, **_strings(kind), **OWN.get(kind, {})}
+    if not _has_windows(kind):
+        for key in ("layer_types", "sliding_window"):
+            if key not in OWN.get(kind, {}):
+                del sizes[key]
     return {k: v for k, v in sizes.items() if v is not None}, str(named)
+
+
+_SETTINGS_OF_PROBES = re.compile(
+    "rope_|theta|max_position|partial_rotary|model_type|version|dtype|_config|architectures|base|"
+    "original_max|return_dict|output_|layer_pattern"
+)
+
+
+@functools.cache
+def _defaults(kind: str) -> dict[str, Any]:
+    """Numbers and switches of transformers' config class, numbers made small."""
+    from transformers import CONFIG_MAPPING
+
+    try:
+        values = CONFIG_MAPPING[kind]().to_dict()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+    found = {k: v for k, v in values.items() if not _SETTINGS_OF_PROBES.search(k)}
+    small = {k: min(v, 64) for k, v in found.items() if type(v) is int}
+    return small | {k: v for k, v in found.items() if isinstance(v, bool | float | str)}
+
+
+def _strings(kind: str) -> dict[str, Any]:
+    return {k: v for k, v in _defaults(kind).items() if isinstance(v, str)}
+
+
+def _has_windows(kind: str) -> bool:
+    """Whether transformers' config class has layers of two kinds, one of them windowed."""
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return "sliding_attention" in (CONFIG_MAPPING[kind]().layer_types or ())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False

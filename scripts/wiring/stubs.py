@@ -98,6 +98,26 @@ def _as_one(function: Callable[[Any, Any], Any], is_right: bool) -> Callable[[An
     return apply
 
 
+class _Number(int):
+    """A number that is also the function that gives it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> int:
+        return int(self)
+
+
+class Alone(Stub):
+    """The parallel state of one process on one device."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("is_") and name.endswith("_rank"):
+            return True
+        if name.endswith("group"):
+            return Alone()
+        if name.endswith(("size", "rank")):
+            return _Number(name.endswith("size"))
+        return super().__getattr__(name)
+
+
 for _name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow"):
     setattr(Stub, f"__{_name}__", _as_one(getattr(operator, _name), False))
     setattr(Stub, f"__r{_name}__", _as_one(getattr(operator, _name), True))
@@ -136,7 +156,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if any(_is_below(fullname, name) or _is_below(name, fullname) for name in self.kept):
+        is_kept = any(_is_below(fullname, n) or _is_below(n, fullname) for n in self.kept)
+        if is_kept and fullname not in self.given:
             return None
         if any(_is_below(fullname, name) for name in self.names):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)

@@ -190,7 +190,7 @@ _KEYS = {
 def _requires(outcomes: Outcomes, is_yarn_read: bool) -> list[str]:
     fails = {name for name, line in outcomes.items() if is_error(scaled(line))}
     found = [key for name, key in _KEYS.items() if name in fails] if is_yarn_read else []
-    if "yarn both" in fails and "yarn betas 32 1" not in fails:
+    if "yarn no betas" in fails and "yarn both" not in fails:
         found += ["beta_fast", "beta_slow"]
     if "default legacy" in fails and "rope_scaling null" not in fails:
         found.append("rope_scaling, be it null")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,7 +19,11 @@ from scripts.wiring.stubs import Stub
 
 Numbers = tuple[list[float], float]
 
-_made: list[tuple[Any, int | None, int]] = []
+_LIMIT = 20
+"""Seconds for one model."""
+
+_made: list[tuple[Any, int | None, Any]] = []
+"""Rotary module, layer, and the attention module that asked for it."""
 
 
 def recorded(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,8 +31,7 @@ def recorded(make: Callable[..., Any]) -> Callable[..., Any]:
 
     def record(*args: Any, **kwargs: Any) -> Any:
         given = make(*args, **kwargs)
-        size = args[0] if args else kwargs.get("head_size", 0)
-        _made.append((given, _layer(), int(size)))
+        _made.append((given, _layer(), _owner()))
         return given
 
     return record
@@ -45,25 +49,63 @@ def _layer() -> int | None:
     return None
 
 
-def build(make_model: Callable[[], Any]) -> list[tuple[Any, int | None]]:
-    """Build a model; its rotary modules, each with its layer where that is known."""
+def _owner() -> Any:
+    """The module whose `__init__` asked for the rotary module."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def build(make_model: Callable[[], Any]) -> list[tuple[Any, int | None, float]]:
+    """Build a model; its rotary modules, each with its layer, if known, and softmax scale × √d."""
     _made.clear()
     torch.set_default_dtype(torch.float32)
+    signal.signal(signal.SIGALRM, _late)
+    signal.alarm(_LIMIT)
     try:
         model: Any = make_model()
     except Exception:
         # What was recorded before an unrelated part failed still tells the first layer's wiring.
         if not _made or _failed_in_rotary():
             raise
-        return [(module, layer) for module, layer, _ in _made]
-    found = [(module, layer) for module, layer, _ in _made]
+        model = None
+    finally:
+        signal.alarm(0)
+    found = [(module, number, _softmax(owner)) for module, number, owner in _made]
     if not found and isinstance(model, nn.Module):
         found = [
-            (part, None)
+            (part, None, 1.0)
             for name, part in model.named_modules()
             if (hasattr(part, "inv_freq") or hasattr(part, "cos_sin_cache")) and "vis" not in name
         ]
     return found
+
+
+def _late(*_: Any) -> None:
+    raise TimeoutError(f"not built in {_LIMIT} s")
+
+
+def _softmax(owner: Any) -> float:
+    """The softmax scale times √d of an MLA attention; 1 for others."""
+    scale, width = (getattr(owner, name, None) for name in ("scaling", "qk_head_dim"))
+    if not isinstance(scale, float) or not isinstance(width, int):
+        return 1.0
+    return scale * math.sqrt(width)
+
+
+def layer(make: Callable[[], Any]) -> Any:
+    """A decoder layer, or a placeholder if it fails after it has made its rotary module."""
+    before = len(_made)
+    try:
+        return make()
+    except Exception:
+        if len(_made) == before or _failed_in_rotary():
+            raise
+        return nn.Identity()
 
 
 def _failed_in_rotary() -> bool:
@@ -80,12 +122,24 @@ def numbers(module: Any, original: int) -> tuple[Numbers, Numbers | None]:
     both = getattr(module, "long_short_cos_sin_cache", None)
     if isinstance(both, torch.Tensor):
         start = int(getattr(module, "original_max_position_embeddings", original))
-        return _row(both, start + 1), _row(both, 1)
+        rows = _row(both, start + 1), _row(both, 1)
+        # vLLM decides once, by the length it serves.
+        chosen = getattr(module, "use_long_rope", None)
+        return rows if chosen is None else ((rows[0], rows[0]) if chosen else (rows[1], rows[1]))
     cache = getattr(module, "cos_sin_cache", None)
     if isinstance(cache, torch.Tensor):
         return _row(cache, 1), None
     inv_freq = module.inv_freq
     return (inv_freq.float().tolist(), float(getattr(module, "attention_scaling", 1.0))), None
+
+
+def width(module: Any) -> int:
+    """How many frequencies a rotary module has."""
+    for name in ("cos_sin_cache", "long_short_cos_sin_cache"):
+        table = getattr(module, name, None)
+        if isinstance(table, torch.Tensor):
+            return int(table.shape[-1]) // 2
+    return len(module.inv_freq)
 
 
 def _row(cache: torch.Tensor, position: int) -> Numbers:
@@ -97,20 +151,19 @@ def _row(cache: torch.Tensor, position: int) -> Numbers:
 
 
 def outcome(
-    found: list[tuple[Any, int | None]],
+    found: list[tuple[Any, int | None, float]],
     probe: tuple[str, str, int],
     layer_types: list[str] | None,
     original: int,
-    softmax: float = 1.0,
 ) -> Any:
     """One line, or an object of scope → line, for the rotary modules of a model."""
     kind, name, dim = probe
     lines: dict[str, str] = {}
-    for module, layer in found:
+    for module, number, softmax in found:
         long, short = numbers(module, original)
         scope = "full_attention"
-        if layer_types and layer is not None:
-            scope = layer_types[layer % len(layer_types)]
+        if layer_types and number is not None:
+            scope = layer_types[number % len(layer_types)]
         lines.setdefault(scope, describe(kind, name, long, short, softmax, dim))
     if not lines:
         return "none"
@@ -135,7 +188,10 @@ def in_folder(config: dict[str, Any], use: Callable[[str], Any]) -> Any:
 
 def tolerate_stubs() -> None:
     """Let torch containers hold stubs, and compile nothing."""
+    for kind in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        kind.reset_parameters = lambda self: None
     torch.compile = lambda f=None, **_: f if f else (lambda g: g)
+    torch.cuda.Stream = torch.cuda.Event = type("Quiet", (Stub,), {})
     torch.Tensor.cuda = lambda self, *_, **__: self
     add = nn.Module.add_module
 
@@ -144,8 +200,3 @@ def tolerate_stubs() -> None:
 
     nn.Module.add_module = add_module
     nn.Module.register_module = add_module
-
-
-def softmax_scale(scaling: float, width: int) -> float:
-    """The softmax scale times √d."""
-    return scaling * math.sqrt(width)
