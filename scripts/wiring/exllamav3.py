@@ -19,7 +19,7 @@ from typing import Any
 
 from scripts.wiring import stubs
 from scripts.wiring.probes import describe, failure, fresh, probes
-from scripts.wiring.sizes import BLOCK, PARTIAL, config_for, model_types
+from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
 from scripts.wiring.torch_engines import tried
 
@@ -86,7 +86,7 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         return {"rope": "unknown", **found, "note": failure(error)}
     outcomes: dict[str, Any] = {}
-    for name, asked, config in probes(base, pairs, PARTIAL.get(kind), BLOCK.get(kind)):
+    for name, asked, config in probes(base, shape_of(kind, pairs)):
         outcomes[name] = tried(
             lambda c=config, probe=(asked, name, 2 * pairs): _lines(
                 _run(kind, architecture, config_class, c), probe
@@ -97,8 +97,8 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
 
 def _pairs(kind: str, base: dict[str, Any], architecture: str, config_class: Any) -> int:
     errors: list[Exception] = []
-    for name, _, config in probes(base, 32, PARTIAL.get(kind), BLOCK.get(kind)):
-        if name not in ("default both", "default legacy", "yarn both", "yarn nested"):
+    for name, _, config in probes(base, shape_of(kind)):
+        if name not in ("default both", "default legacy", "yarn both"):
             continue
         try:
             made = _run(kind, architecture, config_class, config)

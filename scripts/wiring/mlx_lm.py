@@ -23,7 +23,7 @@ from typing import Any
 
 import mlx.core as mx
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, SIZES, TYPES, describe, failure, fresh, probes
-from scripts.wiring.sizes import BLOCK, LARGER, OWN, PARTIAL
+from scripts.wiring.sizes import LARGER, OWN, shape_of
 from scripts.wiring.table import arguments, summary, write
 
 MODELS = "mlx_lm.models"
@@ -89,14 +89,13 @@ def entry(kind: str, name: str) -> dict[str, Any]:
         return {"rope": "refuses", "note": failure(error)}
     evidence = _lines(module)
     sizes = {**SIZES, **LARGER, **OWN.get(kind, OWN.get(name, {}))}
-    part = PARTIAL.get(kind, PARTIAL.get(name))
     try:
-        pairs = _pairs(module, kind, sizes, part)
+        pairs = _pairs(module, kind, sizes)
     except Exception as error:
         word = "none" if isinstance(error, LookupError) and not evidence else "unknown"
         return {"rope": word, "at": evidence or f"{name}.py", "note": failure(error)}
     outcomes: dict[str, Any] = {}
-    for probe, asked, config in probes(sizes, pairs, part, BLOCK.get(kind)):
+    for probe, asked, config in probes(sizes, shape_of(kind, pairs)):
         outcomes[probe] = _outcome(module, kind, (asked, probe, 2 * pairs), config)
     return {
         "outcomes": outcomes,
@@ -106,11 +105,11 @@ def entry(kind: str, name: str) -> dict[str, Any]:
     }
 
 
-def _pairs(module: Any, kind: str, sizes: dict[str, Any], part: float | None) -> int:
+def _pairs(module: Any, kind: str, sizes: dict[str, Any]) -> int:
     """How many frequencies the full layers have, from the first plain config that works."""
     errors: list[Exception] = []
-    plain = ("default both", "default legacy", "yarn both", "yarn legacy", "yarn nested")
-    for _, _, config in (p for p in probes(sizes, 32, part, BLOCK.get(kind)) if p[0] in plain):
+    plain = ("default both", "default legacy", "yarn both", "yarn legacy")
+    for _, _, config in (p for p in probes(sizes, shape_of(kind)) if p[0] in plain):
         try:
             return max(len(m[0][0]) for m in _measure(module, kind, config))
         except Exception as problem:

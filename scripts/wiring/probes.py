@@ -12,6 +12,9 @@ A probe adds a RoPE setting to it. What an engine computes is put into one line 
     other 0.5 0.25          none of these; some frequencies
     TypeError: factor       it raised that
 
+The newer spelling, `rope_parameters`, is nested by scope for the families that nest it; the probe
+"yarn turned" nests it for the others, and is flat for those.
+
 `plain dim=64` is a rotary width that is not the one asked for. A model whose windowed layers have a
 setting of their own gets an object: name of the scope → line.
 """
@@ -20,7 +23,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yarncli.rope.parameters import RopeParameters
@@ -42,7 +46,7 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def setting(kind: str, pairs: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
+def setting(kind: str, pairs: int, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The keys of a RoPE block of type `kind`, for `pairs` frequencies."""
     block: dict[str, Any] = {"rope_type": kind}
     if kind in ("linear", "dynamic", "yarn"):
@@ -59,16 +63,40 @@ def setting(kind: str, pairs: int, more: dict[str, Any] | None = None) -> dict[s
     return {**block, **(more or {})}
 
 
-def _spelled(block: dict[str, Any], spelling: str, part: float | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Shape:
+    """What the RoPE blocks of a model type look like."""
+
+    pairs: int = 32
+    """Frequencies of the rotary part."""
+    part: float | None = None
+    """`partial_rotary_factor`, which the newer spelling holds in the block."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that every block of this model type has (`mrope_section`, …)."""
+    scaled: tuple[str, ...] = ()
+    """Scopes of a nested `rope_parameters` that are scaled; none where it is flat."""
+    plain: tuple[str, ...] = ()
+    """Scopes that are not."""
+
+
+def _spelled(block: dict[str, Any], spelling: str, shape: Shape) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if spelling in ("legacy", "both"):
         found["rope_theta"] = THETA
         if block.get("rope_type") != "default":
             found["rope_scaling"] = block
     if spelling in ("v5", "both"):
-        shared = {} if part is None else {"partial_rotary_factor": part}
-        found["rope_parameters"] = {**block, "rope_theta": THETA, **shared}
+        found["rope_parameters"] = _parameters(block, shape)
     return found
+
+
+def _parameters(block: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    shared = {} if shape.part is None else {"partial_rotary_factor": shape.part}
+    flat = {**block, "rope_theta": THETA, **shared}
+    if not shape.scaled:
+        return flat
+    plain = {"rope_type": "default", "rope_theta": THETA}
+    return dict.fromkeys(shape.scaled, flat) | dict.fromkeys(shape.plain, plain)
 
 
 def window(kind: str) -> int:
@@ -100,46 +128,41 @@ YARN_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def probes(
-    sizes: dict[str, Any], pairs: int, part: float | None, more: dict[str, Any] | None = None
-) -> Iterator[tuple[str, str, Any]]:
+def probes(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     """(name, asked type, config without `model_type`) for every probe.
 
     Args:
         sizes: the keys of the model.
-        pairs: frequencies of the rotary part.
-        part: `partial_rotary_factor`, which the newer spelling holds in the block; or `None`.
-        more: keys that every block of this model type has (`mrope_section`, …).
+        shape: what its RoPE blocks look like.
     """
-    if part is not None:
-        sizes = {**sizes, "partial_rotary_factor": part}
+    pairs, more = shape.pairs, shape.more
+    if shape.part is not None:
+        sizes = {**sizes, "partial_rotary_factor": shape.part}
     for kind in ("default", *TYPES):
         for spelling in SPELLINGS:
             block = setting(kind, pairs, more)
-            fields = {"max_position_embeddings": window(kind), **_spelled(block, spelling, part)}
+            fields = {"max_position_embeddings": window(kind), **_spelled(block, spelling, shape)}
             yield f"{kind} {spelling}", kind, {**sizes, **fields}
     yield "no theta", "default", {**sizes, "max_position_embeddings": EXTENDED}
     for name, changes in YARN_CHANGES.items():
         changed = {**setting("yarn", pairs, more), **changes}
         block = {k: v for k, v in changed.items() if v is not _DELETED}
-        fields = _spelled(block, "both", part)
+        fields = _spelled(block, "both", shape)
         yield name, "yarn", {**sizes, "max_position_embeddings": EXTENDED, **fields}
-    yield from _odd(sizes, pairs, part, more)
+    yield from _odd(sizes, shape)
 
 
-def _odd(
-    sizes: dict[str, Any], pairs: int, part: float | None, more: dict[str, Any] | None
-) -> Iterator[tuple[str, str, Any]]:
+def _odd(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
+    pairs, more = shape.pairs, shape.more
     base = {**sizes, "max_position_embeddings": EXTENDED}
     yarn, linear = setting("yarn", pairs, more), setting("linear", pairs, more)
-    both = _spelled(yarn, "both", part)
     top = {**base, "rope_theta": THETA}
 
     def spelled(name: str, kind: str, block: dict[str, Any], **keys: Any) -> tuple[str, str, Any]:
-        return name, kind, {**base, **_spelled(block, "both", part), **keys}
+        return name, kind, {**base, **_spelled(block, "both", shape), **keys}
 
     yield spelled("type yarn rope_type linear", "yarn", {**yarn, "rope_type": "linear"})
-    other = {**linear, "rope_theta": THETA}
+    other = _parameters(linear, shape)
     yield spelled("rope_scaling yarn rope_parameters linear", "yarn", yarn, rope_parameters=other)
     yield spelled("theta top and block", "default", setting("default", pairs, more),
                   rope_theta=2 * THETA)  # fmt: skip
@@ -159,13 +182,15 @@ def _odd(
     magic = {"rope_type": "magic", "factor": 4.0}
     yield "unknown type", "default", {**top, "rope_scaling": magic}
     plain = setting("default", pairs, more)
-    nested = {"full_attention": both["rope_parameters"],
-              "sliding_attention": {**plain, "rope_theta": THETA}}  # fmt: skip
-    yield "yarn nested", "yarn", {**base, "rope_parameters": nested}
-    yield "yarn nested+legacy", "yarn", {**top, "rope_scaling": yarn, "rope_parameters": nested}
-    if part is not None:
+    # The newer spelling of a nested family in a flat one, and the other way round.
+    layers = ("full_attention",), ("sliding_attention",)
+    turned = replace(shape, scaled=(), plain=())
+    if not shape.scaled:
+        turned = replace(shape, scaled=layers[0], plain=layers[1])
+    yield "yarn turned", "yarn", {**base, **_spelled(yarn, "v5", turned)}
+    if shape.part is not None:
         bare = {k: v for k, v in base.items() if k != "partial_rotary_factor"}
-        yield "part in block", "default", {**bare, **_spelled(plain, "both", part)}
+        yield "part in block", "default", {**bare, **_spelled(plain, "both", shape)}
 
 
 def asked(kind: str, dim: int, **changes: Any) -> RopeParameters:

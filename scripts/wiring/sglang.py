@@ -23,9 +23,10 @@ from torch import nn
 
 from scripts.wiring import stubs
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
-from scripts.wiring.sizes import BLOCK, PARTIAL, config_for, model_types
+from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
 from scripts.wiring.torch_engines import (
+    TooLargeError,
     build,
     in_folder,
     layer,
@@ -47,7 +48,10 @@ def main() -> None:
     chosen = options.only.split(",") if options.only else sorted(model_types(own_types()))
     found = {}
     for kind in chosen:
-        found[kind] = entry(kind, classes)
+        try:
+            found[kind] = entry(kind, classes)
+        except TooLargeError as error:
+            found[kind] = {"rope": "unknown", "note": str(error)}
         print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr, flush=True)
     if options.only:
         for kind, item in found.items():
@@ -166,11 +170,12 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     file = Path(sys.modules[model_class.__module__].__file__ or "").name
     try:
         pairs = max(_pairs(kind, base, architecture, model_class))
+    except TooLargeError:
+        raise
     except Exception as error:
         return {"rope": "unknown", **found, "at": file, "note": failure(error)}
-    part = PARTIAL.get(kind)
     outcomes: dict[str, Any] = {}
-    for name, asked, config in probes(base, pairs, part, BLOCK.get(kind)):
+    for name, asked, config in probes(base, shape_of(kind, pairs)):
         run = functools.partial(_run, kind, architecture, model_class, config)
         outcomes[name] = tried(
             lambda run=run, probe=(asked, name, 2 * pairs), c=config: outcome(
@@ -191,8 +196,8 @@ def resolved(kind: str, base: dict[str, Any], architecture: str) -> str:
 
 def _pairs(kind: str, base: dict[str, Any], architecture: str, model_class: Any) -> list[int]:
     errors = []
-    for name, _, config in probes(base, 32, PARTIAL.get(kind), BLOCK.get(kind)):
-        if name not in ("default both", "default legacy", "yarn both", "yarn nested"):
+    for name, _, config in probes(base, shape_of(kind)):
+        if name not in ("default both", "default legacy", "yarn both"):
             continue
         try:
             made = _run(kind, architecture, model_class, config)
@@ -200,6 +205,8 @@ def _pairs(kind: str, base: dict[str, Any], architecture: str, model_class: Any)
             if rotary:
                 return rotary
             errors.append(LookupError("no rotary module was made"))
+        except TooLargeError:
+            raise
         except Exception as error:
             errors.append(error)
     raise errors[0]

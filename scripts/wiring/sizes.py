@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scripts.wiring.probes import SIZES
+from scripts.wiring.probes import SIZES, Shape
 from yarncli.config.families.table import FAMILIES
 
 # Beside `probes.SIZES`; harmless where a model file does not read them.
@@ -104,6 +104,15 @@ BLOCK: dict[str, dict[str, Any]] = {
 def model_types(own: Iterable[str] = ()) -> set[str]:
     """The model types that an engine is asked about: those yarncli has a row for, and `own`."""
     return {name for name, family in FAMILIES.items() if not family.is_wrapper} | set(own)
+
+
+def shape_of(kind: str, pairs: int = 32) -> Shape:
+    """What the RoPE blocks of a model type look like, for `pairs` frequencies."""
+    family = FAMILIES.get(kind) or FAMILIES.get(f"{kind}_text")
+    scopes = family.scopes if family else ()
+    scaled = tuple(rule.name for rule in scopes if not rule.windowed)
+    plain = tuple(rule.name for rule in scopes if rule.windowed)
+    return Shape(pairs, PARTIAL.get(kind), BLOCK.get(kind, {}), scaled, plain if scaled else ())
 
 
 def config_for(kind: str, own: Mapping[str, str] | None = None) -> tuple[dict[str, Any], str]:

@@ -15,8 +15,6 @@
         rope        "reads" | "ignores" | "refuses" | "mixed" (see `types`) | "unsupported"
         types       RoPE type → "reads" | "differs" | "ignores" | "refuses", convert's spelling
         spelling    "either" | "rope_scaling" | "rope_parameters" | "both" (it takes both at once)
-                    | "nested" (rope_parameters by layer type only)
-        nested      "reads" | "differs": what it makes of rope_parameters by layer type
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
         theta       θ where the config has none; "required" if that fails
@@ -32,6 +30,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -99,11 +98,6 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
     if all(is_error(scaled(outcomes[n])) for n in ("default both", "rope_scaling null")):
         found["rope"] = "refuses"
     found["spelling"] = _spelling(types, outcomes)
-    nested = _word_of("yarn", outcomes["yarn nested"])
-    if nested in ("reads", "differs"):
-        found["nested"] = nested
-        if found["rope"] in ("refuses", "ignores"):
-            found |= {"rope": "reads", "spelling": "nested"}
     wins = _wins(outcomes["rope_scaling yarn rope_parameters linear"])
     if wins:
         found["wins"] = wins
@@ -202,6 +196,7 @@ def arguments(text: str | None, **options: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    os.environ["HF_HUB_OFFLINE"] = "1"
     parser.add_argument("--version", help="what to call the release; by default what it says")
     for name, help_text in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=help_text)
