@@ -20,7 +20,7 @@ from typing import Any
 from scripts.wiring import stubs
 from scripts.wiring.probes import describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
-from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.table import arguments, summary, update, write
 from scripts.wiring.torch_engines import tried
 
 # Where a config class keeps its rope settings → the scope of the layers that get them.
@@ -34,7 +34,8 @@ _SETTINGS = {
 def main() -> None:
     """Write the table."""
     options = arguments(__doc__, package="folder of the unpacked wheel", only="model types")
-    version = options.version or prepare(Path(options.package))
+    version = prepare(Path(options.package))
+    version = options.version or version
     classes = architectures()
     chosen = options.only.split(",") if options.only else sorted(model_types())
     found = {kind: entry(kind, classes) for kind in chosen}
@@ -42,7 +43,9 @@ def main() -> None:
         print(kind, item["rope"], item.get("note", ""), file=sys.stderr)
         for name, line in (item.get("outcomes", {}) if options.only else {}).items():
             print(f"{kind:16} {name:40} {line}")
-    if not options.only:
+    if options.only:
+        update("exllamav3", found)
+    else:
         write("exllamav3", version, "run", found, architectures=sorted(classes))
 
 

@@ -34,7 +34,8 @@ def main() -> None:
     """Write the two tables."""
     options = arguments(__doc__, package="folder of the unpacked wheel")
     folder = Path(options.package)
-    version = options.version or prepare(folder)
+    version = prepare(folder)
+    version = options.version or version
     root = folder / "lmdeploy"
     files = torch_files(root)
     torch_types = {kind: torch_entry(kind, files) for kind in sorted(model_types())}

@@ -29,7 +29,8 @@ def main() -> None:
     """Write the table."""
     options = arguments(__doc__, package="folder of the unpacked wheel", only="model types")
     folder = Path(options.package)
-    version = options.version or prepare(folder)
+    version = prepare(folder)
+    version = options.version or version
     builders = architectures(folder / "onnxruntime_genai" / "models" / "builder.py")
     chosen = options.only.split(",") if options.only else sorted(model_types())
     found = {kind: entry(kind, builders) for kind in chosen}

@@ -76,6 +76,7 @@ OWN: dict[str, dict[str, Any]] = {
     "stablelm": {"num_key_value_heads": 4},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"], "attention_window_size": 128},
     "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
+    "laguna": {"mlp_layer_types": ["dense"] + ["sparse"] * 3, "gating": True},
     "dots1": {"scoring_func": "noaux_tc"},
     "gemma2": {"hidden_act": "gelu_pytorch_tanh"},
     "gemma": {"hidden_act": "gelu_pytorch_tanh"},
@@ -90,11 +91,15 @@ OWN: dict[str, dict[str, Any]] = {
 PARTIAL: dict[str, float] = {
     "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "phi": 0.5, "stablelm": 0.25, "nemotron": 0.5,
     "persimmon": 0.5, "qwen3_next": 0.25, "qwen3_5_text": 0.25, "qwen3_5_moe_text": 0.25,
-    "qwen3_5": 0.25, "qwen3_5_moe": 0.25,
+    "qwen3_5": 0.25, "qwen3_5_moe": 0.25, "glm4v_text": 0.5, "glm4v_moe_text": 0.5,
 }  # fmt: skip
 
 # Model type → keys that its RoPE block has beside those of the probe.
+_SECTIONS = {"mrope_section": [8, 12, 12]}
 BLOCK: dict[str, dict[str, Any]] = {
+    "qwen2_vl_text": _SECTIONS, "qwen2_5_vl_text": _SECTIONS, "qwen2_5_omni_text": _SECTIONS,
+    "paddleocr_vl_text": _SECTIONS, "glm4v_moe_text": {"mrope_section": [4, 6, 6]},
+    "glm4v_text": {"mrope_section": [4, 6, 6]},
     "gpt_oss": {"beta_fast": 32.0, "beta_slow": 1.0},
     "ministral3": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
     "mistral4": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},

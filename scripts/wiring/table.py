@@ -1,5 +1,7 @@
 """The wiring table of one engine as a file: outcomes of the probes, and a summary of them.
 
+    python -m scripts.wiring.table      recompute the summaries of all tables
+
 `yarncli/engines/wiring/<engine>.json`, JSON with one model type a line:
 
     engine, version, date   what was examined, and when the script ran
@@ -14,7 +16,8 @@
         outcome     index into `outcomes`; absent where `how` is "read" for this type
         rope        "reads" | "ignores" | "refuses" | "mixed" (see `types`) | "unsupported"
         types       RoPE type → "reads" | "differs" | "ignores" | "refuses", convert's spelling
-        spelling    "either" | "rope_scaling" | "rope_parameters" | "both" (it takes both at once)
+        spelling    "either" | "rope_scaling" | "rope_parameters": what it must have; "both": both at
+                    once; "… alone", "one at a time": the other beside it is an error; "none"
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
         theta       θ where the config has none; "required" if that fails
@@ -91,11 +94,38 @@ def today() -> str:
     return datetime.date.today().isoformat()
 
 
+def read(engine: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """A written table: its other entries, and model type → entry as `write` takes it."""
+    document = json.loads((TABLES / f"{engine}.json").read_text(encoding="utf-8"))
+    names, rows = document.pop("probes", []), document.pop("outcomes", [])
+    types = document.pop("model_types")
+    for entry in types.values():
+        if "outcome" in entry:
+            row = rows[entry.pop("outcome")]
+            entry["outcomes"] = dict(zip(names, row, strict=True))
+    return document, types
+
+
+def update(engine: str, found: dict[str, dict[str, Any]]) -> None:
+    """Put some model types into a written table; recompute all summaries from the outcomes."""
+    document, types = read(engine)
+    types |= found
+    for entry in types.values():
+        if "outcomes" in entry:
+            for key in ("rope", "types", "spelling", "wins", "theta", "requires"):
+                entry.pop(key, None)
+            entry |= summary(entry["outcomes"])
+    version, how = document.pop("version"), document.pop("how")
+    del document["engine"], document["date"]
+    write(engine, version, how, types, **document)
+
+
 def summary(outcomes: Outcomes) -> dict[str, Any]:
     """The words of a table's entry that follow from the outcomes of the probes."""
     types = {kind: _of_type(kind, outcomes) for kind in TYPES}
     found: dict[str, Any] = {"rope": _rope(set(types.values())), "types": types}
-    if all(is_error(scaled(outcomes[n])) for n in ("default both", "rope_scaling null")):
+    plain = [f"default {s}" for s in SPELLINGS]
+    if all(is_error(scaled(outcomes[n])) for n in (*plain, "rope_scaling null")):
         found["rope"] = "refuses"
     found["spelling"] = _spelling(types, outcomes)
     wins = _wins(outcomes["rope_scaling yarn rope_parameters linear"])
@@ -134,7 +164,9 @@ def _word_of(kind: str, outcome: Any) -> str:
 
 
 def _of_type(kind: str, outcomes: Outcomes) -> str:
-    return _word_of(kind, outcomes[f"{kind} both"])
+    """What becomes of a type in the first spelling that is taken, both at once before all."""
+    words = [_word_of(kind, outcomes[f"{kind} {s}"]) for s in ("both", "v5", "legacy")]
+    return next((word for word in words if word != "refuses"), "refuses")
 
 
 def _rope(words: set[str]) -> str:
@@ -145,16 +177,25 @@ def _rope(words: set[str]) -> str:
 
 
 def _spelling(types: dict[str, str], outcomes: Outcomes) -> str:
-    kind = next((k for k in ("yarn", *TYPES) if types[k] in ("reads", "differs")), None)
-    if kind is None:
-        kind = "default"
-        lines = [scaled(outcomes[f"default {s}"]) for s in SPELLINGS]
-    else:
-        lines = [scaled(outcomes[f"{kind} {s}"]) for s in SPELLINGS]
-    legacy, v5, both = lines
-    if legacy == both:
-        return "either" if v5 == both else "rope_scaling"
-    return "rope_parameters" if v5 == both else "both"
+    read_types = (k for k in ("yarn", *TYPES) if types[k] in ("reads", "differs"))
+    kind = next(read_types, "default")
+    lines = {s: scaled(outcomes[f"{kind} {s}"]) for s in SPELLINGS}
+    taken = [s for s in ("both", "v5", "legacy") if not is_error(lines[s])]
+    if not taken:
+        return "none"
+    works = {s for s in SPELLINGS if lines[s] == lines[taken[0]]}
+    return _SPELLING_WORDS[frozenset(works)]
+
+
+_SPELLING_WORDS = {
+    frozenset(SPELLINGS): "either",
+    frozenset({"legacy", "both"}): "rope_scaling",
+    frozenset({"v5", "both"}): "rope_parameters",
+    frozenset({"legacy", "v5"}): "one at a time",
+    frozenset({"legacy"}): "rope_scaling alone",
+    frozenset({"v5"}): "rope_parameters alone",
+    frozenset({"both"}): "both",
+}
 
 
 def _wins(outcome: Any) -> str | None:
@@ -201,3 +242,9 @@ def arguments(text: str | None, **options: str) -> argparse.Namespace:
     for name, help_text in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=help_text)
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    for table in sorted(TABLES.glob("*.json")):
+        if "model_types" in table.read_text(encoding="utf-8"):
+            update(table.stem, {})

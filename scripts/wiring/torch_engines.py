@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import multiprocessing
 import signal
 import sys
 import tempfile
@@ -185,6 +187,26 @@ def tried(function: Callable[[], Any]) -> Any:
         return failure(error)
 
 
+def entries(
+    make: Callable[[str], dict[str, Any]], kinds: list[str], jobs: int
+) -> dict[str, dict[str, Any]]:
+    """Model type → its entry, made by `jobs` processes."""
+    context = multiprocessing.get_context("fork")
+    found = {}
+    with context.Pool(jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for kind, entry in pool.imap(functools.partial(_entry, make), kinds):
+            found[kind] = entry
+            print(kind, entry["rope"], entry.get("note", ""), file=sys.stderr, flush=True)
+    return found
+
+
+def _entry(make: Callable[[str], dict[str, Any]], kind: str) -> tuple[str, dict[str, Any]]:
+    try:
+        return kind, make(kind)
+    except TooLargeError as error:
+        return kind, {"rope": "unknown", "note": str(error)}
+
+
 def in_folder(config: dict[str, Any], use: Callable[[str], Any]) -> Any:
     """`use` of a folder that holds the config."""
     with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +215,10 @@ def in_folder(config: dict[str, Any], use: Callable[[str], Any]) -> Any:
 
 
 def tolerate_stubs() -> None:
-    """Let torch containers hold stubs, and compile nothing."""
+    """Let torch containers hold stubs; compile nothing and give no weight a value."""
+    from transformers import PreTrainedModel
+
+    PreTrainedModel.post_init = lambda self: None
     for kind in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d):
         kind.reset_parameters = lambda self: None
     torch.compile = lambda f=None, **_: f if f else (lambda g: g)

@@ -21,7 +21,7 @@ from typing import Any
 
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
-from scripts.wiring.table import ROOT, TABLES, arguments, summary, today, write
+from scripts.wiring.table import ROOT, TABLES, arguments, summary, today, update, write
 
 _ORACLE = ROOT / "tests" / "support" / "engine_oracle.py"
 
@@ -45,7 +45,9 @@ def main() -> None:
         print(kind, found[kind]["rope"], found[kind].get("note", ""), file=sys.stderr, flush=True)
         for name, line in (found[kind].get("outcomes", {}) if options.only else {}).items():
             print(f"{kind:16} {name:40} {line}")
-    if not options.only:
+    if options.only:
+        update(engine, found)
+    else:
         write(engine, options.version or transformers.__version__, "run", found)
 
 

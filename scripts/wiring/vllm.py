@@ -26,10 +26,11 @@ from torch import nn
 from scripts.wiring import stubs
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
-from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.table import arguments, summary, update, write
 from scripts.wiring.torch_engines import (
     TooLargeError,
     build,
+    entries,
     in_folder,
     layer,
     outcome,
@@ -46,21 +47,19 @@ _current: list[Any] = []
 
 def main() -> None:
     """Write the table."""
-    options = arguments(__doc__, package="folder of the unpacked wheel", only="model types")
-    version = options.version or prepare(Path(options.package))
+    options = arguments(__doc__, package="folder of the unpacked wheel", only="model types",
+                        jobs="processes")  # fmt: skip
+    version = prepare(Path(options.package))
+    version = options.version or version
     registry, through_transformers = architectures(Path(options.package))
     chosen = options.only.split(",") if options.only else sorted(model_types(own_types()))
-    found = {}
-    for kind in chosen:
-        try:
-            found[kind] = entry(kind, registry, through_transformers)
-        except TooLargeError as error:
-            found[kind] = {"rope": "unknown", "note": str(error)}
-        print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr, flush=True)
+    make = functools.partial(entry, registry=registry, through_transformers=through_transformers)
+    found = entries(make, chosen, int(options.jobs or 1))
     if options.only:
         for kind, item in found.items():
             for name, line in item.get("outcomes", {}).items():
                 print(f"{kind:16} {name:40} {line}")
+        update("vllm", found)
         return
     write(
         "vllm", version, "run", found,
