@@ -90,14 +90,19 @@ def entry(kind: str, conversion: Any, loads: set[str], uses: set[str]) -> dict[s
     base = {**base, "vocab_size": 64}
     if architecture not in conversion.TEXT_MODEL_MAP:
         return {"rope": "unsupported", "note": architecture}
-    found = {"class": architecture, "at": f"conversion/{conversion.TEXT_MODEL_MAP[architecture]}.py"}
+    found = {
+        "class": architecture,
+        "at": f"conversion/{conversion.TEXT_MODEL_MAP[architecture]}.py",
+    }
     pairs, problem, graph = 0, "", ""
     for name, _, config in probes(base, shape_of(kind)):
         if name not in ("default both", "default legacy", "yarn both"):
             continue
         try:
             graph, keys, _ = converted(kind, architecture, conversion, config)
-            pairs = int(keys.get("rope.dimension_count") or keys.get("attention.key_length") or 64) // 2
+            pairs = (
+                int(keys.get("rope.dimension_count") or keys.get("attention.key_length") or 64) // 2
+            )
             break
         except Exception as error:
             problem = problem or failure(error)

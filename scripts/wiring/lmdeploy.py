@@ -109,7 +109,11 @@ def _calls(path: Path) -> dict[str, int]:
     wanted = (_SHARED, "build_rotary_params", "build_rotary_embedding")
     found = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in wanted:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in wanted
+        ):
             found.setdefault(node.func.id, node.lineno)
     if not found:
         for node in ast.walk(tree):

@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from scripts.wiring.probes import EXTENDED, SHORT_TEXT, SIZES, TYPES, describe, failure, fresh, probes
+
+from scripts.wiring.probes import (
+    EXTENDED,
+    SHORT_TEXT,
+    SIZES,
+    TYPES,
+    describe,
+    failure,
+    fresh,
+    probes,
+)
 from scripts.wiring.sizes import LARGER, OWN, shape_of
 from scripts.wiring.table import arguments, summary, write
 
@@ -122,7 +132,11 @@ def _filled(args_class: Any, config: dict[str, Any]) -> dict[str, Any]:
     found = dict(config)
     for field in dataclasses.fields(args_class):
         absent = field.default is field.default_factory is dataclasses.MISSING
-        if absent and field.name not in found and not re.search("rope_|theta|rotary_emb_base", field.name):
+        if (
+            absent
+            and field.name not in found
+            and not re.search("rope_|theta|rotary_emb_base", field.name)
+        ):
             words = str(field.type)
             by_type = {"bool": False, "int": 2, "float": 1.0, "str": "silu", "ist": [], "ict": {}}
             found[field.name] = next((v for w, v in by_type.items() if w in words), None)
@@ -142,9 +156,7 @@ def _lines(module: Any) -> str:
     return f"{name}:{','.join(found)}"
 
 
-def _outcome(
-    module: Any, kind: str, probe: tuple[str, str, int], config: dict[str, Any]
-) -> Any:
+def _outcome(module: Any, kind: str, probe: tuple[str, str, int], config: dict[str, Any]) -> Any:
     asked, name, dim = probe
     try:
         measured = _measure(module, kind, config)
@@ -164,7 +176,9 @@ def _measure(module: Any, kind: str, config: dict[str, Any]) -> list[Any]:
     names = {field.name for field in dataclasses.fields(args_class)}
     nested = next((n for n in ("text_config", "language_config") if n in names), None)
     if nested:
-        classes = [c for n, c in vars(module).items() if n.startswith("Text") and inspect.isclass(c)]
+        classes = [
+            c for n, c in vars(module).items() if n.startswith("Text") and inspect.isclass(c)
+        ]
         inner = _filled(classes[0], config) if classes else config
         config = {"model_type": kind, nested: {**inner, "model_type": f"{kind}_text"}, **SIZES}
     model = module.Model(args_class.from_dict(_filled(args_class, config)))

@@ -301,7 +301,8 @@ def _fitted(freqs: list[float]) -> str:
 
 def _close(one: Sequence[float], other: Sequence[float]) -> bool:
     return len(one) == len(other) and all(
-        math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=1e-9) for a, b in zip(one, other, strict=True)
+        math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=1e-9)
+        for a, b in zip(one, other, strict=True)
     )
 
 

@@ -39,6 +39,9 @@ _SPECIAL = ("default", "yarn-betas", "yarn-temperature", "yarn-maximum-kept")
 _CONVERTED = ("yarn", "ntk", "linear", "llama3", "ntk-by-parts")
 _LENGTH = 32768
 
+# Before the processes are forked, since what it holds cannot be sent to them.
+_wiring: list[Any] = []
+
 
 def main() -> None:
     """Write the configs, or one engine's results."""
@@ -49,23 +52,32 @@ def main() -> None:
         return
     engine = importlib.import_module(f"scripts.wiring.{options.engine}")
     version = engine.prepare(Path(options.package))
-    wiring = Wiring(engine, Path(options.package))
+    _wiring.append(Wiring(engine, Path(options.package)))
     cases = json.loads((RECORDED / "configs.json").read_text(encoding="utf-8"))
     results: list[Any] = []
     indices = []
     with multiprocessing.get_context("fork").Pool(int(options.jobs or 1)) as pool:
-        computed = pool.imap(wiring.compute, [case["config"] for case in cases], chunksize=4)
+        computed = pool.imap(_compute, [case["config"] for case in cases], chunksize=4)
         for case, result in zip(cases, computed, strict=True):
             if result not in results:
                 results.append(result)
             indices.append(results.index(result))
             print(case["name"], json.dumps(result)[:100], file=sys.stderr, flush=True)
     lines = ",\n".join(json.dumps(result) for result in results)
-    head = {"engine": options.engine, "version": options.version or version, "date": today(), "cases": indices}
+    head = {
+        "engine": options.engine,
+        "version": options.version or version,
+        "date": today(),
+        "cases": indices,
+    }
     path = RECORDED / f"{options.engine}.json"
     text = json.dumps(head)[:-1] + f', "results": [\n{lines}\n]}}\n'
     path.write_text(text, encoding="utf-8")
     print(f"{path.name}: {len(cases)} cases, {len(results)} distinct results")
+
+
+def _compute(config: Config) -> Config:
+    return _wiring[0].compute(config)
 
 
 def write_configs() -> None:
@@ -128,7 +140,9 @@ def _whole(config: Config) -> Config:
 def _built(config: Config) -> Config:
     """The config with what else its model type asks for."""
     base, _ = config_for(config["model_type"])
-    given = {k: v for k, v in base.items() if k not in ("layer_types", "sliding_window", "head_dim")}
+    given = {
+        k: v for k, v in base.items() if k not in ("layer_types", "sliding_window", "head_dim")
+    }
     return {**given, **config}
 
 
@@ -168,7 +182,9 @@ class Wiring:
         scopes: Config = {}
         softmax = 1.0
         for module, layer, ratio in made:
-            known = layers and layer is not None and config["model_type"] in ("gemma3_text", "olmo3")
+            known = (
+                layers and layer is not None and config["model_type"] in ("gemma3_text", "olmo3")
+            )
             scope = layers[layer % len(layers)] if known else "model"
             long, short = numbers(module, ORIGINAL)
             scopes.setdefault(scope, _some(long) | ({"short": _some(short)} if short else {}))

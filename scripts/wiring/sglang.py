@@ -48,7 +48,7 @@ def main() -> None:
     version = prepare(Path(options.package))
     version = options.version or version
     classes = architectures()
-    chosen = options.only.split(",") if options.only else sorted(model_types(own_types()))
+    chosen = options.only.split(",") if options.only else sorted(model_types())
     make = functools.partial(entry, classes=classes)
     found = entries(make, chosen, int(options.jobs or 1))
     if options.only:

@@ -97,8 +97,11 @@ PARTIAL: dict[str, float] = {
 # Model type → keys that its RoPE block has beside those of the probe.
 _SECTIONS = {"mrope_section": [8, 12, 12]}
 BLOCK: dict[str, dict[str, Any]] = {
-    "qwen2_vl_text": _SECTIONS, "qwen2_5_vl_text": _SECTIONS, "qwen2_5_omni_text": _SECTIONS,
-    "paddleocr_vl_text": _SECTIONS, "glm4v_moe_text": {"mrope_section": [4, 6, 6]},
+    "qwen2_vl_text": _SECTIONS,
+    "qwen2_5_vl_text": _SECTIONS,
+    "qwen2_5_omni_text": _SECTIONS,
+    "paddleocr_vl_text": _SECTIONS,
+    "glm4v_moe_text": {"mrope_section": [4, 6, 6]},
     "glm4v_text": {"mrope_section": [4, 6, 6]},
     "gpt_oss": {"beta_fast": 32.0, "beta_slow": 1.0},
     "ministral3": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},

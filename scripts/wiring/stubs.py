@@ -87,7 +87,7 @@ class Stub:
         return 1
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, int) and other == 1 or other is self
+        return (isinstance(other, int) and other == 1) or other is self
 
 
 def _as_one(function: Callable[[Any, Any], Any], is_right: bool) -> Callable[[Any, Any], Any]:

@@ -154,6 +154,7 @@ def is_error(line: str) -> bool:
 
 def _word_of(kind: str, outcome: Any) -> str:
     line = scaled(outcome)
+    kind = "plain" if kind == "default" else kind
     if is_error(line):
         return "refuses"
     if line == kind:
@@ -164,9 +165,9 @@ def _word_of(kind: str, outcome: Any) -> str:
 
 
 def _of_type(kind: str, outcomes: Outcomes) -> str:
-    """What becomes of a type in the first spelling that is taken, both at once before all."""
+    """What becomes of a type in the best spelling; that of both at once where none is read."""
     words = [_word_of(kind, outcomes[f"{kind} {s}"]) for s in ("both", "v5", "legacy")]
-    return next((word for word in words if word != "refuses"), "refuses")
+    return next((word for word in words if word in ("reads", "differs")), words[0])
 
 
 def _rope(words: set[str]) -> str:
@@ -180,7 +181,8 @@ def _spelling(types: dict[str, str], outcomes: Outcomes) -> str:
     read_types = (k for k in ("yarn", *TYPES) if types[k] in ("reads", "differs"))
     kind = next(read_types, "default")
     lines = {s: scaled(outcomes[f"{kind} {s}"]) for s in SPELLINGS}
-    taken = [s for s in ("both", "v5", "legacy") if not is_error(lines[s])]
+    word = types.get(kind, "reads")
+    taken = [s for s in ("both", "v5", "legacy") if _word_of(kind, lines[s]) == word]
     if not taken:
         return "none"
     works = {s for s in SPELLINGS if lines[s] == lines[taken[0]]}

@@ -14,7 +14,6 @@ import ast
 import functools
 import importlib
 import logging
-import os
 import re
 import sys
 from pathlib import Path
@@ -52,7 +51,7 @@ def main() -> None:
     version = prepare(Path(options.package))
     version = options.version or version
     registry, through_transformers = architectures(Path(options.package))
-    chosen = options.only.split(",") if options.only else sorted(model_types(own_types()))
+    chosen = options.only.split(",") if options.only else sorted(model_types())
     make = functools.partial(entry, registry=registry, through_transformers=through_transformers)
     found = entries(make, chosen, int(options.jobs or 1))
     if options.only:
@@ -70,7 +69,11 @@ def main() -> None:
 def prepare(folder: Path) -> str:
     """Make vLLM importable with stubs; its version."""
     root = folder / "vllm"
-    for name in ("processing_utils", "models.auto.image_processing_auto", "models.auto.modeling_auto"):
+    for name in (
+        "processing_utils",
+        "models.auto.image_processing_auto",
+        "models.auto.modeling_auto",
+    ):
         importlib.import_module(f"transformers.{name}")  # before anything is a stub
     tolerate_stubs()
     logging.disable(logging.ERROR)
@@ -224,9 +227,7 @@ def _run(kind: str, architecture: str, model_class: Any, config: dict[str, Any])
 def load(config: dict[str, Any]) -> Any:
     """The config as vLLM loads it."""
     loader = importlib.import_module("vllm.transformers_utils.config")
-    return in_folder(
-        config, lambda folder: loader.get_config(folder, False, config_format="hf")
-    )
+    return in_folder(config, lambda folder: loader.get_config(folder, False, config_format="hf"))
 
 
 def engine_config(loaded: Any) -> Any:
@@ -253,7 +254,11 @@ def _length_function() -> Any:
     source = (root / "config" / "model.py").read_text(encoding="utf-8")
     start = source.index("def _get_and_verify_max_len(")
     end = re.search(r"\n(?=\S)", source[source.index("-> int:", start) :])
-    text = source[start:] if end is None else source[start : source.index("-> int:", start) + end.start()]
+    text = (
+        source[start:]
+        if end is None
+        else source[start : source.index("-> int:", start) + end.start()]
+    )
     loader = importlib.import_module("vllm.transformers_utils.config")
     platform = type("Platform", (), {"check_max_model_len": staticmethod(lambda n: n)})
     names = {"iter_rope_parameters": loader.iter_rope_parameters, "logger": stubs.Stub(),
