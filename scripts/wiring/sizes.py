@@ -123,6 +123,15 @@ def shape_of(kind: str, pairs: int = 32) -> Shape:
     return Shape(pairs, PARTIAL.get(kind), BLOCK.get(kind, {}), scaled, plain if scaled else ())
 
 
+# Text parts of multimodal models → the class that vLLM and SGLang build for them.
+TEXT_PARTS = {
+    "qwen2_vl_text": "Qwen2ForCausalLM",
+    "qwen2_5_vl_text": "Qwen2ForCausalLM",
+    "qwen3_vl_text": "Qwen3ForCausalLM",
+    "qwen3_vl_moe_text": "Qwen3MoeForCausalLM",
+}
+
+
 def config_for(kind: str, own: Mapping[str, str] | None = None) -> tuple[dict[str, Any], str]:
     """The small config of a model type for transformers-based engines, and its architecture."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

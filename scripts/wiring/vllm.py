@@ -24,7 +24,7 @@ from torch import nn
 
 from scripts.wiring import stubs
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
-from scripts.wiring.sizes import config_for, model_types, shape_of
+from scripts.wiring.sizes import TEXT_PARTS, config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, update, write
 from scripts.wiring.torch_engines import (
     TooLargeError,
@@ -171,6 +171,7 @@ def entry(
 ) -> dict[str, Any]:
     """The table's entry of one model type."""
     base, architecture = config_for(kind, own_types())
+    architecture = TEXT_PARTS.get(kind, architecture)
     found: dict[str, Any] = {}
     if kind in own_types():
         found["config"] = own_types()[kind]
