@@ -68,7 +68,9 @@ def _bases(folder: Path) -> list[Path]:
     if not config.exists():
         return []
     text = config.read_text(encoding="utf-8")
-    names = re.findall(r"from (?:\.\.|max\.pipelines\.architectures\.)(\w+)\.model_config import", text)
+    names = re.findall(
+        r"from (?:\.\.|max\.pipelines\.architectures\.)(\w+)\.model_config import", text
+    )
     return [folder.parent / name for name in dict.fromkeys(names)]
 
 

@@ -35,7 +35,9 @@ def main() -> None:
             found[kind] = {"rope": "backend", "backend": "transformers", "at": at}
         else:
             found[kind] = {"rope": "unsupported"}
-    needs = re.search(r"Requires-Dist: (transformers[^;\n]*)", (info / "METADATA").read_text("utf-8"))
+    needs = re.search(
+        r"Requires-Dist: (transformers[^;\n]*)", (info / "METADATA").read_text("utf-8")
+    )
     own = {"longrope": "model_patcher.py: _longrope_forward"}
     version = options.version or version
     write("openvino", version, "read", found, functions=own, needs=needs[1] if needs else "")

@@ -38,6 +38,18 @@ from scripts.wiring.torch_engines import (
     width,
 )
 
+# The layers' own get_rope serves forward_cpu only; on a GPU they get transformers' rotary class.
+READ = {
+    "gemma3_text": {
+        "rope": "backend",
+        "backend": "transformers-5",
+        "how": "read",
+        "class": "Gemma3ForCausalLM",
+        "at": "gemma3_causal.py:595,603",
+        "note": "forward_cpu (218) rotates without scaling",
+    }
+}
+
 ROTARY = "sglang.srt.layers.rotary_embedding"
 
 
@@ -119,6 +131,7 @@ def _utils() -> dict[str, Any]:
         "make_layers": make_layers,
         "make_pp_layers": make_pp_layers,
         "is_cuda": lambda: True,
+        "get_device": lambda *_: "cpu",
         "is_remote_url": lambda *_: False,
         "lru_cache_frozenset": cached,
         "logger": logging.getLogger("sglang"),
@@ -157,6 +170,8 @@ def own_types() -> dict[str, str]:
 
 def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     """The table's entry of one model type."""
+    if kind in READ:
+        return dict(READ[kind])
     base, architecture = config_for(kind, own_types())
     architecture = TEXT_PARTS.get(kind, architecture)
     found: dict[str, Any] = {}

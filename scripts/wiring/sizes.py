@@ -81,9 +81,11 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma2": {"hidden_act": "gelu_pytorch_tanh"},
     "gemma": {"hidden_act": "gelu_pytorch_tanh"},
     "deepseek_v4": {"num_key_value_heads": 1},
-    "qwen3_next": {"head_dim": 128, "full_attention_interval": 4, "linear_num_key_heads": 2,
+    "qwen3_next": {"head_dim": 128, "full_attention_interval": 1, "linear_num_key_heads": 2,
                    "linear_num_value_heads": 4, "linear_key_head_dim": 32,
                    "linear_value_head_dim": 32},
+    "qwen3_5_text": {"full_attention_interval": 1},
+    "qwen3_5_moe_text": {"full_attention_interval": 1},
     "spark2_5": {"hidden_act": "gelu"},
 }  # fmt: skip
 

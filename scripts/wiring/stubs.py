@@ -64,6 +64,9 @@ class Stub:
     def __setitem__(self, key: Any, value: Any) -> None:
         """Forget it."""
 
+    def __delattr__(self, name: str) -> None:
+        """Forget it."""
+
     def __enter__(self) -> Any:
         return self
 
