@@ -34,8 +34,8 @@ Keys = dict[str, Any]
 _READS_BETAS = frozenset({"mistral3", "grok"})
 _READS_LOG = frozenset({"mistral3", "deepseek2", "deepseek32", "glm-dsa"})
 
-# Converters that ask for keys which transformers 5 does not give, as it moved them; gemma4's asserts
-# that its full layers are "proportional".
+# Converters that ask for keys which transformers 5 does not give, as it moved them; gemma4's
+# asserts that its full layers are "proportional".
 _REFUSES = frozenset({"cohere2", "gpt_neox", "gemma4_text"})
 
 

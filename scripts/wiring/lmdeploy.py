@@ -1,6 +1,7 @@
 """Wiring of LMDeploy's two engines: what each reads of a config.
 
-    pip download --no-deps lmdeploy==0.18.0 && unzip lmdeploy-*.whl '*.py' '*METADATA' -d /tmp/lmdeploy
+    pip download --no-deps lmdeploy==0.18.0
+    unzip lmdeploy-*.whl '*.py' '*METADATA' -d /tmp/lmdeploy
     python -m scripts.wiring.lmdeploy --package /tmp/lmdeploy
 
 Needs torch and transformers (5.x). PyTorch engine: `build_rotary_embedding_from_config` and the

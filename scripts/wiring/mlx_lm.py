@@ -1,6 +1,7 @@
 """Wiring of mlx-lm: builds every model file and asks its rotary modules.
 
-    python -m venv /tmp/mlx && /tmp/mlx/bin/pip install 'mlx[cpu]' && /tmp/mlx/bin/pip install --no-deps mlx-lm
+    python -m venv /tmp/mlx && /tmp/mlx/bin/pip install 'mlx[cpu]' numpy
+    /tmp/mlx/bin/pip install --no-deps mlx-lm
     /tmp/mlx/bin/python -m scripts.wiring.mlx_lm
 
 Runs on a Linux CPU. Models are built from a small config; mlx is lazy, so no weight is computed.
@@ -73,7 +74,8 @@ def main() -> None:
 def only_models() -> None:
     """Let `mlx_lm.models` be imported without what `mlx_lm` itself imports."""
     spec = importlib.util.find_spec("mlx_lm")
-    assert spec and spec.submodule_search_locations
+    assert spec
+    assert spec.submodule_search_locations
     package = python_types.ModuleType("mlx_lm")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["mlx_lm"] = package

@@ -1,9 +1,10 @@
 """Wiring of ONNX Runtime GenAI: builds its model builders and asks them for their cos/sin caches.
 
-    pip download --no-deps onnxruntime-genai && unzip onnxruntime_genai-*.whl '*.py' '*METADATA' -d /tmp/og
+    pip download --no-deps onnxruntime-genai
+    unzip onnxruntime_genai-*.whl '*.py' '*METADATA' -d /tmp/og
     python -m scripts.wiring.onnxruntime_genai --package /tmp/og
 
-Needs torch and transformers (5.x). The config is loaded by `AutoConfig`, as `builder.py` does; which
+Needs torch and transformers 5. The config is loaded by `AutoConfig`, as `builder.py` does; which
 builder takes an architecture is read from `create_model`. The graph library is a stub: only the
 builder's `__init__` and its `make_rotary_embedding_caches_from_scratch` run.
 """

@@ -242,8 +242,8 @@ def _scale(kind: str, name: str, text: str) -> float:
     if not text.startswith(kind) or kind not in ("yarn", "longrope"):
         return 1.0
     changes = {k: v for k, v in YARN_CHANGES.get(name, {}).items() if k in _FIELDS}
-    return asked(kind, 64, **{k: v for k, v in changes.items() if v is not _DELETED and v is not None}
-                 ).effective_attention_factor()  # fmt: skip
+    given = {k: v for k, v in changes.items() if v is not _DELETED and v is not None}
+    return asked(kind, 64, **given).effective_attention_factor()
 
 
 _FIELDS = ("attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow", "truncate")

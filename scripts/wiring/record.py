@@ -4,8 +4,8 @@
     python -m scripts.wiring.record --engine vllm --package /tmp/vllm
     python -m scripts.wiring.record --engine sglang --package /tmp/sglang
 
-`tests/engines/recorded/configs.json` has the configs: a third of them what `yarncli convert` writes.
-`<engine>.json` has distinct results and, per config, the index of its own:
+`tests/engines/recorded/configs.json` has the configs, a third of them what `yarncli convert`
+writes. `<engine>.json` has distinct results and, per config, the index of its own:
 
     {"scopes": {name: {"pairs", "inv_freq": {index: value}, "scale"}}, "softmax", "served"}
     {"error": name of the exception}        {"backend": …}: another engine's code runs
@@ -32,8 +32,10 @@ from scripts.wiring.table import RECORDED, ROOT, arguments, today
 Config = dict[str, Any]
 
 # Read and odd settings; the rest of the cases are what `convert` writes.
-_METHODS = ("default", "linear", "dynamic", "yarn", "yarn-baked", "yarn-maximum-kept", "yarn-betas",
-            "yarn-temperature", "yarn-mscale", "yarn-no-original", "llama3", "longrope")  # fmt: skip
+_METHODS = """
+    default linear dynamic yarn yarn-baked yarn-maximum-kept yarn-betas yarn-temperature yarn-mscale
+    yarn-no-original llama3 longrope
+    """.split()
 _FULLY = ("llama", "qwen3", "deepseek_v3", "gpt_oss", "gemma3_text", "olmo3")
 _SPECIAL = ("default", "yarn-betas", "yarn-temperature", "yarn-maximum-kept")
 _CONVERTED = ("yarn", "ntk", "linear", "llama3", "ntk-by-parts")

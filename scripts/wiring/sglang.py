@@ -29,6 +29,7 @@ from scripts.wiring.torch_engines import (
     TooLargeError,
     build,
     entries,
+    evidence,
     in_folder,
     layer,
     outcome,
@@ -182,7 +183,7 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
         return {"rope": "unsupported", **found, "backend": "transformers-5", "note": architecture}
     model_class = classes[architecture]
     found["class"] = architecture
-    file = Path(sys.modules[model_class.__module__].__file__ or "").name
+    file = evidence(Path(sys.modules[model_class.__module__].__file__ or ""))
     try:
         pairs = max(_pairs(kind, base, architecture, model_class))
     except TooLargeError:

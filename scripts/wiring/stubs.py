@@ -1,8 +1,8 @@
 """Import an engine's Python without its kernels, servers, drivers and layers.
 
-`install(names)` makes every module at or below these names importable: whatever is asked of it is a
-`Stub`, which can be called, subclassed, subscripted, used as a decorator and counted with (as 1, the
-number of devices).
+`install(names)` makes every module at or below these names importable: whatever is asked of it is
+a `Stub`, which can be called, subclassed, subscripted, used as a decorator and counted with (as 1,
+the number of devices).
 """
 
 from __future__ import annotations

@@ -14,14 +14,18 @@
     model_types             model type → an object of
 
         outcome     index into `outcomes`; absent where `how` is "read" for this type
-        rope        "reads" | "ignores" | "refuses" | "mixed" (see `types`) | "unsupported"
+        rope        "reads" | "ignores" | "refuses" | "mixed" (see `types`) | "backend" |
+                    "unsupported" (no class for it) | "own" (a rotation of its own, not measured) |
+                    "none" (no RoPE) | "unknown" (could not be built: see `note`)
         types       RoPE type → "reads" | "differs" | "ignores" | "refuses", convert's spelling
-        spelling    "either" | "rope_scaling" | "rope_parameters": what it must have; "both": both at
-                    once; "… alone", "one at a time": the other beside it is an error; "none"
+        spelling    "either" | "rope_scaling" | "rope_parameters": what it must have; "both":
+                    both at once; "… alone", "one at a time": the other beside it is an error;
+                    "none"
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
         theta       θ where the config has none; "required" if that fails
         requires    keys whose absence is an error
+        attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has
         backend     another engine whose code runs instead
         config      the engine's own config class, where it replaces transformers'
         at          file:line of the evidence

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import multiprocessing
+import re
 import signal
 import sys
 import tempfile
@@ -212,6 +213,14 @@ def in_folder(config: dict[str, Any], use: Callable[[str], Any]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
         return use(folder)
+
+
+def evidence(path: Path) -> str:
+    """A model file with the lines where it asks for a rotary module."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    asks = re.compile(r"\bget_rope(_wrapper)?\($|\bget_rope(_wrapper)?\([^)]")
+    found = [str(i) for i, line in enumerate(lines, 1) if asks.search(line) and "def " not in line]
+    return f"{path.name}:{','.join(found)}" if found else path.name
 
 
 def tolerate_stubs() -> None:

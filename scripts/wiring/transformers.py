@@ -21,14 +21,15 @@ from typing import Any
 
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
-from scripts.wiring.table import ROOT, TABLES, arguments, summary, today, update, write
+from scripts.wiring.table import ROOT, TABLES, arguments, read, summary, today, update, write
 
 _ORACLE = ROOT / "tests" / "support" / "engine_oracle.py"
 
 
 def main() -> None:
     """Write the table, or the releases of the model types."""
-    options = arguments(__doc__, engine="its id", only="model types", types="folder of releases")
+    options = arguments(__doc__, engine="its id", only="model types", types="folder of releases",
+                        attributes="x: add the attributes of the config classes")  # fmt: skip
     if options.types:
         write_types(Path(options.types))
         return
@@ -38,6 +39,9 @@ def main() -> None:
 
     compute = runpy.run_path(str(_ORACLE))["compute"]
     engine = options.engine or f"transformers-{transformers.__version__.split('.')[0]}"
+    if options.attributes:
+        attributes(engine)
+        return
     chosen = options.only.split(",") if options.only else sorted(model_types())
     found = {}
     for kind in chosen:
@@ -76,6 +80,23 @@ def entry(kind: str, compute: Any) -> dict[str, Any]:
     for name, asked, config in probes(base, shape_of(kind, pairs)):
         outcomes[name] = outcome(compute, {**config, "model_type": kind}, (asked, name, 2 * pairs))
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
+
+
+def attributes(engine: str) -> None:
+    """Add to a table which RoPE attributes each config class has: only those can be overridden."""
+    from transformers import CONFIG_MAPPING
+
+    _, types = read(engine)
+    for kind, item in types.items():
+        if kind not in CONFIG_MAPPING:
+            continue
+        try:
+            config = CONFIG_MAPPING[kind]()
+        except Exception:
+            continue
+        names = ("rope_scaling", "rope_parameters", "rope_theta")
+        item["attributes"] = [name for name in names if hasattr(config, name)]
+    update(engine, types)
 
 
 def outcome(compute: Any, config: dict[str, Any], probe: tuple[str, str, int]) -> Any:

@@ -30,6 +30,7 @@ from scripts.wiring.torch_engines import (
     TooLargeError,
     build,
     entries,
+    evidence,
     in_folder,
     layer,
     outcome,
@@ -183,7 +184,10 @@ def entry(
     found |= {"class": architecture, "at": f"{module_name}.py"}
     try:
         path = module_name if module_name.startswith("vllm.") else f"{MODELS}.{module_name}"
-        model_class = getattr(importlib.import_module(path), class_name)
+        module = importlib.import_module(path)
+        model_class = getattr(module, class_name)
+        defined = sys.modules[model_class.__module__]
+        found["at"] = evidence(Path(defined.__file__ or f"{module_name}.py"))
         pairs = max(_pairs(kind, base, architecture, model_class))
     except TooLargeError:
         raise
