@@ -172,7 +172,8 @@ class Wiring:
         loaded = self.engine.load(config)
         architecture = loaded.architectures[0]
         served = self._served(loaded)
-        if architecture in self.through or architecture not in self.classes:
+        elsewhere = config["model_type"] in getattr(self.engine, "READ", {})
+        if elsewhere or architecture in self.through or architecture not in self.classes:
             return {"backend": "transformers-5", "served": served}
         model_class = self.classes[architecture]
         if self.is_vllm:
