@@ -40,7 +40,7 @@ def main() -> None:
     chosen = options.only.split(",") if options.only else sorted(model_types())
     found = {kind: entry(kind, classes) for kind in chosen}
     for kind, item in found.items():
-        print(kind, item["rope"], item.get("note", ""), file=sys.stderr)
+        print(kind, item.get("rope"), item.get("note", ""), file=sys.stderr)
         for name, line in (item.get("outcomes", {}) if options.only else {}).items():
             print(f"{kind:16} {name:40} {line}")
     if options.only:

@@ -4,6 +4,7 @@ One small config serves for all model types: `SIZES` holds every key that some m
 A probe adds a RoPE setting to it. What an engine computes is put into one line by `describe`:
 
     yarn                    as asked: θ, frequencies and scale on cos and sin
+    yarn ramp=default       but with betas 32 and 1, rounded ends of the ramp
     yarn original=4096      but with another original length
     yarn scale=1            but with another scale (`softmax=` for the one of MLA models)
     longrope list=long      the long factors for a short text too
@@ -128,6 +129,12 @@ YARN_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+WANTED: set[str] = set()
+"""Names of the only probes to run beside those that find the width; all where empty."""
+
+WIDTH_PROBES = ("default both", "default legacy", "yarn both", "yarn legacy")
+
+
 def probes(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     """(name, asked type, config without `model_type`) for every probe.
 
@@ -135,6 +142,12 @@ def probes(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]
         sizes: the keys of the model.
         shape: what its RoPE blocks look like.
     """
+    for probe in _probes(sizes, shape):
+        if not WANTED or probe[0] in (*WIDTH_PROBES, *WANTED):
+            yield probe
+
+
+def _probes(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     pairs, more = shape.pairs, shape.more
     if shape.part is not None:
         sizes = {**sizes, "partial_rotary_factor": shape.part}
@@ -265,11 +278,10 @@ def _candidates(kind: str, name: str, dim: int) -> Iterator[tuple[str, RopeParam
     changes = {k: v for k, v in YARN_CHANGES.get(name, {}).items() if k in _FIELDS}
     given = {k: v for k, v in changes.items() if v is not _DELETED and v is not None}
     yield kind if kind != "default" else "plain", asked(kind, dim, **given)
+    if {"beta_fast", "truncate"} & given.keys():
+        yield "yarn ramp=default", asked("yarn", dim)
     for other in ("default", *TYPES):
         yield "plain" if other == "default" else other, asked(other, dim)
-    if given:
-        ramp = {k: v for k, v in given.items() if k != "truncate"}
-        yield "yarn truncate=true", asked("yarn", dim, **ramp)
     yield "yarn truncate=false", asked("yarn", dim, truncate=False)
     for original in (4096, EXTENDED, 4 * ORIGINAL, 8192, 2048, 2048 * 4, 1024, 32768, 131072):
         p = asked("yarn", dim, original_max_position_embeddings=original)

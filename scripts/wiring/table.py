@@ -42,7 +42,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scripts.wiring.probes import SPELLINGS, TYPES
+from scripts.wiring.probes import SPELLINGS, TYPES, WANTED
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "yarncli" / "engines" / "wiring"
@@ -63,6 +63,9 @@ def write(
         types: model type → its entry; outcomes, if any, under "outcomes".
         **rest: more top-level entries.
     """
+    if WANTED:
+        update(engine, types)
+        return TABLES / f"{engine}.json"
     distinct: list[list[Any]] = []
     names = next((list(e["outcomes"]) for e in types.values() if "outcomes" in e), [])
     lines = []
@@ -111,9 +114,17 @@ def read(engine: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
 
 
 def update(engine: str, found: dict[str, dict[str, Any]]) -> None:
-    """Put some model types into a written table; recompute all summaries from the outcomes."""
+    """Put some model types into a written table; recompute all summaries from the outcomes.
+
+    Where only some probes were run, only their outcomes are replaced.
+    """
     document, types = read(engine)
-    types |= found
+    for kind, entry in found.items():
+        if not WANTED:
+            types[kind] = entry
+        elif "outcomes" in entry and "outcomes" in types.get(kind, {}):
+            types[kind]["outcomes"] |= entry["outcomes"]
+    WANTED.clear()
     for entry in types.values():
         if entry["rope"] == "unsupported" and entry.get("note") == "None":
             entry |= {"rope": "unknown", "note": "text part of a multimodal model, not built alone"}
@@ -128,6 +139,8 @@ def update(engine: str, found: dict[str, dict[str, Any]]) -> None:
 
 def summary(outcomes: Outcomes) -> dict[str, Any]:
     """The words of a table's entry that follow from the outcomes of the probes."""
+    if WANTED:
+        return {}
     types = {kind: _of_type(kind, outcomes) for kind in TYPES}
     found: dict[str, Any] = {"rope": _rope(set(types.values())), "types": types}
     plain = [f"default {s}" for s in SPELLINGS]
@@ -249,7 +262,10 @@ def arguments(text: str | None, **options: str) -> argparse.Namespace:
     parser.add_argument("--version", help="what to call the release; by default what it says")
     for name, help_text in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=help_text)
-    return parser.parse_args()
+    parser.add_argument("--probes", help="names, with commas: replace these outcomes only")
+    found = parser.parse_args()
+    WANTED.update(found.probes.split(",") if found.probes else ())
+    return found
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def entries(
     with context.Pool(jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for kind, entry in pool.imap(functools.partial(_entry, make), kinds):
             found[kind] = entry
-            print(kind, entry["rope"], entry.get("note", ""), file=sys.stderr, flush=True)
+            print(kind, entry.get("rope"), entry.get("note", ""), file=sys.stderr, flush=True)
     return found
 
 
