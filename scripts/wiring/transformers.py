@@ -46,7 +46,9 @@ def main() -> None:
     found = {}
     for kind in chosen:
         found[kind] = entry(kind, compute)
-        print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr, flush=True)
+        print(
+            kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr, flush=True
+        )
         for name, line in (found[kind].get("outcomes", {}) if options.only else {}).items():
             print(f"{kind:16} {name:40} {line}")
     if options.only:
