@@ -1,0 +1,245 @@
+"""Wiring of mlx-lm: builds every model file and asks its rotary modules.
+
+    python -m venv /tmp/mlx && /tmp/mlx/bin/pip install 'mlx[cpu]' numpy
+    /tmp/mlx/bin/pip install --no-deps mlx-lm
+    /tmp/mlx/bin/python -m scripts.wiring.mlx_lm
+
+Runs on a Linux CPU. Models are built from a small config; mlx is lazy, so no weight is computed.
+What the rotary module passes to `mx.fast.rope` for an input of ones gives frequencies and scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import math
+import re
+import sys
+import types as python_types
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from scripts.wiring.probes import (
+    EXTENDED,
+    SHORT_TEXT,
+    SIZES,
+    TYPES,
+    describe,
+    failure,
+    fresh,
+    probes,
+)
+from scripts.wiring.sizes import LARGER, OWN, shape_of
+from scripts.wiring.table import arguments, summary, write
+
+MODELS = "mlx_lm.models"
+# Model files that cannot be built here, read: the line that makes or leaves out the rotation.
+_PLAIN = {"rope": "ignores", "types": dict.fromkeys(TYPES, "ignores"), "how": "read"}
+READ: dict[str, dict[str, Any]] = {
+    "olmo": {**_PLAIN, "spelling": "rope_scaling", "theta": 10000.0, "at": "olmo.py:60",
+             "note": "needs the package ai2-olmo: SystemExit without"},
+    "nanochat": {**_PLAIN, "spelling": "rope_scaling", "theta": 10000.0, "at": "nanochat.py:90"},
+    "openelm": {**_PLAIN, "theta": 10000.0, "at": "openelm.py:78",
+                "note": "reads rope_freq_constant"},
+    "phixtral": {**_PLAIN, "theta": 10000.0, "at": "phixtral.py:42", "note": "no key for θ"},
+    "lfm2-vl": {**_PLAIN, "spelling": "either", "theta": 1000000.0, "at": "lfm2.py:81"},
+    "hunyuan": {"rope": "refuses", "types": dict.fromkeys(TYPES, "refuses"), "how": "read",
+                "at": "hunyuan.py:41,103", "note": "needs rope_scaling with alpha, factor, type"},
+    "kimi_k3": {"rope": "none", "how": "read", "at": "kimi_k3.py"},
+    "kimi_linear": {"rope": "none", "how": "read", "at": "kimi_linear.py"},
+    "jamba": {"rope": "none", "how": "read", "at": "jamba.py"},
+    "nemotron_h": {"rope": "none", "how": "read", "at": "nemotron_h.py"},
+}  # fmt: skip
+_calls: list[tuple[Any, ...]] = []
+
+
+def main() -> None:
+    """Write the table."""
+    options = arguments(__doc__)
+    only_models()
+    version = options.version or importlib.metadata.version("mlx-lm")
+    mx.fast.rope = _recorded(mx.fast.rope)
+    found = {}
+    for kind, module in sorted(modules().items()):
+        found[kind] = READ.get(module) or entry(kind, module)
+        print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr)
+    write("mlx-lm", version, "run", found, note="other model types: no model file, ValueError")
+
+
+def only_models() -> None:
+    """Let `mlx_lm.models` be imported without what `mlx_lm` itself imports."""
+    spec = importlib.util.find_spec("mlx_lm")
+    assert spec
+    assert spec.submodule_search_locations
+    package = python_types.ModuleType("mlx_lm")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules["mlx_lm"] = package
+
+
+def modules() -> dict[str, str]:
+    """Model type → name of its model file."""
+    folder = Path(inspect.getfile(importlib.import_module(MODELS))).parent
+    names = {path.stem for path in folder.glob("*.py")}
+    source = (folder.parent / "utils.py").read_text(encoding="utf-8")
+    table = re.search(r"MODEL_REMAPPING = \{(.*?)\n\}", source, re.S)
+    assert table
+    renamed = dict(re.findall(r'"([^"]+)": "([^"]+)"', table[1]))
+    with_args = {n: n for n in names if "ModelArgs" in (folder / f"{n}.py").read_text("utf-8")}
+    return {n: m for n, m in {**with_args, **renamed}.items() if n != "base"}
+
+
+def entry(kind: str, name: str) -> dict[str, Any]:
+    """The table's entry of one model type."""
+    try:
+        module = importlib.import_module(f"{MODELS}.{name}")
+    except (Exception, SystemExit) as error:
+        return {"rope": "refuses", "note": failure(error)}
+    evidence = _lines(module)
+    sizes = {**SIZES, **LARGER, **OWN.get(kind, OWN.get(name, {}))}
+    try:
+        pairs = _pairs(module, kind, sizes)
+    except Exception as error:
+        word = "none" if isinstance(error, LookupError) and not evidence else "unknown"
+        return {"rope": word, "at": evidence or f"{name}.py", "note": failure(error)}
+    outcomes: dict[str, Any] = {}
+    for probe, asked, config in probes(sizes, shape_of(kind, pairs)):
+        outcomes[probe] = _outcome(module, kind, (asked, probe, 2 * pairs), config)
+    return {
+        "outcomes": outcomes,
+        **summary(outcomes),
+        "dim": 2 * pairs,
+        "at": evidence or f"{name}.py",
+    }
+
+
+def _pairs(module: Any, kind: str, sizes: dict[str, Any]) -> int:
+    """How many frequencies the full layers have, from the first plain config that works."""
+    errors: list[Exception] = []
+    plain = ("default both", "default legacy", "yarn both", "yarn legacy")
+    for _, _, config in (p for p in probes(sizes, shape_of(kind)) if p[0] in plain):
+        try:
+            return max(len(m[0][0]) for m in _measure(module, kind, config))
+        except Exception as problem:
+            errors.append(problem)
+    raise errors[1]  # that of "default both"
+
+
+def _filled(args_class: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with a value for every field that the class insists on."""
+    found = dict(config)
+    for field in dataclasses.fields(args_class):
+        absent = field.default is field.default_factory is dataclasses.MISSING
+        if (
+            absent
+            and field.name not in found
+            and not re.search("rope_|theta|rotary_emb_base", field.name)
+        ):
+            words = str(field.type)
+            by_type = {"bool": False, "int": 2, "float": 1.0, "str": "silu", "ist": [], "ict": {}}
+            found[field.name] = next((v for w, v in by_type.items() if w in words), None)
+    return found
+
+
+def _lines(module: Any) -> str:
+    """Where the file makes its rotary module."""
+    made = re.compile(r"(?<!class )\b(\w*RoPE|initialize_rope|fast\.rope)\(")
+    lines = Path(module.__file__).read_text(encoding="utf-8").splitlines()
+    found = [str(i) for i, line in enumerate(lines, 1) if made.search(line)]
+    name = Path(module.__file__).name
+    if not found:
+        inner = re.findall(r"^from \. import (\w+)|^from \.(\w+) import", "\n".join(lines), re.M)
+        files = [a or b for a, b in inner if (a or b) not in ("base", "cache")]
+        return f"{name} → {', '.join(files)}" if "text_config" in "\n".join(lines) else ""
+    return f"{name}:{','.join(found)}"
+
+
+def _outcome(module: Any, kind: str, probe: tuple[str, str, int], config: dict[str, Any]) -> Any:
+    asked, name, dim = probe
+    try:
+        measured = _measure(module, kind, config)
+    except Exception as error:
+        return failure(error)
+    lines: dict[str, str] = {}
+    for long, short, softmax, scope in measured:
+        lines.setdefault(scope, describe(asked, name, long, short, softmax, dim))
+    distinct = set(lines.values())
+    return distinct.pop() if len(distinct) == 1 else dict(sorted(lines.items()))
+
+
+def _measure(module: Any, kind: str, config: dict[str, Any]) -> list[Any]:
+    """For every rotary module of the model: long and short (frequencies, scale), softmax, scope."""
+    config = {**fresh(config), "model_type": kind}
+    args_class = module.ModelArgs
+    names = {field.name for field in dataclasses.fields(args_class)}
+    nested = next((n for n in ("text_config", "language_config") if n in names), None)
+    if nested:
+        classes = [
+            c for n, c in vars(module).items() if n.startswith("Text") and inspect.isclass(c)
+        ]
+        inner = _filled(classes[0], config) if classes else config
+        config = {"model_type": kind, nested: {**inner, "model_type": f"{kind}_text"}, **SIZES}
+    model = module.Model(args_class.from_dict(_filled(args_class, config)))
+    found = []
+    for path, part in model.named_modules():
+        if not re.search("rope|rotary", type(part).__name__, re.I):
+            continue
+        if "indexer" in path or "vision" in path or "compressor" in path:
+            continue
+        long, short = _call(part, EXTENDED), _call(part, SHORT_TEXT)
+        layer = re.search(r"layers\.(\d+)", path)
+        scope = _scope(layer, path)
+        found.append((long, short, _softmax(model, path), scope))
+    if not found:
+        raise LookupError("no rotary module in the model")
+    return found
+
+
+def _scope(layer: re.Match[str] | None, path: str) -> str:
+    if layer is None:
+        return "full_attention" if "local" not in path else "sliding_attention"
+    return SIZES["layer_types"][int(layer[1]) % 4]
+
+
+def _softmax(model: Any, path: str) -> float:
+    """The softmax scale times √d of an MLA attention; 1 for others."""
+    owner: Any = model
+    for step in path.split(".")[:-1]:
+        owner = owner[int(step)] if isinstance(owner, list) else getattr(owner, step)
+    if not hasattr(owner, "kv_lora_rank") or not hasattr(owner, "scale"):
+        return 1.0
+    width = getattr(owner, "q_head_dim", None) or getattr(owner, "qk_head_dim", None)
+    return float(owner.scale) * math.sqrt(width) if width else 1.0
+
+
+def _call(part: Any, length: int) -> tuple[list[float], float]:
+    """Frequencies and scale of a rotary module for a text of `length` tokens."""
+    _calls.clear()
+    width = next((w for w in (getattr(part, n, None) for n in ("dims", "dim")) if w), 64)
+    part(mx.ones((1, 1, 1, int(width))), offset=length - 1)
+    (x, dims, base, scale, freqs) = _calls[-1]
+    amplitude = float(x.reshape(-1)[0].item())
+    if freqs is not None:
+        return [scale / f for f in freqs.tolist()], amplitude
+    return [scale * float(base) ** (-2 * i / dims) for i in range(dims // 2)], amplitude
+
+
+def _recorded(rope: Any) -> Any:
+    def record(
+        x: Any, dims: int, *, traditional: bool = False, base: Any = None, scale: float = 1.0,
+        offset: Any = 0, freqs: Any = None, **rest: Any,
+    ) -> Any:  # fmt: skip
+        _calls.append((x, dims, base, scale, freqs))
+        return rope(
+            x, dims, traditional=traditional, base=base, scale=scale, offset=offset, freqs=freqs
+        )
+
+    return record
+
+
+if __name__ == "__main__":
+    main()
