@@ -485,6 +485,28 @@ def test_weights_that_cannot_be_written_are_found_out_first(
     assert state(model) == old
 
 
+def test_a_read_only_file_system(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call that writes is refused, the removal of what is not there too."""
+    old, real = state(model), os.open
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def only_read(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            refuse()
+        return real(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", only_read)
+    for name in ("unlink", "rename", "pwrite", "mkdir"):
+        monkeypatch.setattr(os, name, refuse)
+    for command in (change, change_config):
+        with pytest.raises(OutputError, match=r"^Cannot write .*: the file system is read-only"):
+            command(model)
+    monkeypatch.undo()
+    assert state(model) == old
+
+
 def test_modes_stay(model: Path) -> None:
     (model / "config.json").chmod(0o600)
     (model / "tokenizer_config.json").write_bytes(b"{}")

@@ -16,9 +16,10 @@ from yarncli.baking.deciding import Baking
 from yarncli.baking.dtypes import SCALABLE
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
-from yarncli.checkpoint.files import SourceFile, walk_files
+from yarncli.checkpoint.files import SourceFile, read_file, walk_files
 from yarncli.checkpoint.rewrite import FileCopy, Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
+from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.config import names
 from yarncli.config.names import Place
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
@@ -144,10 +145,8 @@ def _read_config(directory: Path) -> JsonText:
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory} is not a LoRA adapter: it has no {name}.")
-    try:
-        return JsonText.parse((directory / CONFIG_NAME).read_bytes(), str(directory / CONFIG_NAME))
-    except OSError as error:
-        raise CheckpointError(f"{directory / CONFIG_NAME} cannot be read: {error}.") from error
+    path = directory / CONFIG_NAME
+    return JsonText.parse(read_file(path, MAX_JSON_SIZE), str(path))
 
 
 def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -342,7 +342,8 @@ class _Change:
             with journal_of(directory) as journal:
                 if journal:
                     undo(directory, journal)
-            clean_up(directory)
+            with suppress(OSError) if journal is None else nullcontext():  # nothing was changed
+                clean_up(directory)
             key.forget()
         except (OSError, CheckpointError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
