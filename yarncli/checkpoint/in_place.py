@@ -221,7 +221,7 @@ def _try_everything(directory: Directory, patches: Mapping[str, Sequence[Patch]]
         with output_errors(str(directory.path / name)):
             os.close(directory.open(name, os.O_RDWR))
     nbytes = sum(patch.length for each in patches.values() for patch in each)
-    require_space(directory.path, nbytes + nbytes // 512 + (1 << 20))
+    require_space(directory.path, nbytes + nbytes // 512 + (1 << 16))
 
 
 class _Change:
