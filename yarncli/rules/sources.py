@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from yarncli.checkpoint.directory import Directory, JournalError
 from yarncli.checkpoint.directory import pending as is_pending
-from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError, ConfigError, UsageError
@@ -86,6 +85,8 @@ def check_source(
         return checked(None)
     if source.startswith("hf://"):
         raise UsageError(f"{source} is on the Hub; --fix works on local files.")
+    from yarncli.checkpoint.in_place import using
+
     try:
         with using(source, in_place=True) as directory:
             return checked(directory)
