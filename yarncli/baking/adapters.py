@@ -16,8 +16,9 @@ from yarncli.baking.deciding import Baking
 from yarncli.baking.dtypes import SCALABLE
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
+from yarncli.checkpoint.copying import fill
 from yarncli.checkpoint.files import SourceFile, read_file, walk_files
-from yarncli.checkpoint.rewrite import FileCopy, Patch
+from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
 from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.config import names
@@ -101,16 +102,10 @@ def write_adapter(adapter: AdapterBaking, destination: Path, *, overwrite: bool 
             raise CheckpointError(f"{source / file.name} {file.problem}. Put a real file there.")
     patches = _patches(adapter)
     with output.output_directory(destination, source=source, overwrite=overwrite) as staging:
-        copies = []
-        for file in adapter.files:
-            if file.name == FILE_NAME:
-                continue
-            output.make_parents(staging, file.name, source)
-            changed = patches if file.name == WEIGHTS_NAME else ()
-            copies.append(FileCopy(source / file.name, staging / file.name, changed))
-        rewrite.copy_files(copies)
-        data = adapter.history.to_bytes()
-        output.write_new(staging / FILE_NAME, data, source / CONFIG_NAME)
+        carried = [file for file in adapter.files if file.name != FILE_NAME]
+        written = {FILE_NAME: adapter.history.to_bytes()}
+        like = source / CONFIG_NAME
+        fill(staging, source, carried, written, {WEIGHTS_NAME: patches}, like=like)
         made = staging / WEIGHTS_NAME
         if rewrite.first_wrong_patch(source / WEIGHTS_NAME, made, patches) is not None:
             raise OutputError(f"{WEIGHTS_NAME} does not read back as it was written. Run again.")

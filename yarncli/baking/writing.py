@@ -66,7 +66,8 @@ def write_copy(
             destination, source=checkpoint.directory, overwrite=overwrite, fsync=fsync
         ) as staging,
     ):
-        fill(staging, checkpoint, carried, files, baking.patches, progress=advance)
+        config = checkpoint.path("config.json")
+        fill(staging, config.parent, carried, files, baking.patches, like=config, progress=advance)
         # Before the directory gets its name: what does not read back never appears.
         _read_back(baking, staging, verify, advance)
         require_unchanged(checkpoint, (file.name for file in carried))

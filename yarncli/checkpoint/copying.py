@@ -1,4 +1,4 @@
-"""Put a copy of a checkpoint together: files carried over, files written anew, all read back."""
+"""Put a copy of a checkpoint or an adapter together: files carried over, files written anew."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ _NONE: Mapping[str, Sequence[Patch]] = {}
 
 def fill(
     staging: Path,
-    checkpoint: Checkpoint,
+    source: Path,
     carried: Iterable[SourceFile],
     written: Mapping[str, bytes],
     patches: Mapping[str, Sequence[Patch]] = _NONE,
     *,
+    like: Path | None,
     progress: Advance | None = None,
 ) -> None:
-    """Fill a directory with files of a checkpoint and files of our own, in its modes.
+    """Fill a directory with files of another and files of our own, in the modes of that one.
 
     Args:
         staging: the directory; see `output.output_directory`.
-        checkpoint: local.
+        source: the directory that it is a copy of.
         carried: the files of it that are copied.
         written: name → content of the others.
         patches: name → what is rewritten on the way.
+        like: the file whose mode the written ones take over.
         progress: called with the number of bytes copied.
 
     Raises:
@@ -40,12 +42,12 @@ def fill(
     """
     copies = []
     for file in carried:
-        output.make_parents(staging, file.name, checkpoint.directory)
+        output.make_parents(staging, file.name, source)
         mine = tuple(patches.get(file.name, ()))
-        copies.append(FileCopy(checkpoint.path(file.name), staging / file.name, mine))
+        copies.append(FileCopy(source / file.name, staging / file.name, mine))
     copy_files(copies, progress=progress)
     for name, data in written.items():
-        output.write_new(staging / name, data, checkpoint.config_path)
+        output.write_new(staging / name, data, like)
 
 
 def require_written(directory: Path, files: Mapping[str, bytes]) -> None:

@@ -30,8 +30,8 @@ Lock = Literal["shared", "exclusive"]
 
 PATIENCE = 5.0  # seconds to wait for another process, which may only be mending a config
 _LINK = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}  # what O_NOFOLLOW answers, by system
-# Where one of these is missing, files in a stranger's folder cannot be opened safely.
 _HAS_DIR_FD = {os.open, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
+# Where one of these is missing, files in a stranger's folder cannot be opened safely.
 _NEEDED = ("O_NOFOLLOW", "O_DIRECTORY", "pread", "pwrite", "fchmod", "fchown")
 
 

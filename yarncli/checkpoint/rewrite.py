@@ -25,8 +25,6 @@ _COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ct
 _FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
-"""Called with the number of bytes done since the last call; from worker threads, one at a time."""
-
 
 @dataclass(frozen=True, slots=True)
 class Patch:

@@ -51,7 +51,8 @@ def write_copy(
         output.output_directory(destination, **place, fsync=options.fsync) as staging,
         stage(progress, "Copying", size) as advance,
     ):
-        fill(staging, checkpoint, copied, files, progress=advance)
+        config = checkpoint.path("config.json")
+        fill(staging, config.parent, copied, files, like=config, progress=advance)
         for file in linked:
             assert mode != "copy"  # or nothing is linked
             output.make_parents(staging, file.name, checkpoint.directory)
