@@ -97,7 +97,15 @@ _VARIANTS = (
     ),
 )
 
-_SYMBOLS = {"exact": "✓", "differs": "≠", "ignores": "–", "refuses": "✗", "crashes": "✗"}
+_SYMBOLS = {
+    "exact": "✓",
+    "differs": "≠",
+    "ignores": "–",
+    "refuses": "✗",
+    "crashes": "✗",
+    "unsupported": "✗",
+    "unknown": "?",
+}
 
 _HEAD = """\
 # What each engine makes of a config
@@ -115,7 +123,8 @@ whose temperature was baked into the weights is read like ntk-by-parts:
 - ✓* they are with the override or flag that `yarncli engines` prints
 - ≠ something differs: see below the table
 - – the scaling is ignored
-- ✗ the engine refuses the config, or fails
+- ✗ the engine refuses the config, fails, or has no code for the model
+- ? not known
 """
 
 
@@ -175,7 +184,7 @@ _TAIL = """\
 | `schema_version` | 1 |
 | `intended_from` | `yarncli.json` (the recorded plan) or `transformers 5` (what it reads) |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
-| `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes` |
+| `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, `unsupported`, `unknown` |
 | `engines[].served_length` | tokens; `null` where the engine sets no limit |
 | `….scopes[].scope`, `.inv_freq`, `.at_length` | frequencies, radians per token, at that length |
 | `….scopes[].attention_factor`, `.attention_factor_ratio` | on cos and sin; over the intended one |

@@ -8,10 +8,20 @@ from yarncli.engines.verdict import EngineView, ScopeView
 
 
 def warn_of(found: Judgement) -> None:
-    """Name on stderr each engine that does not do what is intended, and what it does."""
+    """Name on stderr each engine that does not do what is intended, and what it does.
+
+    Engines that are not known to do it, or have no code for the model, share a line each.
+    """
+    apart: dict[str, list[str]] = {"unsupported": [], "unknown": []}
     for view in found.verdicts:
-        if view.status != "exact":
+        if view.status in apart:
+            apart[view.status].append(view.engine.id)
+        elif view.status != "exact":
             console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
+    if apart["unknown"]:
+        console.warn(f"It is not known what it does in: {', '.join(apart['unknown'])}.")
+    if apart["unsupported"]:
+        console.warn(f"These have no code for this model: {', '.join(apart['unsupported'])}.")
 
 
 def print_judgement(found: Judgement, *, lines: bool) -> None:
@@ -20,6 +30,7 @@ def print_judgement(found: Judgement, *, lines: bool) -> None:
     console.print_text(f"Meant: {length:,} tokens (from {found.intended_from})")
     rows = [_row(item) for item in found.verdicts]
     console.print_table(["engine", "status", "serves", "attention", "what"], rows)
+    console.print_text(found.count())
     for item in found.verdicts:
         if item.launch and (lines or (item.status != "exact" and item.launch_is_exact)):
             hint = "" if item.launch_is_exact else " (does not make it right)"

@@ -53,10 +53,13 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
 
 def _engines(description: Description) -> str:
     """The engines that compute what is intended, and by name those that do not."""
-    wrong = [f"{v.engine.id} {v.status}" for v in description.engines if v.status != "exact"]
-    right = len(description.engines) - len(wrong)
+    right = sum(view.status == "exact" for view in description.engines)
     text = f"{right} of {len(description.engines)} as intended"
-    return f"{text}; {', '.join(wrong)}" if wrong else text
+    others: dict[str, list[str]] = {}
+    for view in description.engines:
+        if view.status != "exact":
+            others.setdefault(view.status, []).append(view.engine.id)
+    return "; ".join([text, *(f"{word}: {', '.join(ids)}" for word, ids in others.items())])
 
 
 def _scope_title(description: Description, scope: Scope) -> str:

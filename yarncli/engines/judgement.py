@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,18 @@ from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
+from yarncli.engines.types import Status
 from yarncli.engines.verdict import EngineView, view
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
 
 SCHEMA_VERSION = 1
+
+_KIND_OF: dict[Status, str] = {
+    "exact": "as intended",
+    "unsupported": "without code for this model",
+    "unknown": "not known",
+}
+_KINDS = ("as intended", "not", "without code for this model", "not known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,12 @@ class Judgement:
         """Engine id → why it will not do what is intended, for the engines that will not."""
         wrong = [item for item in self.verdicts if item.status != "exact"]
         return {i.engine.id: list(dict.fromkeys([i.summary(), *i.notes])) for i in wrong}
+
+    def count(self) -> str:
+        """How many engines do what is intended, and how many do not or are not known to."""
+        kinds = Counter(_KIND_OF.get(item.status, "not") for item in self.verdicts)
+        words = [f"{kinds[kind]} {kind}" for kind in _KINDS if kinds[kind]]
+        return f"{', '.join(words)}, of {len(self.verdicts)} engines."
 
     def brief(self) -> list[dict[str, str]]:
         """The entries of `convert --json`, `bake --json` and `inspect --json`."""

@@ -20,14 +20,16 @@ def with_launch(found: EngineView, model: Model, intended: Mapping[str, Used]) -
     engine = found.engine
     fields: dict[str, Any] | None = None
     flags: tuple[str, ...] | None = ()
+    if found.status in ("unsupported", "unknown"):
+        return found
     right = _is_right(found)
     if not right and engine.override != "none":
         fields = working_override(engine, model, intended)
         right = fields is not None
-    elif engine.repair is not None and found.status not in ("refuses", "crashes"):
+    elif engine.repair is not None and found.has_reading:
         flags = engine.repair(model, intended, engine.read(model))
         right = flags is not None
-    if found.status in ("refuses", "crashes") and not right:
+    if not found.has_reading and not right:
         return found
     parts = Launch(model=model, length=model.length, fields=fields, flags=flags or ())
     return replace(found, launch=engine.launch(parts), launch_is_exact=right)
@@ -58,7 +60,7 @@ def _is_right(found: EngineView) -> bool:
 
     A limit above it is lowered by the launch line.
     """
-    if found.status in ("refuses", "crashes") or found.faults:
+    if not found.has_reading or found.faults:
         return False
     enough = found.served_length is None or found.served_length >= found.length
     return enough and all(scope.is_exact for scope in found.scopes)

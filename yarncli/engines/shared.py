@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from yarncli.config.families.family import Release
 from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, Used
@@ -12,6 +13,7 @@ from yarncli.rope.formulas import get_mscale, longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
 ORIGINAL = "original_max_position_embeddings"
+NEED_FACTOR = frozenset({"linear", "dynamic", "yarn", "llama3"})
 IGNORES_ROPE_PARAMETERS = "ignores rope_parameters: θ and scaling are its defaults"
 
 
@@ -94,6 +96,27 @@ def refuse_integer_factor(model: Model, scopes: Mapping[str, RopeParameters]) ->
         factor = model.winning_block(name).get("factor")
         if p.rope_type == "linear" and isinstance(factor, int):
             raise EngineCrash(f"linear with the integer factor {factor}; write {factor}.0.")
+
+
+def refuse_gaps(
+    block: Mapping[str, Any], rope_type: str, *, not_null: Collection[str] = ()
+) -> None:
+    """Refuse a scaling dict without its factor, or with a null that the engine computes with.
+
+    Args:
+        block: the dict that the engine reads, as it stands in the file.
+        rope_type: what it takes the type to be.
+        not_null: keys whose null it does not survive.
+
+    Raises:
+        LoaderError: there is no factor.
+        EngineCrash: a key is null.
+    """
+    if rope_type in NEED_FACTOR and "factor" not in block:
+        raise LoaderError(f"{rope_type} without factor: KeyError.")
+    for key in not_null:
+        if key in block and block[key] is None:
+            raise EngineCrash(f"{key} is null, which it computes with: TypeError. Leave it out.")
 
 
 def refuse_su(name: object) -> None:

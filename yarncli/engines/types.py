@@ -5,21 +5,44 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from yarncli.config.families.family import Family
 from yarncli.config.reading import RopeConfig
 from yarncli.rope.parameters import RopeParameters
 
 Basis = Literal["run", "read"]
+Status = Literal["exact", "differs", "ignores", "refuses", "crashes", "unsupported", "unknown"]
 
 
-class LoaderError(Exception):
-    """The loader in question does not accept the config; the text says why, for people."""
+class NoReading(Exception):
+    """There are no numbers for a model in an engine; the text says why, for people."""
+
+    status: ClassVar[Status]
 
 
-class EngineCrash(Exception):
+class LoaderError(NoReading):
+    """The loader in question does not accept the config."""
+
+    status = "refuses"
+
+
+class EngineCrash(NoReading):
     """The engine accepts the config and fails later, at start-up or at the first token."""
+
+    status = "crashes"
+
+
+class NotSupported(NoReading):
+    """The engine has no code for the model, at the version that was examined."""
+
+    status = "unsupported"
+
+
+class NotKnown(NoReading):
+    """Nobody examined what the engine does with this model or setting: never to be guessed."""
+
+    status = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

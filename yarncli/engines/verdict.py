@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, Used
-
-Status = Literal["exact", "differs", "ignores", "refuses", "crashes"]
+from yarncli.engines.types import Engine, Model, NoReading, Status, Used
 
 # Engines compute in single precision and agree to about 1e-7; real differences start at 1e-3.
 _TOLERANCE = 1e-5
@@ -68,7 +66,7 @@ class EngineView:
     length: int
     """The intended window, tokens."""
     scopes: tuple[ScopeView, ...] = ()
-    """The numbers of each scope; none where it refuses or crashes."""
+    """The numbers of each scope; none where there is no reading."""
     notes: tuple[str, ...] = ()
     """For people."""
     faults: tuple[str, ...] = ()
@@ -78,11 +76,16 @@ class EngineView:
     launch_is_exact: bool = False
     """Whether it makes everything as intended."""
 
+    @property
+    def has_reading(self) -> bool:
+        """Whether the engine computes something that is known: not where it refuses, say."""
+        return self.status in ("exact", "differs", "ignores")
+
     def summary(self) -> str:
         """One line: what is wrong, or that nothing is."""
         if self.status == "exact":
             return "as intended"
-        if self.status in ("refuses", "crashes"):
+        if not self.has_reading:
             return self.notes[0] if self.notes else self.status
         wrong = [text for scope in self.scopes for text in _differences(scope, len(self.scopes))]
         if self.served_length is not None and self.served_length != self.length:
@@ -119,9 +122,10 @@ def view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineVi
     """
     try:
         reading = engine.read(model)
-    except (LoaderError, EngineCrash) as error:
-        word: Status = "refuses" if isinstance(error, LoaderError) else "crashes"
-        return EngineView(engine=engine, status=word, length=model.length, notes=(str(error),))
+    except NoReading as error:
+        return EngineView(
+            engine=engine, status=error.status, length=model.length, notes=(str(error),)
+        )
     at = min(reading.served_length or model.length, model.length)
     scopes = tuple(
         _compare(name, used, intended[name], at, model.length)

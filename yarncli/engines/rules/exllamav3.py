@@ -11,7 +11,7 @@ from yarncli.engines.shared import (
     longrope_scale_by_lengths,
     second_hand_softmax,
 )
-from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
+from yarncli.engines.types import Engine, Launch, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
 
@@ -19,11 +19,12 @@ def read(model: Model) -> Reading:
     """What exllamav3 computes; the cache size is the limit, by default max_position_embeddings.
 
     Raises:
-        LoaderError: it refuses the config, or its rule is not known here.
+        LoaderError: it refuses the config.
         EngineCrash: it computes a factor below 1.
+        NotKnown: there is no rule.
     """
     if is_v5_only(model):
-        raise LoaderError("yarncli has no rule for how it reads rope_parameters.")
+        raise NotKnown("yarncli has no rule for how it reads rope_parameters.")
     parameters = legacy(model, type_wins=False)
     scopes = {name: _used(model, p) for name, p in parameters.items()}
     return Reading(scopes, served_length=model.rope.max_position_embeddings)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from yarncli.engines.loaders import version_5
 from yarncli.engines.shared import longrope_scale_by_lengths, mla_softmax
-from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
+from yarncli.engines.types import Engine, Launch, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
@@ -114,12 +114,13 @@ def convert_to_gguf(model: Model, p: RopeParameters) -> Gguf:
     the Llama and Phi-3 classes.
 
     Raises:
-        LoaderError: the architecture's converter is not known.
+        LoaderError: the converter refuses the setting.
+        NotKnown: the architecture's converter is not known.
     """
     kind = model.rope.model_type
     name = architecture(kind)
     if name is None:
-        raise LoaderError(f"yarncli has no rule for what its converter writes for {kind}.")
+        raise NotKnown(f"yarncli has no rule for what its converter writes for {kind}.")
     if kind in _LINEAR_ONLY and p.rope_type not in ("default", "linear", "proportional"):
         raise LoaderError(f"its converter takes linear scaling only for {kind}.")
     keys: dict[str, Value] = {"context_length": p.max_position_embeddings}
@@ -223,7 +224,8 @@ def read(model: Model) -> Reading:
     """Converter and runtime together; the server accepts as many tokens as the file states.
 
     Raises:
-        LoaderError: the converter does not load the config, or is not known here.
+        LoaderError: the converter does not load the config.
+        NotKnown: the converter is not known here.
     """
     scopes: dict[str, Used] = {}
     notes: list[str] = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from yarncli.engines.loaders import is_v5_only, legacy
 from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS
-from yarncli.engines.types import Engine, EngineCrash, Launch, LoaderError, Model, Reading, Used
+from yarncli.engines.types import Engine, EngineCrash, Launch, Model, NotKnown, Reading, Used
 from yarncli.rope.formulas import default_inv_freq
 from yarncli.rope.parameters import RopeParameters
 
@@ -19,8 +19,9 @@ def read(model: Model) -> Reading:
     """What the importer keeps and the engine then computes.
 
     Raises:
-        LoaderError: the config cannot be read, or its model type is not known here.
+        LoaderError: the config cannot be read.
         EngineCrash: the importer fails.
+        NotKnown: there is no rule for its model type.
     """
     notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
     block = model.block("rope_scaling")
@@ -44,7 +45,7 @@ def _used(model: Model, p: RopeParameters, old: object, new: object, notes: list
     if kind in _QWEN and old is not None:
         raise EngineCrash(f"The importer panics on type {old!r}.")
     if kind not in _LLAMA | _QWEN:
-        raise LoaderError(
+        raise NotKnown(
             f"yarncli has no rule for what its importer makes of {p.rope_type} in {kind}; import a "
             "GGUF file instead."
         )

@@ -12,7 +12,7 @@ from yarncli.engines.shared import (
     mscale_ratio,
     second_hand_softmax,
 )
-from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
+from yarncli.engines.types import Engine, Launch, Model, NotKnown, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
 _DEFAULT_ORIGINAL = 1024
@@ -22,7 +22,8 @@ def read(model: Model) -> Reading:
     """What TensorRT-LLM computes; its table ends at max_position_embeddings.
 
     Raises:
-        LoaderError: it refuses the config, or its rule is not known here.
+        LoaderError: it refuses the config.
+        NotKnown: there is no rule.
     """
     theta = model.block("rope_parameters").get("rope_theta")
     notes = ["takes θ from rope_parameters, but no scaling"] if is_v5_only(model) else []
@@ -34,7 +35,7 @@ def read(model: Model) -> Reading:
 def _used(model: Model, p: RopeParameters) -> Used:
     match p.rope_type:
         case "dynamic":
-            raise LoaderError("yarncli has no rule for what it makes of dynamic.")
+            raise NotKnown("yarncli has no rule for what it makes of dynamic.")
         case "yarn":
             inner = model.block("rope_scaling").get(ORIGINAL)
             original = model.text.get(ORIGINAL) or inner or _DEFAULT_ORIGINAL

@@ -1,0 +1,118 @@
+"""The probes of the wiring tables, put to the rules of `yarncli engines`.
+
+PYTHONPATH=tests:. python -m support.wiring mlx-lm [--type qwen3] [--probe "yarn both"]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, probes
+from scripts.wiring.sizes import config_for, shape_of
+from scripts.wiring.table import is_error
+from scripts.wiring.table import read as read_table
+from yarncli.config.families.table import FAMILIES
+from yarncli.engines.loaders import read_model
+from yarncli.engines.registry import ENGINES
+from yarncli.engines.types import NoReading, NotKnown, NotSupported, Reading
+from yarncli.errors import CheckpointError
+
+# Tables whose outcomes were computed by the engine's own code.
+TABLES = (
+    "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm sglang mlx-lm "
+    "exllamav3 llama.cpp"
+).split()
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One probe where a rule and its engine differ."""
+
+    model_type: str
+    probe: str
+    ours: Any
+    theirs: Any
+
+    def __str__(self) -> str:
+        return f"{self.model_type}, {self.probe}: rule {self.ours}; engine {self.theirs}"
+
+
+def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Mismatch], int, int]:
+    """Where the rules are wrong; how many outcomes they judged, and how many there are."""
+    _, types = read_table(engine)
+    wrong, known, total = [], 0, 0
+    for kind, entry in types.items():
+        if kind not in FAMILIES or "outcomes" not in entry or (only and kind != only):
+            continue
+        for name, asked, config in _configs(kind, entry):
+            if (probe and name != probe) or name not in entry["outcomes"]:
+                continue
+            total += 1
+            ours = predicted(engine, asked, name, config, entry["dim"])
+            if ours is None:
+                continue
+            known += 1
+            theirs = entry["outcomes"][name]
+            if not _agree(ours, theirs):
+                wrong.append(Mismatch(kind, name, ours, theirs))
+    return wrong, known, total
+
+
+def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    sizes, architecture = config_for(kind)
+    for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2)):
+        named = {"architectures": [entry.get("class", architecture)], "model_type": kind}
+        yield name, asked, {**config, **named}
+
+
+def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:
+    """What the rules say, in the words of a table; `None` where they do not know."""
+    try:
+        reading = ENGINES[engine].read(read_model(config))
+    except (NotKnown, NotSupported):
+        return None
+    except (NoReading, CheckpointError) as error:
+        return f"error: {error}"
+    lines = {scope: _line(asked, name, reading, scope, dim) for scope in reading.scopes}
+    return next(iter(lines.values())) if len(set(lines.values())) == 1 else lines
+
+
+def _line(asked: str, name: str, reading: Reading, scope: str, dim: int) -> str:
+    used = reading.scopes[scope]
+    long, short = (
+        (used.parameters.inv_freq(length), used.attention_factor)
+        for length in (EXTENDED, SHORT_TEXT)
+    )
+    return describe(asked, name, long, short, used.softmax_scale_ratio, dim)
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, str) and ours.startswith("error"):
+        return is_error(theirs) if isinstance(theirs, str) else False
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return all(ours.get(scope, line) == line for scope, line in theirs.items())
+    if isinstance(theirs, Mapping):
+        return set(theirs.values()) == {ours}
+    if isinstance(ours, Mapping):
+        return set(ours.values()) == {theirs}
+    return bool(ours == theirs)
+
+
+def main() -> None:
+    """Print the mismatches of one engine."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("engine", choices=TABLES)
+    parser.add_argument("--type", default="")
+    parser.add_argument("--probe", default="")
+    options = parser.parse_args()
+    wrong, known, total = mismatches(options.engine, options.type, options.probe)
+    for each in wrong:
+        print(each)
+    print(f"{len(wrong)} wrong of {known} judged, {total} in all")
+
+
+if __name__ == "__main__":
+    main()
