@@ -17,9 +17,10 @@ demo: .venv/installed
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-test-full: lint $(TF4)/installed $(HUB1)/installed
+# What `make test` leaves out, so that the two together are everything.
+test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
-		$(BIN)/python -m pytest -n 2 -m ""
+		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
 SEED ?= $(shell date +%s)
