@@ -377,15 +377,16 @@ def _yarn(start: _Start, p: RopeParameters, block: Mapping[str, Any], as_yarn: b
         return Used(replace(p, rope_type="default", factor=None))
     if block:
         refuse_gaps(block, p.rope_type, not_null=("factor", "beta_fast", "beta_slow"))
-    rows = int(p.original_length * p.resolved_factor())
+    multiple = _ramp_multiple(row) if is_mrope else 1.0
+    rows = int(p.original_length * multiple * p.resolved_factor())
     if start.served > rows:
         start.faults.append(f"its table of angles ends at {rows:,} tokens")
     if as_yarn:
         refuse_gaps(block, p.rope_type, not_null=("mscale", "mscale_all_dim"))
         return deepseek_yarn(p, _deepseek_softmax(p, start.notes))
     scale = p.effective_attention_factor()
-    if is_mrope:
-        multiple = _ramp_multiple(row)
+    if multiple != 1.0:
+        start.notes.append(f"its class for M-RoPE takes {multiple:g} × the original length")
         p = replace(p, original_max_position_embeddings=int(p.original_length * multiple))
     return Used(p, scale)
 
@@ -489,6 +490,7 @@ ENGINES = (
         read=read,
         launch=launch,
         override="v5",
+        mends_refusals=False,
         about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
     ),
     Engine(
@@ -498,6 +500,7 @@ ENGINES = (
         read=read_older,
         launch=launch,
         override="v5",
+        mends_refusals=False,
         about=("Not examined: no claim is made.",),
     ),
 )
