@@ -170,6 +170,8 @@ class Engine:
     override: Literal["v5", "legacy", "none"] = "none"
     """How it takes config fields on its command line: as transformers 5 spells them, as older
     versions do, or not at all."""
+    mends_refusals: bool = True
+    """Whether an override counts before the config is loaded, so that one may mend a refusal."""
     about: tuple[str, ...] = ()
     """What there is to know about it, for the documentation."""
     repair: Repair | None = None
