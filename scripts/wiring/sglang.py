@@ -270,6 +270,8 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     others = {name: why for name, why in sorted(others.items()) if name not in same}
     if others:
         found["others"] = others
+    if FAMILIES[kind].scopes and all(isinstance(line, str) for line in outcomes.values()):
+        found["scope"] = "full_attention"  # the small model has no other layers
     return {"outcomes": outcomes, **summary(outcomes), "dim": first_found["dim"], **found,
             "at": file}  # fmt: skip
 

@@ -168,6 +168,9 @@ class Engine:
     override: Literal["v5", "legacy", "none"] = "none"
     """How it takes config fields on its command line: as transformers 5 spells them, as older
     versions do, or not at all."""
+    merges_overrides: bool = False
+    """Whether an overriding dict is merged into the one that was loaded, so that a key of the file
+    stays unless the override names it."""
     about: tuple[str, ...] = ()
     """What there is to know about it, for the documentation."""
     repair: Repair | None = None

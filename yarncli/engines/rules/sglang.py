@@ -114,13 +114,16 @@ class _Wiring:
             model = _changed(model, without="rope_scaling")
         self.model = model
         self.block = _main_block(model)
-        self.kind = str(self.block.get("rope_type") or self.block.get("type") or "default")
+        self.kind = _kind_of(self.block)
 
     def read(self) -> Reading:
         """What the engine computes."""
-        for probe in self._defects():
-            self._refuse(self.row.outcome(probe))
-        probe = self._nearest()
+        probe = ""
+        for defect in self._defects():
+            self._refuse(self.row.outcome(defect))
+            if self.row.outcome(defect).startswith("plain"):
+                probe = defect
+        probe = probe or self._nearest()
         self._refuse(self.row.outcome(probe))
         seen = self._as_seen(probe)
         if seen is self.model:
@@ -156,6 +159,8 @@ class _Wiring:
                 yield f"yarn {key} null"
         if nulls & {"beta_fast", "beta_slow"}:
             yield "yarn betas null"
+        if kind == "yarn" and nulls & {"attn_factor", "extrapolation_factor"}:
+            raise EngineCrash("attn_factor or extrapolation_factor is null: TypeError at start-up.")
         if {"mscale", "mscale_all_dim"} & block.keys() and kind == "yarn":
             if "mrope_section" in block and not self.is_mla:
                 raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
@@ -171,9 +176,17 @@ class _Wiring:
             if self.kind != "yarn" and "yarn" not in _kinds(self.block):
                 raise NotKnown(f"Nobody examined what it does with this {_BLOCKS[1]}.")
             return "yarn turned"
+        if self.spelling == "both" and self.row.entry["spelling"] != "either":
+            kinds = [self.kind, _kind_of(self.model.block("rope_parameters"))]
+            if kinds == ["yarn", "linear"]:
+                return "rope_scaling yarn rope_parameters linear"
+            if kinds[0] != kinds[1] and not self.model.family.scopes:
+                raise NotKnown("Nobody examined what it does with two blocks that differ in type.")
         if not self.block:
             if self.model.text.get("rope_scaling", "absent") in (None, {}) and self._states_theta():
                 is_null = self.model.text["rope_scaling"] is None
+                if not is_null and self.model.family.scopes:
+                    raise NotKnown("Nobody examined what it does with an empty rope_scaling here.")
                 return "rope_scaling null" if is_null else "rope_scaling empty"
             return "default legacy" if self._states_theta() else "no theta"
         if not _typed(self.block) and self.block.get("factor") is not None:
@@ -187,7 +200,7 @@ class _Wiring:
     def _is_turned(self) -> bool:
         """Whether `rope_parameters` is nested for a flat model type, or flat for a nested one."""
         block = self.model.block("rope_parameters")
-        if self.spelling != "v5" or self.row.entry.get("wins") is None:
+        if self.spelling != "v5":
             return False
         nested = any(isinstance(value, Mapping) for value in block.values())
         return nested != bool(self.model.family.scopes)
@@ -198,9 +211,10 @@ class _Wiring:
         return "rope_theta" in self.block or any(self.model.text.get(k) is not None for k in keys)
 
     def _as_seen(self, probe: str) -> Model:
-        """The config as the model file takes it."""
-        line, block = self.row.outcome(probe), dict(self.block)
-        if self.block and line.startswith("plain"):
+        """The config as the model file takes it, for transformers 5 to read."""
+        line, block, text = self.row.outcome(probe), dict(self.block), self.model.text
+        odd = probe in ("yarn no type", "yarn turned")
+        if (odd or self.kind != "default") and self._is_plain(line):
             plain = {k: v for k, v in block.items() if k in ("rope_theta", "partial_rotary_factor")}
             return self._with_block({**plain, "rope_type": "default"})
         if self.is_mla and line.startswith("yarn"):
@@ -208,32 +222,54 @@ class _Wiring:
             block.pop("type", None)
             block = {**block, "rope_type": "yarn", "truncate": None}
             block.setdefault(ORIGINAL, self.model.rope.max_position_embeddings)
-            return self._with_block(block)
-        if self.model.text.get(ORIGINAL) is not None and ORIGINAL in block:
-            if "original=2048" not in self.row.outcome("yarn top original"):
-                return _changed(self.model, **{ORIGINAL: None})
+            return _changed(self._with_block(block), **{ORIGINAL: None})
+        if self._is_missed():
+            share = text.get("partial_rotary_factor", 1.0)
+            whole = {"partial_rotary_factor": share, "rope_type": "default", **block}
+            return self._with_block(whole, newer=True)
+        nested_wins = self.row.outcome("yarn top original") == self.row.outcome("yarn both")
+        if text.get(ORIGINAL) is not None and ORIGINAL in block and nested_wins:
+            return _changed(self.model, **{ORIGINAL: None})
         return self.model
 
-    def _with_block(self, block: Mapping[str, Any]) -> Model:
-        """The config with another RoPE block in the place of its own."""
+    def _is_missed(self) -> bool:
+        """Whether transformers 5 misses a legacy setting that the engine reads."""
         scopes = self.model.family.scopes
-        if self.model.block("rope_scaling") or not scopes:
-            key = "rope_scaling" if self.model.block("rope_scaling") else "rope_parameters"
-            return _changed(self.model, without="rope_parameters", **{key: block})
-        name = next(rule.name for rule in scopes if not rule.windowed)
-        whole = {**self.model.block("rope_parameters"), name: block}
-        return _changed(self.model, rope_parameters=whole)
+        if self.spelling != "legacy" or any(rule.takes_flat for rule in scopes):
+            return False
+        if scopes:
+            return bool(self.block) or "config" in self.row.entry
+        read = {scope.parameters.rope_type for scope in self.model.rope.scopes.values()}
+        return self.kind in _TYPES and read == {"default"} and not self.model.refusal
+
+    def _is_plain(self, line: str) -> bool:
+        """Whether a line tells of plain RoPE; a stretched base that stays is written like it."""
+        same = line == self.row.outcome(f"linear {self.spelling}")
+        return line.startswith("plain") and (self.kind != "dynamic" or same)
+
+    def _with_block(self, block: Mapping[str, Any], *, newer: bool = False) -> Model:
+        """The config with another RoPE block in the place of its own."""
+        scopes, text = self.model.family.scopes, self.model.text
+        takes_flat = not scopes or any(rule.takes_flat for rule in scopes)
+        if takes_flat and self.spelling != "v5" and not newer:
+            return _changed(self.model, rope_scaling=block)
+        theta = block.get("rope_theta", text.get("rope_theta", self.row.entry.get("theta")))
+        given = {} if theta is None else {"rope_theta": theta}
+        if not scopes:
+            return _changed(self.model, without="rope_scaling", rope_parameters={**given, **block})
+        plain = {"rope_type": "default", **given}
+        whole = {rule.name: plain if rule.windowed else {**given, **block} for rule in scopes}
+        old = self.model.block("rope_parameters")
+        whole |= {r.name: old[r.name] for r in scopes if r.windowed and r.name in old}
+        return _changed(self.model, without="rope_scaling", rope_parameters=whole)
 
     def _used(self, scope: str, p: RopeParameters, probe: str) -> Used:
         line = self.row.outcome(probe, scope)
         p = replace(p, rope_theta=self._theta(scope, p, line))
         if p.rope_type == "default":
             return Used(p)
-        usual = self.row.outcome(f"default {self.spelling}", scope)
-        if line.startswith("plain") and (self.kind != "dynamic" or line == usual):
+        if self._is_plain(line):
             return Used(replace(p, rope_type="default"))
-        if self.is_mla:
-            return Used(p, mscale_ratio(p), mla_softmax(p))
         match p.rope_type:
             case "dynamic":
                 return self._dynamic(p)
@@ -251,8 +287,12 @@ class _Wiring:
         if "theta=1.3086e+06" in self.row.outcome("theta top and block"):
             top = self.model.text.get(self.model.family.theta_keys[0])
             return float(top if top is not None else self.row.entry["theta"])
+        inner = self.model.text.get(self.model.family.attention_key or "")
+        if isinstance(inner, Mapping) and self.row.outcome("no theta") == "plain":
+            return float(inner.get("rope_theta", p.rope_theta))
         usual = self.row.outcome(f"default {self.spelling}", scope)
-        found = _theta_of(usual) if self.kind == "dynamic" else _theta_of(line) or _theta_of(usual)
+        stretched = self.kind == "dynamic" and not self._is_plain(line)
+        found = _theta_of(usual) if stretched else _theta_of(line) or _theta_of(usual)
         default = self.row.entry.get("theta")
         if found is None and not self._states_theta() and isinstance(default, float):
             found = default
@@ -272,14 +312,15 @@ class _Wiring:
         """m(s), or the mscale pair, times `attn_factor`; `attention_factor` is not read."""
         usual = formulas.get_mscale(p.resolved_factor())
         pair = p.mscale is not None and p.mscale_all_dim is not None
-        scale = mscale_ratio(p) if pair else usual
+        scale = mscale_ratio(p) if pair or self.is_mla else usual
         if self.row.outcome("yarn attention_factor") == "yarn":
             # configs/laguna.py:68-80 makes an attn_factor of it.
             scale = p.attention_factor if p.attention_factor is not None else scale
         else:
             scale *= float(p.extra.get("attn_factor", 1.0))
         share = p.extra.get("extrapolation_factor", 1.0)
-        return Used(p if share == 1.0 else with_extrapolation(p, float(share)), scale)
+        used = p if share == 1.0 else with_extrapolation(p, float(share))
+        return Used(used, scale, mla_softmax(p) if self.is_mla else 1.0)
 
 
 def _spelling(model: Model) -> str:
@@ -300,13 +341,17 @@ def _main_block(model: Model) -> Mapping[str, Any]:
     return parameters
 
 
+def _kind_of(block: Mapping[str, Any]) -> str:
+    return str(block.get("rope_type") or block.get("type") or "default")
+
+
 def _typed(block: Mapping[str, Any]) -> bool:
     return "rope_type" in block or "type" in block
 
 
 def _kinds(block: Mapping[str, Any]) -> set[str]:
     inner = [value for value in block.values() if isinstance(value, Mapping)]
-    return {str(value.get("rope_type") or value.get("type")) for value in inner}
+    return {_kind_of(value) for value in inner}
 
 
 def _changed(model: Model, *, without: str = "", **keys: Any) -> Model:
@@ -347,6 +392,7 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     override="v5",
+    merges_overrides=True,
     about=(
         "Which model files read the scaling is known from running them; a class that nobody ran is "
         "unknown, and one that SGLang does not have goes to its transformers backend.",
