@@ -32,7 +32,7 @@ from scripts.wiring import stubs
 from scripts.wiring import torch_engines
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
-from scripts.wiring.table import arguments, summary, update, write
+from scripts.wiring.table import arguments, read, summary, update, write
 from scripts.wiring.torch_engines import (
     TooLargeError,
     build,
@@ -68,11 +68,16 @@ _TOWER = {"vision_config": {"depth": 1, "num_hidden_layers": 1}, "vocab_size": 6
 def main() -> None:
     """Write the table."""
     options = arguments(__doc__, package="folder of the unpacked wheel", only="model types",
-                        jobs="processes")  # fmt: skip
+                        wrappers="check these wrappers and pairs only", jobs="processes")  # fmt: skip
     version = prepare(Path(options.package))
     version = options.version or version
     registry, through_transformers = architectures(Path(options.package))
     _registry.update(registry)
+    if options.wrappers:
+        document, types = read("vllm")
+        checked = check_wrappers(types, options.wrappers.split(","))
+        update("vllm", {}, wrappers={**document.get("wrappers", {}), **checked})
+        return
     chosen = options.only.split(",") if options.only else sorted(model_types(own_types()))
     make = functools.partial(entry, through_transformers=through_transformers)
     found = entries(make, chosen, int(options.jobs or 1))
@@ -90,10 +95,13 @@ def main() -> None:
     write("vllm", version, "run", found, **rest, wrappers=check_wrappers(found))
 
 
-def check_wrappers(types: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Wrapper → its entry; see `wrapper_entry`."""
+def check_wrappers(
+    types: dict[str, dict[str, Any]], names: list[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Wrapper or pair → its entry; see `wrapper_entry`."""
     _rows.update(types)
-    return entries(wrapper_entry, sorted(wrappers()), 1)
+    found = entries(wrapper_entry, names or [*sorted(wrappers()), *PAIRS], 1)
+    return dict(sorted(found.items()))
 
 
 def unnamed() -> dict[str, str]:
@@ -187,6 +195,9 @@ def _given() -> dict[str, dict[str, Any]]:
 
         _mark_composite_model = _mark_language_model
 
+        def configure_mm_token_handling(self, *_: Any, **__: Any) -> None:
+            """Of no interest."""
+
     alone = {"get_tensor_model_parallel_world_size": lambda: 1,
              "get_tensor_model_parallel_rank": lambda: 0, "get_pp_group": stubs.Alone,
              "get_ep_group": stubs.Alone, "get_tp_group": stubs.Alone,
@@ -207,6 +218,9 @@ def _given() -> dict[str, dict[str, Any]]:
         f"{MODELS}.interfaces": {"SupportsMultiModal": SupportsMultiModal},
         f"{MODELS}.interfaces_base": {},
         f"{MODELS}.adapters": {},
+        "vllm.model_executor.model_loader.utils": {
+            "initialize_model": lambda vllm_config, **_: _inner_model(vllm_config)
+        },
         "vllm.transformers_utils.dynamic_module": {},
     }
 
@@ -365,12 +379,12 @@ def _built(
 
 
 def wrapper_entry(wrapper: str) -> dict[str, Any]:
-    """Whether a wrapper's text part comes out as its model type does alone.
+    """Whether a wrapper's text part, or another class, comes out as the model type does alone.
 
     `any`: the class of the text part is the one that its own model type has, not the wrapper's
     choice, so that every text model comes out as it does alone.
     """
-    kind, _, architecture = wrappers()[wrapper]
+    architecture, kind = PAIRS[wrapper] if wrapper in PAIRS else wrappers()[wrapper][::-2]
     row = _rows.get(kind, {})
     found: dict[str, Any] = {"class": architecture, "text": kind}
     if architecture not in _registry:
@@ -385,7 +399,7 @@ def wrapper_entry(wrapper: str) -> dict[str, Any]:
             continue
         line = tried(
             lambda c=config, probe=(asked, name, row["dim"]): outcome(
-                _run(kind, architecture, c, wrapper), probe, c.get("layer_types"), ORIGINAL
+                _run(kind, architecture, c, None if wrapper in PAIRS else wrapper), probe, c.get("layer_types"), ORIGINAL
             )
         )
         if line != row["outcomes"][name]:
@@ -396,6 +410,16 @@ def wrapper_entry(wrapper: str) -> dict[str, Any]:
     return {"rope": "same", **found}
 
 
+# Other classes that published checkpoints of a model type name: base models and drafts.
+PAIRS = {
+    f"{kind} {name}": (name, kind)
+    for kind, names in {
+        "llama": ("LlamaForCausalLMEagle3", "EagleLlamaForCausalLM"),
+        "mistral": ("MistralModel",),
+        "qwen3": ("DFlashDraftModel", "DSparkDraftModel"),
+    }.items()
+    for name in names
+}
 WRAPPER_PROBES = ("default both", "linear both", "yarn both", "yarn v5", "yarn legacy",
                   "llama3 both")  # fmt: skip
 
@@ -410,8 +434,8 @@ BLOCKS: dict[str, dict[str, Any]] = {
 }
 
 
-# Model type → the scope that the layers of its small model have.
-_SCOPES = {"deepseek_v4": "compress"}
+# Model type → the scope that the layers have whose rotary module is recorded.
+_SCOPES = {"deepseek_v4": "compress", "laguna": "full_attention"}
 
 
 def _pairs(
