@@ -73,6 +73,11 @@ class Row:
             found = found.get(scope, next(iter(found.values())))
         return str(found)
 
+    def failure(self, probe: str) -> str:
+        """The exception that a probe gave; empty where it gave none, or was not tried."""
+        found = self.outcome(probe)
+        return found if found[:1].isupper() else ""
+
 
 @functools.cache
 def load_table(engine: str) -> Mapping[str, Any]:
@@ -83,6 +88,12 @@ def load_table(engine: str) -> Mapping[str, Any]:
     """
     found: dict[str, Any] = json.loads((_FOLDER / f"{engine}.json").read_text(encoding="utf-8"))
     return found
+
+
+def get_row(engine: str, model_type: str) -> Row | None:
+    """The row of a model type, whatever it says; `None` where there is none."""
+    table = load_table(engine)
+    return Row(table, model_type) if model_type in table["model_types"] else None
 
 
 def find_row(engine: str, model: Model) -> Row:
@@ -128,3 +139,48 @@ def row_of(engine: str, model: Model) -> Row:
     if row.entry["rope"] == "unknown":
         raise NotKnown(f"The code of {row.release} for {row.model_type} could not be examined.")
     return row
+
+
+def find_transformers_row(engine: str, model: Model) -> Row:
+    """The row of a model in a release of transformers.
+
+    A checkpoint of a model type that the release does not have runs its own code, if it has any.
+
+    Args:
+        engine: the name of the table, "transformers-5" or "transformers-4.57", say.
+        model: the config.
+
+    Raises:
+        NotSupported: the release has no code for the model.
+        NotKnown: the checkpoint's own code would run, or the model was not examined.
+    """
+    table = load_table(engine)
+    release = f"transformers {table['version']}"
+    if model.model_type not in _registered(table["version"]) and not model.assume_like:
+        if "auto_map" in model.config:
+            raise NotKnown(
+                f"{release} does not know the model type {model.model_type!r}. The checkpoint's "
+                "own code would run, which nobody examined."
+            )
+        raise NotSupported(f"{release} does not know the model type {model.model_type!r}.")
+    row = get_row(engine, model.rope.model_type)
+    if row is None or row.entry["rope"] in ("unknown", "own"):
+        raise NotKnown(f"The code of {release} for {model.rope.model_type} was not examined.")
+    if row.entry["rope"] == "unsupported":
+        raise NotSupported(f"{release} has no code for the text part {model.rope.model_type!r}.")
+    return row
+
+
+@functools.cache
+def _registered(version: str) -> frozenset[str]:
+    """The model types that checkpoints of a transformers release may name."""
+    known: set[str] = set()
+    for row in load_table("transformers-types")["releases"]:
+        if _numbers(row["release"]) > _numbers(version):
+            break
+        known = (known - {*row.get("dropped", ())}) | {*row.get("added", ())}
+    return frozenset(known)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]
