@@ -48,12 +48,25 @@ def working_override(
         tried += [{"head_dim": model.rope.head_dim, **fields} for fields in tried]
     for fields in tried:
         try:
-            changed = with_fields(model, fields)
+            changed = with_fields(model, _as_taken(engine, model, fields))
         except CheckpointError:
             continue
         if _is_right(view(engine, changed, intended)):
             return fields
     return None
+
+
+def _as_taken(engine: Engine, model: Model, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as the engine has them after it took the override.
+
+    Reference: SGLang 0.5.23 `utils/hf_transformers/config.py:405-423`: `{**current, **value}` at
+    the top of a config; the dict of a nested one is replaced.
+    """
+    block = fields.get("rope_parameters")
+    if not engine.merges_overrides or model.text_path or not isinstance(block, Mapping):
+        return dict(fields)
+    current = model.block("rope_scaling") or model.block("rope_parameters")
+    return {**fields, "rope_parameters": {**current, **block}}
 
 
 def _is_right(found: EngineView) -> bool:

@@ -56,20 +56,21 @@ class Row:
             )
         return cast(Word, found)
 
-    def outcome(self, probe: str) -> str:
-        """What a probe gave, of the layers that are scaled: one line as the README there explains.
+    def outcome(self, probe: str, scope: str = "full_attention") -> str:
+        """What a probe gave for one scope: one line as the README there explains.
 
         Empty where the engine was read, not run.
 
         Args:
             probe: its name, such as "yarn both".
+            scope: the name of the scope, by default that of the layers that are scaled.
         """
         number = self.entry.get("outcome")
         if number is None or probe not in self.table["probes"]:
             return ""
         found = self.table["outcomes"][number][self.table["probes"].index(probe)]
         if isinstance(found, Mapping):
-            found = found.get("full_attention", next(iter(found.values())))
+            found = found.get(scope, next(iter(found.values())))
         return str(found)
 
     def failure(self, probe: str) -> str:
@@ -106,15 +107,32 @@ def find_row(engine: str, model: Model) -> Row:
         NotSupported: the engine has no class for this model.
         NotKnown: there is no row, or the model file could not be examined.
     """
-    table = load_table(engine)
-    row = Row(table, model.rope.model_type)
+    has = load_table(engine).get("architectures")
+    named = named_classes(model)
+    if has and named and named[0] not in has:
+        raise NotSupported(f"{Row(load_table(engine), '').release} has no class {named[0]}.")
+    return row_of(engine, model)
+
+
+def named_classes(model: Model) -> list[str]:
+    """The `architectures` of a config; none where the model is to be treated as another type."""
     named = model.config.get("architectures")
-    has = table.get("architectures")
-    if has and isinstance(named, list) and named and not model.assume_like:
-        first = str(named[0])
-        if first not in has:
-            raise NotSupported(f"{row.release} has no class {first}.")
-    if row.model_type not in table["model_types"]:
+    return [str(n) for n in named] if isinstance(named, list) and not model.assume_like else []
+
+
+def row_of(engine: str, model: Model) -> Row:
+    """The row of a model type, whatever class the config names.
+
+    Args:
+        engine: the name of the table.
+        model: the config.
+
+    Raises:
+        NotSupported: the engine has no class for this model type.
+        NotKnown: there is no row, or the model file could not be examined.
+    """
+    row = Row(load_table(engine), model.rope.model_type)
+    if row.model_type not in row.table["model_types"]:
         raise NotKnown(f"Nobody examined what {row.release} does with {row.model_type}.")
     if row.entry["rope"] == "unsupported":
         raise NotSupported(f"{row.release} has no class for {row.model_type}.")
