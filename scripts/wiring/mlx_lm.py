@@ -36,6 +36,7 @@ from scripts.wiring.probes import (
 )
 from scripts.wiring.sizes import LARGER, OWN, shape_of
 from scripts.wiring.table import arguments, summary, write
+from yarncli.config.families.table import FAMILIES
 
 MODELS = "mlx_lm.models"
 # Model files that cannot be built here, read: the line that makes or leaves out the rotation.
@@ -47,7 +48,6 @@ READ: dict[str, dict[str, Any]] = {
     "openelm": {**_PLAIN, "theta": 10000.0, "at": "openelm.py:78",
                 "note": "reads rope_freq_constant"},
     "phixtral": {**_PLAIN, "theta": 10000.0, "at": "phixtral.py:42", "note": "no key for θ"},
-    "lfm2-vl": {**_PLAIN, "spelling": "either", "theta": 1000000.0, "at": "lfm2.py:81"},
     "hunyuan": {"rope": "refuses", "types": dict.fromkeys(TYPES, "refuses"), "how": "read",
                 "at": "hunyuan.py:41,103", "note": "needs rope_scaling with alpha, factor, type"},
     "kimi_k3": {"rope": "none", "how": "read", "at": "kimi_k3.py"},
@@ -56,6 +56,7 @@ READ: dict[str, dict[str, Any]] = {
     "nemotron_h": {"rope": "none", "how": "read", "at": "nemotron_h.py"},
 }  # fmt: skip
 _calls: list[tuple[Any, ...]] = []
+_read: list[type] = []
 
 
 def main() -> None:
@@ -63,12 +64,28 @@ def main() -> None:
     options = arguments(__doc__)
     only_models()
     version = options.version or importlib.metadata.version("mlx-lm")
-    mx.fast.rope = _recorded(mx.fast.rope)
+    record()
+    files = modules()
     found = {}
-    for kind, module in sorted(modules().items()):
+    for kind, module in sorted(files.items()):
         found[kind] = READ.get(module) or entry(kind, module)
+        text = text_parts(kind, module, files)
+        found[kind] |= {"text": text} if text else {}
         print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr)
-    write("mlx-lm", version, "run", found, note="other model types: no model file, ValueError")
+    write("mlx-lm", version, "run", found, others="unsupported", renamed=renamed())
+
+
+def record() -> None:
+    """Note what reaches `mx.fast.rope`, and which classes read the config."""
+    mx.fast.rope = _recorded(mx.fast.rope)
+    base = importlib.import_module(f"{MODELS}.base").BaseModelArgs
+    from_dict = base.from_dict.__func__
+
+    def noted(cls: type, params: Any) -> Any:
+        _read.append(cls)
+        return from_dict(cls, params)
+
+    base.from_dict = classmethod(noted)
 
 
 def only_models() -> None:
@@ -93,6 +110,31 @@ def modules() -> dict[str, str]:
     return {n: m for n, m in {**with_args, **renamed}.items() if n != "base"}
 
 
+def renamed() -> dict[str, str]:
+    """Class in `architectures` → the model type whose file is taken for it."""
+    source = Path(str(sys.modules["mlx_lm"].__path__[0]), "utils.py").read_text(encoding="utf-8")
+    table = re.search(r"MODEL_ARCHITECTURE_REMAPPING = \{(.*?)\n\}", source, re.S)
+    return dict(re.findall(r'\("[^"]+", "([^"]+)"\): "([^"]+)"', table[1])) if table else {}
+
+
+def text_parts(kind: str, name: str, files: dict[str, str]) -> dict[str, str]:
+    """For a multimodal model: model type of its text part → the model type whose row counts.
+
+    The types are those that the file names, those whose file it imports, and its own.
+    """
+    source = Path(str(sys.modules["mlx_lm"].__path__[0]), "models", f"{name}.py").read_text("utf-8")
+    if "text_config" not in source:
+        return {}
+    named = re.findall(r'text_config\.get\("model_type"\) == "(\w+)"', source)
+    taken = re.findall(r"\b(\w+)\.Model\(", source)
+    taken += re.findall(r"^from \.(\w+) import \w*Model\b", source, re.M)
+    inner = next((file for file in taken if file not in named), name)
+    same = [k for k, file in files.items() if file == inner and not k.endswith("_text")]
+    family = FAMILIES.get(kind)
+    own = [f"{kind}_text", *([family.text_type] if family and family.text_type else [])]
+    return dict.fromkeys([*own, *same], kind) | {k: k for k in named}
+
+
 def entry(kind: str, name: str) -> dict[str, Any]:
     """The table's entry of one model type."""
     try:
@@ -113,8 +155,19 @@ def entry(kind: str, name: str) -> dict[str, Any]:
         "outcomes": outcomes,
         **summary(outcomes),
         "dim": 2 * pairs,
+        "needs": needs(),
         "at": evidence or f"{name}.py",
     }
+
+
+def needs() -> list[str]:
+    """The keys of the text part that the class which read it last has no default for."""
+    for args in reversed(_read):
+        fields = dataclasses.fields(args)
+        if any(field.name in ("hidden_size", "d_model", "hidden_dim") for field in fields):
+            missing = dataclasses.MISSING
+            return sorted(f.name for f in fields if f.default is f.default_factory is missing)
+    return []
 
 
 def _pairs(module: Any, kind: str, sizes: dict[str, Any]) -> int:

@@ -185,10 +185,15 @@ def _odd(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     yield spelled("llama3 no original", "llama3", lacking)
     yield spelled("linear integer factor", "linear", {**linear, "factor": 4},
                   max_position_embeddings=ORIGINAL)  # fmt: skip
+    for name in ("type", "rope_type"):
+        bare = {k: v for k, v in linear.items() if k not in ("type", "rope_type")}
+        yield spelled(f"linear only {name}", "linear", {**bare, name: "linear"},
+                      max_position_embeddings=ORIGINAL)  # fmt: skip
     lists = {**setting("longrope", pairs, more), "type": "longrope"}
     yield spelled("longrope type", "longrope", lists)
     mscales = {**lists, "short_mscale": 1.5, "long_mscale": 1.25}
     yield spelled("longrope mscales", "longrope", mscales)
+    yield spelled("longrope su", "longrope", {**lists, "type": "su", "rope_type": "su"})
     yield spelled("longrope attention_factor", "longrope", {**lists, "attention_factor": 1.25})
     yield "rope_scaling null", "default", {**top, "rope_scaling": None}
     yield "rope_scaling empty", "default", {**top, "rope_scaling": {}}
@@ -204,6 +209,8 @@ def _odd(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     if shape.part is not None:
         bare = {k: v for k, v in base.items() if k != "partial_rotary_factor"}
         yield "part in block", "default", {**bare, **_spelled(plain, "both", shape)}
+        whole = _spelled(plain, "both", replace(shape, part=None))
+        yield "no part", "default", {**bare, **whole}
 
 
 def asked(kind: str, dim: int, **changes: Any) -> RopeParameters:

@@ -52,6 +52,7 @@ OWN: dict[str, dict[str, Any]] = {
              "conv_L_cache": 3, "layer_types": ["full_attention"] * 4},
     "lfm2_moe": {"conv_L_cache": 3, "layer_types": ["full_attention"] * 4, "num_dense_layers": 1},
     "lfm2-vl": {"block_dim": 256, "block_multiple_of": 8, "block_ffn_dim_multiplier": 1.0,
+                "conv_bias": False, "block_auto_adjust_ff_dim": False,
                 "conv_L_cache": 3, "layer_types": ["full_attention"] * 4},
     "llama4": {"no_rope_layers": [1, 1, 1, 0], "intermediate_size_mlp": 64,
                "interleave_moe_layer_step": 1, "attention_chunk_size": 512},
@@ -88,7 +89,8 @@ OWN: dict[str, dict[str, Any]] = {
                    "linear_value_head_dim": 32},
     "qwen3_5_text": {"full_attention_interval": 1},
     "qwen3_5_moe_text": {"full_attention_interval": 1},
-    "spark2_5": {"hidden_act": "gelu"},
+    "spark2_5": {"hidden_act": "gelu", "headwise_attn_output_gate": True,
+                 "gate_attn_act_mode": "sigmoid"},
 }  # fmt: skip
 
 # Model type → `partial_rotary_factor`.
@@ -121,6 +123,8 @@ def model_types(own: Iterable[str] = ()) -> set[str]:
 def shape_of(kind: str, pairs: int = 32) -> Shape:
     """What the RoPE blocks of a model type look like, for `pairs` frequencies."""
     family = FAMILIES.get(kind) or FAMILIES.get(f"{kind}_text")
+    if family and family.is_wrapper:
+        family = FAMILIES.get(family.text_type, family)
     scopes = family.scopes if family else ()
     scaled = tuple(rule.name for rule in scopes if not rule.windowed)
     plain = tuple(rule.name for rule in scopes if rule.windowed)

@@ -67,13 +67,14 @@ def write(
         update(engine, types)
         return TABLES / f"{engine}.json"
     distinct: list[list[Any]] = []
-    names = next((list(e["outcomes"]) for e in types.values() if "outcomes" in e), [])
+    # Some probes are of some model types only; theirs come last.
+    names = list(dict.fromkeys(name for e in types.values() for name in e.get("outcomes", ())))
     lines = []
     for kind, entry in sorted(types.items()):
         found = dict(entry)
         outcomes = found.pop("outcomes", None)
         if outcomes is not None:
-            row = [outcomes[name] for name in names]
+            row = [outcomes.get(name) for name in names]
             if row not in distinct:
                 distinct.append(row)
             found = {"outcome": distinct.index(row), **found}
@@ -109,7 +110,8 @@ def read(engine: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     for entry in types.values():
         if "outcome" in entry:
             row = rows[entry.pop("outcome")]
-            entry["outcomes"] = dict(zip(names, row, strict=True))
+            found = zip(names, row, strict=True)
+            entry["outcomes"] = {name: line for name, line in found if line is not None}
     return document, types
 
 

@@ -59,7 +59,7 @@ class Row:
     def outcome(self, probe: str) -> str:
         """What a probe gave, of the layers that are scaled: one line as the README there explains.
 
-        Empty where the engine was read, not run.
+        Empty where the engine was read, not run, and where the probe is not of this model type.
 
         Args:
             probe: its name, such as "yarn both".
@@ -70,7 +70,7 @@ class Row:
         found = self.table["outcomes"][number][self.table["probes"].index(probe)]
         if isinstance(found, Mapping):
             found = found.get("full_attention", next(iter(found.values())))
-        return str(found)
+        return "" if found is None else str(found)
 
 
 @functools.cache
