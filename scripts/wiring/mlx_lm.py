@@ -34,7 +34,7 @@ from scripts.wiring.probes import (
     fresh,
     probes,
 )
-from scripts.wiring.sizes import LARGER, OWN, shape_of
+from scripts.wiring.sizes import ABOUT_ROPE, LARGER, OWN, PARTIAL, shape_of
 from scripts.wiring.table import arguments, summary, write
 from yarncli.config.families.table import FAMILIES
 
@@ -151,10 +151,13 @@ def entry(kind: str, name: str) -> dict[str, Any]:
     outcomes: dict[str, Any] = {}
     for probe, asked, config in probes(sizes, shape_of(kind, pairs)):
         outcomes[probe] = _outcome(module, kind, (asked, probe, 2 * pairs), config)
+    part = PARTIAL.get(kind)
+    ignored = part is not None and 2 * pairs != int(sizes["head_dim"] * part)
     return {
         "outcomes": outcomes,
         **summary(outcomes),
         "dim": 2 * pairs,
+        **({"part": "ignored"} if ignored else {}),
         "needs": needs(),
         "at": evidence or f"{name}.py",
     }
@@ -190,7 +193,7 @@ def _filled(args_class: Any, config: dict[str, Any]) -> dict[str, Any]:
         if (
             absent
             and field.name not in found
-            and not re.search("rope_|theta|rotary_emb_base", field.name)
+            and not ABOUT_ROPE.search(field.name)
         ):
             words = str(field.type)
             by_type = {"bool": False, "int": 2, "float": 1.0, "str": "silu", "ist": [], "ict": {}}

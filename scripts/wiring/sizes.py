@@ -42,6 +42,7 @@ OWN: dict[str, dict[str, Any]] = {
                 "rope_local_base_freq": 10000.0},
     "gemma4_text": {"num_kv_shared_layers": 0, "global_head_dim": 64},
     "gemma4": {"num_kv_shared_layers": 0, "global_head_dim": 64},
+    "gemma4_unified": {"num_kv_shared_layers": 0, "global_head_dim": 64},
     "granitemoehybrid": {"layer_types": ["attention"] * 4, "position_embedding_type": "rope",
                          "mamba_n_heads": 4, "mamba_d_head": 64, "mamba_d_state": 16,
                          "mamba_n_groups": 1, "mamba_d_conv": 4, "mamba_expand": 1,
@@ -93,11 +94,15 @@ OWN: dict[str, dict[str, Any]] = {
                  "gate_attn_act_mode": "sigmoid"},
 }  # fmt: skip
 
+# Keys that only the probes set, even where a class insists on them.
+ABOUT_ROPE = re.compile("rope_|theta|rotary_emb_base|partial_rotary")
+
 # Model type → `partial_rotary_factor`.
 PARTIAL: dict[str, float] = {
     "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "phi": 0.5, "stablelm": 0.25, "nemotron": 0.5,
     "persimmon": 0.5, "qwen3_next": 0.25, "qwen3_5_text": 0.25, "qwen3_5_moe_text": 0.25,
     "qwen3_5": 0.25, "qwen3_5_moe": 0.25, "glm4v_text": 0.5, "glm4v_moe_text": 0.5,
+    "solar_open": 1.0,
 }  # fmt: skip
 
 # Model type → keys that its RoPE block has beside those of the probe.

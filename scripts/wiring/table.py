@@ -11,6 +11,8 @@
     outcomes                distinct lists of outcomes, one line (`describe`) or object of scope →
                             line per probe; a model type has an index into these
     functions               what its shared functions read, where that was looked at
+    others                  "unsupported" where the engine has no code for other model types
+    renamed                 class in `architectures` → the model type whose code is taken for it
     model_types             model type → an object of
 
         outcome     index into `outcomes`; absent where `how` is "read" for this type
@@ -23,6 +25,9 @@
                     "none"
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
+        part        "ignored" where partial_rotary_factor is not read
+        needs       keys that the class which reads the config has no default for
+        text        of a multimodal model: model type of the text part → whose row counts
         theta       θ where the config has none; "required" if that fails
         requires    keys whose absence is an error
         attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, probes
-from scripts.wiring.sizes import config_for, shape_of
+from scripts.wiring.probes import EXTENDED, SHORT_TEXT, SIZES, describe, probes
+from scripts.wiring.sizes import ABOUT_ROPE, config_for, shape_of
 from scripts.wiring.table import is_error
 from scripts.wiring.table import read as read_table
 from yarncli.config.families.table import FAMILIES
@@ -63,21 +63,31 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
 
 def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     sizes, architecture = config_for(kind)
+    # The scripts give every key that a class insists on, except those that probes are about.
+    needed = [key for key in entry.get("needs", ()) if not ABOUT_ROPE.search(key)]
+    sizes = {key: SIZES.get(key, 2) for key in needed} | sizes
+    family = FAMILIES[kind]
     for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2)):
         named = {"architectures": [entry.get("class", architecture)], "model_type": kind}
+        if family.is_wrapper:
+            config = {family.text_key: {**config, "model_type": family.text_type}}
         yield name, asked, {**config, **named}
 
 
 def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:
     """What the rules say, in the words of a table; `None` where they do not know."""
     try:
-        reading = ENGINES[engine].read(read_model(config))
+        model = read_model(config)
+    except CheckpointError:
+        return None  # the command stops there, so nothing is claimed
+    try:
+        reading = ENGINES[engine].read(model)
     except (NotKnown, NotSupported):
         return None
     except (NoReading, CheckpointError) as error:
         return f"error: {error}"
     lines = {scope: _line(asked, name, reading, scope, dim) for scope in reading.scopes}
-    return next(iter(lines.values())) if len(set(lines.values())) == 1 else lines
+    return lines.get("model", lines)
 
 
 def _line(asked: str, name: str, reading: Reading, scope: str, dim: int) -> str:

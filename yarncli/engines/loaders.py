@@ -166,13 +166,16 @@ def _with_text(
 
 
 def _without_blocks(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without any RoPE block, wherever its text part lies."""
+    """The config without any RoPE block, wherever its text part lies.
+
+    θ goes too: some classes read it from their block only, and refuse one that stands alone.
+    """
     return {
         key: _without_blocks(value)
         if isinstance(value, Mapping) and key.endswith("_config")
         else value
         for key, value in config.items()
-        if key not in _BLOCKS
+        if key not in (*_BLOCKS, "rope_theta")
     }
 
 

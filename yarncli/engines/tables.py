@@ -56,20 +56,22 @@ class Row:
             )
         return cast(Word, found)
 
-    def outcome(self, probe: str) -> str:
-        """What a probe gave, of the layers that are scaled: one line as the README there explains.
+    def outcome(self, probe: str, layers: str = "full_attention") -> str:
+        """What a probe gave: one line as the README there explains.
 
         Empty where the engine was read, not run, and where the probe is not of this model type.
 
         Args:
             probe: its name, such as "yarn both".
+            layers: which of them, where the engine treats layers differently; by default those that
+                are scaled.
         """
         number = self.entry.get("outcome")
         if number is None or probe not in self.table["probes"]:
             return ""
         found = self.table["outcomes"][number][self.table["probes"].index(probe)]
         if isinstance(found, Mapping):
-            found = found.get("full_attention", next(iter(found.values())))
+            found = found.get(layers, next(iter(found.values())))
         return "" if found is None else str(found)
 
 
@@ -84,19 +86,20 @@ def load_table(engine: str) -> Mapping[str, Any]:
     return found
 
 
-def find_row(engine: str, model: Model) -> Row:
+def find_row(engine: str, model: Model, kind: str | None = None) -> Row:
     """The row of a model, where the engine has code for it.
 
     Args:
         engine: the name of the table.
         model: the config; its `architectures` count where the table lists those of the engine.
+        kind: the model type by which the engine goes; by default that of the text part.
 
     Raises:
         NotSupported: the engine has no class for this model.
         NotKnown: there is no row, or the model file could not be examined.
     """
     table = load_table(engine)
-    row = Row(table, model.rope.model_type)
+    row = Row(table, kind or model.rope.model_type)
     named = model.config.get("architectures")
     has = table.get("architectures")
     if has and isinstance(named, list) and named and not model.assume_like:
@@ -104,6 +107,8 @@ def find_row(engine: str, model: Model) -> Row:
         if first not in has:
             raise NotSupported(f"{row.release} has no class {first}.")
     if row.model_type not in table["model_types"]:
+        if table.get("others") == "unsupported":
+            raise NotSupported(f"{row.release} has no model file for {row.model_type}.")
         raise NotKnown(f"Nobody examined what {row.release} does with {row.model_type}.")
     if row.entry["rope"] == "unsupported":
         raise NotSupported(f"{row.release} has no class for {row.model_type}.")
