@@ -158,19 +158,23 @@ def entry(kind: str, name: str) -> dict[str, Any]:
         **summary(outcomes),
         "dim": 2 * pairs,
         **({"part": "ignored"} if ignored else {}),
-        "needs": needs(),
+        **fields(),
         "at": evidence or f"{name}.py",
     }
 
 
-def needs() -> list[str]:
-    """The keys of the text part that the class which read it last has no default for."""
+def fields() -> dict[str, Any]:
+    """What the class that read the text part last has no default for, and its default of θ."""
+    missing = dataclasses.MISSING
     for args in reversed(_read):
-        fields = dataclasses.fields(args)
-        if any(field.name in ("hidden_size", "d_model", "hidden_dim") for field in fields):
-            missing = dataclasses.MISSING
-            return sorted(f.name for f in fields if f.default is f.default_factory is missing)
-    return []
+        found = {field.name: field for field in dataclasses.fields(args)}
+        if not {"hidden_size", "d_model", "hidden_dim"} & found.keys():
+            continue
+        bare = (n for n, f in found.items() if f.default is f.default_factory is missing)
+        theta = getattr(found.get("rope_theta"), "default", None)
+        default = {"default_theta": theta} if isinstance(theta, int | float) else {}
+        return {"needs": sorted(bare), **default}
+    return {}
 
 
 def _pairs(module: Any, kind: str, sizes: dict[str, Any]) -> int:
@@ -190,11 +194,7 @@ def _filled(args_class: Any, config: dict[str, Any]) -> dict[str, Any]:
     found = dict(config)
     for field in dataclasses.fields(args_class):
         absent = field.default is field.default_factory is dataclasses.MISSING
-        if (
-            absent
-            and field.name not in found
-            and not ABOUT_ROPE.search(field.name)
-        ):
+        if absent and field.name not in found and not ABOUT_ROPE.search(field.name):
             words = str(field.type)
             by_type = {"bool": False, "int": 2, "float": 1.0, "str": "silu", "ist": [], "ict": {}}
             found[field.name] = next((v for w, v in by_type.items() if w in words), None)

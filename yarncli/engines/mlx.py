@@ -27,6 +27,7 @@ from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rop
 
 _THETA = "rope_theta"
 _PART = "partial_rotary_factor"
+_BLOCKS = ("rope_scaling", "rope_parameters")
 _LENGTH = "max_position_embeddings"
 _ERROR = re.compile(r"[A-Z]\w*(Error|Exit)\b")
 # Keys of a block that are computed with as they stand, so that a null is a TypeError.
@@ -34,6 +35,7 @@ _COMPUTED = (
     "factor", ORIGINAL, "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "low_freq_factor",
     "high_freq_factor", "short_factor", "long_factor",
 )  # fmt: skip
+_OLD_ORIGINAL = 4096
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
@@ -51,12 +53,7 @@ def read_by_table(engine: str, model: Model) -> Reading:
         NotKnown: nobody examined what it does with it.
     """
     row = find_model_file(engine, model)
-    missing = [key for key in row.entry.get("needs", ()) if key not in model.text]
-    if missing:
-        raise EngineCrash(
-            f"{row.release} insists on {', '.join(missing)} for {row.model_type}, which the config "
-            "does not have: TypeError while loading."
-        )
+    notes = _missing(row, model)
     others = row.outcome("yarn both", "sliding_attention")
     if not model.family.scopes and row.outcome("yarn both") != others:
         raise NotKnown(f"{row.release} has two kinds of layers in {row.model_type}, not told apart")
@@ -68,8 +65,23 @@ def read_by_table(engine: str, model: Model) -> Reading:
             entry = block.get(name)
             block = entry if isinstance(entry, Mapping) else {}
         scopes[name] = _scope(row, model, name, scope.parameters, block, is_v5)
-    ignores = not is_v5 and model.block("rope_parameters") and not model.block("rope_scaling")
-    return Reading(scopes, notes=(IGNORES_ROPE_PARAMETERS,) if ignores else ())
+    if not is_v5 and model.block("rope_parameters") and not model.block("rope_scaling"):
+        notes.append(IGNORES_ROPE_PARAMETERS)
+    return Reading(scopes, notes=tuple(notes))
+
+
+def _missing(row: Row, model: Model) -> list[str]:
+    """A note on keys that the file insists on and the config does not have.
+
+    Raises:
+        EngineCrash: one of them is about RoPE.
+    """
+    missing = [key for key in row.entry.get("needs", ()) if key not in model.text]
+    text = f"{row.release} insists on {{}} for {row.model_type}: TypeError while loading without."
+    rope = [key for key in missing if key in (*_BLOCKS, _THETA, _PART)]
+    if rope:
+        raise EngineCrash(text.format(", ".join(rope)))
+    return [text.format(", ".join(missing))] if missing else []
 
 
 def find_model_file(engine: str, model: Model) -> Row:
@@ -124,7 +136,8 @@ def _scope(
     line = _line(row, model, block, is_v5)
     if _ERROR.match(line):
         raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
-    sizes = _with_part(row, model, block, sizes)
+    if not line.startswith("proportional"):
+        sizes = _with_part(row, model, block, sizes)
     return _used(row, model, block, _plain(sizes, theta), line)
 
 
@@ -166,6 +179,8 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     if odd:
         return odd
     kind = canonical_rope_type(name)
+    if name == "proportional":
+        return row.outcome(name) or "other"
     if name == "su":
         return row.outcome("longrope su")
     if kind == "default":
@@ -184,18 +199,18 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
 def _name(row: Row, block: Mapping[str, Any]) -> tuple[str, str]:
     """The type that the file reads; or the line that a dict without that name gave."""
     old, new = block.get("type"), block.get("rope_type")
-    by = "yarn" if row.word("yarn") in ("reads", "differs") else "linear"
+    by = next((kind for kind in ("yarn", "linear") if row.word(kind) != "refuses"), "")
     if not old and not new:
         line = row.outcome("yarn no type")
         return ("yarn", "") if line.startswith("yarn") else ("default", line)
     if old and new and old != new:
         line = row.outcome("type yarn rope_type linear")
-        if _ERROR.match(line) or by == "linear":
+        if _ERROR.match(line) or row.word("yarn") not in ("reads", "differs"):
             raise NotKnown(f"Nobody examined which name of the type {row.release} reads.")
         return str(old if line.startswith("yarn") else new), ""
     if old and new:
         return str(old), ""
-    line = row.outcome(f"{by} only {'type' if old else 'rope_type'}")
+    line = row.outcome(f"{by} only {'type' if old else 'rope_type'}") if by else ""
     fails = _ERROR.match(line) or (line.startswith("plain") and row.word(by) == "reads")
     return str(old or new), line if fails else ""
 
@@ -210,11 +225,18 @@ def _used(
             return Used(plain)
         # LongRoPE's class with factors of 1.
         return Used(plain, longrope_scale_by_lengths(_with_original(row, plain, block)))
+    if kind == "proportional" and "dim=" not in line:
+        share = block.get(_PART, 1.0)
+        return Used(replace(plain, rope_type=kind, partial_rotary_factor=share))
     if kind not in ("linear", "dynamic", "yarn", "llama3", "longrope"):
         raise NotKnown(f"What {row.release} computes for {row.model_type} has no formula here.")
     refuse_gaps(block, kind, not_null=_COMPUTED)
     if kind in ("dynamic", "longrope") and _LENGTH not in model.text:
         raise NotKnown(f"The default of {_LENGTH} in {row.release} was not looked at.")
+    own_scale = "scale=1.25" in row.outcome("longrope mscales") and "long_mscale" in block
+    if kind == "longrope" and "scale=" in line and not own_scale:
+        # phi3 takes the original length from the top level.
+        block = {**block, ORIGINAL: model.text.get(ORIGINAL, _OLD_ORIGINAL)}
     p = _setting(row, plain, block, kind)
     if kind == "yarn":
         softmax = mla_softmax(p) if "softmax=" in row.outcome("yarn mscale") else 1.0
@@ -223,18 +245,7 @@ def _used(
         return Used(p)
     if "list=long" in line:
         p = replace(p, short_factor=p.long_factor)
-    return Used(p, _longrope_scale(row, model, block, p, line))
-
-
-def _longrope_scale(
-    row: Row, model: Model, block: Mapping[str, Any], p: RopeParameters, line: str
-) -> float:
-    if "scale=1.25" in row.outcome("longrope mscales") and "long_mscale" in block:
-        return float(block["long_mscale"])
-    if "scale=" in line:
-        # phi3 takes the original length from the top level.
-        p = replace(p, original_max_position_embeddings=model.text.get(ORIGINAL, 4096))
-    return longrope_scale_by_lengths(p)
+    return Used(p, float(block["long_mscale"]) if own_scale else longrope_scale_by_lengths(p))
 
 
 def _setting(
@@ -261,7 +272,7 @@ def _with_original(row: Row, p: RopeParameters, block: Mapping[str, Any]) -> Rop
         if _ERROR.match(line):
             raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
         default = re.search(r"original=(\d+)", line)
-        original = int(default[1]) if default else 4096
+        original = int(default[1]) if default else _OLD_ORIGINAL
     return replace(p, original_max_position_embeddings=int(original))
 
 
@@ -275,17 +286,22 @@ def _theta(row: Row, model: Model, block: Mapping[str, Any]) -> float:
     stated = next((key for key in keys if key in held), None)
     top = held[stated] if stated else None
     inner = block.get(_THETA) or model.block("rope_parameters").get(_THETA)
-    takes_top, takes_block = _takes(row, "legacy"), _takes(row, "v5")
-    if takes_block and inner is not None:
-        if not (takes_top and top is not None and "theta=" in row.outcome("theta top and block")):
+    if inner is not None and _takes(row, "v5"):
+        if top is None or "theta=" not in row.outcome("theta top and block"):
             return float(inner)
-    elif takes_block and model.block("rope_parameters"):
-        raise NotKnown(f"The default of {_THETA} in {row.release} beside other keys is not known.")
-    if takes_top and top is not None:
+    elif model.block("rope_parameters") and _takes(row, "v5"):
+        line = row.outcome("theta top block silent")
+        if _ERROR.match(line):
+            raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
+        built_in = re.search(r"theta=([\d.e+]+)", line)
+        if built_in:
+            return float(built_in[1])
+    if top is not None and _takes(row, "legacy"):
         return float(top)
-    default = row.entry.get("theta")
-    if not isinstance(default, int | float) or (takes_top and stated):
-        raise EngineCrash(f"{row.model_type} has no default for {_THETA}: it fails while loading.")
+    found = (row.entry.get(key) for key in ("theta", "default_theta"))
+    default = next((n for n in found if isinstance(n, int | float)), None)
+    if default is None or (stated and _takes(row, "legacy")):
+        raise EngineCrash(f"{row.model_type} without {_THETA}, for which it has no default.")
     return float(default)
 
 
