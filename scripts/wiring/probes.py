@@ -129,6 +129,12 @@ YARN_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+# Plain RoPE of multimodal models in the older spelling, as published configs have it.
+MROPE = {
+    "mrope": {"type": "mrope"},
+    "mrope default": {"type": "default", "rope_type": "default"},
+    "mrope rope_type": {"rope_type": "default"},
+}
 WANTED: set[str] = set()
 """Names of the only probes to run beside those that find the width; all where empty."""
 
@@ -182,6 +188,9 @@ def _odd(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     silent = _spelled(setting("default", pairs, more), "v5", shape)["rope_parameters"]
     bare = {k: _without_theta(v) for k, v in _without_theta(silent).items()}
     yield "theta top block silent", "default", {**top, "rope_parameters": bare}
+    if "mrope_section" in more:
+        for name, names in MROPE.items():
+            yield name, "default", {**top, "rope_scaling": {**names, **more}}
     if shape.scaled:
         kept = setting("proportional", pairs, {"partial_rotary_factor": 0.25})
         yield spelled("proportional", "proportional", kept)

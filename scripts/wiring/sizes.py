@@ -114,6 +114,12 @@ BLOCK: dict[str, dict[str, Any]] = {
     "paddleocr_vl_text": _SECTIONS,
     "glm4v_moe_text": {"mrope_section": [4, 6, 6]},
     "glm4v_text": {"mrope_section": [4, 6, 6]},
+    # Multimodal models themselves, for engines that go by their outer model type.
+    **dict.fromkeys(
+        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "paddleocr_vl"), _SECTIONS
+    ),
+    **{key: {"mrope_section": [4, 2, 2]} for key in ("qwen3_5", "qwen3_5_moe")},
+    **{key: {"mrope_section": [4, 6, 6]} for key in ("glm4v", "glm4v_moe")},
     "gpt_oss": {"beta_fast": 32.0, "beta_slow": 1.0},
     "ministral3": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
     "mistral4": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
@@ -188,6 +194,8 @@ def _has_windows(kind: str) -> bool:
     """Whether transformers' config class has layers of two kinds, one of them windowed."""
     from transformers import CONFIG_MAPPING
 
+    family = FAMILIES.get(kind)
+    kind = family.text_type if family and family.is_wrapper else kind
     try:
         return "sliding_attention" in (CONFIG_MAPPING[kind]().layer_types or ())
     except (AttributeError, KeyError, TypeError, ValueError):

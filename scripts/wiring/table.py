@@ -30,6 +30,7 @@
         text        of a multimodal model: model type of the text part → whose row counts
         theta       θ where the config has none; "required" if that fails
         default_theta  what its class says, where that is not what `theta` shows
+        layers      default of sliding_window_pattern, and whether layer_types goes before it
         requires    keys whose absence is an error
         attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has
         backend     another engine whose code runs instead

@@ -23,7 +23,7 @@ from yarncli.errors import CheckpointError
 # Tables whose outcomes were computed by the engine's own code.
 TABLES = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm sglang mlx-lm "
-    "exllamav3 llama.cpp"
+    "mlx-vlm exllamav3 llama.cpp"
 ).split()
 
 
@@ -47,7 +47,7 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
     for kind, entry in types.items():
         if kind not in FAMILIES or "outcomes" not in entry or (only and kind != only):
             continue
-        for name, asked, config in _configs(kind, entry):
+        for name, asked, config in configs(kind, entry):
             if (probe and name != probe) or name not in entry["outcomes"]:
                 continue
             total += 1
@@ -61,7 +61,8 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
     return wrong, known, total
 
 
-def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, asked type, config) of every probe of a model type, as its script had them."""
     sizes, architecture = config_for(kind)
     # The scripts give every key that a class insists on, except those that probes are about.
     needed = [key for key in entry.get("needs", ()) if not ABOUT_ROPE.search(key)]

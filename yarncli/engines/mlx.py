@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from yarncli.config.families.family import ScopeRule
 from yarncli.engines.shared import (
     IGNORES_ROPE_PARAMETERS,
     ORIGINAL,
@@ -54,9 +55,13 @@ def read_by_table(engine: str, model: Model) -> Reading:
     """
     row = find_model_file(engine, model)
     notes = _missing(row, model)
+    if not {rule.name for rule in model.family.scopes} <= {"full_attention", "sliding_attention"}:
+        raise NotKnown(f"{row.model_type} has kinds of layers that nobody told apart for this.")
     others = row.outcome("yarn both", "sliding_attention")
     if not model.family.scopes and row.outcome("yarn both") != others:
-        raise NotKnown(f"{row.release} has two kinds of layers in {row.model_type}, not told apart")
+        raise NotKnown(
+            f"{row.release} has two kinds of layers in {row.model_type}, which are not told apart."
+        )
     is_v5 = _reads_parameters(row, model)
     scopes = {}
     for name, scope in model.rope.scopes.items():
@@ -67,7 +72,24 @@ def read_by_table(engine: str, model: Model) -> Reading:
         scopes[name] = _scope(row, model, name, scope.parameters, block, is_v5)
     if not is_v5 and model.block("rope_parameters") and not model.block("rope_scaling"):
         notes.append(IGNORES_ROPE_PARAMETERS)
-    return Reading(scopes, notes=tuple(notes))
+    return Reading(scopes, notes=tuple(notes), faults=_layer_faults(row, model))
+
+
+def _layer_faults(row: Row, model: Model) -> tuple[str, ...]:
+    """Whether the file takes other layers for the windowed ones, which have a setting of theirs."""
+    rule = row.entry.get("layers")
+    if rule is None or not any(scope.windowed for scope in model.family.scopes):
+        return ()
+    if rule["types"] and model.text.get("layer_types") is not None:
+        return ()
+    pattern = model.text.get("sliding_window_pattern", rule["pattern"])
+    layers = range(model.rope.num_hidden_layers)
+    theirs = tuple(i for i in layers if not isinstance(pattern, int) or (i + 1) % (pattern or 1))
+    if theirs == model.rope.windowed_layers:
+        return ()
+    return (
+        f"windowed layers by sliding_window_pattern ({pattern}), not those that the config has",
+    )
 
 
 def _missing(row: Row, model: Model) -> list[str]:
@@ -124,8 +146,8 @@ def _scope(
     """One scope, from the dict that the file reads for it."""
     rule = next((r for r in model.family.scopes if r.name == name), None)
     if rule and is_v5 and not block:
-        return _without_entry(row, sizes, rule.rope_theta)
-    theta = _theta(row, model, block)
+        return _without_entry(row, model, sizes, rule)
+    theta = _theta(row, model, name, block)
     if rule and rule.windowed and not is_v5:
         line = row.outcome("yarn both", "sliding_attention") or "plain"
         if line.startswith("plain"):
@@ -141,15 +163,18 @@ def _scope(
     return _used(row, model, block, _plain(sizes, theta), line)
 
 
-def _without_entry(row: Row, sizes: RopeParameters, theta: float) -> Used:
-    line = row.outcome("default legacy")
+def _without_entry(row: Row, model: Model, sizes: RopeParameters, rule: ScopeRule) -> Used:
+    """A scope that the nested setting has no entry for."""
+    layers = "sliding_attention" if rule.windowed else "full_attention"
+    probe = "yarn turned" if model.block("rope_parameters") else "default legacy"
+    line = row.outcome(probe, layers)
     if _ERROR.match(line):
         raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
     if not line.startswith("plain"):
         raise NotKnown(f"What {row.release} assumes for {row.model_type} has no formula here.")
     default = re.search(r"theta=([\d.e+]+)", line)
     share = replace(sizes, partial_rotary_factor=_share(row))
-    return Used(_plain(share, float(default[1]) if default else theta))
+    return Used(_plain(share, float(default[1]) if default else rule.rope_theta))
 
 
 def _plain(sizes: RopeParameters, theta: float) -> RopeParameters:
@@ -167,8 +192,14 @@ def _plain(sizes: RopeParameters, theta: float) -> RopeParameters:
 
 def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     """What the file makes of a dict, as a line of the table."""
+    if "factor=" in row.outcome("default legacy"):
+        raise NotKnown(f"{row.model_type} has a scaling of its own in {row.release}.")
     if row.entry["rope"] == "ignores":
-        return "plain"
+        return _line_if_ignored(row, block)
+    if model.block("rope_parameters") and not is_v5:
+        alone, both = row.outcome("default legacy"), row.outcome("default both")
+        if _ERROR.match(both) and not _ERROR.match(alone):
+            return both
     spelling = "v5" if is_v5 else "legacy"
     if not block:
         stated = "rope_scaling" in model.text and not is_v5
@@ -194,6 +225,17 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     if kind == "linear" and isinstance(block.get("factor"), int):
         kind, spelling = "linear integer", "factor"
     return row.outcome(f"{kind} {spelling}") or row.outcome("unknown type")
+
+
+def _line_if_ignored(row: Row, block: Mapping[str, Any]) -> str:
+    """Plain, but for a dict that lacks what the file looks at before it drops it."""
+    if block and canonical_rope_type(str(block.get("type") or block.get("rope_type"))) != "default":
+        typed = block.get("type") or block.get("rope_type")
+        looked = {"no factor": block.get("factor"), "no original": block.get(ORIGINAL),
+                  "no type": typed, "betas null": block.get("beta_fast", 0)}  # fmt: skip
+        absent = [row.outcome(f"yarn {what}") for what, value in looked.items() if value is None]
+        return next((line for line in absent if _ERROR.match(line)), "plain")
+    return "plain"
 
 
 def _name(row: Row, block: Mapping[str, Any]) -> tuple[str, str]:
@@ -272,24 +314,27 @@ def _with_original(row: Row, p: RopeParameters, block: Mapping[str, Any]) -> Rop
         if _ERROR.match(line):
             raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
         default = re.search(r"original=(\d+)", line)
-        original = int(default[1]) if default else _OLD_ORIGINAL
+        otherwise = 8192 if p.rope_type == "llama3" else _OLD_ORIGINAL
+        original = int(default[1]) if default else otherwise
     return replace(p, original_max_position_embeddings=int(original))
 
 
 # θ and the share that rotates
 
 
-def _theta(row: Row, model: Model, block: Mapping[str, Any]) -> float:
+def _theta(row: Row, model: Model, name: str, block: Mapping[str, Any]) -> float:
     own = model.text.get(model.family.attention_key)
     held = own if isinstance(own, Mapping) else model.text
     keys = [_THETA, *model.family.theta_keys]
     stated = next((key for key in keys if key in held), None)
     top = held[stated] if stated else None
-    inner = block.get(_THETA) or model.block("rope_parameters").get(_THETA)
+    newer = model.block("rope_parameters")
+    entry = newer.get(name)
+    inner = block.get(_THETA) or (entry if isinstance(entry, Mapping) else newer).get(_THETA)
     if inner is not None and _takes(row, "v5"):
         if top is None or "theta=" not in row.outcome("theta top and block"):
             return float(inner)
-    elif model.block("rope_parameters") and _takes(row, "v5"):
+    elif newer and _takes(row, "v5"):
         line = row.outcome("theta top block silent")
         if _ERROR.match(line):
             raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
@@ -341,4 +386,7 @@ def _with_part(
 
 def _share(row: Row) -> float:
     """The share of a head that rotates where nothing says it: of the 64 that a probe has."""
-    return float(row.entry["dim"] / 64)
+    share = float(row.entry["dim"] / 64)
+    if share > 1:
+        raise NotKnown(f"The width of the heads of {row.model_type} in {row.release} is not known.")
+    return share
