@@ -105,7 +105,9 @@ def prepare(folder: Path) -> str:
             "sglang.srt.utils.hf_transformers_utils", "sglang.srt.utils.hf_transformers_patches",
             "sglang.srt.multimodal.customized_mm_processor_utils")  # fmt: skip
     fused = {"BaseFusedOp": type("BaseFusedOp", (nn.Module,), {})}
-    stubs.install(("sglang", *outside), kept, {"sglang.kernels.fused_op": fused, **_distributed(root)})
+    stubs.install(
+        ("sglang", *outside), kept, {"sglang.kernels.fused_op": fused, **_distributed(root)}
+    )
     stubs.package("sglang", str(root))
     stubs.package("sglang.srt", str(root / "srt"))
     for name in ("layers", "models", "multimodal"):
@@ -129,9 +131,7 @@ def _distributed(root: Path) -> dict[str, dict[str, Any]]:
         "sglang.srt.distributed": {**indices, "get_pp_group": lambda: stubs.Alone()},
         "sglang.srt.distributed.utils": indices,
         "sglang.srt.runtime_context": alone,
-        "sglang.kernels.ops.attention.dsv4.rope": {
-            "precompute_freqs_cis": _deepseek_v4_rope(root)
-        },
+        "sglang.kernels.ops.attention.dsv4.rope": {"precompute_freqs_cis": _deepseek_v4_rope(root)},
         "sglang.srt.layers.linear": {"resolve_linear_parallel_group": lambda *_: (0, 1)},
     }
 

@@ -49,6 +49,7 @@ OWN: dict[str, dict[str, Any]] = {
                 "rope_local_base_freq": 10000.0},
     "gemma4_text": {"num_kv_shared_layers": 0, "global_head_dim": 64},
     "gemma4": {"num_kv_shared_layers": 0, "global_head_dim": 64},
+    "gemma4_unified": {"num_kv_shared_layers": 0, "global_head_dim": 64},
     "granitemoehybrid": {"layer_types": ["attention"] * 4, "position_embedding_type": "rope",
                          "mamba_n_heads": 4, "mamba_d_head": 64, "mamba_d_state": 16,
                          "mamba_n_groups": 1, "mamba_d_conv": 4, "mamba_expand": 1,
@@ -59,6 +60,7 @@ OWN: dict[str, dict[str, Any]] = {
              "conv_L_cache": 3, "layer_types": ["full_attention"] * 4},
     "lfm2_moe": {"conv_L_cache": 3, "layer_types": ["full_attention"] * 4, "num_dense_layers": 1},
     "lfm2-vl": {"block_dim": 256, "block_multiple_of": 8, "block_ffn_dim_multiplier": 1.0,
+                "conv_bias": False, "block_auto_adjust_ff_dim": False,
                 "conv_L_cache": 3, "layer_types": ["full_attention"] * 4},
     "llama4": {"no_rope_layers": [1, 1, 1, 0], "intermediate_size_mlp": 64,
                "interleave_moe_layer_step": 1, "attention_chunk_size": 512},
@@ -113,13 +115,19 @@ OWN: dict[str, dict[str, Any]] = {
     "esmc": {"num_key_value_heads": 4},
     "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32]},
     "dots3_note_text": {"num_key_value_heads": 4, "layer_types": None},
+    "spark2_5": {"hidden_act": "gelu", "headwise_attn_output_gate": True,
+                 "gate_attn_act_mode": "sigmoid"},
 }  # fmt: skip
+
+# Keys that only the probes set, even where a class insists on them.
+ABOUT_ROPE = re.compile("rope_|theta|rotary_emb_base|partial_rotary")
 
 # Model type → `partial_rotary_factor`.
 PARTIAL: dict[str, float] = {
     "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "phi": 0.5, "stablelm": 0.25, "nemotron": 0.5,
     "persimmon": 0.5, "qwen3_next": 0.25, "qwen3_5_text": 0.25, "qwen3_5_moe_text": 0.25,
     "qwen3_5": 0.25, "qwen3_5_moe": 0.25, "glm4v_text": 0.5, "glm4v_moe_text": 0.5,
+    "solar_open": 1.0,
 }  # fmt: skip
 
 # Model type → keys that its RoPE block has beside those of the probe.
@@ -134,6 +142,12 @@ BLOCK: dict[str, dict[str, Any]] = {
     "cosmos3_edge_text": _SECTIONS,
     "ernie4_5_vl_moe_text": {"mrope_section": [11, 11, 10]},
     "hunyuan_vl_text": _SECTIONS,
+    # Multimodal models themselves, for engines that go by their outer model type.
+    **dict.fromkeys(
+        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "paddleocr_vl"), _SECTIONS
+    ),
+    **{key: {"mrope_section": [4, 2, 2]} for key in ("qwen3_5", "qwen3_5_moe")},
+    **{key: {"mrope_section": [4, 6, 6]} for key in ("glm4v", "glm4v_moe")},
     "gpt_oss": {"beta_fast": 32.0, "beta_slow": 1.0},
     "ministral3": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
     "mistral4": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
@@ -163,10 +177,14 @@ def shape_of(kind: str, pairs: int = 32, more: Mapping[str, Any] | None = None) 
         more: keys of every block instead of those of `BLOCK`.
     """
     family = FAMILIES.get(kind) or FAMILIES.get(f"{kind}_text")
+    if family and family.is_wrapper:
+        family = FAMILIES.get(family.text_type, family)
     scopes = family.scopes if family else ()
     scaled = tuple(rule.name for rule in scopes if not rule.windowed)
     plain = tuple(rule.name for rule in scopes if rule.windowed)
-    return Shape(pairs, PARTIAL.get(kind), more or BLOCK.get(kind, {}), scaled, plain if scaled else ())
+    return Shape(
+        pairs, PARTIAL.get(kind), more or BLOCK.get(kind, {}), scaled, plain if scaled else ()
+    )
 
 
 # Text parts of multimodal models → the class that vLLM and SGLang build for them.
@@ -221,6 +239,8 @@ def _has_windows(kind: str) -> bool:
     """Whether transformers' config class has layers of two kinds, one of them windowed."""
     from transformers import CONFIG_MAPPING
 
+    family = FAMILIES.get(kind)
+    kind = family.text_type if family and family.is_wrapper else kind
     try:
         return "sliding_attention" in (CONFIG_MAPPING[kind]().layer_types or ())
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -399,7 +399,10 @@ def wrapper_entry(wrapper: str) -> dict[str, Any]:
             continue
         line = tried(
             lambda c=config, probe=(asked, name, row["dim"]): outcome(
-                _run(kind, architecture, c, None if wrapper in PAIRS else wrapper), probe, c.get("layer_types"), ORIGINAL
+                _run(kind, architecture, c, None if wrapper in PAIRS else wrapper),
+                probe,
+                c.get("layer_types"),
+                ORIGINAL,
             )
         )
         if line != row["outcomes"][name]:
@@ -457,9 +460,7 @@ def _pairs(
     raise errors[0]
 
 
-def _run(
-    kind: str, architecture: str, config: dict[str, Any], wrapper: str | None = None
-) -> Any:
+def _run(kind: str, architecture: str, config: dict[str, Any], wrapper: str | None = None) -> Any:
     """The rotary modules that vLLM makes for a config, or for a wrapper's config around it."""
     importlib.import_module(ROTARY)._ROPE_DICT.clear()
     whole = {**fresh(config), "model_type": kind}

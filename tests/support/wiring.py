@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, probes
-from scripts.wiring.sizes import as_in_files, config_for, shape_of
+from scripts.wiring.probes import EXTENDED, SHORT_TEXT, SIZES, describe, probes
+from scripts.wiring.sizes import ABOUT_ROPE, as_in_files, config_for, shape_of
 from scripts.wiring.table import is_error
 from scripts.wiring.table import read as read_table
 from yarncli.config.families.table import FAMILIES
@@ -23,7 +23,7 @@ from yarncli.errors import CheckpointError, NotComputedError
 # Tables whose outcomes were computed by the engine's own code.
 TABLES = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm sglang mlx-lm "
-    "exllamav3 llama.cpp"
+    "mlx-vlm exllamav3 llama.cpp"
 ).split()
 
 
@@ -47,7 +47,7 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
     for kind, entry in types.items():
         if kind not in FAMILIES or "outcomes" not in entry or (only and kind != only):
             continue
-        for name, asked, config in _configs(kind, entry):
+        for name, asked, config in configs(kind, entry):
             if (probe and name != probe) or name not in entry["outcomes"]:
                 continue
             total += 1
@@ -63,30 +63,36 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
     return wrong, known, total
 
 
-def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, asked type, config) of every probe of a model type, as its script had them."""
     sizes, architecture = config_for(kind)
+    # The scripts give every key that a class insists on, except those that probes are about.
+    needed = [key for key in entry.get("needs", ()) if not ABOUT_ROPE.search(key)]
+    sizes = {key: SIZES.get(key, 2) for key in needed} | sizes
     architectures = [entry.get("class", architecture)]
+    outer = entry.get("wrapper", kind)
+    family, path = FAMILIES[outer], []
+    while family.is_wrapper:
+        path.append(family.text_key)
+        family = FAMILIES[family.text_type]
     for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2, entry.get("block"))):
-        config = {**as_in_files(kind, config), "model_type": kind}
-        wrapper = entry.get("wrapper")
-        family = FAMILIES.get(wrapper)
-        path = []
-        while family and family.is_wrapper:
-            path.append(family.text_key)
-            family = FAMILIES[family.text_type]
+        config = {**as_in_files(kind, config), "model_type": family.model_type if path else kind}
         for key in reversed(path):
             config = {key: config}
-        yield name, asked, {**config, "architectures": architectures, "model_type": wrapper or kind}
+        yield name, asked, {**config, "architectures": architectures, "model_type": outer}
 
 
 def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:
     """What the rules say: scope → line of a table, or an error; `None` where they do not know."""
     try:
         model = read_model(config)
+    except CheckpointError:
+        return None  # the command stops there, so nothing is claimed
+    try:
         reading = ENGINES[engine].read(model)
-    except (NotKnown, NotSupported, NotComputedError):
+    except (NotKnown, NotSupported):
         return None
-    except (NoReading, CheckpointError) as error:
+    except NoReading as error:
         return f"error: {error}"
     used = {n for n, scope in model.rope.scopes.items() if scope.layers} or {*reading.scopes}
     # A scope that no layer of the small model is in has no say in what the engine computes.

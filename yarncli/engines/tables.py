@@ -56,22 +56,23 @@ class Row:
             )
         return cast(Word, found)
 
-    def outcome(self, probe: str, scope: str = "full_attention") -> str:
-        """What a probe gave for one scope: one line as the README there explains.
+    def outcome(self, probe: str, layers: str = "full_attention") -> str:
+        """What a probe gave: one line as the README there explains.
 
-        Empty where the engine was read, not run.
+        Empty where the engine was read, not run, and where the probe is not of this model type.
 
         Args:
             probe: its name, such as "yarn both".
-            scope: the name of the scope, by default that of the layers that are scaled.
+            layers: which of them, where the engine treats layers differently; by default those that
+                are scaled.
         """
         number = self.entry.get("outcome")
         if number is None or probe not in self.table["probes"]:
             return ""
         found = self.table["outcomes"][number][self.table["probes"].index(probe)]
         if isinstance(found, Mapping):
-            found = found.get(scope, next(iter(found.values())))
-        return str(found)
+            found = found.get(layers, next(iter(found.values())))
+        return "" if found is None else str(found)
 
     def failure(self, probe: str) -> str:
         """The exception that a probe gave; empty where it gave none, or was not tried."""
@@ -96,12 +97,13 @@ def get_row(engine: str, model_type: str) -> Row | None:
     return Row(table, model_type) if model_type in table["model_types"] else None
 
 
-def find_row(engine: str, model: Model) -> Row:
+def find_row(engine: str, model: Model, kind: str | None = None) -> Row:
     """The row of a model, where the engine has code for it.
 
     Args:
         engine: the name of the table.
         model: the config; its `architectures` count where the table lists those of the engine.
+        kind: the model type by which the engine goes; by default that of the text part.
 
     Raises:
         NotSupported: the engine has no class for this model.
@@ -111,7 +113,7 @@ def find_row(engine: str, model: Model) -> Row:
     named = named_classes(model)
     if has and named and named[0] not in has:
         raise NotSupported(f"{Row(load_table(engine), '').release} has no class {named[0]}.")
-    return row_of(engine, model)
+    return row_of(engine, model, kind)
 
 
 def named_classes(model: Model) -> list[str]:
@@ -120,19 +122,22 @@ def named_classes(model: Model) -> list[str]:
     return [str(n) for n in named] if isinstance(named, list) and not model.assume_like else []
 
 
-def row_of(engine: str, model: Model) -> Row:
+def row_of(engine: str, model: Model, kind: str | None = None) -> Row:
     """The row of a model type, whatever class the config names.
 
     Args:
         engine: the name of the table.
         model: the config.
+        kind: the model type by which the engine goes; by default that of the text part.
 
     Raises:
         NotSupported: the engine has no class for this model type.
         NotKnown: there is no row, or the model file could not be examined.
     """
-    row = Row(load_table(engine), model.rope.model_type)
+    row = Row(load_table(engine), kind or model.rope.model_type)
     if row.model_type not in row.table["model_types"]:
+        if row.table.get("others") == "unsupported":
+            raise NotSupported(f"{row.release} has no model file for {row.model_type}.")
         raise NotKnown(f"Nobody examined what {row.release} does with {row.model_type}.")
     if row.entry["rope"] == "unsupported":
         raise NotSupported(f"{row.release} has no class for {row.model_type}.")

@@ -236,9 +236,7 @@ def _loads_more(row: Row) -> bool:
     )
 
 
-def served_length(
-    model: Model, row: Row | None, parameters: Mapping[str, RopeParameters]
-) -> int:
+def served_length(model: Model, row: Row | None, parameters: Mapping[str, RopeParameters]) -> int:
     """The default `--max-model-len`: the smallest length field, multiplied for some types.
 
     Source: config/model.py:2545, `_get_and_verify_max_len`.
@@ -348,7 +346,9 @@ def _by_index(start: _Start, p: RopeParameters, block: Mapping[str, Any]) -> Use
     for key in ("factor", ORIGINAL, "beta_fast", "beta_slow") if block else ():
         if key not in found:
             raise EngineCrash(f"It reads {key} by name: KeyError. Write it out.")
-    refuse_gaps(block, "yarn" if block else "default", not_null=("factor", "beta_fast", "beta_slow"))
+    refuse_gaps(
+        block, "yarn" if block else "default", not_null=("factor", "beta_fast", "beta_slow")
+    )
     start.notes.append("runs yarn whatever the type; attention_factor and mscale are dropped")
     keys = {key: found[key] for key in ("factor", "beta_fast", "beta_slow") if key in found}
     if block:
