@@ -14,6 +14,7 @@ from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, probes
 from scripts.wiring.sizes import config_for, shape_of
 from scripts.wiring.table import is_error
 from scripts.wiring.table import read as read_table
+from scripts.wiring.wrappers import Way
 from yarncli.config.families.table import FAMILIES
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES
@@ -63,9 +64,10 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
 
 def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     sizes, architecture = config_for(kind)
+    sizes = {**sizes, **entry.get("keys", {})}
+    way = Way(entry.get("class", architecture), entry.get("wrapper"), flat="flat" in entry)
     for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2)):
-        named = {"architectures": [entry.get("class", architecture)], "model_type": kind}
-        yield name, asked, {**config, **named}
+        yield name, asked, way.config(kind, config, full=False)
 
 
 def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:

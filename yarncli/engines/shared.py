@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Release
 from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, Used
-from yarncli.rope.formulas import get_mscale, longrope_attention_factor
+from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
 ORIGINAL = "original_max_position_embeddings"
@@ -64,6 +64,23 @@ def factor_by_lengths(p: RopeParameters, original: int, of: str) -> RopeParamete
     if factor < 1:
         raise EngineCrash(f"It computes a factor of {factor:.3g} from {of}.")
     return replace(p, original_max_position_embeddings=original, factor=factor)
+
+
+def with_frequencies(p: RopeParameters, inv_freq: Sequence[float]) -> RopeParameters:
+    """A setting that gives these frequencies for every text.
+
+    Args:
+        p: the θ and the sizes.
+        inv_freq: radians per token.
+    """
+    plain = default_inv_freq(p.rope_theta, p.rotary_dim)
+    factors = tuple(a / b for a, b in zip(plain, inv_freq, strict=True))
+    return RopeParameters(
+        rope_type="longrope", rope_theta=p.rope_theta, head_dim=p.head_dim,
+        max_position_embeddings=p.max_position_embeddings,
+        partial_rotary_factor=p.partial_rotary_factor,
+        short_factor=factors, long_factor=factors,
+    )  # fmt: skip
 
 
 def uses_deepseek_rope(model: Model) -> bool:
