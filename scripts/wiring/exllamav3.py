@@ -178,10 +178,10 @@ def _settings_of(
 
     marked = loaded(**top, rope_parameters=dict.fromkeys(names, entry))
     nested = loaded(rope_parameters=dict.fromkeys(names, entry))
-    empty = loaded(rope_parameters=dict.fromkeys(names, {"rope_type": "default"}))
+    empty = loaded(rope_parameters={key: {"rope_type": "default"} for key in names})
     del bare["head_dim"]
     try:
-        narrow = loaded(rope_parameters=dict.fromkeys(names, {"rope_type": "default"}))
+        narrow = loaded(rope_parameters={key: {"rope_type": "default"} for key in names})
     except ValueError:
         narrow = {}
     found: dict[str, dict[str, Any]] = {}

@@ -79,7 +79,7 @@ def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: i
     except (NoReading, CheckpointError) as error:
         return f"error: {error}"
     lines = {scope: _line(asked, name, reading, scope, dim) for scope in reading.scopes}
-    return next(iter(lines.values())) if len(set(lines.values())) == 1 else lines
+    return lines.get("model", lines)
 
 
 def _line(asked: str, name: str, reading: Reading, scope: str, dim: int) -> str:

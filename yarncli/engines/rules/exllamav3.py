@@ -179,14 +179,12 @@ def _yarn(base: RopeParameters, block: Block, pair: bool, *, has_maximum: bool) 
         raise EngineCrash("yarn without max_position_embeddings: AssertionError.")
     original = block.get(ORIGINAL)
     maximum = base.max_position_embeddings
-    if original is not None and (not isinstance(original, int | float) or original != int(original)):
+    if original is not None and (
+        not isinstance(original, int | float) or original != int(original)
+    ):
         raise EngineCrash(f"{ORIGINAL} is not an integer: ValueError.")
     factor = maximum / original if original else _factor(block)
-    betas = {}
-    for key in ("beta_fast", "beta_slow"):
-        if key in block and not isinstance(block[key], int | float):
-            raise EngineCrash(f"{key} is not a number: TypeError. Leave it out.")
-        betas[key] = float(block.get(key, {"beta_fast": 32, "beta_slow": 1}[key]))
+    fast, slow = _beta(block, "beta_fast", 32.0), _beta(block, "beta_slow", 1.0)
     length = int(original or maximum)
     truncate = bool(block.get("truncate", True))
     scale = block.get("attention_factor")
@@ -195,7 +193,13 @@ def _yarn(base: RopeParameters, block: Block, pair: bool, *, has_maximum: bool) 
     if factor < 1:
         # Below 1 it speeds the frequencies up, which no setting of transformers does.
         freqs = formulas.yarn_inv_freq(
-            base.rope_theta, base.rotary_dim, factor, length, truncate=truncate, **betas
+            base.rope_theta,
+            base.rotary_dim,
+            factor,
+            length,
+            truncate=truncate,
+            beta_fast=fast,
+            beta_slow=slow,
         )
         return Used(with_frequencies(base, freqs), scale)
     yarn = replace(
@@ -204,9 +208,17 @@ def _yarn(base: RopeParameters, block: Block, pair: bool, *, has_maximum: bool) 
         factor=factor,
         original_max_position_embeddings=length,
         truncate=truncate,
-        **betas,
+        beta_fast=fast,
+        beta_slow=slow,
     )
     return Used(yarn, scale)
+
+
+def _beta(block: Block, key: str, default: float) -> float:
+    value = block.get(key, default)
+    if not isinstance(value, int | float):
+        raise EngineCrash(f"{key} is not a number: TypeError. Leave it out.")
+    return float(value)
 
 
 def _yarn_scale(factor: float, block: Block, pair: bool) -> float:
