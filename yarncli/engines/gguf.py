@@ -21,9 +21,7 @@ RUNTIME_THETA = 10000.0
 FREQS = "rope_freqs.weight"
 # A factor that makes a frequency stand still, as the converter of Gemma 4 writes it.
 _STILL = 1e30
-_TYPES = ("none", "linear", "yarn", "longrope")
-# The keys of a type without which transformers does not load a config, so that the converter reads
-# config.json itself.
+# Keys without which transformers does not load a config, so that the converter reads it itself.
 _NEEDED = {
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -139,7 +137,7 @@ def _fails(row: Row, probe: str) -> bool:
 
 
 def _is_turned(model: Model) -> bool:
-    """Whether `rope_parameters` is nested in a family that has it flat, or the other way round."""
+    """Whether `rope_parameters` is nested where the family has it flat, or the other way round."""
     parameters = model.block("rope_parameters")
     if not parameters or model.block("rope_scaling"):
         return False
@@ -181,7 +179,7 @@ def _parameters(model: Model, row: Row) -> tuple[dict[str, Any], float | None]:
     """
     scope = full_scope(model)
     block = _block(model, row.entry, scope)
-    is_raw = bool(row.entry.get("raw")) or _transformers_fails(model, block)
+    is_raw = row.entry.get("raw") or _transformers_fails(model, block)
     if is_raw:
         block = _block(model, {**row.entry, "raw": True}, scope)
     kind = block.get("rope_type") or block.get("type") or "default"
@@ -290,7 +288,7 @@ def run(gguf: Gguf, p: RopeParameters) -> Used:
     """
     keys, facts = gguf.keys, gguf.facts
     kind = str(keys.get("rope.scaling.type", "linear"))
-    if kind not in _TYPES:
+    if kind not in ("none", "linear", "yarn", "longrope"):
         raise EngineCrash(f"The runtime aborts on rope.scaling.type {kind!r}.")
     for name in gguf.tensors:
         wanted = "rope_freqs" if name == FREQS else "factors"

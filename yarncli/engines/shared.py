@@ -66,6 +66,14 @@ def factor_by_lengths(p: RopeParameters, original: int, of: str) -> RopeParamete
     return replace(p, original_max_position_embeddings=original, factor=factor)
 
 
+def unmeant(model: Model) -> tuple[str, ...]:
+    """The fault of numbers with which there is nothing to compare; none where there is."""
+    if not model.refusal:
+        return ()
+    return (f"transformers 5 does not load the config, so nothing says what is meant: "
+            f"{model.refusal}",)  # fmt: skip
+
+
 def with_frequencies(p: RopeParameters, inv_freq: Sequence[float]) -> RopeParameters:
     """A setting that gives these frequencies for every text.
 

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from yarncli.engines.shared import ORIGINAL, longrope_scale_by_lengths, with_frequencies
+from yarncli.engines.shared import (
+    ORIGINAL,
+    longrope_scale_by_lengths,
+    unmeant,
+    with_frequencies,
+)
 from yarncli.engines.tables import find_row
 from yarncli.engines.types import (
     Engine,
@@ -49,7 +54,8 @@ def read(model: Model) -> Reading:
                 scopes[name] = _deepseek_v4(model.text, scope.parameters, name)
         except ConfigError as error:
             raise NotKnown(f"Nobody examined what it computes here: {error}") from error
-    return Reading(scopes, served_length=model.rope.max_position_embeddings)
+    length = model.rope.max_position_embeddings
+    return Reading(scopes, served_length=length, faults=unmeant(model))
 
 
 def _refuse(model: Model, entry: Block) -> None:

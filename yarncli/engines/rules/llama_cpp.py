@@ -16,6 +16,7 @@ from yarncli.engines.gguf import (
     run_windowed,
     sizes,
 )
+from yarncli.engines.shared import unmeant
 from yarncli.engines.tables import find_row
 from yarncli.engines.types import Engine, Launch, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.errors import ConfigError
@@ -43,7 +44,7 @@ def read(model: Model) -> Reading:
         except ConfigError as error:
             raise NotKnown(f"Nobody examined what it computes here: {error}") from error
     length = int(gguf.keys["context_length"])
-    faults = (_WINDOWED,) if _leaves_windowed_layers(model, gguf) else ()
+    faults = unmeant(model) + ((_WINDOWED,) if _leaves_windowed_layers(model, gguf) else ())
     return Reading(scopes, served_length=length, notes=tuple(_notes(model, gguf)), faults=faults)
 
 
