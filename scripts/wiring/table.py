@@ -36,6 +36,11 @@
         sections    transformers: the `mrope_section` that its class takes where there is none
         backend     another engine whose code runs instead
         config      the engine's own config class, where it replaces transformers'
+        class       what `architectures` named
+        also        other architectures that gave the same
+        wrapper     the model type of the multimodal config around it; flat: with its fields at
+                    top level
+        keys        what the small config had beside the sizes of `sizes.py`
         at          file:line of the evidence
         note        for people
 """

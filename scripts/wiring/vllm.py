@@ -28,8 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scripts.wiring import stubs
-from scripts.wiring import torch_engines
+from scripts.wiring import stubs, torch_engines
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, read, summary, update, write

@@ -18,7 +18,7 @@ from yarncli.config.families.table import FAMILIES
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES
 from yarncli.engines.types import NoReading, NotKnown, NotSupported, Reading
-from yarncli.errors import CheckpointError, NotComputedError
+from yarncli.errors import CheckpointError
 
 # Tables whose outcomes were computed by the engine's own code.
 TABLES = (
@@ -68,18 +68,20 @@ def configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dic
     sizes, architecture = config_for(kind)
     # The scripts give every key that a class insists on, except those that probes are about.
     needed = [key for key in entry.get("needs", ()) if not ABOUT_ROPE.search(key)]
-    sizes = {key: SIZES.get(key, 2) for key in needed} | sizes
-    architectures = [entry.get("class", architecture)]
+    sizes = {key: SIZES.get(key, 2) for key in needed} | sizes | entry.get("keys", {})
     outer = entry.get("wrapper", kind)
+    top = {"architectures": [entry.get("class", architecture)], "model_type": outer}
     family, path = FAMILIES[outer], []
     while family.is_wrapper:
         path.append(family.text_key)
         family = FAMILIES[family.text_type]
     for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2, entry.get("block"))):
-        config = {**as_in_files(kind, config), "model_type": family.model_type if path else kind}
-        for key in reversed(path):
-            config = {key: config}
-        yield name, asked, {**config, "architectures": architectures, "model_type": outer}
+        config = as_in_files(kind, config)
+        if path and "flat" not in entry:
+            config = {**config, "model_type": kind if kind != outer else family.model_type}
+            for key in reversed(path):
+                config = {key: config}
+        yield name, asked, {**config, **top}
 
 
 def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:

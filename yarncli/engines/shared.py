@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Release
 from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, Used
-from yarncli.rope.formulas import get_mscale, longrope_attention_factor
+from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
 ORIGINAL = "original_max_position_embeddings"
@@ -66,18 +66,43 @@ def factor_by_lengths(p: RopeParameters, original: int, of: str) -> RopeParamete
     return replace(p, original_max_position_embeddings=original, factor=factor)
 
 
+def unmeant(model: Model) -> tuple[str, ...]:
+    """The fault of numbers with which there is nothing to compare; none where there is."""
+    if not model.refusal:
+        return ()
+    return (f"transformers 5 does not load the config, so nothing says what is meant: "
+            f"{model.refusal}",)  # fmt: skip
+
+
+def with_frequencies(p: RopeParameters, inv_freq: Sequence[float]) -> RopeParameters:
+    """A setting that gives these frequencies for every text.
+
+    Args:
+        p: the θ and the sizes.
+        inv_freq: radians per token.
+    """
+    plain = default_inv_freq(p.rope_theta, p.rotary_dim)
+    factors = tuple(a / b for a, b in zip(plain, inv_freq, strict=True))
+    return RopeParameters(
+        rope_type="longrope", rope_theta=p.rope_theta, head_dim=p.head_dim,
+        max_position_embeddings=p.max_position_embeddings,
+        partial_rotary_factor=p.partial_rotary_factor,
+        short_factor=factors, long_factor=factors,
+    )  # fmt: skip
+
+
 def with_extrapolation(p: RopeParameters, share: float) -> RopeParameters:
-    """YaRN where only `share` of the unscaled part of the ramp is kept, as explicit factors.
+    """YaRN where only `share` of the unscaled part of the ramp is kept.
 
     Reference: the key `extrapolation_factor` of vLLM's and SGLang's YaRN class, which transformers
     does not read.
     """
-    plain = replace(p, rope_type="default").inv_freq(p.max_position_embeddings)
+    plain = default_inv_freq(p.rope_theta, p.rotary_dim)
     inner = [f / p.resolved_factor() for f in plain]
     yarn = p.inv_freq(p.max_position_embeddings)
-    mixed = [low + share * (f - low) for f, low in zip(yarn, inner, strict=True)]
-    factors = tuple(f / m for f, m in zip(plain, mixed, strict=True))
-    return replace(p, rope_type="longrope", short_factor=factors, long_factor=factors)
+    return with_frequencies(
+        p, [low + share * (f - low) for f, low in zip(yarn, inner, strict=True)]
+    )
 
 
 def uses_deepseek_rope(model: Model) -> bool:

@@ -56,6 +56,21 @@ class Row:
             )
         return cast(Word, found)
 
+    def require_class(self, model: Model) -> None:
+        """Insist that the class which the config names is one that the row is about.
+
+        Raises:
+            NotKnown: the engine loads it through another class, which was not examined.
+        """
+        named = model.config.get("architectures")
+        known = {self.entry.get("class"), *self.entry.get("also", ())}
+        first = named[0] if isinstance(named, list) and named else None
+        if first is not None and first not in known and not model.assume_like:
+            raise NotKnown(
+                f"{self.release} loads {self.model_type} here through its class {first}, which "
+                "nobody examined."
+            )
+
     def outcome(self, probe: str, layers: str = "full_attention") -> str:
         """What a probe gave: one line as the README there explains.
 
