@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
     from yarncli.config.reading import RopeConfig
     from yarncli.jsontext.text import JsonText
+    from yarncli.planning.plan import Target
 
 FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
@@ -225,6 +226,35 @@ class History:
         if first is None or told or not first.is_unmarked:
             return rope
         return replace(rope, original_length=first.original_length, original_source=FILE_NAME)
+
+    def planned(
+        self,
+        config: Mapping[str, Any],
+        target: Target,
+        *,
+        assume_like: str | None = None,
+        original_length: int | None = None,
+    ) -> tuple[RopeConfig, RopePlan]:
+        """A further extension of the checkpoint: its config interpreted, and the plan.
+
+        Args:
+            config: the JSON object of config.json.
+            target: what is asked for.
+            assume_like: treat an unknown model type as this one.
+            original_length: the window the model was trained with, if the caller knows better.
+
+        Raises:
+            UsageError: contradictory options.
+            CheckpointError: the config is damaged, or the model cannot take what is asked.
+        """
+        from yarncli.config.reading import read_rope
+        from yarncli.planning.plan import make_plan
+
+        self.refuse_unmarked()
+        rope = self.informed(
+            read_rope(config, assume_like=assume_like, original_length=original_length)
+        )
+        return rope, make_plan(rope, target)
 
     def unconverted(self, name: str, text: JsonText) -> JsonText:
         """The file `name` as it was before the first step."""

@@ -97,11 +97,22 @@ class Baking:
             "config.json": self.config[1].to_bytes(),
         }
 
-    def judgement(self, engines: Iterable[str] = ()) -> Judgement:
-        """What engines (all of them, if none is named) will make of the baked checkpoint."""
-        config, like = self.config[1].value, self.settings.assume_like
+    def judgement(self, engines: Iterable[str] = (), *, source: str | None = None) -> Judgement:
+        """What engines will make of the baked checkpoint.
+
+        Args:
+            engines: ids; all where empty.
+            source: what the result is called in launch lines, if they are wanted.
+        """
         try:
-            return judge(config, self.history, engines=engines, assume_like=like, launch=False)
+            return judge(
+                self.config[1].value,
+                self.history,
+                engines=engines,
+                source=source or "SOURCE",
+                assume_like=self.settings.assume_like,
+                launch=source is not None,
+            )
         except UnsupportedArchitectureError:
             if engines:
                 raise

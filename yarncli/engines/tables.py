@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any, Literal, cast
 from yarncli.engines.types import Model, NotKnown, NotSupported
 
 _FOLDER = Path(__file__).parent / "wiring"
+
+# Engines that share the table of another.
+_TABLE_OF = {"vllm-older": "vllm"}
 
 Word = Literal["reads", "differs", "ignores", "refuses"]
 
@@ -56,20 +60,21 @@ class Row:
             )
         return cast(Word, found)
 
-    def outcome(self, probe: str) -> str:
-        """What a probe gave, of the layers that are scaled: one line as the README there explains.
+    def outcome(self, probe: str, scope: str = "full_attention") -> str:
+        """What a probe gave, of one scope: one line as the README there explains.
 
         Empty where the engine was read, not run.
 
         Args:
             probe: its name, such as "yarn both".
+            scope: whose line, where the scopes differ.
         """
         number = self.entry.get("outcome")
         if number is None or probe not in self.table["probes"]:
             return ""
         found = self.table["outcomes"][number][self.table["probes"].index(probe)]
         if isinstance(found, Mapping):
-            found = found.get("full_attention", next(iter(found.values())))
+            found = found.get(scope, next(iter(found.values())))
         return str(found)
 
 
@@ -82,6 +87,26 @@ def load_table(engine: str) -> Mapping[str, Any]:
     """
     found: dict[str, Any] = json.loads((_FOLDER / f"{engine}.json").read_text(encoding="utf-8"))
     return found
+
+
+def default_theta(engine: str, model: Model, scope: str) -> float | None:
+    """θ that an engine's own class takes where the config has none; `None` where nobody knows.
+
+    Args:
+        engine: its id.
+        model: the config.
+        scope: of which layers.
+    """
+    name = _TABLE_OF.get(engine, engine)
+    while (_FOLDER / f"{name}.json").is_file():
+        row = Row(load_table(name), model.rope.model_type)
+        entry = row.table["model_types"].get(row.model_type, {})
+        if "backend" in entry:
+            name = entry["backend"]
+            continue
+        found = re.search(r"theta=([\d.e+]+)", row.outcome("no theta", scope)) if entry else None
+        return float(found[1]) if found else None
+    return None
 
 
 def find_row(engine: str, model: Model) -> Row:

@@ -303,14 +303,17 @@ def _frequency_flags(intended: Used, used: Used, length: int) -> list[str] | Non
     pairs = [pair for n in lengths for pair in zip(p.inv_freq(n), q.inv_freq(n), strict=True)]
     if all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs):
         return []
+    if q.rope_type == "longrope":
+        return None  # no flag takes the file's tensor of factors away
     theta = ["--rope-freq-base", f"{p.rope_theta:.10g}"] if p.rope_theta != q.rope_theta else []
     match p.rope_type:
         case "default":
-            return theta
+            return [*(["--rope-scaling", "none"] if q.rope_type != "default" else []), *theta]
         case "linear":
-            return ["--rope-scaling", "linear", "--rope-scale", f"{p.resolved_factor():g}", *theta]
+            factor = f"{p.resolved_factor():.10g}"
+            return ["--rope-scaling", "linear", "--rope-scale", factor, *theta]
         case "yarn" if p.truncate is not False:
-            flags = ["--rope-scaling", "yarn", "--rope-scale", f"{p.resolved_factor():g}"]
+            flags = ["--rope-scaling", "yarn", "--rope-scale", f"{p.resolved_factor():.10g}"]
             flags += ["--yarn-orig-ctx", str(p.original_length), *theta]
             for option in ("beta_fast", "beta_slow"):
                 value = getattr(p, option)

@@ -192,6 +192,7 @@ ENGINES = (
         read=read,
         launch=launch,
         override="v5",
+        merges="nested",
         about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
     ),
     Engine(
@@ -201,6 +202,7 @@ ENGINES = (
         read=read_older,
         launch=launch,
         override="v5",
+        merges="nested",
         about=(
             "yarn: m(s) × `attn_factor`; `attention_factor` and mscale are not read; the length is "
             "original × factor.",
