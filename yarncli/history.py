@@ -228,33 +228,20 @@ class History:
         return replace(rope, original_length=first.original_length, original_source=FILE_NAME)
 
     def planned(
-        self,
-        config: Mapping[str, Any],
-        target: Target,
-        *,
-        assume_like: str | None = None,
-        original_length: int | None = None,
-    ) -> tuple[RopeConfig, RopePlan]:
-        """A further extension of the checkpoint: its config interpreted, and the plan.
-
-        Args:
-            config: the JSON object of config.json.
-            target: what is asked for.
-            assume_like: treat an unknown model type as this one.
-            original_length: the window the model was trained with, if the caller knows better.
+        self, config: Mapping[str, Any], target: Target, *, assume_like: str | None,
+        original_length: int | None,
+    ) -> tuple[RopeConfig, RopePlan]:  # fmt: skip
+        """A further extension of a config: what it says, with `original_length` if given; the plan.
 
         Raises:
-            UsageError: contradictory options.
-            CheckpointError: the config is damaged, or the model cannot take what is asked.
+            UsageError, CheckpointError: as `make_plan`, or it is extended without a mark.
         """
         from yarncli.config.reading import read_rope
         from yarncli.planning.plan import make_plan
 
         self.refuse_unmarked()
-        rope = self.informed(
-            read_rope(config, assume_like=assume_like, original_length=original_length)
-        )
-        return rope, make_plan(rope, target)
+        rope = read_rope(config, assume_like=assume_like, original_length=original_length)
+        return self.informed(rope), make_plan(self.informed(rope), target)
 
     def unconverted(self, name: str, text: JsonText) -> JsonText:
         """The file `name` as it was before the first step."""

@@ -227,7 +227,9 @@ class Wiring:
             if made is not None:
                 return {**_scopes(made, text), "served": served}
             found = through_transformers(loaded, line.length)
-            numbers = {n: (s["inv_freq"], s["attention_factor"]) for n, s in found["scopes"].items()}
+            numbers = {
+                n: (s["inv_freq"], s["attention_factor"]) for n, s in found["scopes"].items()
+            }
             scopes = {name: _some(pair) for name, pair in numbers.items()}
             return {"scopes": scopes, "softmax": float(f"{found['softmax']:.7g}"), "served": served}
         except Exception as error:

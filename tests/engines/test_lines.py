@@ -6,6 +6,7 @@ hold what the engine itself computed when it was started with that line.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -112,7 +113,7 @@ def run_llama_cpp(line: Line) -> Any:
     p = version_5(model)[name]
     gguf = llama_cpp.convert_to_gguf(model, p)
     keys = dict(gguf.keys)
-    for word, following in zip(words, words[1:], strict=False):
+    for word, following in itertools.pairwise(words):
         if word == "--override-kv":
             key, _, value = following.removeprefix(f"{gguf.architecture}.").partition("=")
             kind, _, number = value.partition(":")

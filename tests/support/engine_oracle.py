@@ -1,7 +1,8 @@
 """What a transformers release computes for configs: run by any Python that has one installed.
 
 Reads {"cases": [{"config", "length", "line"?}, …]} as JSON on stdin, or is called in-process. With
-a line, Python statements that load a model, they are run and count. For each config: {"scopes": {name: {"inv_freq", "attention_factor"}}, "softmax"} or {"error"}.
+a line, Python statements that load a model, they are run and count. For each config:
+{"scopes": {name: {"inv_freq", "attention_factor"}}, "softmax"} or {"error"}.
 """
 
 import copy
@@ -52,7 +53,7 @@ def _given(raw, line):
         def from_pretrained(source, config=None):
             found.append(config or Config.from_pretrained(source))
 
-    names = {name: Model for name in re.findall(r"(\w+)\.from_pretrained", line)}
+    names = dict.fromkeys(re.findall(r"(\w+)\.from_pretrained", line), Model)
     exec(line, {**names, "AutoConfig": Config})
     return found[0]
 

@@ -117,7 +117,7 @@ class Baking:
             if engines:
                 raise
             # It can be baked, but not converted: nobody knows its frequencies in other engines.
-            return Judgement("SOURCE", FILE_NAME, ())
+            return Judgement(source="SOURCE", intended_from=FILE_NAME, verdicts=())
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was decided, but for what engines will make of it."""

@@ -14,7 +14,6 @@ from yarncli.config.reading import RopeConfig
 from yarncli.config.scopes import layer_override
 from yarncli.jsontext.fields import Fields
 
-
 _DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 
 

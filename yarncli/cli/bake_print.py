@@ -56,9 +56,8 @@ def print_report(report: BakeReport) -> None:
             f"{found.same_choice:.1%} of {found.positions} late positions"
         )
     print_notes(report.baking)
-    found = report.judgement
-    if report.out and report.written and found.verdicts:
-        print_next(found, str(report.out))
+    if report.out and report.written and report.judgement.verdicts:
+        print_next(report.judgement, str(report.out))
 
 
 def print_edits(baking: Baking) -> None:

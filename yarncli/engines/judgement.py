@@ -116,26 +116,18 @@ def judge_checkpoint(
     # An engine can be started with the Hub id, or with the directory as the user named it.
     remote = checkpoint.repo_id if checkpoint.is_remote else None
     name, history = remote or checkpoint.name, read_history(checkpoint)
-    if target is not None:
-        serving, views = serve(
-            checkpoint.config(),
-            history,
-            target,
-            engines=_chosen(engines),
-            source=name,
-            original_length=original_length,
-            assume_like=assume_like,
-        )
-        return Judgement(checkpoint.name, "the target", tuple(views), serving)
-    found = judge(
-        checkpoint.config().value,
-        history,
-        engines=engines,
-        source=name,
-        assume_like=assume_like,
-        launch=launch,
+    options: dict[str, Any] = {"source": name, "assume_like": assume_like}
+    config = checkpoint.config()
+    if target is None:
+        found = judge(config.value, history, engines=engines, launch=launch, **options)
+        return replace(found, source=checkpoint.name)
+    chosen = _chosen(engines)
+    serving, views = serve(
+        config, history, target, engines=chosen, original_length=original_length, **options
     )
-    return replace(found, source=checkpoint.name)
+    return Judgement(
+        source=checkpoint.name, intended_from="the target", verdicts=tuple(views), serving=serving
+    )
 
 
 def judge(
@@ -171,7 +163,11 @@ def judge(
     if launch:
         found = [_launched(item, model, intended) for item in found]
     is_recorded = history.plan or history.baked
-    return Judgement(source, FILE_NAME if is_recorded else "transformers 5", tuple(found))
+    return Judgement(
+        source=source,
+        intended_from=FILE_NAME if is_recorded else "transformers 5",
+        verdicts=tuple(found),
+    )
 
 
 def _chosen(ids: Iterable[str]) -> list[Engine]:

@@ -125,7 +125,7 @@ def _overrides(
     lengths = dict.fromkeys((first.max_position_embeddings, model.length, first.original_length))
     for blocks in _spelled(model, intended):
         for length in lengths:
-            fields = _lengths(model, length) | _top_level_original(model, blocks)
+            fields = {**_lengths(model, length), **_top_level_original(model, blocks)}
             if engine.override == "v5":
                 only = next(iter(blocks.values()))
                 yield {**fields, "rope_parameters": blocks if model.family.scopes else only}
@@ -138,11 +138,11 @@ def _overrides(
 
 def _lengths(model: Model, length: int) -> dict[str, int]:
     """`max_position_embeddings`, and the other length fields that are below it."""
-    key, fields = model.rope.length_key, {}
+    key, fields = model.rope.length_key, dict[str, int]()
     if length != model.rope.max_position_embeddings:
         fields[key] = length
     for name in CONFIG_LENGTHS:
-        stated = model.text.get(name)
+        stated: Any = model.text.get(name)
         if name != key and type(stated) in (int, float) and stated < min(length, SENTINEL):
             fields[name] = length
     return fields

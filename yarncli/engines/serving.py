@@ -19,7 +19,6 @@ from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.types import Engine, Model, NotKnown, Used
 from yarncli.engines.verdict import EngineView, as_intended, view
-from yarncli.errors import UsageError
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import Target
@@ -103,9 +102,7 @@ def _served(engine: Engine, model: Model, intended: Mapping[str, Used]) -> Engin
     try:
         found = with_launch(plain, model, intended)
     except NotKnown as error:
-        return EngineView(
-            engine=engine, status="unknown", length=model.length, notes=(str(error),)
-        )
+        return EngineView(engine=engine, status="unknown", length=model.length, notes=(str(error),))
     if found.launch and found.launch_is_exact:
         return as_intended(found, intended)
     return replace(found, launch=None)
