@@ -49,7 +49,8 @@ def print_serving(found: Judgement) -> None:
         f"factor {plan.factor:g} (original from {plan.original_source})"
     )
     for item in found.verdicts:
-        said = item.launch if item.launch_is_exact else f"{item.status}: {'; '.join(item.notes)}"
+        why = "; ".join(item.notes) or item.summary()
+        said = item.launch if item.launch_is_exact else f"{item.status}: {why}"
         console.print_text(f"\n{item.engine.id}:\n  {said}")
         if item.launch and item.engine.id == "vllm":
             size = console.format_bytes(serving.kv_cache_bytes)

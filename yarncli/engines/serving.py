@@ -85,10 +85,11 @@ def serve(
     words = _convert_words(target, original_length, assume_like)
     found = []
     for engine in engines:
+        if draft and draft.is_head:  # nobody starts an engine with it alone
+            found.append(view(engine, model, intended))
+            continue
         served = _served(engine, model, intended)
-        if draft and draft.is_head:
-            served = replace(served, launch=None, launch_is_exact=False)
-        elif not served.launch and served.status not in ("unsupported", "unknown"):
+        if not served.launch and served.status not in ("unsupported", "unknown"):
             served = _advised(served, converted, intended, words)
         found.append(served)
     size = bytes_per_number(stated_dtype(config.value, rope))
