@@ -192,6 +192,7 @@ class Wiring:
         self.is_vllm = engine.__name__.endswith("vllm")
         if self.is_vllm:
             self.classes, self.through = engine.architectures(package)
+            engine._registry.update(self.classes)
         else:
             self.classes, self.through = engine.architectures(), set()
 
@@ -209,12 +210,8 @@ class Wiring:
         elsewhere = config["model_type"] in getattr(self.engine, "READ", {})
         if elsewhere or architecture in self.through or architecture not in self.classes:
             return {"backend": "transformers-5", "served": served}
-        model_class = self.classes[architecture]
-        if self.is_vllm:
-            name, cls = model_class
-            path = name if name.startswith("vllm.") else f"{self.engine.MODELS}.{name}"
-            model_class = getattr(importlib.import_module(path), cls)
-        made = self.engine._run(config["model_type"], architecture, model_class, config)
+        given = () if self.is_vllm else (self.classes[architecture],)
+        made = self.engine._run(config["model_type"], architecture, *given, config)
         return {**_scopes(made, loaded.get_text_config()), "served": served}
 
     def compute_line(self, line: Any) -> Config:

@@ -26,10 +26,17 @@ _MLA = {"qk_rope_head_dim": 64, "qk_nope_head_dim": 64, "v_head_dim": 64, "kv_lo
         "q_lora_rank": 32}  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
     "afm7": {"hidden_dim": 256, "num_heads": 4, "num_kv_heads": 2, "num_layers": 4},
+    "bailing_hybrid": {**_MLA, "layer_group_size": 2, "use_bias": False, "use_qkv_bias": False},
     "baichuan_m1": {"sliding_window_layers": [0, 2], "conv_window": 2},
     "dbrx": {"ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 2, "moe_top_k": 1},
              "attn_config": {"kv_n_heads": 2, "rope_theta": 654321.0, "clip_qkv": 8},
              "d_model": 256, "n_heads": 4, "n_layers": 4},
+    "cohere_compass_text": {"tie_word_embeddings": True},
+    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32]},
+    "falcon": {"head_dim": None},
+    "glm4v_moe_text": {"use_qk_norm": False},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "use_mem_rope": True,
+               "attention_hidden_size": 256, "attention_head_dim": 64},
     "exaone4": {"sliding_window_pattern": "LG"},
     "exaone_moe": {"is_moe_layer": [False] * 4, "num_shared_experts": 1},
     "falcon_h1": {"mamba_d_ssm": 256, "mamba_n_heads": 4, "mamba_d_head": 64, "mamba_n_groups": 1,
@@ -58,8 +65,8 @@ OWN: dict[str, dict[str, Any]] = {
     "llama4_text": {"no_rope_layers": [1, 1, 1, 0], "intermediate_size_mlp": 64},
     "mimo_v2_flash": {"hybrid_layer_pattern": [1, 0, 1, 0], "moe_layer_freq": [0] * 4,
                       "swa_rope_theta": 10000.0, "swa_num_attention_heads": 4,
-                      "swa_num_key_value_heads": 2, "v_head_dim": 64, "swa_head_dim": 64,
-                      "swa_v_head_dim": 64, "partial_rotary_factor": 1.0,
+                      "swa_num_key_value_heads": 2, "v_head_dim": 64, "swa_head_dim": 192,
+                      "swa_v_head_dim": 64, "head_dim": 192, "partial_rotary_factor": 0.334,
                       "sliding_window_size": 128},
     "muse_spark": {"layer_rope_theta": [654321.0, 654321.0, 0, 654321.0],
                    "moe_hidden_size": 32},
@@ -69,7 +76,7 @@ OWN: dict[str, dict[str, Any]] = {
     "mistral4": _MLA, "kimi_linear": _MLA, "longcat_flash": _MLA, "deepseek_v2": _MLA,
     "deepseek_v3": _MLA, "deepseek_v32": _MLA, "glm4_moe_lite": _MLA,
     "glm_moe_dsa": {**_MLA, "moe_layer_freq": 1},
-    "minicpm3": _MLA, "bailing_hybrid": {**_MLA, "layer_group_size": 2},
+    "minicpm3": _MLA,
     "longcat_flash_ngram": _MLA, "bailing_moe_v3": _MLA, "youtu_llm": _MLA,
     "kimi_k25": _MLA, "kimi_vl": _MLA,
     "gpt_neox": {"rotary_emb_base": 654321.0, "rotary_pct": 1.0},
@@ -118,13 +125,19 @@ def model_types(own: Iterable[str] = ()) -> set[str]:
     return {name for name, family in FAMILIES.items() if not family.is_wrapper} | set(own)
 
 
-def shape_of(kind: str, pairs: int = 32) -> Shape:
-    """What the RoPE blocks of a model type look like, for `pairs` frequencies."""
+def shape_of(kind: str, pairs: int = 32, more: Mapping[str, Any] | None = None) -> Shape:
+    """What the RoPE blocks of a model type look like, for `pairs` frequencies.
+
+    Args:
+        kind: the model type.
+        pairs: how many frequencies.
+        more: keys of every block instead of those of `BLOCK`.
+    """
     family = FAMILIES.get(kind) or FAMILIES.get(f"{kind}_text")
     scopes = family.scopes if family else ()
     scaled = tuple(rule.name for rule in scopes if not rule.windowed)
     plain = tuple(rule.name for rule in scopes if rule.windowed)
-    return Shape(pairs, PARTIAL.get(kind), BLOCK.get(kind, {}), scaled, plain if scaled else ())
+    return Shape(pairs, PARTIAL.get(kind), more or BLOCK.get(kind, {}), scaled, plain if scaled else ())
 
 
 # Text parts of multimodal models → the class that vLLM and SGLang build for them.

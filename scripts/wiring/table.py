@@ -113,12 +113,18 @@ def read(engine: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     return document, types
 
 
-def update(engine: str, found: dict[str, dict[str, Any]]) -> None:
+def update(engine: str, found: dict[str, dict[str, Any]], **rest: Any) -> None:
     """Put some model types into a written table; recompute all summaries from the outcomes.
 
     Where only some probes were run, only their outcomes are replaced.
+
+    Args:
+        engine: its id.
+        found: model type → its entry.
+        **rest: top-level entries to replace.
     """
     document, types = read(engine)
+    document |= rest
     for kind, entry in found.items():
         if not WANTED:
             types[kind] = entry

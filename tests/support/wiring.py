@@ -56,6 +56,8 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
                 continue
             known += 1
             theirs = entry["outcomes"][name]
+            if isinstance(ours, Mapping) and "scope" in entry:
+                ours = ours[entry["scope"]]
             if not _agree(ours, theirs):
                 wrong.append(Mismatch(kind, name, ours, theirs))
     return wrong, known, total
@@ -63,9 +65,18 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
 
 def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     sizes, architecture = config_for(kind)
-    for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2)):
-        named = {"architectures": [entry.get("class", architecture)], "model_type": kind}
-        yield name, asked, {**config, **named}
+    architectures = [entry.get("class", architecture)]
+    for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2, entry.get("block"))):
+        config = {**config, "model_type": kind}
+        wrapper = entry.get("wrapper")
+        family = FAMILIES.get(wrapper)
+        path = []
+        while family and family.is_wrapper:
+            path.append(family.text_key)
+            family = FAMILIES[family.text_type]
+        for key in reversed(path):
+            config = {key: config}
+        yield name, asked, {**config, "architectures": architectures, "model_type": wrapper or kind}
 
 
 def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:
