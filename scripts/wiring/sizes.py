@@ -73,7 +73,8 @@ OWN: dict[str, dict[str, Any]] = {
     "nemotron-nas": {"block_configs": [{"attention": {"n_heads_in_group": 2},
                                         "ffn": {"ffn_mult": 1.0}}] * 4},
     "nemotron": {"partial_rotary_factor": 0.5},
-    "mistral4": _MLA, "kimi_linear": _MLA, "longcat_flash": _MLA, "deepseek_v2": _MLA,
+    "mistral4": {**_MLA, "head_dim": 128, "qk_head_dim": 128},
+    "kimi_linear": _MLA, "longcat_flash": _MLA, "deepseek_v2": _MLA,
     "deepseek_v3": _MLA, "deepseek_v32": _MLA, "glm4_moe_lite": _MLA,
     "glm_moe_dsa": {**_MLA, "moe_layer_freq": 1},
     "minicpm3": _MLA,
@@ -89,13 +90,29 @@ OWN: dict[str, dict[str, Any]] = {
     "dots1": {"scoring_func": "noaux_tc"},
     "gemma2": {"hidden_act": "gelu_pytorch_tanh"},
     "gemma": {"hidden_act": "gelu_pytorch_tanh"},
-    "deepseek_v4": {"num_key_value_heads": 1},
+    "deepseek_v4": {"num_key_value_heads": 1, "compress_ratios": [0, 4, 128, 4],
+                    "compress_rope_theta": 654321.0, "qk_rope_head_dim": 64, "head_dim": 128,
+                    "o_groups": 1, "o_lora_rank": 32, "q_lora_rank": 32, "index_topk": 16,
+                    "index_head_dim": 64, "index_n_heads": 4, "hc_mult": 2},
     "qwen3_next": {"head_dim": 128, "full_attention_interval": 1, "linear_num_key_heads": 2,
                    "linear_num_value_heads": 4, "linear_key_head_dim": 32,
                    "linear_value_head_dim": 32},
     "qwen3_5_text": {"full_attention_interval": 1},
     "qwen3_5_moe_text": {"full_attention_interval": 1},
+    "step3p5": {"layer_types": ["sliding_attention", "full_attention"] * 2,
+                "yarn_only_types": ["full_attention"], "num_attention_groups": 2,
+                "attention_other_setting": {"num_attention_heads": 4, "num_attention_groups": 2,
+                                            "head_dim": 64}},
     "spark2_5": {"hidden_act": "gelu"},
+    "bamba": {"mamba_n_heads": 4, "mamba_d_head": 128, "attn_layer_indices": [0, 1, 2, 3],
+              "layer_types": None, "sliding_window": None},
+    "zamba2": {"num_hidden_layers": 4, "use_mem_rope": True, "layers_block_type": ["hybrid"] * 4,
+               "layer_types": None, "sliding_window": None, "num_key_value_heads": 4,
+               "head_dim": 128, "attention_head_dim": 128},
+    "falcon": {"head_dim": None, "num_kv_heads": 2, "new_decoder_architecture": True},
+    "esmc": {"num_key_value_heads": 4},
+    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32]},
+    "dots3_note_text": {"num_key_value_heads": 4, "layer_types": None},
 }  # fmt: skip
 
 # Model type → `partial_rotary_factor`.
@@ -114,10 +131,22 @@ BLOCK: dict[str, dict[str, Any]] = {
     "paddleocr_vl_text": _SECTIONS,
     "glm4v_moe_text": {"mrope_section": [4, 6, 6]},
     "glm4v_text": {"mrope_section": [4, 6, 6]},
+    "cosmos3_edge_text": _SECTIONS,
+    "ernie4_5_vl_moe_text": {"mrope_section": [11, 11, 10]},
+    "hunyuan_vl_text": _SECTIONS,
     "gpt_oss": {"beta_fast": 32.0, "beta_slow": 1.0},
     "ministral3": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
     "mistral4": {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384},
 }
+
+
+def as_in_files(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """A probe with its model type's own name for the window, as a file of it has."""
+    family = FAMILIES.get(kind)
+    key = family.names.get("max_position_embeddings") if family else None
+    if key is None:
+        return config
+    return {key if k == "max_position_embeddings" else k: v for k, v in config.items()}
 
 
 def model_types(own: Iterable[str] = ()) -> set[str]:
@@ -166,7 +195,7 @@ def config_for(kind: str, own: Mapping[str, str] | None = None) -> tuple[dict[st
 
 _SETTINGS_OF_PROBES = re.compile(
     "rope_|theta|max_position|partial_rotary|model_type|version|dtype|_config|architectures|base|"
-    "original_max|return_dict|output_|layer_pattern"
+    "original_max|return_dict|output_|layer_pattern|max_seq_len|model_max_length"
 )
 
 

@@ -26,6 +26,7 @@
         theta       θ where the config has none; "required" if that fails
         requires    keys whose absence is an error
         attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has
+        sections    transformers: the `mrope_section` that its class takes where there is none
         backend     another engine whose code runs instead
         config      the engine's own config class, where it replaces transformers'
         at          file:line of the evidence

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, probes
-from scripts.wiring.sizes import config_for, shape_of
+from scripts.wiring.sizes import as_in_files, config_for, shape_of
 from scripts.wiring.table import is_error
 from scripts.wiring.table import read as read_table
 from yarncli.config.families.table import FAMILIES
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES
 from yarncli.engines.types import NoReading, NotKnown, NotSupported, Reading
-from yarncli.errors import CheckpointError
+from yarncli.errors import CheckpointError, NotComputedError
 
 # Tables whose outcomes were computed by the engine's own code.
 TABLES = (
@@ -67,7 +67,7 @@ def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, di
     sizes, architecture = config_for(kind)
     architectures = [entry.get("class", architecture)]
     for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2, entry.get("block"))):
-        config = {**config, "model_type": kind}
+        config = {**as_in_files(kind, config), "model_type": kind}
         wrapper = entry.get("wrapper")
         family = FAMILIES.get(wrapper)
         path = []
@@ -80,15 +80,17 @@ def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, di
 
 
 def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:
-    """What the rules say, in the words of a table; `None` where they do not know."""
+    """What the rules say: scope → line of a table, or an error; `None` where they do not know."""
     try:
-        reading = ENGINES[engine].read(read_model(config))
-    except (NotKnown, NotSupported):
+        model = read_model(config)
+        reading = ENGINES[engine].read(model)
+    except (NotKnown, NotSupported, NotComputedError):
         return None
     except (NoReading, CheckpointError) as error:
         return f"error: {error}"
-    lines = {scope: _line(asked, name, reading, scope, dim) for scope in reading.scopes}
-    return next(iter(lines.values())) if len(set(lines.values())) == 1 else lines
+    used = {n for n, scope in model.rope.scopes.items() if scope.layers} or {*reading.scopes}
+    # A scope that no layer of the small model is in has no say in what the engine computes.
+    return {n: _line(asked, name, reading, n, dim) for n in reading.scopes if n in used}
 
 
 def _line(asked: str, name: str, reading: Reading, scope: str, dim: int) -> str:
@@ -103,13 +105,12 @@ def _line(asked: str, name: str, reading: Reading, scope: str, dim: int) -> str:
 def _agree(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, str) and ours.startswith("error"):
         return is_error(theirs) if isinstance(theirs, str) else False
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return all(ours.get(scope, line) == line for scope, line in theirs.items())
-    if isinstance(theirs, Mapping):
-        return set(theirs.values()) == {ours}
-    if isinstance(ours, Mapping):
-        return set(ours.values()) == {theirs}
-    return bool(ours == theirs)
+    lines = set(ours.values())
+    if not isinstance(theirs, Mapping):
+        return lines == {theirs}
+    if not ours.keys() & theirs.keys():
+        return set(theirs.values()) == lines
+    return all(ours.get(scope, line) == line for scope, line in theirs.items())
 
 
 def main() -> None:

@@ -11,13 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Family
+from yarncli.config.families.shared import NEEDS_ORIGINAL
 from yarncli.config.reading import RopeConfig, find_text, read_rope
 from yarncli.engines.resolving import BLOCKS, as_version_5, theta_keys, without_settings
 from yarncli.engines.shared import ORIGINAL, refuse_gaps
-from yarncli.engines.types import LoaderError, Model
-from yarncli.errors import ConfigError
+from yarncli.engines.tables import Row, get_row
+from yarncli.engines.types import LoaderError, Model, NotKnown
+from yarncli.errors import ConfigError, NotComputedError
 from yarncli.planning.plan import window_of
-from yarncli.rope.parameters import RopeParameters, canonical_rope_type
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
 
 
 def read_model(
@@ -42,18 +44,19 @@ def read_model(
     family, path, text = find_text(config, assume_like)
     sizes = _with_text(config, path, without_settings(text, family))
     bare = read_rope(sizes, assume_like=assume_like)
-    refusal = ""
+    refusal, is_ours = "", False
     try:
         resolved = _with_text(config, path, as_version_5(text, family))
         rope = read_rope(resolved, assume_like=assume_like)
     except (ConfigError, LoaderError) as error:
-        rope, refusal = bare, str(error)
+        rope, refusal, is_ours = bare, str(error), isinstance(error, NotComputedError)
     return Model(
         source=source,
         config=config,
         text=text,
         rope=rope,
         refusal=refusal,
+        is_ours=is_ours,
         length=length or intended_window(rope),
         assume_like=assume_like,
     )
@@ -97,22 +100,56 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
 
     Raises:
         LoaderError: it does not load the config.
+        NotKnown: it may load it, but yarncli does not compute with such a value.
 
     Source: transformers 5.23 `modeling_rope_utils.py`, `convert_rope_params_to_dict` (775-804),
         `standardize_rope_params` (806-866), `validate_rope` and `_check_received_keys`.
     """
     if model.refusal:
-        raise LoaderError(model.refusal)
+        raise (NotKnown if model.is_ours else LoaderError)(model.refusal)
     found = {}
     for name, scope in model.rope.scopes.items():
-        block = model.winning_block(name)
-        if block:
-            refuse_gaps(block, scope.parameters.rope_type)
-        reason = model.family.refuses.get(scope.parameters.rope_type)
-        if reason and not model.family.refused_types_load:
+        kind = scope.parameters.rope_type
+        _refuse_missing(model, model.winning_block(name), kind)
+        reason = model.family.refuses.get(kind)
+        # What its attention lacks is missed when it runs, not while it loads.
+        if reason and reason != NEEDS_ORIGINAL and not model.family.refused_types_load:
             raise LoaderError(f"{model.rope.model_type} cannot load it: {reason}.")
         found[name] = scope.parameters
     return found
+
+
+def _refuse_missing(model: Model, block: Mapping[str, Any], rope_type: str) -> None:
+    """Refuse a dict without a key that its config class insists on.
+
+    Raises:
+        LoaderError: names the key.
+        NotKnown: what it takes in its place is not the file's.
+    """
+    if not block or rope_type == "default":
+        return
+    refuse_gaps(block, rope_type)
+    row = get_row("transformers-5", model.rope.model_type)
+    needs = row.entry.get("requires", ()) if row else ()
+    has_original = ORIGINAL in block or model.text.get(ORIGINAL) is not None
+    if ORIGINAL in needs and rope_type in HAVE_ORIGINAL and not has_original:
+        raise LoaderError(f"{model.rope.model_type} with {rope_type} needs {ORIGINAL}: KeyError.")
+    if row and rope_type in HAVE_ORIGINAL and not has_original and _takes_own_length(model, row):
+        raise NotKnown(f"{model.rope.model_type} takes an {ORIGINAL} of its own. Add the key.")
+    mscales = (block.get("short_mscale"), block.get("long_mscale"))
+    if model.family.longrope_scale_key and not all(isinstance(m, int | float) for m in mscales):
+        raise LoaderError(
+            f"{model.rope.model_type} needs the numbers short_mscale and long_mscale: TypeError."
+        )
+
+
+def _takes_own_length(model: Model, row: Row) -> bool:
+    """Whether the original length that is missing becomes another than the file's window.
+
+    So it is where the config class sets the window late, by an alias (bailing_hybrid).
+    """
+    alias = model.rope.length_key != "max_position_embeddings"
+    return alias and row.outcome("yarn no original").startswith("other")
 
 
 def legacy(
@@ -135,6 +172,8 @@ def legacy(
     config = _with_text(model.config, model.text_path, text)
     try:
         rope = read_rope(config, assume_like=model.assume_like)
+    except NotComputedError as error:
+        raise NotKnown(str(error)) from error
     except ConfigError as error:
         raise LoaderError(str(error)) from error
     found = {name: scope.parameters for name, scope in rope.scopes.items()}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from yarncli.config.families.family import Family, ScopeRule
+from yarncli.engines.tables import get_row
 from yarncli.engines.types import LoaderError
 from yarncli.rope.parameters import HAVE_ORIGINAL, canonical_rope_type
 
@@ -43,8 +44,55 @@ def as_version_5(text: Mapping[str, Any], family: Family) -> dict[str, Any]:
     Source: transformers 5.23 `modeling_rope_utils.py` (775-866), and the methods of that name in
         `models/*/configuration_*.py`.
     """
+    _refuse_as_tried(text, family)
     found = _without_inner_theta(dict(text), family)
     return _nested(found, family) if family.scopes else _flat(found, family)
+
+
+def _tried(family: Family, probe: str) -> str:
+    """The exception that transformers 5 gave for a probe, without what comes from small sizes."""
+    row = get_row("transformers-5", family.model_type)
+    found = row.failure(probe) if row else ""
+    return "" if found.startswith("RuntimeError") else found
+
+
+def _refuse_as_tried(text: Mapping[str, Any], family: Family) -> None:
+    """Refuse what single config classes fail on where the file gives no setting, or a null one.
+
+    Raises:
+        LoaderError: it is such a class.
+    """
+    theta = text.get(_THETA)
+    plain = "no theta" if theta is None or isinstance(theta, list) else "default legacy"
+    has_block = bool(mapping(text.get("rope_parameters")))
+    error = "" if has_block or text.get("rope_scaling") else _tried(family, plain)
+    if error:
+        raise LoaderError(f"Its config class does not load without rope_parameters: {error}.")
+    if "rope_scaling" not in text or text["rope_scaling"]:
+        return
+    # Classes that do not take `rope_scaling` get it as another name of `rope_parameters`.
+    error = _tried(family, "rope_scaling " + ("null" if text["rope_scaling"] is None else "empty"))
+    if error and not _tried(family, "default legacy"):
+        raise LoaderError(f"The empty rope_scaling overwrites rope_parameters: {error}. Remove it.")
+
+
+def _without_entries(found: Mapping[str, Any], block: Any, family: Family) -> dict[str, Any]:
+    """The block of a model with one setting, without entries per layer type, which nobody reads.
+
+    Raises:
+        LoaderError: its rotary class is given such an entry for the whole block.
+    """
+    entries = [key for key, value in block.items() if isinstance(value, Mapping)]
+    if not entries:
+        return dict(block)
+    listed = found.get("layer_types")
+    is_taken = isinstance(listed, list) and any(key in listed for key in entries)
+    if is_taken or (not isinstance(listed, list) and _tried(family, "yarn turned")):
+        raise LoaderError(
+            f"rope_parameters has one entry per layer type; a {family.model_type} model has one "
+            "RoPE setting for all layers: KeyError."
+        )
+    return {k: v for k, v in block.items() if k not in entries} or {"rope_type": "default"}
 
 
 def _flat(found: dict[str, Any], family: Family) -> dict[str, Any]:
@@ -57,11 +105,7 @@ def _flat(found: dict[str, Any], family: Family) -> dict[str, Any]:
     found.pop("rope_parameters", None)
     if not block and found.get(_ORIGINAL) is not None:
         key, block = "rope_parameters", family.rope_defaults
-    if not family.layer_rule and "layer_types" not in found:
-        # One entry per layer type is a key that nobody asks for.
-        flat = {k: v for k, v in block.items() if not isinstance(v, Mapping)}
-        block = flat if flat or not block else {"rope_type": "default"}
-    block = _one_type(block)
+    block = _one_type(_without_entries(found, block, family))
     kind = canonical_rope_type(str(block.get("rope_type") or block.get("type")))
     if found.get(_ORIGINAL) is not None and kind in HAVE_ORIGINAL:
         block.pop(_ORIGINAL, None)
@@ -77,16 +121,22 @@ def _nested(found: dict[str, Any], family: Family) -> dict[str, Any]:
     scaling, parameters = found.get("rope_scaling"), found.get("rope_parameters")
     names = {rule.name for rule in family.scopes}
     is_flat = isinstance(parameters, Mapping) and bool(parameters) and not names & {*parameters}
-    if is_flat and family.fills_scopes and family.spelling == "both":
-        if scaling:
+    row = get_row("transformers-5", family.model_type)
+    wins = row.entry.get("wins") if row else None
+    if is_flat and (wins == "rope_parameters" or family.spelling == "both"):
+        if scaling and family.fills_scopes:
             raise LoaderError("rope_parameters has no entry per layer type: KeyError.")
         del found["rope_parameters"]
         parameters = None
+    if wins == "rope_parameters" and mapping(parameters):
+        found.pop("rope_scaling", None)
+        scaling = None
+    if family.flat_parameters:
+        _fold(found, family)
+        return _without_lost_thetas(found, family)
+    if not any(rule.takes_flat for rule in family.scopes) and (scaling or is_flat):
+        return _spread(found, family)
     if isinstance(scaling, Mapping) and scaling:
-        if not any(rule.takes_flat for rule in family.scopes):
-            raise LoaderError(
-                "rope_scaling replaces rope_parameters, and has no entry per layer type: KeyError."
-            )
         if family.fills_scopes and "rope_type" not in scaling:
             # Gemma 3 merges the dict into one that says rope_type "default".
             scaling = {k: v for k, v in scaling.items() if k != "type"}
@@ -100,6 +150,36 @@ def _nested(found: dict[str, Any], family: Family) -> dict[str, Any]:
     if isinstance(parameters, Mapping):
         found["rope_parameters"] = _entries(found, parameters, family)
     return _without_lost_thetas(found, family)
+
+
+def _spread(found: dict[str, Any], family: Family) -> dict[str, Any]:
+    """dots3_note gives all its scopes the flat dict and the one θ; others need an entry for each.
+
+    Raises:
+        LoaderError: it is one of the others, or there are both spellings.
+    """
+    scaling, parameters = mapping(found.pop("rope_scaling", None)), found.get("rope_parameters")
+    if (scaling and parameters) or _tried(family, "yarn turned"):
+        raise LoaderError(
+            "rope_parameters is flat, or a flat rope_scaling replaces it; a "
+            f"{family.model_type} model needs one entry per layer type: KeyError."
+        )
+    theta = {_THETA: found.get(_THETA) or family.rope_theta}
+    entry = _one_type({**theta, **(scaling or mapping(parameters))})
+    found["rope_parameters"] = {rule.name: entry for rule in family.scopes}
+    return _without_lost_thetas(found, family)
+
+
+def _fold(found: dict[str, Any], family: Family) -> None:
+    """DeepSeek-V4 folds a flat dict of either spelling into one scope, and takes no θ from it."""
+    parameters = mapping(found.pop("rope_parameters", None))
+    flat = mapping(found.pop("rope_scaling", None)) or parameters
+    names = {rule.name for rule in family.scopes}
+    if names <= {*flat}:
+        found["rope_parameters"] = _entries(found, flat, family)
+    elif flat:
+        kept = {k: v for k, v in flat.items() if k not in {_THETA, *names}}
+        found["rope_scaling"] = _one_type(kept)
 
 
 def _entries(

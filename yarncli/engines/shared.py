@@ -66,6 +66,20 @@ def factor_by_lengths(p: RopeParameters, original: int, of: str) -> RopeParamete
     return replace(p, original_max_position_embeddings=original, factor=factor)
 
 
+def with_extrapolation(p: RopeParameters, share: float) -> RopeParameters:
+    """YaRN where only `share` of the unscaled part of the ramp is kept, as explicit factors.
+
+    Reference: the key `extrapolation_factor` of vLLM's and SGLang's YaRN class, which transformers
+    does not read.
+    """
+    plain = replace(p, rope_type="default").inv_freq(p.max_position_embeddings)
+    inner = [f / p.resolved_factor() for f in plain]
+    yarn = p.inv_freq(p.max_position_embeddings)
+    mixed = [low + share * (f - low) for f, low in zip(yarn, inner, strict=True)]
+    factors = tuple(f / m for f, m in zip(plain, mixed, strict=True))
+    return replace(p, rope_type="longrope", short_factor=factors, long_factor=factors)
+
+
 def uses_deepseek_rope(model: Model) -> bool:
     """Whether vLLM and SGLang turn every scaling of this model into DeepSeek's YaRN."""
     return model.rope.is_mla and model.rope.model_type not in ("minicpm3", "dots3_note_text")

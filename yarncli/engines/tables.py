@@ -61,13 +61,13 @@ class Row:
         return cast(Word, found)
 
     def outcome(self, probe: str, scope: str = "full_attention") -> str:
-        """What a probe gave, of one scope: one line as the README there explains.
+        """What a probe gave for one scope: one line as the README there explains.
 
         Empty where the engine was read, not run.
 
         Args:
             probe: its name, such as "yarn both".
-            scope: whose line, where the scopes differ.
+            scope: the name of the scope, by default that of the layers that are scaled.
         """
         number = self.entry.get("outcome")
         if number is None or probe not in self.table["probes"]:
@@ -76,6 +76,11 @@ class Row:
         if isinstance(found, Mapping):
             found = found.get(scope, next(iter(found.values())))
         return str(found)
+
+    def failure(self, probe: str) -> str:
+        """The exception that a probe gave; empty where it gave none, or was not tried."""
+        found = self.outcome(probe)
+        return found if found[:1].isupper() else ""
 
 
 @functools.cache
@@ -109,6 +114,12 @@ def default_theta(engine: str, model: Model, scope: str) -> float | None:
     return None
 
 
+def get_row(engine: str, model_type: str) -> Row | None:
+    """The row of a model type, whatever it says; `None` where there is none."""
+    table = load_table(engine)
+    return Row(table, model_type) if model_type in table["model_types"] else None
+
+
 def find_row(engine: str, model: Model) -> Row:
     """The row of a model, where the engine has code for it.
 
@@ -120,18 +131,80 @@ def find_row(engine: str, model: Model) -> Row:
         NotSupported: the engine has no class for this model.
         NotKnown: there is no row, or the model file could not be examined.
     """
-    table = load_table(engine)
-    row = Row(table, model.rope.model_type)
+    has = load_table(engine).get("architectures")
+    named = named_classes(model)
+    if has and named and named[0] not in has:
+        raise NotSupported(f"{Row(load_table(engine), '').release} has no class {named[0]}.")
+    return row_of(engine, model)
+
+
+def named_classes(model: Model) -> list[str]:
+    """The `architectures` of a config; none where the model is to be treated as another type."""
     named = model.config.get("architectures")
-    has = table.get("architectures")
-    if has and isinstance(named, list) and named and not model.assume_like:
-        first = str(named[0])
-        if first not in has:
-            raise NotSupported(f"{row.release} has no class {first}.")
-    if row.model_type not in table["model_types"]:
+    return [str(n) for n in named] if isinstance(named, list) and not model.assume_like else []
+
+
+def row_of(engine: str, model: Model) -> Row:
+    """The row of a model type, whatever class the config names.
+
+    Args:
+        engine: the name of the table.
+        model: the config.
+
+    Raises:
+        NotSupported: the engine has no class for this model type.
+        NotKnown: there is no row, or the model file could not be examined.
+    """
+    row = Row(load_table(engine), model.rope.model_type)
+    if row.model_type not in row.table["model_types"]:
         raise NotKnown(f"Nobody examined what {row.release} does with {row.model_type}.")
     if row.entry["rope"] == "unsupported":
         raise NotSupported(f"{row.release} has no class for {row.model_type}.")
     if row.entry["rope"] == "unknown":
         raise NotKnown(f"The code of {row.release} for {row.model_type} could not be examined.")
     return row
+
+
+def find_transformers_row(engine: str, model: Model) -> Row:
+    """The row of a model in a release of transformers.
+
+    A checkpoint of a model type that the release does not have runs its own code, if it has any.
+
+    Args:
+        engine: the name of the table, "transformers-5" or "transformers-4.57", say.
+        model: the config.
+
+    Raises:
+        NotSupported: the release has no code for the model.
+        NotKnown: the checkpoint's own code would run, or the model was not examined.
+    """
+    table = load_table(engine)
+    release = f"transformers {table['version']}"
+    if model.model_type not in _registered(table["version"]) and not model.assume_like:
+        if "auto_map" in model.config:
+            raise NotKnown(
+                f"{release} does not know the model type {model.model_type!r}. The checkpoint's "
+                "own code would run, which nobody examined."
+            )
+        raise NotSupported(f"{release} does not know the model type {model.model_type!r}.")
+    row = get_row(engine, model.rope.model_type)
+    if row is None or row.entry["rope"] in ("unknown", "own"):
+        raise NotKnown(f"The code of {release} for {model.rope.model_type} was not examined.")
+    if row.entry["rope"] == "unsupported":
+        raise NotSupported(f"{release} has no code for the text part {model.rope.model_type!r}.")
+    return row
+
+
+@functools.cache
+def _registered(version: str) -> frozenset[str]:
+    """The model types that checkpoints of a transformers release may name."""
+    known: set[str] = set()
+    for row in load_table("transformers-types")["releases"]:
+        if _numbers(row["release"]) > _numbers(version):
+            break
+        known = (known - {*row.get("dropped", ())}) | {*row.get("added", ())}
+    return frozenset(known)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]

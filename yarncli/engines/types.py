@@ -61,6 +61,8 @@ class Model:
     sizes and layers only."""
     refusal: str
     """Why transformers 5 reads nothing; empty where it does."""
+    is_ours: bool = False
+    """Whether that is a value that yarncli does not compute with, and transformers may."""
     length: int
     """The intended window, tokens."""
     assume_like: str | None = None

@@ -1,26 +1,49 @@
-"""SGLang: the config as transformers 5 loads it, rotary classes derived from older vLLM ones."""
+"""SGLang: what its model files make of a config, by the table of running them.
+
+A file is loaded by transformers 5 or by a config class of SGLang's own; its model file then hands
+the setting to `get_rope`, or does not. The row of the model type tells which: the outcome of the
+probe that is nearest to the config. What `get_rope` makes of single keys is written here.
+"""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
-from yarncli.engines.loaders import is_v5_only, legacy, version_5
+from yarncli.engines.loaders import version_5, with_fields
 from yarncli.engines.shared import (
-    deepseek_yarn,
+    ORIGINAL,
     longrope_scale_by_lengths,
     mla_softmax,
     mscale_ratio,
-    refuse_integer_factor,
     refuse_su,
-    uses_deepseek_rope,
+    transformers_used,
+    with_extrapolation,
 )
-from yarncli.engines.types import Engine, EngineCrash, Launch, Model, Reading, Used
+from yarncli.engines.tables import Row, load_table, named_classes, row_of
+from yarncli.engines.types import (
+    Engine,
+    EngineCrash,
+    Launch,
+    Model,
+    NotKnown,
+    NotSupported,
+    Reading,
+    Used,
+)
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
 _LENGTH_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length")
+_TYPES = ("linear", "dynamic", "yarn", "llama3", "longrope")
+_BLOCKS = ("rope_scaling", "rope_parameters")
+_MIXED_BATCHES = (
+    "it chooses LongRoPE's list by the longest text of a batch, so a short text that is computed "
+    "beside a long one gets the long list"
+)
 
 
 def read(model: Model) -> Reading:
@@ -29,21 +52,316 @@ def read(model: Model) -> Reading:
     Raises:
         LoaderError: it refuses the config.
         EngineCrash: it fails at start-up.
+        NotSupported: neither it nor its transformers backend has the class.
+        NotKnown: nobody examined this class or setting.
     """
-    notes: list[str] = []
-    if model.rope.model_type == "olmo3" and is_v5_only(model):
-        notes.append("its own OLMo 3 config class drops rope_parameters")
-        lost = legacy(model, default_theta=1e4)
-        plain = {n: Used(replace(p, rope_type="default", rope_theta=1e4)) for n, p in lost.items()}
-        return Reading(plain, served_length=model.rope.max_position_embeddings, notes=tuple(notes))
-    for name in model.rope.scopes:
-        block = model.winning_block(name)
-        refuse_su(block.get("rope_type") or block.get("type"))
+    if model.text.get("dual_chunk_attention_config"):
+        raise EngineCrash(
+            "It has no attention backend for dual_chunk_attention_config. Remove that key and set "
+            "max_position_embeddings to the window without it."
+        )
+    row = _row(model)
+    if row is None or row.entry["rope"] == "backend":
+        return _through_transformers(model)
+    return _Wiring(model, row).read()
+
+
+def _row(model: Model) -> Row | None:
+    """The row of the model; `None` where the class is left to the transformers backend.
+
+    Reference: SGLang `model_loader/utils.py:72-230`.
+    """
+    named, table = named_classes(model), load_table("sglang")
+    types: Mapping[str, Any] = table["model_types"]
+    entry = types.get(model.rope.model_type, {})
+    examined = entry.get("classes", [entry.get("class")])
+    # Some of its config classes rename the architecture that the file names.
+    own = [name for name in named if name in table["architectures"] or name in examined]
+    if named and not own:
+        if all(name in table["through_transformers"] for name in named):
+            return None
+        raise NotSupported(f"SGLang {table['version']} has no class {named[0]}.")
+    row = row_of("sglang", model)
+    if own and own[0] not in examined:
+        raise NotKnown(
+            f"Nobody examined what {own[0]} of {row.release} does with a {row.model_type} config."
+        )
+    return row
+
+
+def _through_transformers(model: Model) -> Reading:
+    """A model whose rotary class is transformers' own."""
     parameters = version_5(model)
-    refuse_integer_factor(model, parameters)
-    scopes = {name: _used(model, p, notes) for name, p in parameters.items()}
-    served = served_length(model, parameters)
-    return Reading(scopes, served_length=served, notes=tuple(dict.fromkeys(notes)))
+    notes = ["the rotary class of transformers 5 runs in it"]
+    if any(p.rope_type == "longrope" for p in parameters.values()):
+        notes.append(_MIXED_BATCHES)
+    return Reading(
+        {name: transformers_used(model, p) for name, p in parameters.items()},
+        served_length=served_length(model, parameters),
+        notes=tuple(notes),
+    )
+
+
+class _Wiring:
+    """One config beside the row of its model type."""
+
+    def __init__(self, model: Model, row: Row) -> None:
+        self.row = row
+        self.is_mla = row.outcome("linear both").startswith("yarn")
+        self.spelling = _spelling(model)
+        self.notes: list[str] = []
+        if self.spelling == "both" and row.entry.get("wins") == "rope_parameters":
+            model = _changed(model, without="rope_scaling")
+        self.model = model
+        self.block = _main_block(model)
+        self.kind = _kind_of(self.block)
+
+    def read(self) -> Reading:
+        """What the engine computes."""
+        probe = ""
+        for defect in self._defects():
+            self._refuse(self.row.outcome(defect))
+            if self.row.outcome(defect).startswith("plain"):
+                probe = defect
+        probe = probe or self._nearest()
+        self._refuse(self.row.outcome(probe))
+        seen = self._as_seen(probe)
+        if seen is self.model:
+            refuse_su(self.kind)
+        parameters = version_5(seen)
+        scopes = {name: self._used(name, p, probe) for name, p in parameters.items()}
+        return Reading(
+            scopes,
+            served_length=served_length(self.model, parameters),
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
+
+    def _refuse(self, line: str) -> None:
+        if re.match(r"[A-Z][A-Za-z]*(Error|Exception)\b", line):
+            raise EngineCrash(f"{self.row.release} fails on it for {self.row.model_type}: {line}")
+
+    def _defects(self) -> Iterator[str]:
+        """The probes that have in common with the config what the engine may fail on."""
+        block, text, kind = self.block, self.model.text, self.kind
+        if not _typed(block) and block.get("factor") is not None:
+            yield "yarn no type"
+        if kind == "default" or not block:
+            return
+        if "factor" not in block and kind != "longrope":
+            yield "yarn no factor"
+        if block.get(ORIGINAL, text.get(ORIGINAL)) is None and kind in ("yarn", "llama3"):
+            yield f"{kind} no original"
+        if kind == "linear" and type(block.get("factor")) is int:
+            yield "linear integer factor"
+        nulls = {key for key in block if block[key] is None}
+        for key in ("factor", "attention_factor"):
+            if key in nulls:
+                yield f"yarn {key} null"
+        if nulls & {"beta_fast", "beta_slow"}:
+            yield "yarn betas null"
+        if kind == "yarn" and nulls & {"attn_factor", "extrapolation_factor"}:
+            raise EngineCrash("attn_factor or extrapolation_factor is null: TypeError at start-up.")
+        if {"mscale", "mscale_all_dim"} & block.keys() and kind == "yarn":
+            if "mrope_section" in block and not self.is_mla:
+                raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
+            yield "yarn mscale"
+
+    def _nearest(self) -> str:
+        """The probe whose outcome tells what becomes of the setting.
+
+        Raises:
+            NotKnown: there is none.
+        """
+        if self._is_turned():
+            if self.kind != "yarn" and "yarn" not in _kinds(self.block):
+                raise NotKnown(f"Nobody examined what it does with this {_BLOCKS[1]}.")
+            return "yarn turned"
+        if self.spelling == "both" and self.row.entry["spelling"] != "either":
+            kinds = [self.kind, _kind_of(self.model.block("rope_parameters"))]
+            if kinds == ["yarn", "linear"]:
+                return "rope_scaling yarn rope_parameters linear"
+            if kinds[0] != kinds[1] and not self.model.family.scopes:
+                raise NotKnown("Nobody examined what it does with two blocks that differ in type.")
+        if not self.block:
+            if self.model.text.get("rope_scaling", "absent") in (None, {}) and self._states_theta():
+                is_null = self.model.text["rope_scaling"] is None
+                if not is_null and self.model.family.scopes:
+                    raise NotKnown("Nobody examined what it does with an empty rope_scaling here.")
+                return "rope_scaling null" if is_null else "rope_scaling empty"
+            return "default legacy" if self._states_theta() else "no theta"
+        if not _typed(self.block) and self.block.get("factor") is not None:
+            return "yarn no type"
+        if self.kind in ("default", "mrope"):
+            return f"default {self.spelling}" if self._states_theta() else "no theta"
+        if self.kind in _TYPES:
+            return f"{self.kind} {self.spelling}"
+        return "default legacy" if self.kind == "proportional" else "unknown type"
+
+    def _is_turned(self) -> bool:
+        """Whether `rope_parameters` is nested for a flat model type, or flat for a nested one."""
+        block = self.model.block("rope_parameters")
+        if self.spelling != "v5":
+            return False
+        nested = any(isinstance(value, Mapping) for value in block.values())
+        return nested != bool(self.model.family.scopes)
+
+    def _states_theta(self) -> bool:
+        keys = {*self.model.family.theta_keys, "rope_theta"}
+        keys |= {key for rule in self.model.family.scopes for key in rule.theta_keys}
+        return "rope_theta" in self.block or any(self.model.text.get(k) is not None for k in keys)
+
+    def _as_seen(self, probe: str) -> Model:
+        """The config as the model file takes it, for transformers 5 to read."""
+        line, block, text = self.row.outcome(probe), dict(self.block), self.model.text
+        odd = probe in ("yarn no type", "yarn turned")
+        if (odd or self.kind != "default") and self._is_plain(line):
+            plain = {k: v for k, v in block.items() if k in ("rope_theta", "partial_rotary_factor")}
+            return self._with_block({**plain, "rope_type": "default"})
+        if self.is_mla and line.startswith("yarn"):
+            # deepseek_v2.py sets the type, whatever it was.
+            block.pop("type", None)
+            block = {**block, "rope_type": "yarn", "truncate": None}
+            block.setdefault(ORIGINAL, self.model.rope.max_position_embeddings)
+            return _changed(self._with_block(block), **{ORIGINAL: None})
+        if self._is_missed():
+            share = text.get("partial_rotary_factor", 1.0)
+            whole = {"partial_rotary_factor": share, "rope_type": "default", **block}
+            return self._with_block(whole, newer=True)
+        nested_wins = self.row.outcome("yarn top original") == self.row.outcome("yarn both")
+        if text.get(ORIGINAL) is not None and ORIGINAL in block and nested_wins:
+            return _changed(self.model, **{ORIGINAL: None})
+        return self.model
+
+    def _is_missed(self) -> bool:
+        """Whether transformers 5 misses a legacy setting that the engine reads."""
+        scopes = self.model.family.scopes
+        if self.spelling != "legacy" or any(rule.takes_flat for rule in scopes):
+            return False
+        if scopes:
+            return bool(self.block) or "config" in self.row.entry
+        read = {scope.parameters.rope_type for scope in self.model.rope.scopes.values()}
+        return self.kind in _TYPES and read == {"default"} and not self.model.refusal
+
+    def _is_plain(self, line: str) -> bool:
+        """Whether a line tells of plain RoPE; a stretched base that stays is written like it."""
+        same = line == self.row.outcome(f"linear {self.spelling}")
+        return line.startswith("plain") and (self.kind != "dynamic" or same)
+
+    def _with_block(self, block: Mapping[str, Any], *, newer: bool = False) -> Model:
+        """The config with another RoPE block in the place of its own."""
+        scopes, text = self.model.family.scopes, self.model.text
+        takes_flat = not scopes or any(rule.takes_flat for rule in scopes)
+        if takes_flat and self.spelling != "v5" and not newer:
+            return _changed(self.model, rope_scaling=block)
+        theta = block.get("rope_theta", text.get("rope_theta", self.row.entry.get("theta")))
+        given = {} if theta is None else {"rope_theta": theta}
+        if not scopes:
+            return _changed(self.model, without="rope_scaling", rope_parameters={**given, **block})
+        plain = {"rope_type": "default", **given}
+        whole = {rule.name: plain if rule.windowed else {**given, **block} for rule in scopes}
+        old = self.model.block("rope_parameters")
+        whole |= {r.name: old[r.name] for r in scopes if r.windowed and r.name in old}
+        return _changed(self.model, without="rope_scaling", rope_parameters=whole)
+
+    def _used(self, scope: str, p: RopeParameters, probe: str) -> Used:
+        line = self.row.outcome(probe, scope)
+        p = replace(p, rope_theta=self._theta(scope, p, line))
+        if p.rope_type == "default":
+            return Used(p)
+        if self._is_plain(line):
+            return Used(replace(p, rope_type="default"))
+        match p.rope_type:
+            case "dynamic":
+                return self._dynamic(p)
+            case "longrope":
+                self.notes.append(_MIXED_BATCHES)
+                stated = [p.extra.get(name) for name in ("long_mscale", "short_mscale")]
+                scales = (scale for scale in stated if scale is not None)
+                return Used(p, next(scales, longrope_scale_by_lengths(p)))
+            case "yarn":
+                return self._yarn(p)
+        return Used(p, p.effective_attention_factor())
+
+    def _theta(self, scope: str, p: RopeParameters, line: str) -> float:
+        """θ, which some config classes and model files lose."""
+        if "theta=1.3086e+06" in self.row.outcome("theta top and block"):
+            top = self.model.text.get(self.model.family.theta_keys[0])
+            return float(top if top is not None else self.row.entry["theta"])
+        inner = self.model.text.get(self.model.family.attention_key or "")
+        if isinstance(inner, Mapping) and self.row.outcome("no theta") == "plain":
+            return float(inner.get("rope_theta", p.rope_theta))
+        usual = self.row.outcome(f"default {self.spelling}", scope)
+        stretched = self.kind == "dynamic" and not self._is_plain(line)
+        found = _theta_of(usual) if stretched else _theta_of(line) or _theta_of(usual)
+        default = self.row.entry.get("theta")
+        if found is None and not self._states_theta() and isinstance(default, float):
+            found = default
+        # A line has four digits of a θ that is no round number.
+        known = found is None or abs(found / p.rope_theta - 1) < 1e-3
+        return p.rope_theta if known else float(found or 0.0)
+
+    def _dynamic(self, p: RopeParameters) -> Used:
+        length = int(p.max_position_embeddings * p.resolved_factor())
+        theta = formulas.dynamic_theta(
+            p.rope_theta, p.rotary_dim, p.resolved_factor(), length, p.max_position_embeddings
+        )
+        self.notes.append(f"dynamic has a fixed base, right for texts of {length:,} tokens only")
+        return Used(replace(p, rope_type="default", rope_theta=theta))
+
+    def _yarn(self, p: RopeParameters) -> Used:
+        """m(s), or the mscale pair, times `attn_factor`; `attention_factor` is not read."""
+        usual = formulas.get_mscale(p.resolved_factor())
+        pair = p.mscale is not None and p.mscale_all_dim is not None
+        scale = mscale_ratio(p) if pair or self.is_mla else usual
+        if self.row.outcome("yarn attention_factor") == "yarn":
+            # configs/laguna.py:68-80 makes an attn_factor of it.
+            scale = p.attention_factor if p.attention_factor is not None else scale
+        else:
+            scale *= float(p.extra.get("attn_factor", 1.0))
+        share = p.extra.get("extrapolation_factor", 1.0)
+        used = p if share == 1.0 else with_extrapolation(p, float(share))
+        return Used(used, scale, mla_softmax(p) if self.is_mla else 1.0)
+
+
+def _spelling(model: Model) -> str:
+    given = [key for key in _BLOCKS if model.block(key)]
+    if len(given) == 2:
+        return "both"
+    return "v5" if given == ["rope_parameters"] else "legacy"
+
+
+def _main_block(model: Model) -> Mapping[str, Any]:
+    """The dict that is read for the layers that are scaled."""
+    scaling, parameters = model.block("rope_scaling"), model.block("rope_parameters")
+    if scaling:
+        return scaling
+    for rule in model.family.scopes:
+        if not rule.windowed and isinstance(parameters.get(rule.name), Mapping):
+            return dict(parameters[rule.name])
+    return parameters
+
+
+def _kind_of(block: Mapping[str, Any]) -> str:
+    return str(block.get("rope_type") or block.get("type") or "default")
+
+
+def _typed(block: Mapping[str, Any]) -> bool:
+    return "rope_type" in block or "type" in block
+
+
+def _kinds(block: Mapping[str, Any]) -> set[str]:
+    inner = [value for value in block.values() if isinstance(value, Mapping)]
+    return {_kind_of(value) for value in inner}
+
+
+def _changed(model: Model, *, without: str = "", **keys: Any) -> Model:
+    """The model with other keys of its text part."""
+    return with_fields(model, {**{k: v for k, v in model.text.items() if k != without}, **keys})
+
+
+def _theta_of(line: str) -> float | None:
+    found = re.search(r"theta=([\d.e+]+)", line)
+    return float(found[1]) if found else None
 
 
 def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int:
@@ -58,36 +376,6 @@ def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int
     if not multiplied or first.original_max_position_embeddings is not None:
         return length
     return int(length * first.resolved_factor())
-
-
-def _used(model: Model, p: RopeParameters, notes: list[str]) -> Used:
-    if uses_deepseek_rope(model) and p.rope_type != "default":
-        return deepseek_yarn(p, mla_softmax(p))
-    match p.rope_type:
-        case "dynamic":
-            length = int(p.max_position_embeddings * p.resolved_factor())
-            theta = formulas.dynamic_theta(
-                p.rope_theta, p.rotary_dim, p.resolved_factor(), length, p.max_position_embeddings
-            )
-            notes.append(f"dynamic has a fixed base, right for texts of {length:,} tokens only")
-            return Used(replace(p, rope_type="default", rope_theta=theta))
-        case "longrope":
-            stated = [p.extra.get(name) for name in ("long_mscale", "short_mscale")]
-            scales = (scale for scale in stated if scale is not None)
-            return Used(p, next(scales, longrope_scale_by_lengths(p)))
-        case "yarn":
-            return Used(p, _yarn_scale(model, p))
-    return Used(p, p.effective_attention_factor())
-
-
-def _yarn_scale(model: Model, p: RopeParameters) -> float:
-    """m(s), or the mscale pair, times `attn_factor`; `attention_factor` is not read."""
-    multiplier = float(p.extra.get("attn_factor", 1.0))
-    pair = p.mscale is not None, p.mscale_all_dim is not None
-    if any(pair) and model.rope.mrope and "mrope_section" in p.extra:
-        raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
-    scale = mscale_ratio(p) if all(pair) else formulas.get_mscale(p.resolved_factor())
-    return scale * multiplier
 
 
 def launch(parts: Launch) -> str:
@@ -112,6 +400,8 @@ ENGINE = Engine(
     merges="flat",
     deepest_override=1,  # `config.update` would put a dict in the place of a second inner config
     about=(
+        "Which model files read the scaling is known from running them; a class that nobody ran is "
+        "unknown, and one that SGLang does not have goes to its transformers backend.",
         "`attention_factor` is not read: the scale is m(s), or the mscale pair, times "
         "`attn_factor`.",
         "linear and dynamic multiply max_position_embeddings by the factor, unless the dict has "
@@ -119,5 +409,6 @@ ENGINE = Engine(
         "dynamic has one fixed base, that of a full window; a linear factor must be a float.",
         "Multimodal RoPE with mscale keys fails at start-up.",
         "OLMo 3 with rope_parameters only loses θ and scaling.",
+        "A config override is merged into the dict of the file: it cannot remove a key.",
     ),
 )
