@@ -102,6 +102,9 @@ def bases() -> dict[str, Config]:
         "qwen2 as mscaled": {**_text("qwen2"), "rope_scaling": {
             **cases.YARN, "factor": 2.0, "mscale": 0.7, "mscale_all_dim": 0.3},
             "max_position_embeddings": 8192},
+        "gpt_oss as published": {**_text("gpt_oss"), "max_position_embeddings": 32768,
+                                 "rope_scaling": {**cases.YARN, "beta_fast": 32.0,
+                                                  "beta_slow": 1.0, "truncate": False}},
         "llama as llama3": {**llama, "rope_scaling": {**cases.LLAMA3, "factor": 2.0},
                             "max_position_embeddings": 8192},
     }  # fmt: skip

@@ -169,6 +169,8 @@ def _spelled(model: Model, intended: Mapping[str, Used]) -> Iterator[dict[str, d
     used = list(intended.values())
     for chosen in stated_together([u.parameters for u in used], [u.attention_factor for u in used]):
         yield {name: _block(p) for name, p in zip(intended, chosen, strict=True)}
+    # Some classes of vLLM read keys by index that have defaults everywhere else.
+    yield {name: _spelled_out(_block(u.parameters)) for name, u in intended.items()}
     if model.rope.mrope:
         # vLLM takes four times the original length of Qwen2-VL and Qwen2.5-VL.
         blocks = {name: _block(u.parameters) for name, u in intended.items()}
@@ -177,6 +179,11 @@ def _spelled(model: Model, intended: Mapping[str, Used]) -> Iterator[dict[str, d
             block[_ORIGINAL] //= 4
         if given:
             yield blocks
+
+
+def _spelled_out(block: dict[str, Any]) -> dict[str, Any]:
+    defaults = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
+    return {**defaults, **block} if block["rope_type"] == "yarn" else block
 
 
 def _block(p: RopeParameters) -> dict[str, Any]:

@@ -377,7 +377,8 @@ def _yarn(start: _Start, p: RopeParameters, block: Mapping[str, Any], as_yarn: b
         return Used(replace(p, rope_type="default", factor=None))
     if block:
         refuse_gaps(block, p.rope_type, not_null=("factor", "beta_fast", "beta_slow"))
-    rows = int(p.original_length * p.resolved_factor())
+    multiple = _ramp_multiple(row) if is_mrope else 1.0
+    rows = int(p.original_length * multiple * p.resolved_factor())
     if start.served > rows:
         start.faults.append(f"its table of angles ends at {rows:,} tokens")
     if as_yarn:
@@ -385,7 +386,6 @@ def _yarn(start: _Start, p: RopeParameters, block: Mapping[str, Any], as_yarn: b
         return deepseek_yarn(p, _deepseek_softmax(p, start.notes))
     scale = p.effective_attention_factor()
     if is_mrope:
-        multiple = _ramp_multiple(row)
         p = replace(p, original_max_position_embeddings=int(p.original_length * multiple))
     return Used(p, scale)
 
