@@ -131,7 +131,9 @@ def _overrides(
                 yield {**fields, "rope_parameters": blocks if model.family.scopes else only}
                 continue
             block = dict(blocks[_flat_scope(model, blocks)])
-            theta = {model.family.theta_keys[0]: block.pop("rope_theta")}
+            # A class with another name for θ copies it to this one when it loads.
+            names = (model.family.theta_keys[0], "rope_theta")
+            theta = dict.fromkeys(names, block.pop("rope_theta"))
             scaling = block if block["rope_type"] != "default" else None
             yield {**fields, "rope_scaling": scaling, **theta}
 
