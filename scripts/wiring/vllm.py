@@ -481,14 +481,14 @@ def load(config: dict[str, Any]) -> Any:
     return in_folder(config, lambda folder: loader.get_config(folder, False, config_format="hf"))
 
 
-def engine_config(loaded: Any) -> Any:
-    """A stub of `VllmConfig` around a config."""
+def engine_config(loaded: Any, length: int | None = None) -> Any:
+    """A stub of `VllmConfig` around a config; `length` tokens are served, by default its own."""
     model, multimodal = stubs.Stub(), stubs.Stub()
     text = loaded.get_text_config()
     vars(multimodal).update(get_video_pruning_spec=lambda: None)
     vars(model).update(
         hf_config=loaded, hf_text_config=text, dtype=torch.float32, quantization=None,
-        max_model_len=served_length(loaded), multimodal_config=multimodal,
+        max_model_len=length or served_length(loaded), multimodal_config=multimodal,
         get_multimodal_config=lambda: multimodal, use_mla=getattr(text, "kv_lora_rank", None) is not None, try_get_generation_config=dict,
     )  # fmt: skip
     engine = stubs.Stub()
@@ -522,8 +522,8 @@ def _length_function() -> Any:
     return names["_get_and_verify_max_len"]
 
 
-def served_length(loaded: Any) -> int:
-    """The default `--max-model-len`."""
+def served_length(loaded: Any, length: int | None = None) -> int:
+    """What `--max-model-len` is, or becomes without one."""
     name = "vllm.transformers_utils.model_arch_config_convertor"
     module = importlib.import_module(name)
     text = loaded.get_text_config()
@@ -531,7 +531,7 @@ def served_length(loaded: Any) -> int:
     convert = converters.get(text.model_type, module.ModelArchConfigConvertorBase)
     item = convert(loaded, text)
     arch = type("Arch", (), {"derived_max_model_len_and_key": item.derive_max_model_len_and_key()})
-    return int(_length_function()(text, arch, None, None, False, None))
+    return int(_length_function()(text, arch, None, length, False, None))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a transformers release computes for configs: run by any Python that has one installed.
 
-Reads {"cases": [{"config", "length"}, …]} as JSON on stdin, or is called in-process. For each
-config: {"scopes": {name: {"inv_freq", "attention_factor"}}, "softmax"} or {"error"}.
+Reads {"cases": [{"config", "length", "line"?}, …]} as JSON on stdin, or is called in-process. With
+a line, Python statements that load a model, they are run and count. For each config:
+{"scopes": {name: {"inv_freq", "attention_factor"}}, "softmax"} or {"error"}.
 """
 
 import copy
@@ -9,6 +10,7 @@ import importlib
 import inspect
 import json
 import logging
+import re
 import sys
 import warnings
 
@@ -22,12 +24,45 @@ def compute(config, length):
 
 
 def _compute(raw, length):
-    import torch
     from transformers import CONFIG_MAPPING
 
-    torch.set_num_threads(1)
     config = CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
-    text = config.get_text_config()
+    return compute_loaded(config.get_text_config(), length)
+
+
+def compute_line(raw, line, length):
+    """The same for what the statements of `line` give to the model class."""
+    try:
+        return compute_loaded(_given(copy.deepcopy(raw), line).get_text_config(), length)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _given(raw, line):
+    from transformers import CONFIG_MAPPING
+
+    found = []
+
+    class Config:
+        @staticmethod
+        def from_pretrained(source):
+            return CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+
+    class Model:
+        @staticmethod
+        def from_pretrained(source, config=None):
+            found.append(config or Config.from_pretrained(source))
+
+    names = dict.fromkeys(re.findall(r"(\w+)\.from_pretrained", line), Model)
+    exec(line, {**names, "AutoConfig": Config})
+    return found[0]
+
+
+def compute_loaded(text, length):
+    """The same for the loaded config of a text model."""
+    import torch
+
+    torch.set_num_threads(1)
     module = _modelling(text)
     rotary_class = _rotary_class(module, type(text).__name__)
     if hasattr(module, "get_llama_4_attn_scale"):
@@ -162,7 +197,12 @@ def main():
     import transformers
 
     cases = json.load(sys.stdin)["cases"]
-    results = [compute(case["config"], case["length"]) for case in cases]
+    results = [
+        compute_line(case["config"], case["line"], case["length"])
+        if "line" in case
+        else compute(case["config"], case["length"])
+        for case in cases
+    ]
     json.dump({"transformers": transformers.__version__, "results": results}, sys.stdout)
 
 

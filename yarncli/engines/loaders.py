@@ -62,9 +62,15 @@ def read_model(
     )
 
 
-def with_fields(model: Model, fields: Mapping[str, Any]) -> Model:
-    """The model after its RoPE blocks and θ were replaced by `fields` of the text part."""
-    keys = {*BLOCKS, *theta_keys(model.family)}
+def with_fields(model: Model, fields: Mapping[str, Any], *, keep_theta: bool = False) -> Model:
+    """The model after its RoPE blocks and θ were replaced by `fields` of the text part.
+
+    Args:
+        model: the config.
+        fields: what to put there.
+        keep_theta: leave θ beside the blocks as it is, for loaders that have it as a field.
+    """
+    keys = {*BLOCKS, *(() if keep_theta else theta_keys(model.family))}
     kept = {k: v for k, v in model.text.items() if k not in keys}
     config = _with_text(model.config, model.text_path, {**kept, **fields})
     return read_model(
@@ -204,6 +210,15 @@ def is_v5_only(model: Model) -> bool:
     scaled = any(e.get("rope_type", e.get("type", "default")) != "default" for e in entries)
     keys = theta_keys(model.family)
     return scaled or all(model.text.get(key) is None for key in keys)
+
+
+def states_theta(model: Model, scope: str) -> bool:
+    """Whether the file says which θ a scope has, in any spelling."""
+    rule = next((rule for rule in model.family.scopes if rule.name == scope), None)
+    keys = (rule.theta_keys if rule else ()) or model.family.theta_keys
+    stated = [model.text.get(key) for key in keys]
+    blocks = (model.winning_block(scope), model.block("rope_parameters"))
+    return any(value is not None for value in (*stated, *(b.get("rope_theta") for b in blocks)))
 
 
 def _with_text(

@@ -211,6 +211,20 @@ def phimoe_scale(p: RopeParameters, length: int) -> float:
 
 
 def from_pretrained(parts: Launch) -> str:
-    """The Python call that loads the model, with overrides as keyword arguments."""
-    call = "".join(f", {key}={value!r}" for key, value in (parts.fields or {}).items())
-    return f"AutoModelForCausalLM.from_pretrained({json.dumps(parts.model.source)}{call})"
+    """The Python statements that load the model, with overrides put into the loaded config.
+
+    Keyword arguments would not do: they reach the fields of the outer config only, and a class of
+    version 4 without the field passes them on to the model, a TypeError.
+    """
+    source, names = json.dumps(parts.model.source), parts.model.config.get("architectures")
+    named = str(names[0]) if isinstance(names, list) and names else ""
+    outer = bool(parts.model.override_path)
+    auto = "AutoModelForImageTextToText" if outer else "AutoModelForCausalLM"
+    cls = named if outer and named.isidentifier() else auto
+    if not parts.fields:
+        return f"{cls}.from_pretrained({source})"
+    text = "config.get_text_config()" if outer else "config"
+    return (
+        f"config = AutoConfig.from_pretrained({source}); {text}.update({dict(parts.fields)!r}); "
+        f"model = {cls}.from_pretrained({source}, config=config)"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any, Literal, cast
 from yarncli.engines.types import Model, NotKnown, NotSupported
 
 _FOLDER = Path(__file__).parent / "wiring"
+
+# Engines that share the table of another.
+_TABLE_OF = {"vllm-older": "vllm"}
 
 Word = Literal["reads", "differs", "ignores", "refuses"]
 
@@ -104,6 +108,26 @@ def load_table(engine: str) -> Mapping[str, Any]:
     """
     found: dict[str, Any] = json.loads((_FOLDER / f"{engine}.json").read_text(encoding="utf-8"))
     return found
+
+
+def default_theta(engine: str, model: Model, scope: str) -> float | None:
+    """θ that an engine's own class takes where the config has none; `None` where nobody knows.
+
+    Args:
+        engine: its id.
+        model: the config.
+        scope: of which layers.
+    """
+    name = _TABLE_OF.get(engine, engine)
+    while (_FOLDER / f"{name}.json").is_file():
+        row = Row(load_table(name), model.rope.model_type)
+        entry = row.table["model_types"].get(row.model_type, {})
+        if "backend" in entry:
+            name = entry["backend"]
+            continue
+        found = re.search(r"theta=([\d.e+]+)", row.outcome("no theta", scope)) if entry else None
+        return float(found[1]) if found else None
+    return None
 
 
 def get_row(engine: str, model_type: str) -> Row | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from yarncli.config.families.family import Family
+from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import RopeConfig
 from yarncli.rope.parameters import RopeParameters
 
@@ -78,6 +79,16 @@ class Model:
         return self.rope.text_path
 
     @property
+    def override_path(self) -> tuple[str, ...]:
+        """Where a loaded config has the text part, which old files keep at top level."""
+        part: Any = self.config
+        for key in self.text_path:
+            part = part[key]
+        wrapper = FAMILIES.get(str(part.get("model_type")))
+        flat = wrapper is not None and wrapper.is_wrapper and self.assume_like is None
+        return (*self.text_path, wrapper.text_key) if wrapper and flat else self.text_path
+
+    @property
     def model_type(self) -> str:
         """The model type that decides how an engine loads the checkpoint."""
         return str(self.config.get("model_type") or self.rope.model_type)
@@ -137,14 +148,19 @@ class Launch:
     flags: tuple[str, ...] = ()
     """Words that `Engine.repair` found."""
 
-    def override_words(self, option: str) -> list[str]:
-        """`option` with the overridden fields as JSON of the whole config; no words without any."""
+    def override_words(self, option: str, *, outer: bool = False) -> list[str]:
+        """`option` with the overridden fields as JSON of the whole config; no words without any.
+
+        Args:
+            option: its name.
+            outer: state the fields beside the text part too.
+        """
         fields = self.fields
         if not fields:
             return []
-        for key in reversed(self.model.text_path):
+        for key in reversed(self.model.override_path):
             fields = {key: fields}
-        return [option, json.dumps(fields)]
+        return [option, json.dumps({**(self.fields or {}), **fields} if outer else fields)]
 
 
 Repair = Callable[[Model, Mapping[str, Used], Reading], tuple[str, ...] | None]
@@ -172,9 +188,11 @@ class Engine:
     versions do, or not at all."""
     mends_refusals: bool = True
     """Whether an override counts before the config is loaded, so that one may mend a refusal."""
-    merges_overrides: bool = False
-    """Whether an overriding dict is merged into the one that was loaded, so that a key of the file
-    stays unless the override names it."""
+    merges: Literal["flat", "nested", "none"] = "none"
+    """Which overridden dicts are merged with those of the loaded config, others being replaced:
+    those of a config that is the text part itself, or those of a text part inside one."""
+    deepest_override: int = 9
+    """How many keys may lead to the text part of a config whose fields it overrides."""
     about: tuple[str, ...] = ()
     """What there is to know about it, for the documentation."""
     repair: Repair | None = None

@@ -173,9 +173,10 @@ def _scaling_flags(p: RopeParameters, q: RopeParameters, name: str) -> list[str]
         case "default":
             return theta if q.rope_type == "default" else ["--rope-scaling", "none", *theta]
         case "linear":
-            return ["--rope-scaling", "linear", "--rope-scale", f"{p.resolved_factor():g}", *theta]
+            factor = f"{p.resolved_factor():.10g}"
+            return ["--rope-scaling", "linear", "--rope-scale", factor, *theta]
         case "yarn" if p.truncate is not False:
-            flags = ["--rope-scaling", "yarn", "--rope-scale", f"{p.resolved_factor():g}"]
+            flags = ["--rope-scaling", "yarn", "--rope-scale", f"{p.resolved_factor():.10g}"]
             flags += ["--yarn-orig-ctx", str(p.original_length), *theta]
             for option in ("beta_fast", "beta_slow"):
                 value = getattr(p, option)

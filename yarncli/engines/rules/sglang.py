@@ -379,10 +379,15 @@ def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int
 
 
 def launch(parts: Launch) -> str:
-    """`sglang.launch_server`, with `--json-model-override-args` where fields must change."""
+    """`sglang.launch_server`, with `--json-model-override-args` where fields must change.
+
+    Loading copies the fields of a text part to the outer config (`hf_transformers/config.py:257`),
+    and Qwen-VL models take them from there, the served length comes from the text part: both are
+    stated.
+    """
     words = ["python", "-m", "sglang.launch_server", "--model-path", parts.model.source]
     words += ["--context-length", str(parts.length)]
-    return shlex.join([*words, *parts.override_words("--json-model-override-args")])
+    return shlex.join([*words, *parts.override_words("--json-model-override-args", outer=True)])
 
 
 ENGINE = Engine(
@@ -392,7 +397,8 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     override="v5",
-    merges_overrides=True,
+    merges="flat",
+    deepest_override=1,  # `config.update` would put a dict in the place of a second inner config
     about=(
         "Which model files read the scaling is known from running them; a class that nobody ran is "
         "unknown, and one that SGLang does not have goes to its transformers backend.",

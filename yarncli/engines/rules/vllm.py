@@ -488,6 +488,7 @@ ENGINES = (
         launch=launch,
         override="v5",
         mends_refusals=False,
+        merges="nested",
         about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
     ),
     Engine(
@@ -498,6 +499,7 @@ ENGINES = (
         launch=launch,
         override="v5",
         mends_refusals=False,
+        merges="nested",
         about=("Not examined: no claim is made.",),
     ),
 )
