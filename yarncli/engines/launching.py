@@ -78,6 +78,8 @@ def working_override(
         # Some config classes leave the width empty, and their model then fails.
         tried += [{"head_dim": model.rope.head_dim, **fields} for fields in tried]
     for fields in tried:
+        if engine.settable and not all(engine.settable(model, key) for key in fields):
+            continue
         try:
             kept = engine.override == "legacy"
             changed = with_fields(model, _merged(engine, model, fields), keep_theta=kept)

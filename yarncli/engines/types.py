@@ -195,5 +195,7 @@ class Engine:
     """How many keys may lead to the text part of a config whose fields it overrides."""
     about: tuple[str, ...] = ()
     """What there is to know about it, for the documentation."""
+    settable: Callable[[Model, str], bool] | None = None
+    """Whether a config field of a model can be overridden; `None` where all can."""
     repair: Repair | None = None
     """Words for the command line that make up for a misreading, `None` where none can."""
