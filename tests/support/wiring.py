@@ -56,8 +56,8 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
                 continue
             known += 1
             theirs = entry["outcomes"][name]
-            if isinstance(ours, Mapping) and "scope" in entry:
-                ours = ours[entry["scope"]]
+            if isinstance(ours, Mapping) and entry.get("scope") in ours:
+                ours = {entry["scope"]: ours[entry["scope"]]}
             if not _agree(ours, theirs):
                 wrong.append(Mismatch(kind, name, ours, theirs))
     return wrong, known, total

@@ -23,7 +23,8 @@ def with_launch(found: EngineView, model: Model, intended: Mapping[str, Used]) -
     if found.status in ("unsupported", "unknown"):
         return found
     right = _is_right(found)
-    if not right and engine.override != "none":
+    is_late = found.status == "refuses" and not engine.mends_refusals
+    if not right and engine.override != "none" and not is_late:
         fields = working_override(engine, model, intended)
         right = fields is not None
     elif engine.repair is not None and found.has_reading:

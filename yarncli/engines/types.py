@@ -173,6 +173,8 @@ class Engine:
     merges_overrides: bool = False
     """Whether an overriding dict is merged into the one that was loaded, so that a key of the file
     stays unless the override names it."""
+    mends_refusals: bool = True
+    """Whether an override counts before the config is loaded, so that one may mend a refusal."""
     about: tuple[str, ...] = ()
     """What there is to know about it, for the documentation."""
     repair: Repair | None = None

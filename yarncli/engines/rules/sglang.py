@@ -306,6 +306,7 @@ ENGINE = Engine(
     launch=launch,
     override="v5",
     merges_overrides=True,
+    mends_refusals=False,
     about=(
         "Which model files read the scaling is known from running them; a class that nobody ran is "
         "unknown, and one that SGLang does not have goes to its transformers backend.",

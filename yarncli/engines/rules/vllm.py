@@ -23,7 +23,7 @@ from yarncli.engines.shared import (
     refuse_null_head_dim,
     transformers_used,
 )
-from yarncli.engines.tables import Row, find_row, load_table
+from yarncli.engines.tables import Row, find_row, find_transformers_row, get_row, load_table
 from yarncli.engines.types import (
     Engine,
     EngineCrash,
@@ -229,17 +229,11 @@ def _ignores(row: Row) -> bool:
 
 def _loads_more(row: Row) -> bool:
     """Whether vLLM loads spellings of this model type that transformers 5 refuses."""
-    theirs = Row(load_table("transformers-5"), row.model_type)
-    if row.model_type not in theirs.table["model_types"]:
-        return True
-    return any(
-        _is_error(theirs.outcome(probe)) and not _is_error(row.outcome(probe))
+    theirs = get_row("transformers-5", row.model_type)
+    return theirs is None or any(
+        theirs.failure(probe) and not row.failure(probe)
         for probe in ("yarn both", "yarn legacy", "linear both")
     )
-
-
-def _is_error(line: str) -> bool:
-    return re.match(r"\w+(Error|Exception)\b", line) is not None
 
 
 def served_length(
@@ -300,9 +294,12 @@ def _used(start: _Start, name: str, p: RopeParameters) -> Used:
 
 
 def _by_transformers(model: Model, p: RopeParameters) -> Used:
-    row = find_row("transformers-5", replace(model, config={**model.config, "architectures": []}))
-    if row.word(p.rope_type) == "refuses":
-        raise EngineCrash(f"transformers' code fails: {row.outcome(f'{p.rope_type} both')}")
+    row = find_transformers_row("transformers-5", model)
+    failure = row.failure(f"{p.rope_type} both") and row.failure(f"{p.rope_type} v5")
+    if failure:
+        raise EngineCrash(f"transformers' code fails: {failure}")
+    if model.family.scopes and p.truncate is False:
+        p = replace(p, truncate=None)  # it looks for the key beside the scopes
     return transformers_used(model, p)
 
 
@@ -322,9 +319,9 @@ def _refuse_by_row(model: Model, row: Row, kind: str, block: Mapping[str, Any]) 
     probes = [f"{kind} both", f"{kind} v5"]
     if kind == "longrope" and {"short_mscale", "long_mscale"} <= block.keys():
         probes = ["longrope mscales"]
-    lines = [row.outcome(probe) for probe in probes]
-    if all(map(_is_error, lines)):
-        raise EngineCrash(f"{kind} in {row.model_type}: {lines[0]}")
+    failures = [row.failure(probe) for probe in probes]
+    if all(failures):
+        raise EngineCrash(f"{kind} in {row.model_type}: {failures[0]}")
 
 
 def _ignored(model: Model, row: Row, name: str, p: RopeParameters) -> RopeParameters:
@@ -377,15 +374,16 @@ def _yarn(start: _Start, p: RopeParameters, block: Mapping[str, Any], as_yarn: b
         return Used(replace(p, rope_type="default", factor=None))
     if block:
         refuse_gaps(block, p.rope_type, not_null=("factor", "beta_fast", "beta_slow"))
-    rows = int(p.original_length * p.resolved_factor())
+    multiple = _ramp_multiple(row) if is_mrope else 1.0
+    rows = int(p.original_length * multiple * p.resolved_factor())
     if start.served > rows:
         start.faults.append(f"its table of angles ends at {rows:,} tokens")
     if as_yarn:
         refuse_gaps(block, p.rope_type, not_null=("mscale", "mscale_all_dim"))
         return deepseek_yarn(p, _deepseek_softmax(p, start.notes))
     scale = p.effective_attention_factor()
-    if is_mrope:
-        multiple = _ramp_multiple(row)
+    if multiple != 1.0:
+        start.notes.append(f"its class for M-RoPE takes {multiple:g} × the original length")
         p = replace(p, original_max_position_embeddings=int(p.original_length * multiple))
     return Used(p, scale)
 
@@ -489,6 +487,7 @@ ENGINES = (
         read=read,
         launch=launch,
         override="v5",
+        mends_refusals=False,
         about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
     ),
     Engine(
@@ -498,6 +497,7 @@ ENGINES = (
         read=read_older,
         launch=launch,
         override="v5",
+        mends_refusals=False,
         about=("Not examined: no claim is made.",),
     ),
 )
