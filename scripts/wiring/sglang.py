@@ -67,6 +67,9 @@ READ = {
     }
 }
 
+# What files of a model type name that transformers has no class for.
+NAMED = {"kimi_k2": "DeepseekV3ForCausalLM"}
+
 # Scopes of the layers where the config says them in other words than `layer_types`.
 LAYERS = {"deepseek_v4": ["main", "compress", "compress", "compress"]}
 
@@ -188,8 +191,9 @@ def architectures() -> dict[str, Any]:
     return found
 
 
-_SENSES = re.compile(r"vis(ion|ual)|vit\b|siglip|clip|pixtral|audio|whisper|projector|tower|encoder",
-                     re.IGNORECASE)  # fmt: skip
+_SENSES = re.compile(
+    r"vis(ion|ual)|vit\b|siglip|clip|pixtral|audio|whisper|projector|tower|encoder", re.IGNORECASE
+)
 
 
 def _leave_out_senses(classes: dict[str, Any]) -> None:
@@ -249,7 +253,7 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     if kind in READ:
         return dict(READ[kind])
     base, architecture = config_for(kind, own_types())
-    architecture = TEXT_PARTS.get(kind, architecture)
+    architecture = {**TEXT_PARTS, **NAMED}.get(kind, architecture)
     found: dict[str, Any] = {}
     if kind in own_types():
         found["config"] = own_types()[kind]
@@ -289,8 +293,9 @@ def _without_class(kind: str, architecture: str) -> dict[str, Any]:
     import transformers
 
     wanted = {architecture, *(name for _, name in WRAPPERS.get(kind, ()))} - {"None"}
-    if wanted & set(through_transformers()):
-        return {"rope": "backend", "backend": "transformers-5", "note": sorted(wanted)[0]}
+    through = sorted(wanted & set(through_transformers()))
+    if through:
+        return {"rope": "backend", "backend": "transformers-5", "classes": through}
     known = [name for name in sorted(wanted) if hasattr(transformers, name)]
     why = "is_backend_compatible() is false" if known else "no class for it"
     return {"rope": "unsupported", "note": f"{', '.join(known) or architecture}: {why}"}
@@ -405,7 +410,7 @@ def _outcomes(wiring: Wiring) -> dict[str, Any]:
 
 
 def _pairs(wiring: Wiring) -> list[int]:
-    errors = []
+    errors: list[Exception] = []
     for name, _, config in probes(wiring.base, shape_of(wiring.kind)):
         if name not in ("default both", "default legacy", "yarn both", "yarn legacy"):
             continue

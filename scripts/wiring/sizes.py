@@ -77,7 +77,7 @@ OWN: dict[str, dict[str, Any]] = {
     "glm_moe_dsa": {**_MLA, "moe_layer_freq": 1},
     "minicpm3": _MLA,
     "longcat_flash_ngram": _MLA, "bailing_moe_v3": _MLA, "youtu_llm": _MLA,
-    "kimi_k25": _MLA, "kimi_vl": _MLA,
+    "kimi_k2": _MLA, "kimi_k25": _MLA, "kimi_vl": _MLA,
     "gpt_neox": {"rotary_emb_base": 654321.0, "rotary_pct": 1.0},
     "minimax": {"rotary_dim": 64}, "minimax_m2": {"rotary_dim": 64},
     "phi": {"num_key_value_heads": 4},

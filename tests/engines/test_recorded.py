@@ -70,7 +70,7 @@ def _numbers(used, numbers, length):
     return found
 
 
-@pytest.mark.parametrize("engine", ["vllm"])
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_the_rules_give_what_was_recorded(engine):
     results = recorded(engine)
     found = {

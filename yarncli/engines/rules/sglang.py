@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from yarncli.engines.loaders import version_5, with_fields
+from yarncli.engines.nearest import TYPES, Setting, spelling_of
 from yarncli.engines.shared import (
     ORIGINAL,
     longrope_scale_by_lengths,
@@ -38,8 +39,6 @@ from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
 _LENGTH_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length")
-_TYPES = ("linear", "dynamic", "yarn", "llama3", "longrope")
-_BLOCKS = ("rope_scaling", "rope_parameters")
 _MIXED_BATCHES = (
     "it chooses LongRoPE's list by the longest text of a batch, so a short text that is computed "
     "beside a long one gets the long list"
@@ -108,22 +107,22 @@ class _Wiring:
     def __init__(self, model: Model, row: Row) -> None:
         self.row = row
         self.is_mla = row.outcome("linear both").startswith("yarn")
-        self.spelling = _spelling(model)
         self.notes: list[str] = []
+        self.spelling = spelling_of(model)
         if self.spelling == "both" and row.entry.get("wins") == "rope_parameters":
-            model = _changed(model, without="rope_scaling")
-        self.model = model
-        self.block = _main_block(model)
-        self.kind = _kind_of(self.block)
+            model = _changed(model, {}, without="rope_scaling")
+        self.setting = Setting(model, row, self.spelling)
+        self.model, self.block, self.kind = model, self.setting.block, self.setting.kind
 
     def read(self) -> Reading:
         """What the engine computes."""
         probe = ""
-        for defect in self._defects():
+        self._refuse_yarn_keys()
+        for defect in self.setting.defects():
             self._refuse(self.row.outcome(defect))
             if self.row.outcome(defect).startswith("plain"):
                 probe = defect
-        probe = probe or self._nearest()
+        probe = probe or self.setting.nearest()
         self._refuse(self.row.outcome(probe))
         seen = self._as_seen(probe)
         if seen is self.model:
@@ -136,79 +135,19 @@ class _Wiring:
             notes=tuple(dict.fromkeys(self.notes)),
         )
 
+    def _refuse_yarn_keys(self) -> None:
+        block = self.block
+        if self.kind != "yarn" or self.row.entry["rope"] == "ignores":
+            return
+        for key in ("attn_factor", "extrapolation_factor"):
+            if key in block and block[key] is None:
+                raise EngineCrash(f"{key} is null: TypeError at start-up. Leave it out.")
+        if {"mscale", "mscale_all_dim"} & block.keys() and "mrope_section" in block:
+            raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
+
     def _refuse(self, line: str) -> None:
         if re.match(r"[A-Z][A-Za-z]*(Error|Exception)\b", line):
             raise EngineCrash(f"{self.row.release} fails on it for {self.row.model_type}: {line}")
-
-    def _defects(self) -> Iterator[str]:
-        """The probes that have in common with the config what the engine may fail on."""
-        block, text, kind = self.block, self.model.text, self.kind
-        if not _typed(block) and block.get("factor") is not None:
-            yield "yarn no type"
-        if kind == "default" or not block:
-            return
-        if "factor" not in block and kind != "longrope":
-            yield "yarn no factor"
-        if block.get(ORIGINAL, text.get(ORIGINAL)) is None and kind in ("yarn", "llama3"):
-            yield f"{kind} no original"
-        if kind == "linear" and type(block.get("factor")) is int:
-            yield "linear integer factor"
-        nulls = {key for key in block if block[key] is None}
-        for key in ("factor", "attention_factor"):
-            if key in nulls:
-                yield f"yarn {key} null"
-        if nulls & {"beta_fast", "beta_slow"}:
-            yield "yarn betas null"
-        if kind == "yarn" and nulls & {"attn_factor", "extrapolation_factor"}:
-            raise EngineCrash("attn_factor or extrapolation_factor is null: TypeError at start-up.")
-        if {"mscale", "mscale_all_dim"} & block.keys() and kind == "yarn":
-            if "mrope_section" in block and not self.is_mla:
-                raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
-            yield "yarn mscale"
-
-    def _nearest(self) -> str:
-        """The probe whose outcome tells what becomes of the setting.
-
-        Raises:
-            NotKnown: there is none.
-        """
-        if self._is_turned():
-            if self.kind != "yarn" and "yarn" not in _kinds(self.block):
-                raise NotKnown(f"Nobody examined what it does with this {_BLOCKS[1]}.")
-            return "yarn turned"
-        if self.spelling == "both" and self.row.entry["spelling"] != "either":
-            kinds = [self.kind, _kind_of(self.model.block("rope_parameters"))]
-            if kinds == ["yarn", "linear"]:
-                return "rope_scaling yarn rope_parameters linear"
-            if kinds[0] != kinds[1] and not self.model.family.scopes:
-                raise NotKnown("Nobody examined what it does with two blocks that differ in type.")
-        if not self.block:
-            if self.model.text.get("rope_scaling", "absent") in (None, {}) and self._states_theta():
-                is_null = self.model.text["rope_scaling"] is None
-                if not is_null and self.model.family.scopes:
-                    raise NotKnown("Nobody examined what it does with an empty rope_scaling here.")
-                return "rope_scaling null" if is_null else "rope_scaling empty"
-            return "default legacy" if self._states_theta() else "no theta"
-        if not _typed(self.block) and self.block.get("factor") is not None:
-            return "yarn no type"
-        if self.kind in ("default", "mrope"):
-            return f"default {self.spelling}" if self._states_theta() else "no theta"
-        if self.kind in _TYPES:
-            return f"{self.kind} {self.spelling}"
-        return "default legacy" if self.kind == "proportional" else "unknown type"
-
-    def _is_turned(self) -> bool:
-        """Whether `rope_parameters` is nested for a flat model type, or flat for a nested one."""
-        block = self.model.block("rope_parameters")
-        if self.spelling != "v5":
-            return False
-        nested = any(isinstance(value, Mapping) for value in block.values())
-        return nested != bool(self.model.family.scopes)
-
-    def _states_theta(self) -> bool:
-        keys = {*self.model.family.theta_keys, "rope_theta"}
-        keys |= {key for rule in self.model.family.scopes for key in rule.theta_keys}
-        return "rope_theta" in self.block or any(self.model.text.get(k) is not None for k in keys)
 
     def _as_seen(self, probe: str) -> Model:
         """The config as the model file takes it, for transformers 5 to read."""
@@ -222,14 +161,14 @@ class _Wiring:
             block.pop("type", None)
             block = {**block, "rope_type": "yarn", "truncate": None}
             block.setdefault(ORIGINAL, self.model.rope.max_position_embeddings)
-            return _changed(self._with_block(block), **{ORIGINAL: None})
+            return _changed(self._with_block(block), {ORIGINAL: None})
         if self._is_missed():
             share = text.get("partial_rotary_factor", 1.0)
             whole = {"partial_rotary_factor": share, "rope_type": "default", **block}
             return self._with_block(whole, newer=True)
         nested_wins = self.row.outcome("yarn top original") == self.row.outcome("yarn both")
         if text.get(ORIGINAL) is not None and ORIGINAL in block and nested_wins:
-            return _changed(self.model, **{ORIGINAL: None})
+            return _changed(self.model, {ORIGINAL: None})
         return self.model
 
     def _is_missed(self) -> bool:
@@ -240,7 +179,7 @@ class _Wiring:
         if scopes:
             return bool(self.block) or "config" in self.row.entry
         read = {scope.parameters.rope_type for scope in self.model.rope.scopes.values()}
-        return self.kind in _TYPES and read == {"default"} and not self.model.refusal
+        return self.kind in TYPES and read == {"default"} and not self.model.refusal
 
     def _is_plain(self, line: str) -> bool:
         """Whether a line tells of plain RoPE; a stretched base that stays is written like it."""
@@ -252,16 +191,17 @@ class _Wiring:
         scopes, text = self.model.family.scopes, self.model.text
         takes_flat = not scopes or any(rule.takes_flat for rule in scopes)
         if takes_flat and self.spelling != "v5" and not newer:
-            return _changed(self.model, rope_scaling=block)
+            return _changed(self.model, {"rope_scaling": block})
         theta = block.get("rope_theta", text.get("rope_theta", self.row.entry.get("theta")))
-        given = {} if theta is None else {"rope_theta": theta}
+        given = {"rope_theta": theta} if isinstance(theta, int | float) else {}
         if not scopes:
-            return _changed(self.model, without="rope_scaling", rope_parameters={**given, **block})
+            whole = {**given, **block}
+            return _changed(self.model, {"rope_parameters": whole}, without="rope_scaling")
         plain = {"rope_type": "default", **given}
         whole = {rule.name: plain if rule.windowed else {**given, **block} for rule in scopes}
         old = self.model.block("rope_parameters")
         whole |= {r.name: old[r.name] for r in scopes if r.windowed and r.name in old}
-        return _changed(self.model, without="rope_scaling", rope_parameters=whole)
+        return _changed(self.model, {"rope_parameters": whole}, without="rope_scaling")
 
     def _used(self, scope: str, p: RopeParameters, probe: str) -> Used:
         line = self.row.outcome(probe, scope)
@@ -294,13 +234,17 @@ class _Wiring:
         stretched = self.kind == "dynamic" and not self._is_plain(line)
         found = _theta_of(usual) if stretched else _theta_of(line) or _theta_of(usual)
         default = self.row.entry.get("theta")
-        if found is None and not self._states_theta() and isinstance(default, float):
+        if found is None and not self.setting.states_theta() and isinstance(default, float):
             found = default
         # A line has four digits of a θ that is no round number.
         known = found is None or abs(found / p.rope_theta - 1) < 1e-3
         return p.rope_theta if known else float(found or 0.0)
 
     def _dynamic(self, p: RopeParameters) -> Used:
+        alpha = p.extra.get("alpha")
+        if alpha is not None:  # rope_variant.py, DynamicNTKAlphaRotaryEmbedding
+            theta = formulas.ntk_theta(p.rope_theta, p.rotary_dim, float(alpha))
+            return Used(replace(p, rope_type="default", rope_theta=theta))
         length = int(p.max_position_embeddings * p.resolved_factor())
         theta = formulas.dynamic_theta(
             p.rope_theta, p.rotary_dim, p.resolved_factor(), length, p.max_position_embeddings
@@ -323,38 +267,7 @@ class _Wiring:
         return Used(used, scale, mla_softmax(p) if self.is_mla else 1.0)
 
 
-def _spelling(model: Model) -> str:
-    given = [key for key in _BLOCKS if model.block(key)]
-    if len(given) == 2:
-        return "both"
-    return "v5" if given == ["rope_parameters"] else "legacy"
-
-
-def _main_block(model: Model) -> Mapping[str, Any]:
-    """The dict that is read for the layers that are scaled."""
-    scaling, parameters = model.block("rope_scaling"), model.block("rope_parameters")
-    if scaling:
-        return scaling
-    for rule in model.family.scopes:
-        if not rule.windowed and isinstance(parameters.get(rule.name), Mapping):
-            return dict(parameters[rule.name])
-    return parameters
-
-
-def _kind_of(block: Mapping[str, Any]) -> str:
-    return str(block.get("rope_type") or block.get("type") or "default")
-
-
-def _typed(block: Mapping[str, Any]) -> bool:
-    return "rope_type" in block or "type" in block
-
-
-def _kinds(block: Mapping[str, Any]) -> set[str]:
-    inner = [value for value in block.values() if isinstance(value, Mapping)]
-    return {_kind_of(value) for value in inner}
-
-
-def _changed(model: Model, *, without: str = "", **keys: Any) -> Model:
+def _changed(model: Model, keys: Mapping[str, Any], *, without: str = "") -> Model:
     """The model with other keys of its text part."""
     return with_fields(model, {**{k: v for k, v in model.text.items() if k != without}, **keys})
 
@@ -399,6 +312,7 @@ ENGINE = Engine(
     override="v5",
     merges="flat",
     deepest_override=1,  # `config.update` would put a dict in the place of a second inner config
+    mends_refusals=False,
     about=(
         "Which model files read the scaling is known from running them; a class that nobody ran is "
         "unknown, and one that SGLang does not have goes to its transformers backend.",
