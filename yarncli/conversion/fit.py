@@ -51,8 +51,7 @@ def fit(
         UnsupportedArchitectureError: no config does; the message says what each engine makes of
             the usual one.
     """
-    for name in engines:
-        get_engine(name)
+    engines = list(dict.fromkeys(get_engine(name).id for name in engines))
     usual: dict[str, str] = {}
     for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
         try:

@@ -129,7 +129,8 @@ def judge(
         ConfigError: the sizes of the model cannot be read.
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
     """
-    chosen = [get_engine(name) for name in dict.fromkeys(engines)] or list(ENGINES.values())
+    named = {engine.id: engine for engine in map(get_engine, engines)}
+    chosen = list((named or ENGINES).values())
     length = history.plan.length if history.plan else None
     model = read_model(config, source=source, length=length, assume_like=assume_like)
     intended = find_intended(model, history)
