@@ -219,9 +219,7 @@ def _entry(
     outcomes = {}
     for probe, asked, config in probes(base, shape_of(kind, pairs)):
         outcomes[probe] = tried(
-            lambda c=config, a=asked, p=probe: describe(
-                a, p, *run(_load(file, c)), dim=2 * pairs
-            )
+            lambda c=config, a=asked, p=probe: describe(a, p, *run(_load(file, c)), dim=2 * pairs)
         )
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
 

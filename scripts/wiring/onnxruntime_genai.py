@@ -108,9 +108,7 @@ def entry(kind: str, builders: dict[str, tuple[str, int]]) -> dict[str, Any]:
     outcomes = {}
     for probe, asked, config in probes(base, shape_of(kind, pairs)):
         outcomes[probe] = tried(
-            lambda c=config, a=asked, p=probe: describe(
-                a, p, *_pair(run(c)), dim=2 * pairs
-            )
+            lambda c=config, a=asked, p=probe: describe(a, p, *_pair(run(c)), dim=2 * pairs)
         )
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
 

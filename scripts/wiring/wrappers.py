@@ -34,9 +34,7 @@ def wrappers_of(kind: str) -> list[str]:
     return [wrapper for wrapper, _ in [*_MORE.get(kind, []), *_wrappers().get(kind, [])] if wrapper]
 
 
-def wrapped(
-    kind: str, wrapper: str, architecture: str, config: dict[str, Any]
-) -> dict[str, Any]:
+def wrapped(kind: str, wrapper: str, architecture: str, config: dict[str, Any]) -> dict[str, Any]:
     """A config as it stands in a file: with `config` as the text part where there is a wrapper."""
     inner = {**config, "model_type": kind}
     if not wrapper:

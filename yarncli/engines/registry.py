@@ -82,7 +82,9 @@ def get_engine(engine_id: str) -> Engine:
     found = known.get(_plain(engine_id))
     if found is None:
         others = ", ".join(f"{name} ({ENGINES[of].name})" for name, of in ALIASES.items())
-        raise UsageError(f"There is no engine {engine_id!r}. Known: {', '.join(ENGINES)}; {others}.")
+        raise UsageError(
+            f"There is no engine {engine_id!r}. Known: {', '.join(ENGINES)}; {others}."
+        )
     return found
 
 

@@ -56,20 +56,21 @@ class Row:
             )
         return cast(Word, found)
 
-    def outcome(self, probe: str) -> str:
-        """What a probe gave, of the layers that are scaled: one line as the README there explains.
+    def outcome(self, probe: str, scope: str = "full_attention") -> str:
+        """What a probe gave: one line as the README there explains.
 
         Empty where the engine was read, not run.
 
         Args:
             probe: its name, such as "yarn both".
+            scope: which layers, where they differ; by default those that are scaled.
         """
         number = self.entry.get("outcome")
         if number is None or probe not in self.table["probes"]:
             return ""
         found = self.table["outcomes"][number][self.table["probes"].index(probe)]
         if isinstance(found, Mapping):
-            found = found.get("full_attention", next(iter(found.values())))
+            found = found.get(scope, next(iter(found.values())))
         return str(found)
 
 

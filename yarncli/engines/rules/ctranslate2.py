@@ -40,7 +40,7 @@ def read(model: Model) -> Reading:
 
 def _used(row: Row, p: RopeParameters, scope: str, faults: list[str]) -> Used:
     probe = f"{p.rope_type} both" if p.rope_type != "longrope" else "longrope type"
-    outcome = _line(row, probe, scope)
+    outcome = row.outcome(probe, scope)
     if "Error" in outcome:
         raise LoaderError(f"{p.rope_type}: {outcome}.")
     if "theta=" in outcome:
@@ -52,12 +52,6 @@ def _used(row: Row, p: RopeParameters, scope: str, faults: list[str]) -> Used:
         faults.append("once a text was long, it keeps the long factors for short ones")
         return Used(p, _scale(p))
     return Used(p)
-
-
-def _line(row: Row, probe: str, scope: str) -> str:
-    """What a probe gave in the layers of one scope."""
-    found = row.outcomes(probe)
-    return str(found.get(scope, "")) if isinstance(found, dict) else str(found)
 
 
 def _scale(p: RopeParameters) -> float:

@@ -57,12 +57,11 @@ def read_torch(model: Model) -> Reading:
     Source: lmdeploy/pytorch/nn/rotary_embedding.py:25-245.
     """
     row = find_row("lmdeploy-pytorch", model)
-    reader = _torch
-    if row.entry["rope"] == "own":
-        reader = _OWN.get(row.model_type)
-        if reader is None:
-            where = f"{row.release}, {row.entry['at']}"
-            raise NotKnown(f"{row.model_type} has a rotation of its own ({where}), not examined.")
+    own = row.entry["rope"] == "own"
+    if own and row.model_type not in _OWN:
+        where = f"{row.release}, {row.entry['at']}"
+        raise NotKnown(f"{row.model_type} has a rotation of its own ({where}), not examined.")
+    reader = _OWN[row.model_type] if own else _torch
     scopes = {name: reader(model, p, name) for name, p in version_5(model).items()}
     return Reading(scopes, served_length=served_length(model))
 

@@ -8,8 +8,16 @@ from dataclasses import replace
 from yarncli.engines.loaders import version_5
 from yarncli.engines.shared import ORIGINAL, mscale_ratio
 from yarncli.engines.tables import Row, find_row
-from yarncli.engines.types import Engine, EngineCrash, Launch, LoaderError, Model, NotKnown
-from yarncli.engines.types import Reading, Used
+from yarncli.engines.types import (
+    Engine,
+    EngineCrash,
+    Launch,
+    LoaderError,
+    Model,
+    NotKnown,
+    Reading,
+    Used,
+)
 from yarncli.rope.formulas import get_mscale
 from yarncli.rope.parameters import RopeParameters
 
@@ -67,7 +75,9 @@ def _yarn(model: Model, row: Row, p: RopeParameters, scope: str) -> Used:
         if block.get(key) is None:
             raise EngineCrash(f"yarn without {key}: KeyError while the model is built. State it.")
     if not row.entry.get("requires"):
-        read_as = replace(p, truncate=None, original_max_position_embeddings=block.get(ORIGINAL, 4096))
+        read_as = replace(
+            p, truncate=None, original_max_position_embeddings=block.get(ORIGINAL, 4096)
+        )
         return Used(read_as, get_mscale(p.resolved_factor()))
     softmax = get_mscale(p.resolved_factor(), p.mscale or 0.0) ** 2
     return Used(replace(p, truncate=None), mscale_ratio(p), softmax)
@@ -86,9 +96,9 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     about=(
-        "Llama, Qwen and OLMo take llama3 only: yarn, linear and dynamic are passed over without a "
-        "word; Mistral and LFM2 take none; Gemma 3 takes linear.",
-        "DeepSeek takes yarn with all of its keys, the two betas and mscales among them; its softmax "
-        "scale comes from `mscale`.",
+        "Llama, Qwen and OLMo take llama3 only: yarn, linear and dynamic are passed over without "
+        "a word; Mistral and LFM2 take none; Gemma 3 takes linear.",
+        "DeepSeek takes yarn with all of its keys, the two betas and mscales among them; its "
+        "softmax scale comes from `mscale`.",
     ),
 )
