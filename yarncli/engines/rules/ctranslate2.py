@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from dataclasses import replace
 
@@ -10,14 +9,14 @@ from yarncli.engines.loaders import version_5
 from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import (
     Engine,
-    EngineCrash,
     Launch,
     LoaderError,
     Model,
+    NotKnown,
     Reading,
     Used,
 )
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, canonical_rope_type
 
 
 def read(model: Model) -> Reading:
@@ -25,7 +24,6 @@ def read(model: Model) -> Reading:
 
     Raises:
         LoaderError: transformers 5 or the converter refuses the config.
-        EngineCrash: the converter fails on it.
         NotSupported: the converter has no loader for the model.
         NotKnown: it was not examined.
 
@@ -33,33 +31,24 @@ def read(model: Model) -> Reading:
         src/layers/attention_layer.cc (OpenNMT/CTranslate2@132258e), `RotaryEmbeddings`.
     """
     row = find_row("ctranslate2", model)
-    faults: list[str] = []
-    scopes = {name: _used(row, p, name, faults) for name, p in version_5(model).items()}
-    return Reading(scopes, faults=tuple(faults))
+    return Reading({name: _used(model, row, p, name) for name, p in version_5(model).items()})
 
 
-def _used(row: Row, p: RopeParameters, scope: str, faults: list[str]) -> Used:
-    probe = f"{p.rope_type} both" if p.rope_type != "longrope" else "longrope type"
+def _used(model: Model, row: Row, p: RopeParameters, scope: str) -> Used:
+    """What the loader made of the same type when it was run."""
+    kind = p.rope_type
+    if row.entry["rope"] == "mixed":  # these loaders look at the type, and `type` comes first
+        kind = canonical_rope_type(str(model.winning_block(scope).get("type") or kind))
+    probe = "longrope type" if kind == "longrope" else f"{kind} both"
     outcome = row.outcome(probe, scope)
+    if not outcome:
+        raise NotKnown(f"Nobody examined what {row.release} does with {kind}.")
     if "Error" in outcome:
-        raise LoaderError(f"{p.rope_type}: {outcome}.")
+        raise LoaderError(f"{row.model_type} with {kind}: {outcome}.")
+    plain = replace(p, rope_type="default")
     if "theta=" in outcome:
-        theta = float(outcome.partition("theta=")[2].split()[0])
-        return Used(replace(p, rope_type="default", rope_theta=theta))
-    if outcome.startswith("plain"):
-        return Used(replace(p, rope_type="default"))
-    if p.rope_type == "longrope":
-        faults.append("once a text was long, it keeps the long factors for short ones")
-        return Used(p, _scale(p))
-    return Used(p)
-
-
-def _scale(p: RopeParameters) -> float:
-    """From the two lengths, whose ratio is one of integers and loses its fraction."""
-    ratio = p.max_position_embeddings // p.original_length
-    if ratio < 1:
-        raise EngineCrash("The original length is above max_position_embeddings.")
-    return math.sqrt(1 + math.log(ratio) / math.log(p.original_length)) if ratio > 1 else 1.0
+        return Used(replace(plain, rope_theta=float(outcome.partition("theta=")[2].split()[0])))
+    return Used(plain if outcome.startswith("plain") else replace(p, rope_type=kind))
 
 
 def launch(parts: Launch) -> str:
@@ -76,7 +65,9 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     about=(
-        "yarn and dynamic are refused: NotImplementedError.",
-        "Loaders without RoPE scaling (Gemma, Phi, Falcon, GPT-NeoX) pass over it.",
+        "linear is right for Llama, Mistral, Qwen 2 and 3; yarn and dynamic are refused.",
+        "llama3 in a Llama model (Llama 3.1 and later) is converted without its factor and its "
+        "original length: it computes plain RoPE without a word. Elsewhere it is refused.",
+        "Gemma and Falcon pass over every scaling and over θ.",
     ),
 )

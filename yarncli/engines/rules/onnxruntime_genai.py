@@ -101,7 +101,10 @@ def _yarn(model: Model, p: RopeParameters, block: Mapping[str, Any]) -> Used:
     if p.factor is None or any(block.get(k, 0) is None for k in (*_BETAS, *_MSCALES)):
         raise EngineCrash("yarn with a null factor, beta or mscale: TypeError in the builder.")
     if not (p.beta_fast and p.beta_slow):
-        raise EngineCrash("yarn without beta_fast and beta_slow: ZeroDivisionError. State both.")
+        raise EngineCrash(
+            "yarn without beta_fast and beta_slow: ZeroDivisionError. State both, and truncate "
+            "false, which is what it computes."
+        )
     original, half = _original(model, p), p.head_dim / 2
     if p.rotary_dim != p.head_dim:
         raise EngineCrash("yarn with partial rotary embeddings: RuntimeError in the builder.")
