@@ -17,6 +17,7 @@ import importlib
 import logging
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from scripts.wiring import stubs
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.text_parts import class_for, wrapped
 from scripts.wiring.torch_engines import in_folder, tolerate_stubs, tried
 from yarncli.rope.parameters import RopeParameters
 
 ROTARY = "lmdeploy.pytorch.nn.rotary_embedding"
 _SHARED = "build_rotary_embedding_from_config"
+_MLA_FILES = ("deepseek_v2", "deepseek_v32", "glm_moe_dsa")
 
 
 def main() -> None:
@@ -90,7 +93,8 @@ def torch_files(root: Path) -> dict[str, str]:
 
 def torch_entry(kind: str, files: dict[str, str]) -> dict[str, Any]:
     """The PyTorch engine's entry of one model type."""
-    base, architecture = config_for(kind)
+    base, usual = config_for(kind)
+    wrapper, architecture = class_for(kind, usual, files)
     if architecture not in files:
         return {"rope": "unsupported", "note": architecture}
     path = Path(files[architecture])
@@ -99,9 +103,10 @@ def torch_entry(kind: str, files: dict[str, str]) -> dict[str, Any]:
     # gemma.py has a branch of its own for configs that are nested by layer type.
     is_nested = "build_rotary_embedding" in calls and shape_of(kind).scaled
     if is_nested or not {_SHARED, "build_rotary_params"} & calls.keys():
-        return {"rope": "own", "at": at, "how": "read"}
-    run = _torch_numbers
-    return _entry(kind, architecture, base, run, {"at": at})
+        return {"rope": "own", "at": at, "how": "read", "class": architecture}
+    file = partial(wrapped, kind, wrapper, architecture)
+    run = partial(_torch_numbers, path.stem in _MLA_FILES)
+    return _entry(kind, file, base, run, {"class": architecture, "at": at})
 
 
 def _calls(path: Path) -> dict[str, int]:
@@ -118,15 +123,15 @@ def _calls(path: Path) -> dict[str, int]:
             found.setdefault(node.func.id, node.lineno)
     if not found:
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-                other = path.with_name(f"{node.module}.py")
+            if isinstance(node, ast.ImportFrom) and node.module:
+                other = path.with_name(f"{node.module.rpartition('.')[2]}.py")
                 if other.exists() and other != path and "rotary" in other.read_text("utf-8"):
                     found |= _calls(other)
     return found
 
 
-def _torch_numbers(loaded: Any) -> tuple[Any, Any]:
-    """Long and short (frequencies, scale) of the PyTorch engine."""
+def _torch_numbers(is_mla: bool, loaded: Any) -> tuple[Any, Any, float]:
+    """Long and short (frequencies, scale) of the PyTorch engine, and its softmax scale × √d."""
     import torch
 
     rotary = importlib.import_module(ROTARY)
@@ -143,7 +148,15 @@ def _torch_numbers(loaded: Any) -> tuple[Any, Any]:
         half = cos.shape[-1] // 2
         a, b = cos[0, 0, :half].double(), sin[0, 0, :half].double()
         found.append((torch.atan2(b, a).tolist(), float(torch.hypot(a, b)[0])))
-    return found[0], found[1]
+    block = rotary.get_rope_parameters(text) or {}
+    return found[0], found[1], _softmax(block) if is_mla else 1.0
+
+
+def _softmax(block: Any) -> float:
+    """m(factor · mscale_all_dim)²: pytorch/models/deepseek_v2.py:467, turbomind utils.py:278."""
+    get_mscale = importlib.import_module("lmdeploy.turbomind.models.utils")._get_mscale
+    all_dim = block.get("mscale_all_dim")
+    return float(get_mscale(block.get("factor", 1.0), all_dim) ** 2) if all_dim else 1.0
 
 
 def turbomind_architectures(root: Path) -> set[str]:
@@ -158,14 +171,16 @@ def turbomind_architectures(root: Path) -> set[str]:
 
 def turbomind_entry(kind: str, supported: set[str]) -> dict[str, Any]:
     """TurboMind's entry of one model type."""
-    base, architecture = config_for(kind)
+    base, usual = config_for(kind)
+    wrapper, architecture = class_for(kind, usual, supported)
     if architecture not in supported:
         return {"rope": "unsupported", "note": architecture}
-    at = {"at": "turbomind/models/utils.py:76"}
-    return _entry(kind, architecture, base, _turbomind_numbers, at)
+    at = {"class": architecture, "at": "turbomind/models/utils.py:76"}
+    file = partial(wrapped, kind, wrapper, architecture)
+    return _entry(kind, file, base, _turbomind_numbers, at)
 
 
-def _turbomind_numbers(loaded: Any) -> tuple[Any, Any]:
+def _turbomind_numbers(loaded: Any) -> tuple[Any, Any, float]:
     parse = importlib.import_module("lmdeploy.turbomind.models.utils").parse_rope_param
     text = loaded.get_text_config()
     head = getattr(text, "qk_rope_head_dim", None) or getattr(text, "head_dim", None)
@@ -181,18 +196,21 @@ def _turbomind_numbers(loaded: Any) -> tuple[Any, Any]:
         rope_type=found.type, rope_theta=found.base, head_dim=found.dim,
         max_position_embeddings=maximum, **fields,
     )  # fmt: skip
-    scale = float(found.attention_factor) if found.type == "yarn" else 1.0
-    return (p.inv_freq(EXTENDED), scale), (p.inv_freq(SHORT_TEXT), scale)
+    scale, softmax = 1.0, 1.0
+    if found.type == "yarn":
+        scale = float(found.attention_factor)
+        softmax = _softmax(text.rope_parameters) if hasattr(text, "kv_lora_rank") else 1.0
+    return (p.inv_freq(EXTENDED), scale), (p.inv_freq(SHORT_TEXT), scale), softmax
 
 
 def _entry(
-    kind: str, architecture: str, base: dict[str, Any], run: Any, found: dict[str, Any]
+    kind: str, file: Any, base: dict[str, Any], run: Any, found: dict[str, Any]
 ) -> dict[str, Any]:
     pairs, problem = 0, ""
     for probe, _, config in probes(base, shape_of(kind)):
         if probe in ("default both", "default legacy", "yarn both"):
             try:
-                pairs = len(run(_load(kind, architecture, config))[0][0])
+                pairs = len(run(_load(file, config))[0][0])
                 break
             except Exception as error:
                 problem = problem or failure(error)
@@ -201,18 +219,15 @@ def _entry(
     outcomes = {}
     for probe, asked, config in probes(base, shape_of(kind, pairs)):
         outcomes[probe] = tried(
-            lambda c=config, a=asked, p=probe: describe(
-                a, p, *run(_load(kind, architecture, c)), dim=2 * pairs
-            )
+            lambda c=config, a=asked, p=probe: describe(a, p, *run(_load(file, c)), dim=2 * pairs)
         )
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
 
 
-def _load(kind: str, architecture: str, config: dict[str, Any]) -> Any:
+def _load(file: Any, config: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    raw = {**fresh(config), "model_type": kind, "architectures": [architecture]}
-    return in_folder(raw, lambda folder: AutoConfig.from_pretrained(folder))
+    return in_folder(file(fresh(config)), lambda folder: AutoConfig.from_pretrained(folder))
 
 
 if __name__ == "__main__":

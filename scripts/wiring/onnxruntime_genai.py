@@ -16,6 +16,7 @@ import importlib
 import logging
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ from scripts.wiring import stubs
 from scripts.wiring.probes import describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.text_parts import class_for, wrapped
 from scripts.wiring.torch_engines import in_folder, tried
+
+# Builders of several graphs → that of the text part (builders/qwen.py:885, 1684).
+_TEXT_PARTS = {"Qwen35MoEModel": "Qwen35MoETextModel", "Qwen35Model": "Qwen35TextModel"}
 
 
 def main() -> None:
@@ -80,28 +85,30 @@ def architectures(path: Path) -> dict[str, tuple[str, int]]:
 
 def entry(kind: str, builders: dict[str, tuple[str, int]]) -> dict[str, Any]:
     """The table's entry of one model type."""
-    base, architecture = config_for(kind)
+    base, usual = config_for(kind)
+    wrapper, architecture = class_for(kind, usual, builders)
     if architecture not in builders:
         return {"rope": "unsupported", "note": architecture}
     name, line = builders[architecture]
-    found = {"class": name, "at": f"builder.py:{line}"}
-    builder = getattr(importlib.import_module("builders"), name)
+    found = {"class": architecture, "builder": name, "at": f"builder.py:{line}"}
+    run = partial(_run, partial(wrapped, kind, wrapper, architecture), _builder(name))
     pairs, problem = 0, ""
     for probe, _, config in probes(base, shape_of(kind)):
         if probe in ("default both", "default legacy", "yarn both"):
             try:
-                pairs = len(_run(kind, architecture, builder, config)[0])
+                pairs = len(run(config)[0])
                 break
             except Exception as error:
                 problem = problem or failure(error)
+                # An attribute that this transformers does not have says nothing about RoPE.
+                is_answer = _in_rope(error) and not isinstance(error, AttributeError)
+                pairs = pairs or (32 if is_answer else 0)
     if not pairs:
         return {"rope": "unknown", **found, "note": problem}
     outcomes = {}
     for probe, asked, config in probes(base, shape_of(kind, pairs)):
         outcomes[probe] = tried(
-            lambda c=config, a=asked, p=probe: describe(
-                a, p, *_pair(_run(kind, architecture, builder, c)), dim=2 * pairs
-            )
+            lambda c=config, a=asked, p=probe: describe(a, p, *_pair(run(c)), dim=2 * pairs)
         )
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
 
@@ -111,12 +118,24 @@ def _pair(given: tuple[Any, ...]) -> tuple[Any, Any]:
     return (freqs, scale), (tuple(short) if short else None)
 
 
-def _run(kind: str, architecture: str, builder: Any, config: dict[str, Any]) -> tuple[Any, ...]:
-    """Frequencies and scale of the caches that a builder makes; of the short ones too."""
+def _builder(name: str) -> Any:
+    """The class that makes the text part's graph."""
+    builders = importlib.import_module("builders")
+    return getattr(builders, _TEXT_PARTS.get(name, name))
+
+
+def _run(file: Any, builder: Any, config: dict[str, Any]) -> tuple[Any, ...]:
+    """Frequencies and scale of the caches that a builder makes; of the short ones too.
+
+    Args:
+        file: a probe's config → the whole of `config.json`.
+        builder: the class.
+        config: of the text part.
+    """
     from transformers import AutoConfig
 
-    raw = {**fresh(config), "model_type": kind, "architectures": [architecture]}
-    loaded = in_folder(raw, lambda folder: AutoConfig.from_pretrained(folder))
+    loaded = in_folder(file(fresh(config)), lambda folder: AutoConfig.from_pretrained(folder))
+    _require_known_type(loaded.get_text_config())
     model = builder.__new__(builder)
     problem: Exception | None = None
     try:
@@ -132,6 +151,15 @@ def _run(kind: str, architecture: str, builder: Any, config: dict[str, Any]) -> 
     long = _numbers(model)
     model.rope_attrs |= {"rescale_factors": lists["short_factor"], "mscale": lists["short_mscale"]}
     return (*long, *_numbers(model))
+
+
+def _require_known_type(text: Any) -> None:
+    """Fail as transformers' model does, which `make_model` builds for its weights."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    kind = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind != "default":
+        ROPE_INIT_FUNCTIONS[kind]
 
 
 def _in_rope(problem: Exception | None) -> bool:

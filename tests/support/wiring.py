@@ -23,7 +23,7 @@ from yarncli.errors import CheckpointError
 # Tables whose outcomes were computed by the engine's own code.
 TABLES = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm sglang mlx-lm "
-    "mlx-vlm exllamav3 llama.cpp"
+    "mlx-vlm exllamav3 llama.cpp onnxruntime-genai lmdeploy-pytorch lmdeploy-turbomind ctranslate2"
 ).split()
 
 

@@ -13,7 +13,7 @@ from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.rope_plan import RopePlan
-from yarncli.planning.writing import Spelling, write_config
+from yarncli.planning.writing import DEFAULT_BETAS, Spelling, with_betas, write_config
 
 
 def fit(
@@ -29,15 +29,15 @@ def fit(
     """The first way to write the plan that all `engines` read as it is meant.
 
     Tried are the spellings (only the given one, unless it is "both"), every way to state the
-    temperature and, for linear, a raised `max_position_embeddings`, which llama.cpp needs.
+    temperature, each with yarn's betas stated too, which ONNX Runtime GenAI needs, and, for linear,
+    a raised `max_position_embeddings`, which llama.cpp needs.
 
     Raises:
         UsageError: an unknown engine.
         UnsupportedArchitectureError: no config does; the message says what each engine makes of
             the usual one.
     """
-    for name in engines:
-        get_engine(name)
+    engines = list(dict.fromkeys(get_engine(name).id for name in engines))
     usual: dict[str, str] = {}
     for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
         try:
@@ -90,6 +90,16 @@ def _ways(plan: RopePlan, spelling: Spelling, *, mla: bool) -> Iterator[tuple[Ro
                 scopes=tuple(replace(s, after=p) for s, p in zip(plan.scopes, stated, strict=True)),
             )
             for stated in stated_together(after, [None] * len(after))
+        ]
+    if plan.scopes[0].after.rope_type == "yarn":
+        plans += [
+            replace(
+                way,
+                scopes=tuple(
+                    replace(s, after=with_betas(s.after, DEFAULT_BETAS.keys())) for s in way.scopes
+                ),
+            )
+            for way in plans
         ]
     for way in plans:
         for chosen in spellings:

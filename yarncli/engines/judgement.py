@@ -171,7 +171,8 @@ def judge(
 
 
 def _chosen(ids: Iterable[str]) -> list[Engine]:
-    return [get_engine(name) for name in dict.fromkeys(ids)] or list(ENGINES.values())
+    named = {engine.id: engine for engine in map(get_engine, ids)}
+    return list((named or ENGINES).values())
 
 
 def _launched(found: EngineView, model: Model, intended: Mapping[str, Used]) -> EngineView:

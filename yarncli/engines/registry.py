@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from yarncli.engines.rules import (
+    ctranslate2,
     exllamav3,
     llama_cpp,
+    lmdeploy,
     mlx_lm,
     mlx_vlm,
+    modular_max,
     ollama,
+    onnxruntime_genai,
+    openvino,
     sglang,
     tensorrt_llm,
     tgi,
@@ -47,16 +52,43 @@ ENGINES: Mapping[str, Engine] = {
         tensorrt_llm.ENGINE,
         exllamav3.ENGINE,
         ollama.ENGINE,
+        onnxruntime_genai.ENGINE,
+        *lmdeploy.ENGINES,
+        ctranslate2.ENGINE,
+        modular_max.ENGINE,
+        openvino.make_engine(
+            {
+                "5.0": transformers_5.ENGINE,
+                "4.56": transformers_4.ENGINES[0],
+                "4.51": transformers_4.ENGINES[1],
+            }
+        ),
     )
 }
 
 
+# Programs that load models with the code of an engine above, and the id of that engine.
+ALIASES: Mapping[str, str] = {"Aphrodite": "vllm", "KTransformers": "sglang"}
+
+
 def get_engine(engine_id: str) -> Engine:
-    """The engine called `engine_id`.
+    """The engine called `engine_id`, or the one that a program of that name is made of.
+
+    Capitals and punctuation do not count: `vLLM` and `llamacpp` are found.
 
     Raises:
         UsageError: there is none; the message lists those there are.
     """
-    if engine_id not in ENGINES:
-        raise UsageError(f"There is no engine {engine_id!r}. Known: {', '.join(ENGINES)}.")
-    return ENGINES[engine_id]
+    known = {_plain(name): ENGINES[of] for name, of in ALIASES.items()}
+    known |= {_plain(name): engine for name, engine in ENGINES.items()}
+    found = known.get(_plain(engine_id))
+    if found is None:
+        others = ", ".join(f"{name} ({ENGINES[of].name})" for name, of in ALIASES.items())
+        raise UsageError(
+            f"There is no engine {engine_id!r}. Known: {', '.join(ENGINES)}; {others}."
+        )
+    return found
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from yarncli.config.reading import RopeConfig
@@ -16,6 +18,9 @@ Spelling = Literal["both", "legacy", "v5"]
 # Engines that read only the old name `type` (exllamav2, mlx-lm's phi3, Ollama) know these types;
 # llama3 was born with `rope_type`, and exllamav2 refuses a llama3 dict that has both.
 NEEDS_TYPE = frozenset({"yarn", "linear", "dynamic", "longrope"})
+
+# What yarn takes for betas that are not given (transformers `_compute_yarn_parameters`).
+DEFAULT_BETAS: Mapping[str, float] = {"beta_fast": 32.0, "beta_slow": 1.0}
 
 # What a scaling dict holds, in the order a person would write it.
 _ORDER = (
@@ -84,6 +89,7 @@ def write_rope(
         UnsupportedArchitectureError: "legacy" for a family that cannot take it.
     """
     base = rope.text_path
+    plan = _with_stated_betas(config, rope, plan)
     changes: dict[Path, Any] = {}
     removals: list[Path] = []
     nested_only = rope.family.spelling == "nested"
@@ -109,6 +115,30 @@ def write_rope(
     changes |= _null_head_dim(config, rope)
     changes |= _copies_at_root(config, rope, changes)
     return config.edited(changes, removals)
+
+
+def _with_stated_betas(config: JsonText, rope: RopeConfig, plan: RopePlan) -> RopePlan:
+    """The plan with yarn's default betas stated where the model states betas now.
+
+    Some readers take them by index: vLLM's gpt-oss fails at start-up without them.
+    """
+    blocks = [config.get((*rope.text_path, key)) for key in ("rope_scaling", "rope_parameters")]
+    stated: set[str] = set()
+    for block in (rope.family.rope_defaults, *blocks):
+        entries = block.values() if isinstance(block, Mapping) else ()
+        for each in (block, *entries):
+            stated |= each.keys() & DEFAULT_BETAS.keys() if isinstance(each, Mapping) else set()
+    return replace(
+        plan, scopes=tuple(replace(s, after=with_betas(s.after, stated)) for s in plan.scopes)
+    )
+
+
+def with_betas(parameters: RopeParameters, keys: Collection[str]) -> RopeParameters:
+    """A yarn setting with those of its default betas stated that are in `keys`; others as given."""
+    if parameters.rope_type != "yarn":
+        return parameters
+    missing: dict[str, Any] = {k: DEFAULT_BETAS[k] for k in keys if getattr(parameters, k) is None}
+    return replace(parameters, **missing) if missing else parameters
 
 
 def _theta(config: JsonText, rope: RopeConfig, parameters: RopeParameters) -> int | float:

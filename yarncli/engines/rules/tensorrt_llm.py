@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from yarncli.engines.loaders import is_v5_only, legacy
 from yarncli.engines.shared import (
     ORIGINAL,
-    longrope_scale_by_lengths,
     mscale_ratio,
+    refuse_gaps,
     second_hand_softmax,
 )
-from yarncli.engines.types import Engine, Launch, Model, NotKnown, Reading, Used
+from yarncli.engines.tables import Row, find_row
+from yarncli.engines.types import Engine, EngineCrash, Launch, Model, NotKnown, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
 _DEFAULT_ORIGINAL = 1024
+_NOT_NULL = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+_ONE_KERNEL_ONLY = ("attention_factor", "truncate", "mscale", "mscale_all_dim")
 
 
 def read(model: Model) -> Reading:
@@ -23,27 +29,56 @@ def read(model: Model) -> Reading:
 
     Raises:
         LoaderError: it refuses the config.
-        NotKnown: there is no rule.
+        EngineCrash: it fails at start-up.
+        NotSupported: it has no model file.
+        NotKnown: the model file, or what it makes of the type, was not read.
+
+    Source: tensorrt_llm/_torch/attention_backend/interface.py@000a01d, `RopeParams.from_config`,
+        and the model file that the table names.
     """
+    row = find_row("tensorrt-llm", model)
     theta = model.block("rope_parameters").get("rope_theta")
     notes = ["takes θ from rope_parameters, but no scaling"] if is_v5_only(model) else []
     parameters = legacy(model, default_theta=float(theta) if theta else None)
-    scopes = {name: _used(model, p) for name, p in parameters.items()}
+    scopes = {name: _used(model, row, p) for name, p in parameters.items()}
     return Reading(scopes, served_length=model.rope.max_position_embeddings, notes=tuple(notes))
 
 
-def _used(model: Model, p: RopeParameters) -> Used:
-    match p.rope_type:
-        case "dynamic":
-            raise NotKnown("yarncli has no rule for what it makes of dynamic.")
-        case "yarn":
-            inner = model.block("rope_scaling").get(ORIGINAL)
-            original = model.text.get(ORIGINAL) or inner or _DEFAULT_ORIGINAL
-            read_as = replace(p, original_max_position_embeddings=original, truncate=None)
-            return Used(read_as, mscale_ratio(p), second_hand_softmax(model, p))
-        case "longrope":
-            return Used(p, longrope_scale_by_lengths(p))
-    return Used(p)
+def _used(model: Model, row: Row, p: RopeParameters) -> Used:
+    row.word(p.rope_type)
+    block = model.block("rope_scaling")
+    keys = row.entry.get("requires", ())
+    if p.rope_type == "default" and keys:
+        raise EngineCrash(f"{row.model_type} without rope_scaling: TypeError.")
+    if p.rope_type != "yarn":
+        return Used(p)
+    refuse_gaps(block, p.rope_type, not_null=("factor", *_NOT_NULL))
+    for key in keys:
+        if key not in block:
+            raise EngineCrash(f"{row.model_type} without {key}: KeyError. State it.")
+    original = model.text.get(ORIGINAL) or block.get(ORIGINAL) or _DEFAULT_ORIGINAL
+    if row.entry.get("kernel") == "fused":
+        _insist_on_plain_yarn(row, p, block, original)
+    read_as = replace(p, original_max_position_embeddings=original, truncate=None)
+    return Used(read_as, mscale_ratio(p), second_hand_softmax(model, p))
+
+
+def _insist_on_plain_yarn(
+    row: Row, p: RopeParameters, block: Mapping[str, Any], original: int
+) -> None:
+    """Where two kernels compute yarn from different keys, only what both agree on is known.
+
+    Source: models/modeling_qwen3.py@010bb95, `compute_yarn_parameters`: it takes its factor from
+        the two lengths and reads `attention_factor` and `truncate`, which `RopeParams` does not.
+    """
+    odd = [key for key in _ONE_KERNEL_ONLY if block.get(key) is not None]
+    ratio = p.max_position_embeddings / original
+    if odd or not math.isclose(ratio, p.resolved_factor(), rel_tol=1e-6):
+        what = " and ".join(odd) or "a factor that is not the ratio of the two lengths"
+        raise NotKnown(
+            f"{row.release} has two kernels for {row.model_type}, which treat {what} differently; "
+            "nobody examined which of them runs."
+        )
 
 
 def launch(parts: Launch) -> str:
@@ -55,12 +90,14 @@ def launch(parts: Launch) -> str:
 ENGINE = Engine(
     id="tensorrt-llm",
     name="TensorRT-LLM",
-    versions="2026",
+    versions="1, PyTorch backend",
     read=read,
     launch=launch,
     about=(
         "yarn: `attention_factor` is not read, the mscale pair is; without an original length it "
         "takes 1024, and the top-level one wins.",
         "The table of angles ends at max_position_embeddings.",
+        "Llama, Mistral, Mixtral, Qwen 2 and 3, gpt-oss and DeepSeek V3 were read; what it makes "
+        "of dynamic and longrope is not known.",
     ),
 )

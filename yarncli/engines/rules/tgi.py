@@ -11,8 +11,9 @@ from yarncli.engines.shared import (
     ORIGINAL,
     longrope_scale_by_lengths,
     mscale_ratio,
-    second_hand_softmax,
+    refuse_gaps,
 )
+from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import Engine, EngineCrash, Launch, Model, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
@@ -23,26 +24,38 @@ def read(model: Model) -> Reading:
     Raises:
         LoaderError: it refuses the config.
         EngineCrash: it fails at start-up.
+        NotKnown: its model file was not read.
+
+    Source: text_generation_server/layers/rotary.py@0666316, `PositionRotaryEmbedding.static`, and
+        the model file that the table names.
     """
+    row = find_row("tgi", model)
     notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
     faults: list[str] = []
     parameters = legacy(model, type_wins=False)
-    scopes = {name: _used(model, p, notes, faults) for name, p in parameters.items()}
+    scopes = {name: _used(model, row, p, notes, faults) for name, p in parameters.items()}
     served = model.rope.max_position_embeddings
     return Reading(scopes, served_length=served, notes=tuple(notes), faults=tuple(faults))
 
 
-def _used(model: Model, p: RopeParameters, notes: list[str], faults: list[str]) -> Used:
+def _used(model: Model, row: Row, p: RopeParameters, notes: list[str], faults: list[str]) -> Used:
+    block = model.block("rope_scaling")
+    refuse_gaps(block, p.rope_type, not_null=("factor", "mscale", "mscale_all_dim"))
+    if row.word(p.rope_type) == "ignores":
+        notes.append(f"{p.rope_type} does nothing")
+        return Used(replace(p, rope_type="default"))
     match p.rope_type:
-        case "linear":
-            notes.append("linear does nothing")
-            return Used(replace(p, rope_type="default"))
+        case "dynamic":
+            faults.append("dynamic: the base of the longest text so far stays for shorter ones")
+        case "llama3" if ORIGINAL not in block:
+            raise EngineCrash(f"llama3 without {ORIGINAL}: KeyError.")
         case "yarn":
-            if ORIGINAL not in model.block("rope_scaling"):
+            if ORIGINAL not in block:
                 raise EngineCrash(f"yarn without {ORIGINAL}: KeyError.")
             plain = replace(p, beta_fast=None, beta_slow=None, truncate=None)
-            return Used(plain, mscale_ratio(p), second_hand_softmax(model, p))
+            return Used(plain, mscale_ratio(p))
         case "longrope":
+            faults.append("longrope: the factors change at the original window inside each text")
             if "short_mscale" in p.extra or "long_mscale" in p.extra:
                 faults.append("multiplies the angles by short_mscale and long_mscale")
             return Used(p, longrope_scale_by_lengths(p))
@@ -59,13 +72,15 @@ def launch(parts: Launch) -> str:
 ENGINE = Engine(
     id="tgi",
     name="Text Generation Inference",
-    versions="2025",
+    versions="3",
     read=read,
     launch=launch,
     about=(
         "linear does nothing.",
         "yarn: betas are always 32 and 1; `attention_factor` and `truncate` are not read, the "
         "mscale pair is.",
-        "longrope with `short_mscale`/`long_mscale` multiplies the angles by them.",
+        "longrope changes its factors at the original window inside each text; with "
+        "`short_mscale`/`long_mscale` it multiplies the angles by them.",
+        "Llama, Mistral, Mixtral, Gemma 2, Qwen 2 and 3 were read; the others are not known.",
     ),
 )

@@ -1,0 +1,104 @@
+"""MAX (Modular): graphs of its own, which take few of the types that transformers 5 loads."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from yarncli.engines.loaders import version_5
+from yarncli.engines.shared import ORIGINAL, mscale_ratio
+from yarncli.engines.tables import Row, find_row
+from yarncli.engines.types import (
+    Engine,
+    EngineCrash,
+    Launch,
+    LoaderError,
+    Model,
+    NotKnown,
+    Reading,
+    Used,
+)
+from yarncli.rope.formulas import get_mscale
+from yarncli.rope.parameters import RopeParameters
+
+
+def read(model: Model) -> Reading:
+    """What MAX 26.7 computes; `max_length` is max_position_embeddings where it is not given.
+
+    Raises:
+        LoaderError: transformers 5 or MAX refuses the config.
+        EngineCrash: it fails while the model is built.
+        NotSupported: it has no architecture for the model.
+        NotKnown: the architecture was not read.
+
+    Source: the line that the table names; max/nn/rotary_embedding.py.
+    """
+    row = find_row("max", model)
+    faults: list[str] = []
+    scopes = {name: _used(model, row, p, name, faults) for name, p in version_5(model).items()}
+    served = model.rope.max_position_embeddings
+    return Reading(scopes, served_length=served, faults=tuple(dict.fromkeys(faults)))
+
+
+def _used(model: Model, row: Row, p: RopeParameters, scope: str, faults: list[str]) -> Used:
+    if row.entry.get("width") == "hidden_size":
+        width = int(model.text["hidden_size"]) // int(model.text["num_attention_heads"])
+        if width != p.rotary_dim:
+            raise NotKnown(
+                f"{row.release} takes the width of a head from hidden_size ({width}), the config "
+                f"means {p.rotary_dim}: nobody examined what it computes."
+            )
+    if p.rope_type == "proportional":
+        raise NotKnown(f"Nobody examined what {row.release} does with proportional.")
+    word = row.entry.get("default", "reads") if p.rope_type == "default" else row.word(p.rope_type)
+    where = f"{row.release}, {row.entry['at']}"
+    if word == "refuses":
+        raise LoaderError(f"{p.rope_type} is refused for {row.model_type} ({where}).")
+    if word == "ignores":
+        return Used(replace(p, rope_type="default"))
+    if p.rope_type == "longrope":
+        faults.append("longrope: the factors change at the original window inside each text")
+    if p.rope_type == "llama3" and ORIGINAL not in model.winning_block(scope):
+        raise EngineCrash(f"llama3 without {ORIGINAL}: KeyError.")
+    return _yarn(model, row, p, scope) if p.rope_type == "yarn" else Used(p)
+
+
+def _yarn(model: Model, row: Row, p: RopeParameters, scope: str) -> Used:
+    """Always rounded ends; DeepSeek's reader takes six keys by index.
+
+    Its softmax scale is m(s·mscale)², where DeepSeek's own is m(s·mscale_all_dim)².
+
+    Source: max/nn/rotary_embedding.py:534-574, 650-704, 930-1049.
+    """
+    block = model.winning_block(scope)
+    for key in row.entry.get("requires", ()):
+        if block.get(key) is None:
+            raise EngineCrash(f"yarn without {key}: KeyError while the model is built. State it.")
+    if not row.entry.get("requires"):
+        read_as = replace(
+            p, truncate=None, original_max_position_embeddings=block.get(ORIGINAL, 4096)
+        )
+        return Used(read_as, get_mscale(p.resolved_factor()))
+    softmax = get_mscale(p.resolved_factor(), p.mscale or 0.0) ** 2
+    return Used(replace(p, truncate=None), mscale_ratio(p), softmax)
+
+
+def launch(parts: Launch) -> str:
+    """`max serve`, which takes no config overrides (max/_entrypoints/pipelines.py)."""
+    words = ["max", "serve", "--model-path", parts.model.source]
+    return shlex.join([*words, "--max-length", str(parts.length)])
+
+
+ENGINE = Engine(
+    id="max",
+    name="MAX",
+    versions="26.7, with transformers 5",
+    read=read,
+    launch=launch,
+    about=(
+        "Llama, Qwen and OLMo take llama3 only: yarn, linear and dynamic are passed over without "
+        "a word; Mistral and LFM2 take none; Gemma 3 takes linear.",
+        "DeepSeek takes yarn with all of its keys, the two betas and mscales among them; its "
+        "softmax scale comes from `mscale`.",
+    ),
+)
