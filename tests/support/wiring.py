@@ -70,7 +70,7 @@ def configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dic
     family = FAMILIES[kind]
     for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2)):
         named = {"architectures": [entry.get("class", architecture)], "model_type": kind}
-        if family.is_wrapper:
+        if family.is_wrapper and ("text" in entry or not family.flat_text):
             config = {family.text_key: {**config, "model_type": family.text_type}}
         yield name, asked, {**config, **named}
 

@@ -224,6 +224,13 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     if name == "su":
         return row.outcome("longrope su")
     if kind == "default":
+        spelled = (
+            "mrope"
+            if name == "mrope"
+            else f"mrope {'default' if block.get('type') else 'rope_type'}"
+        )
+        if "mrope_section" in block and not is_v5 and row.outcome(spelled):
+            return row.outcome(spelled)
         plain = row.outcome("default v5" if is_v5 else "yarn no type")
         if ERROR.match(plain) or plain.startswith("yarn"):
             raise NotKnown(f"Nobody examined what {row.release} does with rope_type {name!r}.")
