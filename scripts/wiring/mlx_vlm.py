@@ -64,7 +64,7 @@ def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
         return {"rope": "unknown", "at": f"{name}/__init__.py", "note": "no class to build"}
     found = measured(kind, name, evidence, partial(build, module))
     family = FAMILIES[kind]
-    if family.is_wrapper:
+    if family.is_wrapper and not family.flat_text:
         found["text"] = dict.fromkeys([f"{kind}_text", family.text_type], kind)
     return found
 
@@ -76,13 +76,14 @@ def build(module: Any, kind: str, config: dict[str, Any]) -> Any:
         return module.Model(module.ModelConfig.from_dict(filled(module.ModelConfig, config)))
     text = filled(module.TextConfig, {**config, "model_type": family.text_type or kind})
     whole = {**SIZES, "model_type": kind, "text_config": text, "vision_config": {}}
-    if not family.is_wrapper:
+    if not family.is_wrapper or family.flat_text:
+        # As published: Qwen2-VL's class takes the text part from there, whatever text_config says.
         whole = {**text, **whole}
     try:
-        outer = module.ModelConfig.from_dict(dict(whole))
+        outer = module.ModelConfig.from_dict(whole)  # which may change it
     except (AttributeError, KeyError, TypeError):
         outer = MagicMock()  # an image part that the small config lacks
-    inner = module.TextConfig.from_dict(text)
+    inner = module.TextConfig.from_dict(whole["text_config"])
     takes = list(inspect.signature(module.LanguageModel.__init__).parameters)[1:]
     return module.LanguageModel(*(inner, outer)[: min(len(takes), 2)])
 

@@ -71,13 +71,16 @@ def configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dic
     sizes = {key: SIZES.get(key, 2) for key in needed} | sizes | entry.get("keys", {})
     outer = entry.get("wrapper", kind)
     top = {"architectures": [entry.get("class", architecture)], "model_type": outer}
+    is_flat = "flat" in entry or (
+        outer == kind and FAMILIES[kind].flat_text and "text" not in entry
+    )
     family, path = FAMILIES[outer], []
     while family.is_wrapper:
         path.append(family.text_key)
         family = FAMILIES[family.text_type]
     for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2, entry.get("block"))):
         config = as_in_files(kind, config)
-        if path and "flat" not in entry:
+        if path and not is_flat:
             config = {**config, "model_type": kind if kind != outer else family.model_type}
             for key in reversed(path):
                 config = {key: config}

@@ -13,6 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import ScopeRule
+from yarncli.engines.mlx_sizes import (
+    ERROR,
+    PART,
+    THETA,
+    class_share,
+    find_theta,
+    number,
+    with_part,
+)  # fmt: skip
 from yarncli.engines.shared import (
     IGNORES_ROPE_PARAMETERS,
     ORIGINAL,
@@ -26,11 +35,8 @@ from yarncli.engines.types import EngineCrash, LoaderError, Model, NotKnown, Rea
 from yarncli.errors import ConfigError
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
 
-_THETA = "rope_theta"
-_PART = "partial_rotary_factor"
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _LENGTH = "max_position_embeddings"
-_ERROR = re.compile(r"[A-Z]\w*(Error|Exit)\b")
 # Keys of a block that are computed with as they stand, so that a null is a TypeError.
 _COMPUTED = (
     "factor", ORIGINAL, "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "low_freq_factor",
@@ -100,7 +106,7 @@ def _missing(row: Row, model: Model) -> list[str]:
     """
     missing = [key for key in row.entry.get("needs", ()) if key not in model.text]
     text = f"{row.release} insists on {{}} for {row.model_type}: TypeError while loading without."
-    rope = [key for key in missing if key in (*_BLOCKS, _THETA, _PART)]
+    rope = [key for key in missing if key in (*_BLOCKS, THETA, PART)]
     if rope:
         raise EngineCrash(text.format(", ".join(rope)))
     return [text.format(", ".join(missing))] if missing else []
@@ -147,7 +153,7 @@ def _scope(
     rule = next((r for r in model.family.scopes if r.name == name), None)
     if rule and is_v5 and not block:
         return _without_entry(row, model, sizes, rule)
-    theta = _theta(row, model, name, block)
+    theta = find_theta(row, model, name, block)
     if rule and rule.windowed and not is_v5:
         line = row.outcome("yarn both", "sliding_attention") or "plain"
         if line.startswith("plain"):
@@ -156,10 +162,10 @@ def _scope(
                 theta = next((t for t in own if t is not None), rule.rope_theta)
             return Used(_plain(sizes, theta))
     line = _line(row, model, block, is_v5)
-    if _ERROR.match(line):
+    if ERROR.match(line):
         raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
     if not line.startswith("proportional"):
-        sizes = _with_part(row, model, block, sizes)
+        sizes = with_part(row, model, block, sizes)
     return _used(row, model, block, _plain(sizes, theta), line)
 
 
@@ -168,23 +174,26 @@ def _without_entry(row: Row, model: Model, sizes: RopeParameters, rule: ScopeRul
     layers = "sliding_attention" if rule.windowed else "full_attention"
     probe = "yarn turned" if model.block("rope_parameters") else "default legacy"
     line = row.outcome(probe, layers)
-    if _ERROR.match(line):
+    if ERROR.match(line):
         raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
     if not line.startswith("plain"):
         raise NotKnown(f"What {row.release} assumes for {row.model_type} has no formula here.")
     default = re.search(r"theta=([\d.e+]+)", line)
-    share = replace(sizes, partial_rotary_factor=_share(row))
+    share = replace(sizes, partial_rotary_factor=class_share(row))
     return Used(_plain(share, float(default[1]) if default else rule.rope_theta))
 
 
-def _plain(sizes: RopeParameters, theta: float) -> RopeParameters:
-    return RopeParameters(
-        rope_type="default",
-        rope_theta=theta,
-        head_dim=sizes.head_dim,
-        max_position_embeddings=sizes.max_position_embeddings,
-        partial_rotary_factor=sizes.partial_rotary_factor,
-    )
+def _plain(sizes: RopeParameters, theta: Any) -> RopeParameters:
+    try:
+        return RopeParameters(
+            rope_type="default",
+            rope_theta=number(THETA, theta),
+            head_dim=sizes.head_dim,
+            max_position_embeddings=sizes.max_position_embeddings,
+            partial_rotary_factor=sizes.partial_rotary_factor,
+        )
+    except ConfigError as error:
+        raise LoaderError(str(error)) from error
 
 
 # What becomes of a dict
@@ -198,7 +207,7 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
         return _line_if_ignored(row, block)
     if model.block("rope_parameters") and not is_v5:
         alone, both = row.outcome("default legacy"), row.outcome("default both")
-        if _ERROR.match(both) and not _ERROR.match(alone):
+        if ERROR.match(both) and not ERROR.match(alone):
             return both
     spelling = "v5" if is_v5 else "legacy"
     if not block:
@@ -215,8 +224,15 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     if name == "su":
         return row.outcome("longrope su")
     if kind == "default":
+        spelled = (
+            "mrope"
+            if name == "mrope"
+            else f"mrope {'default' if block.get('type') else 'rope_type'}"
+        )
+        if "mrope_section" in block and not is_v5 and row.outcome(spelled):
+            return row.outcome(spelled)
         plain = row.outcome("default v5" if is_v5 else "yarn no type")
-        if _ERROR.match(plain) or plain.startswith("yarn"):
+        if ERROR.match(plain) or plain.startswith("yarn"):
             raise NotKnown(f"Nobody examined what {row.release} does with rope_type {name!r}.")
         return plain
     if kind == "longrope" and block.get("type"):
@@ -234,7 +250,7 @@ def _line_if_ignored(row: Row, block: Mapping[str, Any]) -> str:
         looked = {"no factor": block.get("factor"), "no original": block.get(ORIGINAL),
                   "no type": typed, "betas null": block.get("beta_fast", 0)}  # fmt: skip
         absent = [row.outcome(f"yarn {what}") for what, value in looked.items() if value is None]
-        return next((line for line in absent if _ERROR.match(line)), "plain")
+        return next((line for line in absent if ERROR.match(line)), "plain")
     return "plain"
 
 
@@ -247,13 +263,13 @@ def _name(row: Row, block: Mapping[str, Any]) -> tuple[str, str]:
         return ("yarn", "") if line.startswith("yarn") else ("default", line)
     if old and new and old != new:
         line = row.outcome("type yarn rope_type linear")
-        if _ERROR.match(line) or row.word("yarn") not in ("reads", "differs"):
+        if ERROR.match(line) or row.word("yarn") not in ("reads", "differs"):
             raise NotKnown(f"Nobody examined which name of the type {row.release} reads.")
         return str(old if line.startswith("yarn") else new), ""
     if old and new:
         return str(old), ""
     line = row.outcome(f"{by} only {'type' if old else 'rope_type'}") if by else ""
-    fails = _ERROR.match(line) or (line.startswith("plain") and row.word(by) == "reads")
+    fails = ERROR.match(line) or (line.startswith("plain") and row.word(by) == "reads")
     return str(old or new), line if fails else ""
 
 
@@ -268,7 +284,7 @@ def _used(
         # LongRoPE's class with factors of 1.
         return Used(plain, longrope_scale_by_lengths(_with_original(row, plain, block)))
     if kind == "proportional" and "dim=" not in line:
-        share = block.get(_PART, 1.0)
+        share = number(PART, block.get(PART, 1.0))
         return Used(replace(plain, rope_type=kind, partial_rotary_factor=share))
     if kind not in ("linear", "dynamic", "yarn", "llama3", "longrope"):
         raise NotKnown(f"What {row.release} computes for {row.model_type} has no formula here.")
@@ -287,7 +303,10 @@ def _used(
         return Used(p)
     if "list=long" in line:
         p = replace(p, short_factor=p.long_factor)
-    return Used(p, float(block["long_mscale"]) if own_scale else longrope_scale_by_lengths(p))
+    return Used(
+        p,
+        number("long_mscale", block["long_mscale"]) if own_scale else longrope_scale_by_lengths(p),
+    )
 
 
 def _setting(
@@ -297,6 +316,8 @@ def _setting(
     fields = {k: found[k] for k in _COMPUTED if k in found and k != ORIGINAL}
     for key in ("short_factor", "long_factor"):
         if key in fields:
+            if not isinstance(fields[key], list):
+                raise LoaderError(f"{key} is no list.")
             fields[key] = tuple(fields[key])
     try:
         p = replace(plain, rope_type=kind, **fields)
@@ -311,82 +332,12 @@ def _with_original(row: Row, p: RopeParameters, block: Mapping[str, Any]) -> Rop
         if p.rope_type == "longrope":
             raise LoaderError(f"longrope without {ORIGINAL} in its block: KeyError.")
         line = row.outcome(f"{'llama3' if p.rope_type == 'llama3' else 'yarn'} no original")
-        if _ERROR.match(line):
+        if ERROR.match(line):
             raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
         default = re.search(r"original=(\d+)", line)
         otherwise = 8192 if p.rope_type == "llama3" else _OLD_ORIGINAL
         original = int(default[1]) if default else otherwise
-    return replace(p, original_max_position_embeddings=int(original))
-
-
-# θ and the share that rotates
-
-
-def _theta(row: Row, model: Model, name: str, block: Mapping[str, Any]) -> float:
-    own = model.text.get(model.family.attention_key)
-    held = own if isinstance(own, Mapping) else model.text
-    keys = [_THETA, *model.family.theta_keys]
-    stated = next((key for key in keys if key in held), None)
-    top = held[stated] if stated else None
-    newer = model.block("rope_parameters")
-    entry = newer.get(name)
-    inner = block.get(_THETA) or (entry if isinstance(entry, Mapping) else newer).get(_THETA)
-    if inner is not None and _takes(row, "v5"):
-        if top is None or "theta=" not in row.outcome("theta top and block"):
-            return float(inner)
-    elif newer and _takes(row, "v5"):
-        line = row.outcome("theta top block silent")
-        if _ERROR.match(line):
-            raise LoaderError(f"{row.release} stops while loading {row.model_type}: {line}.")
-        built_in = re.search(r"theta=([\d.e+]+)", line)
-        if built_in:
-            return float(built_in[1])
-    if top is not None and _takes(row, "legacy"):
-        return float(top)
-    found = (row.entry.get(key) for key in ("theta", "default_theta"))
-    default = next((n for n in found if isinstance(n, int | float)), None)
-    if default is None or (stated and _takes(row, "legacy")):
-        raise EngineCrash(f"{row.model_type} without {_THETA}, for which it has no default.")
-    return float(default)
-
-
-def _takes(row: Row, spelling: str) -> bool:
-    """Whether θ of that spelling reaches the model: at the top level, or in `rope_parameters`."""
-    if "outcome" not in row.entry:
-        return row.entry["spelling"] in ("either", "rope_scaling" if spelling == "legacy" else "")
-    probes = [f"{kind} {spelling}" for kind in ("default", "linear", "yarn")]
-    probes += ["rope_scaling null"] if spelling == "legacy" else []
-    lines = [line for line in map(row.outcome, probes) if line and not _ERROR.match(line)]
-    return any("theta=" not in line for line in lines)
-
-
-def _with_part(
-    row: Row, model: Model, block: Mapping[str, Any], sizes: RopeParameters
-) -> RopeParameters:
-    """The sizes with the share of a head that the file rotates."""
-    keys = (*model.family.partial_keys, model.family.rotary_dim_key)
-    if model.rope.is_mla:
-        return sizes
-    if row.entry.get("part") == "ignored":
-        return replace(sizes, partial_rotary_factor=_share(row))
-    if any(key in model.text for key in keys):
-        return sizes
-    inner = block.get(_PART, model.block("rope_parameters").get(_PART))
-    line = row.outcome("no part" if inner is None else "part in block")
-    if inner is None and not line and "dim" in row.entry:
-        return replace(sizes, partial_rotary_factor=_share(row))
-    if line == "plain" and inner in (None, model.family.partial_rotary_factor):
-        return sizes
-    if line == "plain" and row.outcome("no part") != line:
-        return sizes
-    if "dim=" in line:
-        return replace(sizes, partial_rotary_factor=1.0)
-    raise NotKnown(f"Nobody examined where {row.release} takes {_PART} from in {row.model_type}.")
-
-
-def _share(row: Row) -> float:
-    """The share of a head that rotates where nothing says it: of the 64 that a probe has."""
-    share = float(row.entry["dim"] / 64)
-    if share > 1:
-        raise NotKnown(f"The width of the heads of {row.model_type} in {row.release} is not known.")
-    return share
+    try:
+        return replace(p, original_max_position_embeddings=int(number(ORIGINAL, original)))
+    except ConfigError as error:
+        raise LoaderError(str(error)) from error
