@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TF4 := .venv-tf4
 HUB1 := .venv-hub1
+ENGINES := .venv-engines
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
@@ -17,8 +18,9 @@ demo: .venv/installed
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-test-full: lint $(TF4)/installed $(HUB1)/installed
+test-full: lint $(TF4)/installed $(HUB1)/installed $(ENGINES)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
+		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
 		$(BIN)/python -m pytest -n 2 -m ""
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
@@ -53,10 +55,10 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) demo-run
+	rm -rf .venv $(TF4) $(HUB1) $(ENGINES) demo-run
 
 # `--group` needs pip 25.1, so pip comes first.
-.venv/pip $(TF4)/pip $(HUB1)/pip:
+.venv/pip $(TF4)/pip $(HUB1)/pip $(ENGINES)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -83,4 +85,11 @@ $(HUB1)/installed: $(HUB1)/pip pyproject.toml constraints.txt
 	$(HUB1)/bin/python -m pip install -c $(HUB1)/constraints.txt -e . huggingface-hub==1.31.0 \
 		httpx==0.28.1 httpcore==1.0.9 \
 		pytest pytest-timeout hypothesis
+	touch $@
+
+# Engines that run on a CPU, at the versions of their tables; torch and the rest are those of .venv.
+$(ENGINES)/installed: $(ENGINES)/pip .venv/installed-dev
+	$(ENGINES)/bin/python -m pip install --no-deps ctranslate2==4.8.5 onnxruntime-genai==0.18.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
+	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@
