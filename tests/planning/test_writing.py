@@ -161,11 +161,12 @@ def test_betas_that_a_reader_takes_by_index_stay(block):
     Without a block the class's own default has them, so its readers may count on them as well.
     """
     config = {"model_type": "gpt_oss", "num_hidden_layers": 2, "max_position_embeddings": 131072}
-    found = written(
-        {**config, **({"rope_scaling": block} if block else {})},
-        length=65536,
-        options={"original_length": 4096},
-        replace_scaling=True,
+    text = JsonText.parse(
+        json.dumps({**config, **({"rope_scaling": block} if block else {})}), "config.json"
+    )
+    rope = read_rope(text.value, original_length=4096)
+    found = write_rope(
+        text, rope, make_plan(rope, Target(length=65536, replace_scaling=True))
     ).value
     for key in ("rope_scaling", "rope_parameters"):
         assert (found[key]["beta_fast"], found[key]["beta_slow"]) == (32.0, 1.0)
