@@ -6,6 +6,7 @@ BIN := .venv/bin
 TF4 := .venv-tf4
 HUB1 := .venv-hub1
 MLX := .venv-mlx
+ENGINES := .venv-engines
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
@@ -19,9 +20,12 @@ test: lint
 	$(BIN)/python -m pytest -n 2
 
 # What `make test` leaves out, so that the two together are everything.
-test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed
+test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
+		$(ENGINES)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
-		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python $(BIN)/python -m pytest -n 2 -m full
+		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
+		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
+		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
 SEED ?= $(shell date +%s)
@@ -55,10 +59,10 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) $(MLX) demo-run
+	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) demo-run
 
 # `--group` needs pip 25.1, so pip comes first.
-.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip:
+.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -91,4 +95,11 @@ $(HUB1)/installed: $(HUB1)/pip pyproject.toml constraints.txt
 $(MLX)/installed: $(MLX)/pip
 	$(MLX)/bin/python -m pip install numpy==2.4.6 mlx==0.32.4 mlx-cpu==0.32.4
 	$(MLX)/bin/python -m pip install --no-deps mlx-lm==0.32.2
+	touch $@
+
+# Engines that run on a CPU, at the versions of their tables; torch and the rest are those of .venv.
+$(ENGINES)/installed: $(ENGINES)/pip .venv/installed-dev
+	$(ENGINES)/bin/python -m pip install --no-deps ctranslate2==4.8.5 onnxruntime-genai==0.18.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
+	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@

@@ -271,6 +271,21 @@ def test_for_states_a_temperature_as_the_engine_reads_it(demo, tmp_path):
     assert run(demo, tmp_path / "no", *options[:-1], "mlx-lm").exit_code == 3
 
 
+def test_for_states_the_betas_that_onnx_divides_by(tmp_path):
+    """Its builder has no defaults for them (builders/base.py:673) and never rounds the ramp."""
+    source = tmp_path / "qwen2"
+    source.mkdir()
+    sizes = {"hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config = {"model_type": "qwen2", **sizes, "max_position_embeddings": 32768, "rope_theta": 1e6}
+    (source / "config.json").write_text(json.dumps(config))
+    options = ("--factor", 4, "--for", "onnxruntime-genai", "--config-only")
+    assert run(source, tmp_path / "no", *options).exit_code == 3
+    result = run(source, tmp_path / "out", *options, "--no-truncate")
+    assert result.exit_code == 0, result.output
+    scaling = json.loads((tmp_path / "out" / "config.json").read_text())["rope_scaling"]
+    assert (scaling["beta_fast"], scaling["beta_slow"], scaling["truncate"]) == (32.0, 1.0, False)
+
+
 def test_for_refuses_what_no_config_can_do(demo, tmp_path):
     result = run(demo, tmp_path / "out", "--method", "dynamic", "--factor", 4, "--for", "vllm")
     assert (result.exit_code, "No config makes vllm" in result.stderr) == (3, True)

@@ -149,3 +149,28 @@ def test_families_that_read_head_dim_from_the_config_get_one():
     config = {**LLAMA, "model_type": "mistral", "sliding_window": None}
     assert written(config, factor=2.0).value["head_dim"] == 128  # 4096 / 32, by default
     assert "head_dim" not in written(LLAMA, factor=2.0).value
+
+
+GPT_OSS_YARN = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
+
+
+@pytest.mark.parametrize("block", [{**GPT_OSS_YARN, "beta_fast": 32.0, "beta_slow": 1.0}, None])
+def test_betas_that_a_reader_takes_by_index_stay(block):
+    """vLLM's gpt_oss.py indexes beta_fast and beta_slow; a new setting states them too.
+
+    Without a block the class's own default has them, so its readers may count on them as well.
+    """
+    config = {"model_type": "gpt_oss", "num_hidden_layers": 2, "max_position_embeddings": 131072}
+    text = JsonText.parse(
+        json.dumps({**config, **({"rope_scaling": block} if block else {})}), "config.json"
+    )
+    rope = read_rope(text.value, original_length=4096)
+    found = write_rope(
+        text, rope, make_plan(rope, Target(length=65536, replace_scaling=True))
+    ).value
+    for key in ("rope_scaling", "rope_parameters"):
+        assert (found[key]["beta_fast"], found[key]["beta_slow"]) == (32.0, 1.0)
+
+
+def test_betas_are_not_stated_where_nobody_did():
+    assert "beta_fast" not in written(QWEN3, length=131072).value["rope_scaling"]

@@ -23,7 +23,12 @@ def engines(
     source: options.Source,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", metavar="ID", help="Judge this engine only; may be repeated."),
+        typer.Option(
+            "--engine",
+            metavar="ID",
+            help="Judge this engine only; may be repeated. Aphrodite runs vLLM's model code, "
+            "KTransformers SGLang's.",
+        ),
     ] = None,
     explain: Annotated[
         str | None,
