@@ -106,6 +106,14 @@ def _instances(rotary_class, text):
             ("full_attention", rotary_class(config=text)),
             ("sliding_attention", rotary_class(config=local)),
         ]
+    if text.model_type == "modernbert":
+        wide, local = copy.deepcopy(text), copy.deepcopy(text)
+        wide.rope_theta = text.global_rope_theta
+        local.rope_theta = text.local_rope_theta or text.global_rope_theta
+        return [
+            ("full_attention", rotary_class(config=wide)),
+            ("sliding_attention", rotary_class(config=local)),
+        ]
     if text.model_type == "olmo3":
         return [
             ("full_attention", rotary_class(config=text)),

@@ -47,6 +47,8 @@ def working_override(
         # Some config classes leave the width empty, and their model then fails.
         tried += [{"head_dim": model.rope.head_dim, **fields} for fields in tried]
     for fields in tried:
+        if engine.settable and not all(engine.settable(model, key) for key in fields):
+            continue
         try:
             changed = with_fields(model, fields)
         except CheckpointError:

@@ -13,7 +13,7 @@ from typing import Any
 from yarncli.config.families.family import Family
 from yarncli.config.families.shared import NEEDS_ORIGINAL
 from yarncli.config.reading import RopeConfig, find_text, read_rope
-from yarncli.engines.resolving import BLOCKS, as_version_5, theta_keys, without_settings
+from yarncli.engines.resolving import BLOCKS, as_version_5, mapping, theta_keys, without_settings
 from yarncli.engines.shared import ORIGINAL, refuse_gaps
 from yarncli.engines.tables import Row, get_row
 from yarncli.engines.types import LoaderError, Model, NotKnown
@@ -101,6 +101,7 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
     """
     if model.refusal:
         raise (NotKnown if model.is_ours else LoaderError)(model.refusal)
+    _refuse_outer(model)
     found = {}
     for name, scope in model.rope.scopes.items():
         kind = scope.parameters.rope_type
@@ -111,6 +112,31 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
             raise LoaderError(f"{model.rope.model_type} cannot load it: {reason}.")
         found[name] = scope.parameters
     return found
+
+
+def _refuse_outer(model: Model) -> None:
+    """Refuse a RoPE block beside the text part, which the config of the whole model checks.
+
+    linear and dynamic pass the check, and nothing reads them.
+
+    Raises:
+        LoaderError: it is of a type for which that config has no fields.
+
+    Source: run with 5.23 on llava, gemma3, mistral3, qwen2_5_vl, llama4, qwen3_vl, internvl.
+    """
+    level: Mapping[str, Any] = model.config
+    for step in model.text_path:
+        for key in BLOCKS:
+            block = mapping(level.get(key))
+            kind = canonical_rope_type(str(block.get("rope_type") or block.get("type")))
+            if kind in HAVE_ORIGINAL:
+                raise LoaderError(
+                    f"{key} with {kind} stands beside {step}, whose model has no fields for it: "
+                    f"AttributeError or KeyError. Move it into {step}."
+                )
+            if block:
+                refuse_gaps(block, kind)
+        level = level[step]
 
 
 def _refuse_missing(model: Model, block: Mapping[str, Any], rope_type: str) -> None:
@@ -215,7 +241,9 @@ def _with_text(
 
 
 def _as_legacy(text: Mapping[str, Any], family: Family, type_wins: bool) -> dict[str, Any]:
-    found = {k: v for k, v in text.items() if k != "rope_parameters"}
+    read = {key for rule in family.scopes for key in rule.theta_keys} or {*family.theta_keys}
+    unread = {"rope_parameters"} | ({"rope_theta"} - read)
+    found = {k: v for k, v in text.items() if k not in unread}
     scaling = found.get("rope_scaling")
     if isinstance(scaling, Mapping) and scaling:
         ignored = {"rope_theta", "partial_rotary_factor"}
@@ -230,4 +258,8 @@ def _as_legacy(text: Mapping[str, Any], family: Family, type_wins: bool) -> dict
     elif "rope_scaling" in found and family.rope_defaults:
         # An explicit null switches the class's own default off.
         found["rope_scaling"] = {"rope_type": "default"}
+    elif family.rope_defaults and found.get("rope_theta") is not None:
+        # θ is beside that default, not inside it.
+        default = {k: v for k, v in family.rope_defaults.items() if k != "rope_theta"}
+        found["rope_scaling"] = default
     return found

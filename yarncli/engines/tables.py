@@ -64,13 +64,20 @@ class Row:
         Args:
             probe: its name, such as "yarn both".
         """
-        number = self.entry.get("outcome")
-        if number is None or probe not in self.table["probes"]:
-            return ""
-        found = self.table["outcomes"][number][self.table["probes"].index(probe)]
+        found = self._outcome(probe)
         if isinstance(found, Mapping):
             found = found.get("full_attention", next(iter(found.values())))
         return str(found)
+
+    def has_one_setting(self) -> bool:
+        """Whether a scaling reaches all layers alike, those that attend within a window too."""
+        return isinstance(self._outcome("yarn legacy"), str)
+
+    def _outcome(self, probe: str) -> Any:
+        number = self.entry.get("outcome")
+        if number is None or probe not in self.table["probes"]:
+            return ""
+        return self.table["outcomes"][number][self.table["probes"].index(probe)]
 
     def failure(self, probe: str) -> str:
         """The exception that a probe gave; empty where it gave none, or was not tried."""

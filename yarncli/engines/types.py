@@ -174,5 +174,7 @@ class Engine:
     """Whether an override counts before the config is loaded, so that one may mend a refusal."""
     about: tuple[str, ...] = ()
     """What there is to know about it, for the documentation."""
+    settable: Callable[[Model, str], bool] | None = None
+    """Whether a config field of a model can be overridden; `None` where all can."""
     repair: Repair | None = None
     """Words for the command line that make up for a misreading, `None` where none can."""
