@@ -429,3 +429,20 @@ def test_vllm_has_no_backend_for_dual_chunk_attention():
     config = {**LLAMA, "dual_chunk_attention_config": {"chunk_size": 262144}}
     with pytest.raises(EngineCrash, match=r"0\.11"):
         read("vllm", config)
+
+
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        ({"type": "mrope"}, "refuses"),  # without sections: ValueError, config.py:642
+        ({**YARN, "original_max_position_embeddings": None}, "crashes"),
+        ({**YARN, "beta_fast": None}, "crashes"),
+        ({**YARN, "attention_factor": None}, "exact"),
+        ({"factor": 4.0}, "differs"),  # config/model.py:2605 multiplies the length by it
+    ],
+)
+def test_odd_dicts_in_vllm(block, status):
+    (found,) = judge(scaled(block), engines=["vllm"]).verdicts
+    assert found.status == status
+    if status == "differs":
+        assert found.served_length == 4 * 32768

@@ -35,9 +35,6 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
     """
     table = load_table("vllm")
     bare = replace(model, config={k: v for k, v in model.config.items() if k != "architectures"})
-    if model.assume_like:
-        row = find_row("vllm", bare)
-        return None if row.entry["rope"] == "backend" else row
     names = _architectures(model, table, notes)
     registry, through = table["architectures"], table["through_transformers"]
     spelled = [*names, *(other for name in names for other in _other_ends(name))]
@@ -46,12 +43,17 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
         raise NotSupported(f"vLLM {table['version']} has no class {names[0]}.")
     if found not in registry:
         notes.append(f"runs transformers' own modelling code for {found}")
+        if model.text_path:
+            notes.append("whether that code takes images or sound in vLLM was not examined")
         return None
     built = registry[found]
     wrapper = table["wrappers"].get(model.model_type)
     if wrapper is not None:
         _check_wrapper(model, wrapper, registry.get(wrapper["class"]) == built)
     row = find_row("vllm", bare)
+    inner = model.text.get("architectures") if model.text_path else None
+    if inner and wrapper and wrapper.get("any") and str(inner[0]) != row.entry["class"]:
+        raise NotKnown(f"The text part names {inner[0]}, not the {row.entry['class']} examined.")
     if row.entry["rope"] == "backend":
         notes.append(f"runs transformers' own modelling code for {row.entry['class']}")
         return None

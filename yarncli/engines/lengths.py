@@ -9,7 +9,7 @@ from yarncli.engines.tables import Row
 from yarncli.engines.types import Model
 from yarncli.rope.parameters import RopeParameters
 
-_NOT_MULTIPLIED = frozenset({"default", "longrope", "llama3", "yarn"})
+_NOT_MULTIPLIED = frozenset({"longrope", "llama3", "yarn"})
 _LENGTH_KEYS = """
     max_position_embeddings n_positions max_seq_len seq_length max_sequence_length max_seq_length
     seq_len
@@ -34,9 +34,11 @@ def served_length(model: Model, row: Row | None, parameters: Mapping[str, RopePa
         found = [v for v in map(model.text.get, _LENGTH_KEYS) if type(v) is int]
         length = min([*found, first.max_position_embeddings])
     factor = 1.0
-    for p in parameters.values():
+    for name, p in parameters.items():
         if p.rope_type not in _NOT_MULTIPLIED and not model.rope.model_type.startswith("gemma3"):
-            factor = p.resolved_factor()
+            # A factor counts even where there is no type.
+            given = model.winning_block(name).get("factor", p.factor)
+            factor = factor if given is None else float(given)
     return int(length * factor)
 
 

@@ -98,6 +98,8 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
                 f"rope_type is {new!r} and type is {old!r}; it insists on one, before it looks at "
                 "--hf-overrides. Edit config.json."
             )
+        if "mrope" in (new, old) and "mrope_section" not in block:
+            raise LoaderError("type 'mrope' without mrope_section: ValueError.")
     if model.text.get("dual_chunk_attention_config"):
         raise EngineCrash(
             "dual_chunk_attention_config: its backend was removed in vLLM 0.11. Drop the key, and "
@@ -163,6 +165,8 @@ def _used(start: _Start, name: str, p: RopeParameters) -> Used:
     as_yarn = row.outcome("llama3 both").startswith("yarn")
     if block:
         _refuse_by_row(row, p.rope_type, block)
+    if p.rope_type in HAVE_ORIGINAL:
+        refuse_gaps(block or {"factor": 1.0}, p.rope_type, not_null=(ORIGINAL,))
     if "beta_fast" in row.entry.get("requires", ()):
         return _by_index(start, p, block)
     if p.rope_type == "yarn" or (as_yarn and p.rope_type != "default"):
