@@ -73,6 +73,8 @@ def _architectures(model: Model, table: Mapping[str, Any], notes: list[str]) -> 
         raise NotKnown("architectures is no list; what vLLM makes of that was not examined.")
     if named:
         return [str(name) for name in named]
+    if model.assume_like:
+        return [str(find_row("vllm", model).entry.get("class"))]
     default = table["unnamed"].get(model.model_type)
     if default is None:
         raise LoaderError("config.json names no architectures, so it finds no class. Add them.")
