@@ -29,6 +29,7 @@ from yarncli.engines.types import (
     Engine,
     EngineCrash,
     Launch,
+    LoaderError,
     Model,
     NotKnown,
     NotSupported,
@@ -76,9 +77,11 @@ def _row(model: Model) -> Row | None:
     examined = entry.get("classes", [entry.get("class")])
     # Some of its config classes rename the architecture that the file names.
     own = [name for name in named if name in table["architectures"] or name in examined]
+    if named and not own and all(name in table["through_transformers"] for name in named):
+        return None
+    if "auto_map" in model.config and (not own or entry.get("rope") == "unsupported"):
+        raise NotKnown("The checkpoint's own code would run in SGLang, which nobody examined.")
     if named and not own:
-        if all(name in table["through_transformers"] for name in named):
-            return None
         raise NotSupported(f"SGLang {table['version']} has no class {named[0]}.")
     row = row_of("sglang", model)
     if own and own[0] not in examined:
@@ -106,7 +109,7 @@ class _Wiring:
 
     def __init__(self, model: Model, row: Row) -> None:
         self.row = row
-        self.is_mla = row.outcome("linear both").startswith("yarn")
+        self.runs_yarn = row.outcome("llama3 both").startswith("yarn")
         self.notes: list[str] = []
         self.spelling = spelling_of(model)
         if self.spelling == "both" and row.entry.get("wins") == "rope_parameters":
@@ -127,13 +130,42 @@ class _Wiring:
         seen = self._as_seen(probe)
         if seen is self.model:
             refuse_su(self.kind)
-        parameters = version_5(seen)
+        parameters = self._read(seen, probe)
+        for p in parameters.values():
+            self._refuse_unstated_share(p)
         scopes = {name: self._used(name, p, probe) for name, p in parameters.items()}
         return Reading(
             scopes,
             served_length=served_length(self.model, parameters),
             notes=tuple(dict.fromkeys(self.notes)),
         )
+
+    def _read(self, seen: Model, probe: str) -> dict[str, RopeParameters]:
+        try:
+            return version_5(seen)
+        except LoaderError as error:
+            if self.kind not in TYPES or not self.row.outcome(probe):
+                raise
+            raise NotKnown(
+                f"{self.row.release} reads what transformers 5 refuses ({error}); what it then "
+                "computes was not examined."
+            ) from error
+
+    def _refuse_unstated_share(self, p: RopeParameters) -> None:
+        """Do not guess the rotary width where the file leaves it to a default.
+
+        Raises:
+            NotKnown: the default in the probes, for heads of 64, was another.
+        """
+        text, block, family = self.model.text, self.block, self.model.family
+        keys = {*family.partial_keys, family.rotary_dim_key, "qk_rope_head_dim"}
+        if "partial_rotary_factor" in block or any(text.get(key) is not None for key in keys):
+            return
+        if abs(p.rotary_dim / p.head_dim - self.row.entry["dim"] / 64) > 0.01:
+            raise NotKnown(
+                "The config gives no partial_rotary_factor, and the default that SGLang takes is "
+                "not known. Write it out."
+            )
 
     def _refuse_yarn_keys(self) -> None:
         block = self.block
@@ -156,8 +188,8 @@ class _Wiring:
         if (odd or self.kind != "default") and self._is_plain(line):
             plain = {k: v for k, v in block.items() if k in ("rope_theta", "partial_rotary_factor")}
             return self._with_block({**plain, "rope_type": "default"})
-        if self.is_mla and line.startswith("yarn"):
-            # deepseek_v2.py sets the type, whatever it was.
+        if self.runs_yarn and line.startswith("yarn"):
+            # DeepSeek's attention (deepseek_v2.py, deepseek_v4.py) runs YaRN, whatever the type.
             block.pop("type", None)
             block = {**block, "rope_type": "yarn", "truncate": None}
             block.setdefault(ORIGINAL, self.model.rope.max_position_embeddings)
@@ -254,9 +286,11 @@ class _Wiring:
 
     def _yarn(self, p: RopeParameters) -> Used:
         """m(s), or the mscale pair, times `attn_factor`; `attention_factor` is not read."""
+        if self.row.outcome("yarn both").endswith(" scale=1"):
+            return Used(p)  # DeepSeek-V4's table has no scale
         usual = formulas.get_mscale(p.resolved_factor())
         pair = p.mscale is not None and p.mscale_all_dim is not None
-        scale = mscale_ratio(p) if pair or self.is_mla else usual
+        scale = mscale_ratio(p) if pair or self.runs_yarn else usual
         if self.row.outcome("yarn attention_factor") == "yarn":
             # configs/laguna.py:68-80 makes an attn_factor of it.
             scale = p.attention_factor if p.attention_factor is not None else scale
@@ -264,7 +298,7 @@ class _Wiring:
             scale *= float(p.extra.get("attn_factor", 1.0))
         share = p.extra.get("extrapolation_factor", 1.0)
         used = p if share == 1.0 else with_extrapolation(p, float(share))
-        return Used(used, scale, mla_softmax(p) if self.is_mla else 1.0)
+        return Used(used, scale, mla_softmax(p) if self.runs_yarn else 1.0)
 
 
 def _changed(model: Model, keys: Mapping[str, Any], *, without: str = "") -> Model:
