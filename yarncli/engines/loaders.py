@@ -152,6 +152,8 @@ def _refuse_missing(model: Model, block: Mapping[str, Any], rope_type: str) -> N
         LoaderError: names the key.
         NotKnown: what it takes in its place is not the file's.
     """
+    if "rope_theta" in block and block["rope_theta"] is None:
+        raise LoaderError("rope_theta is null, which it computes with: TypeError. Leave it out.")
     if not block or rope_type == "default":
         return
     refuse_gaps(block, rope_type)

@@ -25,6 +25,16 @@ def theta_keys(family: Family) -> set[str]:
     return {*family.theta_keys, *(k for rule in family.scopes for k in rule.theta_keys)}
 
 
+def unread_entries(text: Mapping[str, Any], family: Family) -> str:
+    """A sentence about scaled entries per layer type that a model with one setting passes over."""
+    block = mapping(text.get("rope_scaling")) or mapping(text.get("rope_parameters"))
+    found = {k: v for k, v in block.items() if isinstance(v, Mapping)}
+    kinds = {str(v.get("rope_type") or v.get("type") or "default") for v in found.values()}
+    if family.scopes or not kinds - {"default"}:
+        return ""
+    return f"reads no {' or '.join(found)} in rope_parameters: the scaling there is lost"
+
+
 def without_settings(text: Mapping[str, Any], family: Family) -> dict[str, Any]:
     """The text part without all that says how it rotates: good for sizes and layers."""
     said = {*BLOCKS, _ORIGINAL, _THETA, *theta_keys(family)}
@@ -62,6 +72,9 @@ def _refuse_as_tried(text: Mapping[str, Any], family: Family) -> None:
     Raises:
         LoaderError: it is such a class.
     """
+    for key in BLOCKS:
+        if text.get(key) and not isinstance(text[key], Mapping):
+            raise LoaderError(f"{key} is {text[key]!r:.40}; it must be a JSON object.")
     theta = text.get(_THETA)
     plain = "no theta" if theta is None or isinstance(theta, list) else "default legacy"
     has_block = bool(mapping(text.get("rope_parameters")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from yarncli.engines.loaders import refuse_aliases, version_5
+from yarncli.engines.resolving import unread_entries
 from yarncli.engines.shared import ORIGINAL, from_pretrained, transformers_used
 from yarncli.engines.tables import Row, find_transformers_row
 from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, Reading, Used
@@ -24,9 +25,10 @@ def read(model: Model) -> Reading:
     """
     row = find_transformers_row("transformers-5", model)
     refuse_aliases(model)
+    lost = unread_entries(model.text, model.family)
     notes: list[str] = []
     scopes = {n: _used(model, n, p, row, notes) for n, p in version_5(model).items()}
-    return Reading(scopes, notes=tuple(notes))
+    return Reading(scopes, notes=tuple(notes), faults=(lost,) if lost else ())
 
 
 def _used(model: Model, name: str, p: RopeParameters, row: Row, notes: list[str]) -> Used:
@@ -59,8 +61,12 @@ def _crash_on_widths(model: Model, p: RopeParameters, row: Row) -> None:
     """Refuse sizes that the attention cannot be multiplied with.
 
     Raises:
-        EngineCrash: the sections of multimodal RoPE, or the plain RoPE of Mistral 4, do not fit.
+        EngineCrash: the sections of multimodal RoPE, the plain RoPE of Mistral 4, or the lists of
+            longrope where layers differ in width, do not fit.
     """
+    error = row.failure(f"{p.rope_type} v5")
+    if error.startswith("AmbiguousGlobalPerLayer"):
+        raise EngineCrash(f"{p.rope_type} for {model.rope.model_type}: {error}.")
     own = row.entry.get("sections")
     sections = p.extra.get("mrope_section", own)
     if own and isinstance(sections, list) and 2 * sum(sections) != p.rotary_dim:
