@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from yarncli.engines.loaders import refuse_aliases, version_5
 from yarncli.engines.resolving import unread_entries
 from yarncli.engines.shared import ORIGINAL, from_pretrained, transformers_used
 from yarncli.engines.tables import Row, find_transformers_row
-from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, Reading, Used
+from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.rope.parameters import RopeParameters
 
 
@@ -44,6 +45,15 @@ def _used(model: Model, name: str, p: RopeParameters, row: Row, notes: list[str]
         notes.append(f"ignores truncate inside {name}")
     if p.rope_type == "default" and _keeps_whole_head(model, name):
         p = replace(p, partial_rotary_factor=1.0)
+    kind = model.rope.model_type
+    failures = [row.failure(f"longrope {way}") for way in ("v5", "legacy", "mscales")]
+    if p.rope_type == "longrope" and all(failures):
+        raise EngineCrash(f"longrope for {kind}: {failures[0]}.")
+    if p.rope_type == "proportional" and row.outcome("proportional").startswith("other"):
+        raise NotKnown(f"Nobody examined what {kind} makes of the widths of proportional.")
+    silent = re.search(r"theta=(\d+)$", row.outcome("theta top block silent"))
+    if silent and not model.block("rope_scaling") and block and "rope_theta" not in block:
+        p = replace(p, rope_theta=float(silent[1]))  # its class reads no other place then
     _crash_on_widths(model, p, row)
     _crash_without_beta(model, p)
     return transformers_used(model, p)
