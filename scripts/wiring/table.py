@@ -151,8 +151,6 @@ def update(engine: str, found: dict[str, dict[str, Any]], **rest: Any) -> None:
             types[kind]["outcomes"] |= entry["outcomes"]
     WANTED.clear()
     for entry in types.values():
-        if entry["rope"] == "unsupported" and entry.get("note") == "None":
-            entry |= {"rope": "unknown", "note": "text part of a multimodal model, not built alone"}
         if "outcomes" in entry:
             for key in ("rope", "types", "spelling", "wins", "theta", "requires"):
                 entry.pop(key, None)
