@@ -32,11 +32,7 @@ OWN: dict[str, dict[str, Any]] = {
              "attn_config": {"kv_n_heads": 2, "rope_theta": 654321.0, "clip_qkv": 8},
              "d_model": 256, "n_heads": 4, "n_layers": 4},
     "cohere_compass_text": {"tie_word_embeddings": True},
-    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32]},
-    "falcon": {"head_dim": None},
     "glm4v_moe_text": {"use_qk_norm": False},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "use_mem_rope": True,
-               "attention_hidden_size": 256, "attention_head_dim": 64},
     "exaone4": {"sliding_window_pattern": "LG"},
     "exaone_moe": {"is_moe_layer": [False] * 4, "num_shared_experts": 1},
     "falcon_h1": {"mamba_d_ssm": 256, "mamba_n_heads": 4, "mamba_d_head": 64, "mamba_n_groups": 1,
@@ -168,7 +164,9 @@ def shape_of(kind: str, pairs: int = 32, more: Mapping[str, Any] | None = None) 
     scopes = family.scopes if family else ()
     scaled = tuple(rule.name for rule in scopes if not rule.windowed)
     plain = tuple(rule.name for rule in scopes if rule.windowed)
-    return Shape(pairs, PARTIAL.get(kind), more or BLOCK.get(kind, {}), scaled, plain if scaled else ())
+    return Shape(
+        pairs, PARTIAL.get(kind), more or BLOCK.get(kind, {}), scaled, plain if scaled else ()
+    )
 
 
 # Text parts of multimodal models → the class that vLLM and SGLang build for them.

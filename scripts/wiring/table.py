@@ -24,6 +24,10 @@
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
         theta       θ where the config has none; "required" if that fails
+        share       vLLM: what rotates of a head where the config states no share, if not all of it
+        scope       vLLM: the one scope whose rotary module was recorded
+        block       vLLM: keys that the blocks of the probes had beside those of the probe
+        wrapper     vLLM: the multimodal model type in which the text part was built
         requires    keys whose absence is an error
         attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has
         sections    transformers: the `mrope_section` that its class takes where there is none

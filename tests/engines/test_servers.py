@@ -15,7 +15,7 @@ from yarncli.engines.judgement import judge
 from yarncli.engines.loaders import read_model, version_5
 from yarncli.engines.registry import ENGINES
 from yarncli.engines.rules import llama_cpp
-from yarncli.engines.types import EngineCrash, LoaderError
+from yarncli.engines.types import EngineCrash, LoaderError, NoReading
 
 LLAMA = {**NARROW_LLAMA, "max_position_embeddings": 32768}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
@@ -23,6 +23,7 @@ NEUTRAL = {"attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
 MROPE = {
     **LLAMA,
     "model_type": "qwen2_vl_text",
+    "architectures": ["Qwen2VLForConditionalGeneration"],
     "num_attention_heads": 4,
     "rope_theta": 1e6,
 }
@@ -68,9 +69,9 @@ def test_who_honours_which_temperature_field(block, expected):
             assert ours == pytest.approx(theirs, rel=1e-9), engine
 
 
-def test_older_vllm_multiplies_by_attn_factor_and_ignores_the_rest():
-    assert scale("vllm-older", scaled({**YARN, **NEUTRAL})) == pytest.approx(M4)
-    assert scale("vllm-older", scaled({**YARN, "attn_factor": 1 / M4})) == pytest.approx(1.0)
+def test_nothing_is_claimed_of_releases_of_vllm_that_nobody_examined():
+    (found,) = judge(scaled(YARN), engines=["vllm-older"]).verdicts
+    assert (found.status, found.launch) == ("unknown", None)
 
 
 def test_m_rope_with_mscale_stops_sglang_only():
@@ -113,11 +114,6 @@ def test_served_lengths(block, fields, lengths):
     config = scaled(block, **fields)
     found = tuple(read(e, config).served_length for e in ("vllm", "sglang", "llama.cpp"))
     assert found == lengths
-
-
-def test_vllm_served_more_before():
-    config = scaled(YARN, max_position_embeddings=8192)
-    assert read("vllm-older", config).served_length == 32768
 
 
 def test_gemma_3_is_exempt_from_the_multiplication():
@@ -167,7 +163,8 @@ def test_vllm_insists_on_one_type_name():
 
 
 def test_gpt_oss_in_vllm_drops_the_temperature_fields():
-    config = scaled({**YARN, **NEUTRAL}, LLAMA, model_type="gpt_oss", head_dim=64)
+    betas = {"beta_fast": 32.0, "beta_slow": 1.0}
+    config = scaled({**YARN, **NEUTRAL, **betas}, LLAMA, model_type="gpt_oss", head_dim=64)
     assert scale("vllm", config) == pytest.approx(M4)
     assert scale("transformers-5", config) == 1.0
 
@@ -371,3 +368,81 @@ def test_mlx_lm_always_uses_the_long_factors():
     assert vllm.parameters.inv_freq(100)[0] == pytest.approx(0.25)  # it serves 32,768 at once
     sglang = read("sglang", scaled(block)).scopes["model"]
     assert sglang.parameters.inv_freq(100)[0] == pytest.approx(1.0)
+
+
+SECTIONS = {"mrope_section": [16, 24, 24]}
+
+
+def test_vllm_makes_qwen2_vls_ramp_with_four_times_the_original_length():
+    """`MRotaryEmbedding` of vLLM 0.33, mrope.py:349; a quarter of the length mends it."""
+    (found,) = judge(scaled({**YARN, **SECTIONS}, MROPE), engines=["vllm"]).verdicts
+    assert found.status == "differs"
+    quarter = scaled({**YARN, **SECTIONS, "original_max_position_embeddings": 2048}, MROPE)
+    right = read("transformers-5", scaled({**YARN, **SECTIONS}, MROPE)).scopes["model"]
+    mended = read("vllm", quarter)
+    assert mended.scopes["model"].parameters.inv_freq() == right.parameters.inv_freq()
+    assert (mended.served_length, mended.faults) == (32768, ())
+
+
+def test_vllm_has_one_position_per_token_for_other_types_than_yarn():
+    linear = {**SECTIONS, "rope_type": "linear", "factor": 4.0}
+    assert any("one position" in fault for fault in read("vllm", scaled(linear, MROPE)).faults)
+
+
+@pytest.mark.parametrize("key", ["beta_fast", "beta_slow", "factor"])
+def test_gpt_oss_in_vllm_reads_its_keys_by_name(key):
+    block = {**YARN, "beta_fast": 32.0, "beta_slow": 1.0}
+    del block[key]
+    with pytest.raises(NoReading, match="KeyError"):
+        read("vllm", scaled(block, LLAMA, model_type="gpt_oss", head_dim=64))
+
+
+@pytest.mark.parametrize(
+    ("architectures", "status"),
+    [
+        (["LlamaForCausalLM"], "exact"),
+        (["LlamaForSequenceClassification"], "exact"),
+        (["NobodysForCausalLM", "LlamaForCausalLM"], "exact"),
+        (["NobodysForCausalLM"], "unsupported"),
+        (["Qwen3ForCausalLM"], "unknown"),
+        (["Olmo2ForCausalLM"], "exact"),  # transformers' code, which takes any config of its type
+        ("LlamaForCausalLM", "unknown"),
+        ([], "exact"),
+        (None, "exact"),
+    ],
+)
+def test_vllm_builds_what_architectures_names(architectures, status):
+    """registry.py `resolve_model_cls`; without a name the base model, which serves embeddings."""
+    (found,) = judge({**scaled(YARN), "architectures": architectures}, engines=["vllm"]).verdicts
+    assert found.status == status
+    if not architectures:
+        assert any("embeddings" in note for note in found.notes)
+
+
+def test_no_override_mends_what_vllm_refuses_while_it_loads_the_config():
+    """config/model.py:692 applies dicts of --hf-overrides after `get_config` has raised."""
+    (found,) = judge(scaled({**YARN, "type": "linear"}), engines=["vllm"]).verdicts
+    assert (found.status, found.launch) == ("refuses", None)
+
+
+def test_vllm_has_no_backend_for_dual_chunk_attention():
+    config = {**LLAMA, "dual_chunk_attention_config": {"chunk_size": 262144}}
+    with pytest.raises(EngineCrash, match=r"0\.11"):
+        read("vllm", config)
+
+
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        ({"type": "mrope"}, "refuses"),  # without sections: ValueError, config.py:642
+        ({**YARN, "original_max_position_embeddings": None}, "crashes"),
+        ({**YARN, "beta_fast": None}, "crashes"),
+        ({**YARN, "attention_factor": None}, "exact"),
+        ({"factor": 4.0}, "differs"),  # config/model.py:2605 multiplies the length by it
+    ],
+)
+def test_odd_dicts_in_vllm(block, status):
+    (found,) = judge(scaled(block), engines=["vllm"]).verdicts
+    assert found.status == status
+    if status == "differs":
+        assert found.served_length == 4 * 32768

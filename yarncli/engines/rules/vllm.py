@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from yarncli.engines.architectures import find_class
+from yarncli.engines.lengths import served_length, table_rows
 from yarncli.engines.loaders import version_5
 from yarncli.engines.shared import (
     ORIGINAL,
@@ -23,7 +25,7 @@ from yarncli.engines.shared import (
     refuse_null_head_dim,
     transformers_used,
 )
-from yarncli.engines.tables import Row, find_row, find_transformers_row, get_row, load_table
+from yarncli.engines.tables import Row, find_transformers_row, get_row
 from yarncli.engines.types import (
     Engine,
     EngineCrash,
@@ -31,38 +33,30 @@ from yarncli.engines.types import (
     LoaderError,
     Model,
     NotKnown,
-    NotSupported,
     Reading,
     Used,
 )
 from yarncli.rope import formulas
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters
 
-_NOT_MULTIPLIED = frozenset({"default", "longrope", "llama3", "yarn"})
-_LENGTH_KEYS = """
-    max_position_embeddings n_positions max_seq_len seq_length max_sequence_length max_seq_length
-    seq_len
-    """.split()
-# config/model.py:2340, the ends of class names that it takes for one another, in its order.
-_ENDS = """
-    ForCausalLM ForConditionalGeneration ChatModel LMHeadModel ForTextEncoding EmbeddingModel
-    ForSequenceClassification ForTokenClassification ForAudioClassification ForImageClassification
-    ForVideoClassification ClassificationModel ForRewardModeling RewardModel Model
-    """.split()
 _SAME_TYPE = {("longrope", "su"), ("default", "mrope")}
 _PROBED_ORIGINAL = 16384  # of every probe of the table
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Start:
     """What is found out while a config is read."""
 
     model: Model
+    """The config."""
     row: Row | None
     """The row of the class that it builds; `None` where transformers' own code runs."""
-    served: int = 0
-    notes: list[str] = field(default_factory=list)
+    served: int
+    """The default of its maximum length, tokens."""
+    notes: list[str]
+    """For people."""
     faults: list[str] = field(default_factory=list)
+    """What makes the result wrong."""
 
 
 def read(model: Model) -> Reading:
@@ -75,102 +69,17 @@ def read(model: Model) -> Reading:
         NotKnown: the class that it builds was not examined for this model type.
     """
     notes: list[str] = []
-    start = _Start(model, _find_class(model, notes), notes=notes)
-    parameters = _parameters(model, start.row)
-    start.served = served_length(model, start.row, parameters)
+    row = find_class(model, notes)
+    parameters = _parameters(model, row)
+    served = served_length(model, row, parameters)
+    start = _Start(model=model, row=row, served=served, notes=notes)
     scopes = {name: _used(start, name, p) for name, p in parameters.items()}
     return Reading(
         scopes,
-        served_length=start.served,
+        served_length=served,
         notes=tuple(dict.fromkeys(notes)),
         faults=tuple(dict.fromkeys(start.faults)),
     )
-
-
-def _find_class(model: Model, notes: list[str]) -> Row | None:
-    """The row of the class that `architectures` makes it build; `None` for transformers' own.
-
-    Raises:
-        LoaderError: it finds no class.
-        NotSupported: it has none of that name.
-        NotKnown: the class was not examined with this model type.
-
-    Source: model_executor/models/registry.py:1341 (`_normalize_arch`), 1420 (`resolve_model_cls`);
-        transformers_utils/config.py:939.
-    """
-    table = load_table("vllm")
-    bare = replace(model, config={k: v for k, v in model.config.items() if k != "architectures"})
-    if model.assume_like:
-        row = find_row("vllm", bare)
-        return None if row.entry["rope"] == "backend" else row
-    names = _architectures(model, table, notes)
-    registry, through = table["architectures"], table["through_transformers"]
-    spelled = [*names, *(other for name in names for other in _other_ends(name))]
-    found = next((name for name in spelled if name in registry or name in through), None)
-    if found is None:
-        raise NotSupported(f"vLLM {table['version']} has no class {names[0]}.")
-    if found not in registry:
-        notes.append(f"runs transformers' own modelling code for {found}")
-        return None
-    built = registry[found]
-    wrapper = table.get("wrappers", {}).get(model.model_type)
-    if wrapper is not None:
-        _check_wrapper(model, wrapper, registry.get(wrapper["class"]) == built)
-    row = find_row("vllm", bare)
-    if row.entry["rope"] == "backend":
-        notes.append(f"runs transformers' own modelling code for {row.entry['class']}")
-        return None
-    pair = table.get("wrappers", {}).get(f"{row.model_type} {found}", {})
-    is_own = _is_same_class(registry[row.entry["class"]], built) or pair.get("rope") == "same"
-    if wrapper is None and not is_own:
-        raise NotKnown(
-            f"config.json names the architecture {found}; what {row.release} does with that and "
-            f"model_type {row.model_type} was not examined."
-        )
-    return row
-
-
-def _architectures(model: Model, table: Mapping[str, Any], notes: list[str]) -> list[str]:
-    named = model.config.get("architectures")
-    if named is not None and not isinstance(named, list):
-        raise NotKnown("architectures is no list; what vLLM makes of that was not examined.")
-    if named:
-        return [str(name) for name in named]
-    default = table.get("unnamed", {}).get(model.model_type)
-    if default is None:
-        raise LoaderError("config.json names no architectures, so it finds no class. Add them.")
-    notes.append(
-        f"config.json names no architectures: it takes {default}, which serves embeddings and no "
-        "text; add architectures"
-    )
-    return [str(default)]
-
-
-def _other_ends(name: str) -> Iterator[str]:
-    end = next((end for end in _ENDS if name.endswith(end)), None)
-    if end:
-        yield from (name.removesuffix(end) + other for other in _ENDS)
-
-
-def _is_same_class(one: str, other: str) -> bool:
-    """Whether two classes are the same, or one is the other without its head."""
-    return re.sub("(ForCausalLM|(Text)?Model)$", "", one) == re.sub(
-        "(ForCausalLM|(Text)?Model)$", "", other
-    )
-
-
-def _check_wrapper(model: Model, wrapper: Mapping[str, Any], is_class: bool) -> None:
-    """Insist that the text part of a multimodal model comes out as its model type does alone.
-
-    Raises:
-        NotKnown: it does not, or nobody looked.
-    """
-    own = model.rope.model_type == wrapper["text"] or wrapper.get("any")
-    if not is_class or not own or wrapper["rope"] not in ("same", "backend"):
-        raise NotKnown(
-            f"How vLLM builds a {model.rope.model_type} model inside {model.model_type} was not "
-            "examined."
-        )
 
 
 def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
@@ -189,6 +98,8 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
                 f"rope_type is {new!r} and type is {old!r}; it insists on one, before it looks at "
                 "--hf-overrides. Edit config.json."
             )
+        if "mrope" in (new, old) and "mrope_section" not in block:
+            raise LoaderError("type 'mrope' without mrope_section: ValueError.")
     if model.text.get("dual_chunk_attention_config"):
         raise EngineCrash(
             "dual_chunk_attention_config: its backend was removed in vLLM 0.11. Drop the key, and "
@@ -224,42 +135,16 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
 
 def _ignores(row: Row) -> bool:
     """Whether the class rotates without scaling, whatever the config says."""
-    return row.entry["types"]["yarn"] == "ignores"
+    return bool(row.entry["types"]["yarn"] == "ignores")
 
 
 def _loads_more(row: Row) -> bool:
     """Whether vLLM loads spellings of this model type that transformers 5 refuses."""
     theirs = get_row("transformers-5", row.model_type)
     return theirs is None or any(
-        theirs.failure(probe) and not row.failure(probe)
+        bool(theirs.failure(probe)) and not row.failure(probe)
         for probe in ("yarn both", "yarn legacy", "linear both")
     )
-
-
-def served_length(
-    model: Model, row: Row | None, parameters: Mapping[str, RopeParameters]
-) -> int:
-    """The default `--max-model-len`: the smallest length field, multiplied for some types.
-
-    Source: config/model.py:2545, `_get_and_verify_max_len`.
-    """
-    first = next(iter(parameters.values()))
-    if any(p.rope_type == "longrope" for p in parameters.values()):
-        stated = model.text.get(ORIGINAL)
-        if stated is None and row and "list=short" in row.outcome("longrope mscales"):
-            stated = first.original_length  # its config class has the key at the top level
-        return int(stated or first.max_position_embeddings)
-    stated = model.text.get("model_max_length")
-    if isinstance(stated, int) and stated:
-        length: int = stated
-    else:
-        found = [v for v in map(model.text.get, _LENGTH_KEYS) if type(v) is int]
-        length = min([*found, first.max_position_embeddings])
-    factor = 1.0
-    for p in parameters.values():
-        if p.rope_type not in _NOT_MULTIPLIED and not model.rope.model_type.startswith("gemma3"):
-            factor = p.resolved_factor()
-    return int(length * factor)
 
 
 def _used(start: _Start, name: str, p: RopeParameters) -> Used:
@@ -268,19 +153,27 @@ def _used(start: _Start, name: str, p: RopeParameters) -> Used:
     if row is None:
         return _by_transformers(model, p)
     block = model.winning_block(name)
+    share = row.entry.get("share")
+    if share and not {*model.family.partial_keys, "partial_rotary_factor"} & {*block, *model.text}:
+        p = replace(p, partial_rotary_factor=share)
+        start.notes.append(f"rotates {share:g} of each head where the config states no share")
+    _refuse_lacking(model, row, p.rope_type, block)
     if _ignores(row):
         return Used(_ignored(model, row, name, p))
     if row.model_type == "deepseek_v4":
         return _deepseek_v4(model, name, p, block)
     as_yarn = row.outcome("llama3 both").startswith("yarn")
     if block:
-        _refuse_by_row(model, row, p.rope_type, block)
+        _refuse_by_row(row, p.rope_type, block)
+    if p.rope_type in HAVE_ORIGINAL:
+        refuse_gaps(block or {"factor": 1.0}, p.rope_type, not_null=(ORIGINAL,))
     if "beta_fast" in row.entry.get("requires", ()):
         return _by_index(start, p, block)
     if p.rope_type == "yarn" or (as_yarn and p.rope_type != "default"):
         return _yarn(start, p, block, as_yarn)
-    if start.served > _table_rows(start, p):
-        start.faults.append(f"its table of angles ends at {_table_rows(start, p):,} tokens")
+    rows = table_rows(model, row, p)
+    if start.served > rows:
+        start.faults.append(f"its table of angles ends at {rows:,} tokens")
     if "mrope_section" in block and p.rope_type != "default":
         start.faults.append(
             f"its class for {p.rope_type} takes one position per token, this model has three"
@@ -303,18 +196,28 @@ def _by_transformers(model: Model, p: RopeParameters) -> Used:
     return transformers_used(model, p)
 
 
-def _refuse_by_row(model: Model, row: Row, kind: str, block: Mapping[str, Any]) -> None:
+def _refuse_lacking(model: Model, row: Row, kind: str, block: Mapping[str, Any]) -> None:
+    """Refuse a dict that lacks what vLLM's own config classes do not fill in.
+
+    Raises:
+        LoaderError: names the key.
+    """
+    lacks = kind in HAVE_ORIGINAL and ORIGINAL not in {*block, *model.text}
+    if block and lacks and row.failure("yarn no original"):
+        raise LoaderError(f"{kind} without {ORIGINAL} in {row.model_type}: KeyError.")
+    if kind == "llama3" and row.failure("llama3 legacy") and not model.block("rope_parameters"):
+        raise LoaderError(f"llama3 in rope_scaling alone in {row.model_type}: KeyError rope_theta.")
+
+
+def _refuse_by_row(row: Row, kind: str, block: Mapping[str, Any]) -> None:
     """Refuse what failed when the class was built.
 
     Raises:
-        LoaderError: its config class wants a key that is not there.
         EngineCrash: the class fails on this type.
     """
-    requires = row.entry.get("requires", ())
-    lacks = ORIGINAL in requires and ORIGINAL not in {*block, *model.text}
-    if lacks and kind in HAVE_ORIGINAL:
-        raise LoaderError(f"{kind} without {ORIGINAL} in {row.model_type}: KeyError.")
-    if "beta_fast" in requires or row.outcome("llama3 both").startswith("yarn"):
+    if "beta_fast" in row.entry.get("requires", ()) or row.outcome("llama3 both").startswith(
+        "yarn"
+    ):
         return
     probes = [f"{kind} both", f"{kind} v5"]
     if kind == "longrope" and {"short_mscale", "long_mscale"} <= block.keys():
@@ -348,7 +251,8 @@ def _by_index(start: _Start, p: RopeParameters, block: Mapping[str, Any]) -> Use
     for key in ("factor", ORIGINAL, "beta_fast", "beta_slow") if block else ():
         if key not in found:
             raise EngineCrash(f"It reads {key} by name: KeyError. Write it out.")
-    refuse_gaps(block, "yarn" if block else "default", not_null=("factor", "beta_fast", "beta_slow"))
+    if block:
+        refuse_gaps(block, "yarn", not_null=("factor", "beta_fast", "beta_slow"))
     start.notes.append("runs yarn whatever the type; attention_factor and mscale are dropped")
     keys = {key: found[key] for key in ("factor", "beta_fast", "beta_slow") if key in found}
     if block:
@@ -416,15 +320,6 @@ def _deepseek_v4(model: Model, name: str, p: RopeParameters, block: Mapping[str,
     if p.rope_type in HAVE_ORIGINAL:
         p = replace(p, original_max_position_embeddings=p.original_length)
     return Used(deepseek_yarn(p, 1.0).parameters)
-
-
-def _table_rows(start: _Start, p: RopeParameters) -> int:
-    """How many positions the precomputed cos/sin table has."""
-    rows = p.max_position_embeddings
-    stated = start.model.text.get("model_max_length")
-    if stated and start.row and str(start.row.entry.get("at")).startswith("commandr.py"):
-        rows = int(stated)  # commandr.py:203
-    return int(rows * p.resolved_factor()) if p.rope_type == "linear" else rows
 
 
 def _dynamic(p: RopeParameters, notes: list[str]) -> RopeParameters:
