@@ -20,6 +20,7 @@ from yarncli.engines.shared import (
     longrope_scale_by_lengths,
     mla_softmax,
     mscale_ratio,
+    refuse_null_head_dim,
     refuse_su,
     transformers_used,
     with_extrapolation,
@@ -99,7 +100,7 @@ def _through_transformers(model: Model) -> Reading:
         notes.append(_MIXED_BATCHES)
     return Reading(
         {name: transformers_used(model, p) for name, p in parameters.items()},
-        served_length=served_length(model, parameters),
+        served_length=served_length(model),
         notes=tuple(notes),
     )
 
@@ -109,7 +110,8 @@ class _Wiring:
 
     def __init__(self, model: Model, row: Row) -> None:
         self.row = row
-        self.runs_yarn = row.outcome("llama3 both").startswith("yarn")
+        others = (row.outcome(f"llama3 {spelling}") for spelling in ("both", "v5", "legacy"))
+        self.runs_yarn = any(line.startswith("yarn") for line in others)
         self.notes: list[str] = []
         self.spelling = spelling_of(model)
         if self.spelling == "both" and row.entry.get("wins") == "rope_parameters":
@@ -121,11 +123,17 @@ class _Wiring:
         """What the engine computes."""
         probe = ""
         self._refuse_yarn_keys()
+        if self.kind == "longrope":
+            # The config is validated, be its setting used or not.
+            for scope in self.model.rope.scopes.values():
+                refuse_null_head_dim(self.model, scope.parameters, "5")
         for defect in self.setting.defects():
             self._refuse(self.row.outcome(defect))
             if self.row.outcome(defect).startswith("plain"):
                 probe = defect
         probe = probe or self.setting.nearest()
+        if ORIGINAL in self.block and self.row.outcome(probe) == f"KeyError: '{ORIGINAL}'":
+            probe = f"yarn {self.spelling}"  # the type in the probe was not what it missed
         self._refuse(self.row.outcome(probe))
         seen = self._as_seen(probe)
         if seen is self.model:
@@ -136,7 +144,7 @@ class _Wiring:
         scopes = {name: self._used(name, p, probe) for name, p in parameters.items()}
         return Reading(
             scopes,
-            served_length=served_length(self.model, parameters),
+            served_length=served_length(self.model, self.row),
             notes=tuple(dict.fromkeys(self.notes)),
         )
 
@@ -144,7 +152,7 @@ class _Wiring:
         try:
             return version_5(seen)
         except LoaderError as error:
-            if self.kind not in TYPES or not self.row.outcome(probe):
+            if not self.row.outcome(probe):
                 raise
             raise NotKnown(
                 f"{self.row.release} reads what transformers 5 refuses ({error}); what it then "
@@ -311,18 +319,27 @@ def _theta_of(line: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int:
+def served_length(model: Model, row: Row | None = None) -> int:
     """The default `--context-length`: the first length field, multiplied for some types.
+
+    Args:
+        model: the config.
+        row: what the engine does with its model type, where it has a class.
 
     Reference: SGLang `utils/hf_transformers/common.py`, `get_context_length`.
     """
-    first = next(iter(parameters.values()))
     found = [v for v in map(model.text.get, _LENGTH_KEYS) if type(v) is int]
-    length: int = (found or [first.max_position_embeddings])[0]
-    multiplied = first.rope_type in ("linear", "dynamic") and len(parameters) == 1
-    if not multiplied or first.original_max_position_embeddings is not None:
+    length: int = (found or [model.rope.max_position_embeddings])[0]
+    block = model.block("rope_scaling") or model.block("rope_parameters")
+    kind, factor = block.get("rope_type") or block.get("type"), block.get("factor")
+    multiplied = kind in ("linear", "dynamic") and not model.family.scopes
+    if model.family.scopes and row and row.entry.get("spelling") == "rope_scaling":
+        # OLMo 3's own config class keeps the dict; transformers would nest it and add the original
+        # length, and then no factor is found.
+        multiplied = bool(block) and kind != "llama3"
+    if not multiplied or ORIGINAL in block or not isinstance(factor, int | float):
         return length
-    return int(length * first.resolved_factor())
+    return int(length * factor)
 
 
 def launch(parts: Launch) -> str:
