@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Release
+from yarncli.engines.tables import Row
 from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, Used
 from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
@@ -156,6 +158,19 @@ def refuse_gaps(
     for key in not_null:
         if key in block and block[key] is None:
             raise EngineCrash(f"{key} is null, which it computes with: TypeError. Leave it out.")
+
+
+def with_silent_theta(
+    model: Model, row: Row, block: Mapping[str, Any], p: RopeParameters
+) -> RopeParameters:
+    """The setting with the θ of the class, where its `rope_parameters` has none.
+
+    Some classes (Step 3.5) then do not look at the top level, where the file may state one.
+    """
+    silent = re.search(r"theta=(\d+)$", row.outcome("theta top block silent"))
+    if not silent or not block or "rope_theta" in block or model.block("rope_scaling"):
+        return p
+    return replace(p, rope_theta=float(silent[1]))
 
 
 def refuse_su(name: object) -> None:

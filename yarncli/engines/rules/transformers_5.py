@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from yarncli.engines.loaders import refuse_aliases, version_5
 from yarncli.engines.resolving import unread_entries
-from yarncli.engines.shared import ORIGINAL, from_pretrained, transformers_used
+from yarncli.engines.shared import ORIGINAL, from_pretrained, transformers_used, with_silent_theta
 from yarncli.engines.tables import Row, find_transformers_row
 from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.rope.parameters import RopeParameters
@@ -51,9 +50,7 @@ def _used(model: Model, name: str, p: RopeParameters, row: Row, notes: list[str]
         raise EngineCrash(f"longrope for {kind}: {failures[0]}.")
     if p.rope_type == "proportional" and row.outcome("proportional").startswith("other"):
         raise NotKnown(f"Nobody examined what {kind} makes of the widths of proportional.")
-    silent = re.search(r"theta=(\d+)$", row.outcome("theta top block silent"))
-    if silent and not model.block("rope_scaling") and block and "rope_theta" not in block:
-        p = replace(p, rope_theta=float(silent[1]))  # its class reads no other place then
+    p = with_silent_theta(model, row, block, p)
     _crash_on_widths(model, p, row)
     _crash_without_beta(model, p)
     return transformers_used(model, p)

@@ -24,6 +24,7 @@ from yarncli.engines.shared import (
     refuse_integer_factor,
     refuse_null_head_dim,
     transformers_used,
+    with_silent_theta,
 )
 from yarncli.engines.tables import Row, find_transformers_row, get_row
 from yarncli.engines.types import (
@@ -157,6 +158,7 @@ def _used(start: _Start, name: str, p: RopeParameters) -> Used:
     if share and not {*model.family.partial_keys, "partial_rotary_factor"} & {*block, *model.text}:
         p = replace(p, partial_rotary_factor=share)
         start.notes.append(f"rotates {share:g} of each head where the config states no share")
+    p = with_silent_theta(model, row, block, p)
     _refuse_lacking(model, row, p.rope_type, block)
     if _ignores(row):
         return Used(_ignored(model, row, name, p))
@@ -235,8 +237,10 @@ def _ignored(model: Model, row: Row, name: str, p: RopeParameters) -> RopeParame
         theta = inner.get("rope_theta", theta)
     elif "theta=" in row.outcome("default v5"):
         rule = next((rule for rule in model.family.scopes if rule.name == name), None)
-        keys = rule.theta_keys if rule and rule.windowed else ("rope_theta",)
-        default = theta if rule and rule.windowed else row.entry["theta"]
+        keys: tuple[str, ...] = ("rope_theta",)
+        default = row.entry["theta"]
+        if rule and rule.windowed:
+            keys, default = ("swa_rope_theta", *rule.theta_keys), rule.rope_theta
         theta = next((model.text[key] for key in keys if model.text.get(key)), default)
     return replace(p, rope_type="default", rope_theta=float(theta))
 
