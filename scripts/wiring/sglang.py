@@ -56,7 +56,7 @@ from scripts.wiring.torch_engines import (
 from yarncli.config.families.table import FAMILIES
 
 # The layers' own get_rope serves forward_cpu only; on a GPU they get transformers' rotary class.
-READ = {
+READ: dict[str, dict[str, Any]] = {
     "gemma3_text": {
         "rope": "backend",
         "backend": "transformers-5",
@@ -73,8 +73,14 @@ READ = {
     },
 }
 
-# What files of a model type name that transformers has no class for.
-NAMED = {"kimi_k2": "DeepseekV3ForCausalLM"}
+# What files of a model type name beside transformers' own class.
+NAMED: dict[str, tuple[str, ...]] = {
+    "kimi_k2": ("DeepseekV3ForCausalLM",),
+    "kimi_k25": ("KimiK25ForConditionalGeneration",),
+    "llama": ("LlamaForCausalLMEagle3",),
+    "phimoe": ("PhiMoEForCausalLM",),
+    "qwen3": ("DFlashDraftModel", "DSparkDraftModel"),
+}
 
 # Scopes of the layers where the config says them in other words than `layer_types`.
 LAYERS = {"deepseek_v4": ["compress", "compress", "main", "compress"]}
@@ -152,7 +158,8 @@ def _utils() -> dict[str, Any]:
         prefix = kwargs.get("prefix", "")
         layers = nn.ModuleList()
         for i in range(count):
-            layers.append(layer(lambda i=i: layer_fn(idx=i, prefix=f"{prefix}.{i}")))
+            make = functools.partial(layer_fn, idx=i, prefix=f"{prefix}.{i}")
+            layers.append(layer(make))
         pair = kwargs.get("return_tuple") or "pp_rank" in kwargs
         return (layers, 0, count) if pair else layers
 
@@ -258,7 +265,7 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     if kind in READ:
         return dict(READ[kind])
     base, architecture = config_for(kind, own_types())
-    architecture = {**TEXT_PARTS, **NAMED}.get(kind, architecture)
+    architecture = TEXT_PARTS.get(kind, architecture)
     found: dict[str, Any] = {}
     if kind in own_types():
         found["config"] = own_types()[kind]
@@ -344,7 +351,7 @@ class Wiring:
 HELD = {
     "mistral3": ("mistral", "ministral3"), "llava": ("llama", "mistral", "qwen2"),
     "voxtral": ("llama",), "qwen2_audio": ("qwen2",), "glmasr": ("llama",),
-    "shieldgemma2": ("gemma3_text",),
+    "shieldgemma2": ("gemma3_text",), "kimi_k25": ("deepseek_v3", "kimi_k2"),
 }  # fmt: skip
 
 # What a multimodal config needs beside its text part.
@@ -378,7 +385,8 @@ def find_wrappers() -> None:
             except Exception:
                 continue
         for text in held:
-            pairs = [(kind if family.is_wrapper else "", n) for n in sorted(names.get(kind, ()))]
+            known = {*names.get(kind, ()), *NAMED.get(kind, ())}
+            pairs = [(kind if family.is_wrapper else "", name) for name in sorted(known)]
             WRAPPERS.setdefault(text, []).extend(pairs)
 
 
@@ -387,7 +395,8 @@ def candidates(
 ) -> Iterator[Wiring]:
     """The classes that a model type can be built with, that of a text model first."""
     seen = set()
-    for wrapper, name in (("", architecture), *WRAPPERS.get(kind, ())):
+    named = [("", name) for name in (architecture, *NAMED.get(kind, ()))]
+    for wrapper, name in (*named, *WRAPPERS.get(kind, ())):
         alone = Wiring(kind, wrapper, name, name, None, base)
         target = resolved(alone)
         if (wrapper, name) not in seen and target in classes:
@@ -412,13 +421,16 @@ def _outcomes(wiring: Wiring) -> dict[str, Any]:
         return {"note": failure(error)}
     outcomes: dict[str, Any] = {}
     for name, asked, config in probes(wiring.base, shape_of(wiring.kind, pairs)):
-        run = functools.partial(wiring.run, config)
-        outcomes[name] = tried(
-            lambda run=run, probe=(asked, name, 2 * pairs), c=config: outcome(
-                run(), probe, LAYERS.get(wiring.kind, c.get("layer_types")), ORIGINAL
-            )
-        )
+        layers = LAYERS.get(wiring.kind, config.get("layer_types"))
+        probe = functools.partial(_line, wiring, config, (asked, name, 2 * pairs), layers)
+        outcomes[name] = tried(probe)
     return {"outcomes": outcomes, "dim": 2 * pairs}
+
+
+def _line(
+    wiring: Wiring, config: dict[str, Any], probe: tuple[str, str, int], layers: list[str] | None
+) -> Any:
+    return outcome(wiring.run(config), probe, layers, ORIGINAL)
 
 
 def _pairs(wiring: Wiring) -> list[int]:

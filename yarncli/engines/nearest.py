@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from yarncli.engines.loaders import with_fields
 from yarncli.engines.resolving import BLOCKS
 from yarncli.engines.shared import ORIGINAL
 from yarncli.engines.tables import Row
@@ -34,7 +35,7 @@ class Setting:
         block, text, kind = self.block, self.model.text, self.kind
         if not _typed(block) and block.get("factor") is not None:
             yield "yarn no type"
-        if kind == "default" or not block:
+        if kind not in TYPES:
             return
         if "factor" not in block and kind != "longrope":
             yield "yarn no factor"
@@ -78,11 +79,15 @@ class Setting:
             return "default legacy" if self.states_theta() else "no theta"
         if not _typed(self.block) and self.block.get("factor") is not None:
             return "yarn no type"
-        if self.kind in ("default", "mrope"):
+        if self.kind == "default" or (self.kind == "mrope" and self.model.family.mrope):
             return f"default {self.spelling}" if self.states_theta() else "no theta"
-        if self.kind in TYPES:
-            return f"{self.kind} {self.spelling}"
-        return "default legacy" if self.kind == "proportional" else "unknown type"
+        if self.kind == "proportional":
+            return "default legacy"
+        usual = f"{self.kind} {self.spelling}" if self.kind in TYPES else "unknown type"
+        has_mscales = {"short_mscale", "long_mscale"} <= self.block.keys()
+        # PhiMoE insists on them, and the usual probe has none.
+        needed = self.kind == "longrope" and has_mscales and self.row.failure(usual)
+        return "longrope mscales" if needed else usual
 
     def is_turned(self) -> bool:
         """Whether `rope_parameters` is nested for a flat model type, or flat for a nested one."""
@@ -129,3 +134,14 @@ def _typed(block: Mapping[str, Any]) -> bool:
 def _kinds(block: Mapping[str, Any]) -> set[str]:
     inner = [value for value in block.values() if isinstance(value, Mapping)]
     return {_kind_of(value) for value in inner}
+
+
+def with_keys(model: Model, keys: Mapping[str, Any], *, without: str = "") -> Model:
+    """The model with other keys of its text part.
+
+    Args:
+        model: the model.
+        keys: what to set.
+        without: a key to leave out.
+    """
+    return with_fields(model, {**{k: v for k, v in model.text.items() if k != without}, **keys})

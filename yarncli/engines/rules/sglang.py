@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from yarncli.engines.loaders import version_5, with_fields
-from yarncli.engines.nearest import TYPES, Setting, spelling_of
+from yarncli.engines.loaders import refuse_aliases, version_5
+from yarncli.engines.nearest import TYPES, Setting, spelling_of, with_keys
+from yarncli.engines.resolving import BLOCKS
 from yarncli.engines.shared import (
     ORIGINAL,
     longrope_scale_by_lengths,
@@ -41,6 +42,16 @@ from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
 _LENGTH_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length")
+_ADVICE = {
+    "linear integer factor": " Write the factor with a decimal point: 4.0.",
+    "yarn no factor": " Give the factor.",
+    "yarn factor null": " Give the factor.",
+    "yarn betas null": " Leave the betas out.",
+    "yarn attention_factor null": " Leave attention_factor out.",
+    "yarn no original": f" Give {ORIGINAL}.",
+    "llama3 no original": f" Give {ORIGINAL}.",
+}
+_ALONE = {"legacy": "rope_scaling alone", "v5": "rope_parameters alone"}
 _MIXED_BATCHES = (
     "it chooses LongRoPE's list by the longest text of a batch, so a short text that is computed "
     "beside a long one gets the long list"
@@ -62,9 +73,15 @@ def read(model: Model) -> Reading:
             "max_position_embeddings to the window without it."
         )
     row = _row(model)
+    for key in BLOCKS:
+        if not isinstance(model.text.get(key) or {}, Mapping) or model.text.get(key) == []:
+            raise NotKnown(f"{key} is no object. What SGLang makes of that was not examined.")
     if row is None or row.entry["rope"] == "backend":
         return _through_transformers(model)
-    return _Wiring(model, row).read()
+    found = _Wiring(model, row).read()
+    if not model.refusal:
+        return found
+    return replace(found, faults=(f"transformers 5 refuses the config: {model.refusal}",))
 
 
 def _row(model: Model) -> Row | None:
@@ -94,6 +111,7 @@ def _row(model: Model) -> Row | None:
 
 def _through_transformers(model: Model) -> Reading:
     """A model whose rotary class is transformers' own."""
+    refuse_aliases(model)
     parameters = version_5(model)
     notes = ["the rotary class of transformers 5 runs in it"]
     if any(p.rope_type == "longrope" for p in parameters.values()):
@@ -115,7 +133,7 @@ class _Wiring:
         self.notes: list[str] = []
         self.spelling = spelling_of(model)
         if self.spelling == "both" and row.entry.get("wins") == "rope_parameters":
-            model = _changed(model, {}, without="rope_scaling")
+            model = with_keys(model, {}, without="rope_scaling")
         self.setting = Setting(model, row, self.spelling)
         self.model, self.block, self.kind = model, self.setting.block, self.setting.kind
 
@@ -128,13 +146,13 @@ class _Wiring:
             for scope in self.model.rope.scopes.values():
                 refuse_null_head_dim(self.model, scope.parameters, "5")
         for defect in self.setting.defects():
-            self._refuse(self.row.outcome(defect))
+            self._refuse(defect)
             if self.row.outcome(defect).startswith("plain"):
                 probe = defect
         probe = probe or self.setting.nearest()
         if ORIGINAL in self.block and self.row.outcome(probe) == f"KeyError: '{ORIGINAL}'":
             probe = f"yarn {self.spelling}"  # the type in the probe was not what it missed
-        self._refuse(self.row.outcome(probe))
+        self._refuse(probe)
         seen = self._as_seen(probe)
         if seen is self.model:
             refuse_su(self.kind)
@@ -185,9 +203,23 @@ class _Wiring:
         if {"mscale", "mscale_all_dim"} & block.keys() and "mrope_section" in block:
             raise EngineCrash("mscale keys with multimodal RoPE: TypeError at start-up.")
 
-    def _refuse(self, line: str) -> None:
-        if re.match(r"[A-Z][A-Za-z]*(Error|Exception)\b", line):
-            raise EngineCrash(f"{self.row.release} fails on it for {self.row.model_type}: {line}")
+    def _refuse(self, probe: str) -> None:
+        """Tell of a failure, and what to do about it.
+
+        Raises:
+            EngineCrash: the probe gave an exception.
+        """
+        line = self.row.failure(probe)
+        if not line:
+            return
+        advice = _ADVICE.get(probe, "")
+        for spelling, words in _ALONE.items():
+            other = self.row.outcome(f"{self.kind} {spelling}")
+            if probe.endswith(self.spelling) and other.startswith(self.kind):
+                advice = f" It does read {words}."
+        raise EngineCrash(
+            f"{self.row.release} fails on it for {self.row.model_type}: {line}.{advice}"
+        )
 
     def _as_seen(self, probe: str) -> Model:
         """The config as the model file takes it, for transformers 5 to read."""
@@ -201,14 +233,14 @@ class _Wiring:
             block.pop("type", None)
             block = {**block, "rope_type": "yarn", "truncate": None}
             block.setdefault(ORIGINAL, self.model.rope.max_position_embeddings)
-            return _changed(self._with_block(block), {ORIGINAL: None})
+            return with_keys(self._with_block(block), {ORIGINAL: None})
         if self._is_missed():
             share = text.get("partial_rotary_factor", 1.0)
             whole = {"partial_rotary_factor": share, "rope_type": "default", **block}
             return self._with_block(whole, newer=True)
         nested_wins = self.row.outcome("yarn top original") == self.row.outcome("yarn both")
         if text.get(ORIGINAL) is not None and ORIGINAL in block and nested_wins:
-            return _changed(self.model, {ORIGINAL: None})
+            return with_keys(self.model, {ORIGINAL: None})
         return self.model
 
     def _is_missed(self) -> bool:
@@ -231,17 +263,17 @@ class _Wiring:
         scopes, text = self.model.family.scopes, self.model.text
         takes_flat = not scopes or any(rule.takes_flat for rule in scopes)
         if takes_flat and self.spelling != "v5" and not newer:
-            return _changed(self.model, {"rope_scaling": block})
+            return with_keys(self.model, {"rope_scaling": block})
         theta = block.get("rope_theta", text.get("rope_theta", self.row.entry.get("theta")))
         given = {"rope_theta": theta} if isinstance(theta, int | float) else {}
         if not scopes:
             whole = {**given, **block}
-            return _changed(self.model, {"rope_parameters": whole}, without="rope_scaling")
+            return with_keys(self.model, {"rope_parameters": whole}, without="rope_scaling")
         plain = {"rope_type": "default", **given}
         whole = {rule.name: plain if rule.windowed else {**given, **block} for rule in scopes}
         old = self.model.block("rope_parameters")
         whole |= {r.name: old[r.name] for r in scopes if r.windowed and r.name in old}
-        return _changed(self.model, {"rope_parameters": whole}, without="rope_scaling")
+        return with_keys(self.model, {"rope_parameters": whole}, without="rope_scaling")
 
     def _used(self, scope: str, p: RopeParameters, probe: str) -> Used:
         line = self.row.outcome(probe, scope)
@@ -307,11 +339,6 @@ class _Wiring:
         share = p.extra.get("extrapolation_factor", 1.0)
         used = p if share == 1.0 else with_extrapolation(p, float(share))
         return Used(used, scale, mla_softmax(p) if self.runs_yarn else 1.0)
-
-
-def _changed(model: Model, keys: Mapping[str, Any], *, without: str = "") -> Model:
-    """The model with other keys of its text part."""
-    return with_fields(model, {**{k: v for k, v in model.text.items() if k != without}, **keys})
 
 
 def _theta_of(line: str) -> float | None:
