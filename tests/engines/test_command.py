@@ -28,7 +28,8 @@ from yarncli.planning.writing import write_rope
 
 IDS = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm vllm-older sglang "
-    "llama.cpp mlx-lm mlx-vlm tgi tensorrt-llm exllamav3 ollama".split()
+    "llama.cpp mlx-lm mlx-vlm tgi tensorrt-llm exllamav3 ollama onnxruntime-genai "
+    "lmdeploy-pytorch lmdeploy-turbomind ctranslate2 max openvino".split()
 )
 
 
@@ -167,13 +168,10 @@ def test_rope_parameters_only_is_lost_by_older_readers():
     views = judge(config, converted(plan)).verdicts
     lost = {v.engine.id for v in views if v.status == "ignores"}
     assert lost >= {"transformers-4.57", "transformers-4.55", "transformers-4.50", "mlx-lm", "tgi"}
-    assert {v.engine.id for v in views if v.status == "exact"} == {
-        "transformers-5",
-        "vllm",
-        "sglang",
-        "llama.cpp",
-        "exllamav3",
-    }
+    assert {v.engine.id for v in views if v.status == "exact"} == set(
+        "transformers-5 vllm sglang llama.cpp exllamav3 lmdeploy-pytorch lmdeploy-turbomind "
+        "openvino".split()
+    )
     qwen3 = config | {"model_type": "qwen3", "head_dim": 64}
     # qwen3.py:33-40 of mlx-lm reads the newer spelling, and the file of mlx-vlm does not.
     assert misreadings(qwen3, "mlx-lm") == []

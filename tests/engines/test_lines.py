@@ -22,7 +22,8 @@ from scripts.wiring.llama_cpp import computed
 from support import engine_oracle as oracle
 from support.lines import SOURCE, Line, printed, problems, scaled
 from yarncli.engines.loaders import read_model, version_5
-from yarncli.engines.rules import llama_cpp
+from yarncli.engines.gguf import convert_to_gguf
+from yarncli.engines.tables import find_row
 
 FOLDER = Path(__file__).parent / "recorded"
 
@@ -111,7 +112,7 @@ def run_llama_cpp(line: Line) -> Any:
     model = read_model(line.config, length=line.length)
     name = next(n for n, used in line.intended.items() if used is scaled(line.intended))
     p = version_5(model)[name]
-    gguf = llama_cpp.convert_to_gguf(model, p)
+    gguf = convert_to_gguf(model, find_row("llama.cpp", model))
     keys = dict(gguf.keys)
     for word, following in itertools.pairwise(words):
         if word == "--override-kv":
