@@ -75,12 +75,6 @@ def test_an_override_is_merged_into_the_dict_of_the_file():
     assert block["attn_factor"] == 1.0
 
 
-def test_a_key_that_an_override_cannot_remove_leaves_no_line():
-    found = verdict("llama", "LlamaForCausalLM", rope_scaling={**YARN, "extrapolation_factor": 0.5})
-    assert found.status == "differs"
-    assert not found.launch_is_exact
-
-
 def test_extrapolation_factor_keeps_that_share_of_the_unscaled_part():
     keys = {"rope_scaling": {**YARN, "extrapolation_factor": 0.5}}
     model = read_model(config("llama", "LlamaForCausalLM", **keys))
