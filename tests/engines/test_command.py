@@ -101,47 +101,33 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
     assert by_id["vllm"][0]["inv_freq"] == pytest.approx(plain)
 
 
+# Engine → what it makes of each method, where it is not as meant.
+_ALWAYS = {"vllm-older": "unknown"}
+_NO_YARN = {"ollama": "ignores", "onnxruntime-genai": "ignores", "ctranslate2": "refuses",
+            "max": "ignores"}  # fmt: skip
+# These serve max_position_embeddings, which linear and dynamic leave at the original window.
+_SHORT = dict.fromkeys(
+    "llama.cpp tensorrt-llm exllamav3 ollama lmdeploy-pytorch lmdeploy-turbomind".split(), "differs"
+)
+
+
 @pytest.mark.parametrize(
     ("method", "wrong"),
     [
-        ("ntk", {"vllm-older": "unknown"}),
-        (
-            "yarn",
-            {"transformers-4.50": "differs", "vllm-older": "unknown", "ollama": "ignores"},
-        ),
-        (
-            "ntk-by-parts",
-            {
-                "transformers-4.50": "differs",
-                "vllm-older": "unknown",
-                "llama.cpp": "differs",
-                "ollama": "ignores",
-            },
-        ),
-        (
-            "linear",
-            {
-                "vllm-older": "unknown",
-                "llama.cpp": "differs",
-                "tgi": "ignores",
-                "tensorrt-llm": "differs",
-                "exllamav3": "differs",
-                "ollama": "differs",
-            },
-        ),
-        ("llama3", {"vllm-older": "unknown"}),
+        ("ntk", {}),
+        ("yarn", {**_NO_YARN, "transformers-4.50": "differs"}),
+        ("ntk-by-parts", {**_NO_YARN, "transformers-4.50": "differs", "llama.cpp": "differs"}),
+        ("linear", {**_SHORT, "tgi": "ignores", "onnxruntime-genai": "ignores", "max": "ignores"}),
+        ("llama3", {"ctranslate2": "ignores"}),
         (
             "dynamic",
             {
-                "vllm": "ignores",
-                "vllm-older": "unknown",
+                **_SHORT,
+                **dict.fromkeys("vllm llama.cpp ollama onnxruntime-genai max".split(), "ignores"),
+                **dict.fromkeys("mlx-vlm exllamav3 ctranslate2".split(), "refuses"),
+                **dict.fromkeys("tensorrt-llm openvino".split(), "unknown"),
                 "sglang": "differs",
-                "llama.cpp": "ignores",
-                "mlx-vlm": "refuses",
                 "tgi": "differs",
-                "tensorrt-llm": "unknown",
-                "exllamav3": "refuses",
-                "ollama": "ignores",
             },
         ),
     ],
@@ -150,7 +136,7 @@ def test_every_method_of_convert_on_llama(method, wrong):
     """Held against the engines' own tables of what they read."""
     plan, config = planned(method)
     views = judge(config, converted(plan)).verdicts
-    assert {v.engine.id: v.status for v in views if v.status != "exact"} == wrong
+    assert {v.engine.id: v.status for v in views if v.status != "exact"} == {**_ALWAYS, **wrong}
 
 
 def test_the_window_meant_is_that_of_the_record():

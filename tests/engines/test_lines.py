@@ -21,8 +21,8 @@ import pytest
 from scripts.wiring.llama_cpp import computed
 from support import engine_oracle as oracle
 from support.lines import SOURCE, Line, printed, problems, scaled
-from yarncli.engines.loaders import read_model, version_5
 from yarncli.engines.gguf import convert_to_gguf
+from yarncli.engines.loaders import read_model, version_5
 from yarncli.engines.tables import find_row
 
 FOLDER = Path(__file__).parent / "recorded"

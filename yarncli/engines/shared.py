@@ -10,7 +10,7 @@ from typing import Any
 
 from yarncli.config.families.family import Release
 from yarncli.engines.tables import Row
-from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, Used
+from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, NotKnown, Used
 from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
@@ -171,6 +171,20 @@ def with_silent_theta(
     if not silent or not block or "rope_theta" in block or model.block("rope_scaling"):
         return p
     return replace(p, rope_theta=float(silent[1]))
+
+
+def refuse_entries(model: Model) -> None:
+    """Refuse entries per layer type in a model that has one setting.
+
+    Raises:
+        NotKnown: there are some; transformers 5 refuses them, the engine may not.
+    """
+    entries = [v for v in model.block("rope_parameters").values() if isinstance(v, Mapping)]
+    if entries and not model.family.scopes:
+        raise NotKnown(
+            f"Nobody examined rope_parameters with entries per layer type in a "
+            f"{model.rope.model_type} model, which has one setting."
+        )
 
 
 def refuse_su(name: object) -> None:

@@ -15,6 +15,7 @@ from yarncli.engines.shared import (
     mla_softmax,
     mscale_ratio,
     phimoe_scale,
+    refuse_entries,
 )
 from yarncli.engines.tables import find_row
 from yarncli.engines.types import (
@@ -57,6 +58,7 @@ def read_torch(model: Model) -> Reading:
     Source: lmdeploy/pytorch/nn/rotary_embedding.py:25-245.
     """
     row = find_row("lmdeploy-pytorch", model)
+    refuse_entries(model)
     own = row.entry["rope"] == "own"
     if own and row.model_type not in _OWN:
         where = f"{row.release}, {row.entry['at']}"
