@@ -28,8 +28,11 @@ from yarncli.planning.writing import write_rope
 
 IDS = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm vllm-older sglang "
-    "llama.cpp mlx-lm tgi tensorrt-llm exllamav3 ollama".split()
+    "llama.cpp mlx-lm tgi tensorrt-llm exllamav3 ollama onnxruntime-genai lmdeploy-pytorch "
+    "lmdeploy-turbomind ctranslate2 max openvino".split()
 )
+# Llama's builders and loaders that take no yarn and no dynamic.
+LLAMA3_ONLY = {"onnxruntime-genai": "ignores", "ctranslate2": "refuses", "max": "ignores"}
 
 
 def planned(method: str, base: dict[str, Any] = LLAMA, spelling: Any = "both", **options: Any):
@@ -104,7 +107,7 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
     ("method", "wrong"),
     [
         ("ntk", {}),
-        ("yarn", {"transformers-4.50": "differs", "ollama": "ignores"}),
+        ("yarn", {"transformers-4.50": "differs", "ollama": "ignores", **LLAMA3_ONLY}),
         (
             "ntk-by-parts",
             {
@@ -112,6 +115,7 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
                 "vllm-older": "differs",
                 "llama.cpp": "differs",
                 "ollama": "ignores",
+                **LLAMA3_ONLY,
             },
         ),
         (
@@ -122,9 +126,13 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
                 "tensorrt-llm": "differs",
                 "exllamav3": "differs",
                 "ollama": "differs",
+                "onnxruntime-genai": "ignores",
+                "lmdeploy-pytorch": "differs",
+                "lmdeploy-turbomind": "differs",
+                "max": "ignores",
             },
         ),
-        ("llama3", {}),
+        ("llama3", {"ctranslate2": "ignores"}),
         (
             "dynamic",
             {
@@ -136,6 +144,10 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
                 "tensorrt-llm": "unknown",
                 "exllamav3": "refuses",
                 "ollama": "ignores",
+                "lmdeploy-pytorch": "differs",
+                "lmdeploy-turbomind": "differs",
+                "openvino": "unknown",
+                **LLAMA3_ONLY,
             },
         ),
     ],
@@ -168,6 +180,9 @@ def test_rope_parameters_only_is_lost_by_older_readers():
         "vllm-older",
         "sglang",
         "llama.cpp",
+        "lmdeploy-pytorch",
+        "lmdeploy-turbomind",
+        "openvino",
     }
     qwen3 = config | {"model_type": "qwen3", "head_dim": 64}
     assert "TypeError" in misreadings(qwen3, "mlx-lm")[0]
