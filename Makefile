@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TF4 := .venv-tf4
 HUB1 := .venv-hub1
+MLX := .venv-mlx
 ENGINES := .venv-engines
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
@@ -18,10 +19,13 @@ demo: .venv/installed
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-test-full: lint $(TF4)/installed $(HUB1)/installed $(ENGINES)/installed
+# What `make test` leaves out, so that the two together are everything.
+test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
+		$(ENGINES)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
+		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
 		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
-		$(BIN)/python -m pytest -n 2 -m ""
+		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
 SEED ?= $(shell date +%s)
@@ -55,10 +59,10 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) $(ENGINES) demo-run
+	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) demo-run
 
 # `--group` needs pip 25.1, so pip comes first.
-.venv/pip $(TF4)/pip $(HUB1)/pip $(ENGINES)/pip:
+.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -85,6 +89,12 @@ $(HUB1)/installed: $(HUB1)/pip pyproject.toml constraints.txt
 	$(HUB1)/bin/python -m pip install -c $(HUB1)/constraints.txt -e . huggingface-hub==1.31.0 \
 		httpx==0.28.1 httpcore==1.0.9 \
 		pytest pytest-timeout hypothesis
+	touch $@
+
+# mlx-lm on the CPU: its model files only, so that none of what it needs to serve is installed.
+$(MLX)/installed: $(MLX)/pip
+	$(MLX)/bin/python -m pip install numpy==2.4.6 mlx==0.32.4 mlx-cpu==0.32.4
+	$(MLX)/bin/python -m pip install --no-deps mlx-lm==0.32.2
 	touch $@
 
 # Engines that run on a CPU, at the versions of their tables; torch and the rest are those of .venv.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import read_rope
 from yarncli.engines.judgement import judge
 from yarncli.engines.registry import ENGINES
 from yarncli.engines.verdict import EngineView
+from yarncli.errors import CheckpointError
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.writing import Spelling, write_rope
 from yarncli.rope.methods import METHODS
 
@@ -107,6 +111,23 @@ _SYMBOLS = {
     "unknown": "?",
 }
 
+_TYPE_SYMBOLS = {**_SYMBOLS, "unsupported": "·"}
+
+_TYPES_HEAD = """\
+## Model types
+
+What counts is not only which RoPE types an engine knows but which of its model files use them. Each
+type here was extended by yarn ×4 as `yarncli convert` writes it; where the class has a scaling of
+its own, that was doubled. Types that no method extends are left out.
+
+- ✓ as meant
+- ≠ something differs
+- – the scaling is ignored: the model reads no further than before
+- ✗ the engine refuses the config, or fails
+- · the engine has no code for the model type
+- ? not known
+"""
+
 _HEAD = """\
 # What each engine makes of a config
 
@@ -126,6 +147,38 @@ whose temperature was baked into the weights is read like ntk-by-parts:
 - ✗ the engine refuses the config, fails, or has no code for the model
 - ? not known
 """
+
+
+# Tried in turn, for the types whose class defaults are no model that can be extended.
+_BASES: tuple[dict[str, Any], ...] = (
+    {},
+    {"hidden_size": 4096, "num_attention_heads": 32, "head_dim": 128},
+    {"sliding_window": None},
+)
+
+
+def by_type() -> Iterator[tuple[str, tuple[EngineView, ...]]]:
+    """Each model type that can be extended, with the verdicts on it: yarn, or its own scaling."""
+    for kind, family in sorted(FAMILIES.items()):
+        if not family.is_wrapper and (found := _extended(kind)):
+            config, plan = found
+            yield (
+                kind,
+                judge(config, History((Step(command="convert", source="", plan=plan),))).verdicts,
+            )
+
+
+def _extended(kind: str) -> tuple[dict[str, Any], RopePlan] | None:
+    for base, rescale in itertools.product(_BASES, (False, True)):
+        text = JsonText.parse(json.dumps({"model_type": kind, **base}), "config.json")
+        try:
+            rope = read_rope(text.value)
+            length = 2 * window_of(rope) if rescale else 4 * rope.original_length
+            plan = make_plan(rope, Target(length=length, rescale=rescale))
+            return write_rope(text, rope, plan, "both").value, plan
+        except CheckpointError:
+            continue
+    return None
 
 
 def views(case: Case) -> tuple[EngineView, ...]:
@@ -148,12 +201,23 @@ def render() -> str:
     lines += ["", "## What differs", ""]
     for case, found in rows:
         lines += _differences(case, found)
+    lines += _type_matrix()
     lines += ["## The engines", ""]
     for engine in ENGINES.values():
         how = "run by the tests" if engine.basis == "run" else "read, not run here"
         lines += [f"### {engine.name} (`{engine.id}`)", "", f"Versions: {engine.versions}; {how}."]
         lines += ["", *(f"- {text}" for text in engine.about), ""]
     return "\n".join([*lines, _TAIL])
+
+
+def _type_matrix() -> Iterator[str]:
+    """Model types × engines."""
+    yield from ("", _TYPES_HEAD, f"| | {' | '.join(ENGINES)} |")
+    yield "|---|" + ":-:|" * len(ENGINES)
+    for kind, found in by_type():
+        cells = (_TYPE_SYMBOLS[view.status] for view in found)
+        yield f"| `{kind}` | {' | '.join(cells)} |"
+    yield ""
 
 
 def _cell(view: EngineView) -> str:
@@ -184,7 +248,7 @@ _TAIL = """\
 | `schema_version` | 1 |
 | `intended_from` | `yarncli.json` (the recorded plan) or `transformers 5` (what it reads) |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
-| `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, `unsupported`, `unknown` |
+| `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |
 | `engines[].served_length` | tokens; `null` where the engine sets no limit |
 | `….scopes[].scope`, `.inv_freq`, `.at_length` | frequencies, radians per token, at that length |
 | `….scopes[].attention_factor`, `.attention_factor_ratio` | on cos and sin; over the intended one |

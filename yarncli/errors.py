@@ -30,6 +30,10 @@ class ConfigError(CheckpointError):
     """`config.json` is not readable, contradicts itself, or holds a value out of range."""
 
 
+class NotComputedError(ConfigError):
+    """A value out of the range that yarncli computes with; engines may take it nevertheless."""
+
+
 class WeightsError(CheckpointError):
     """A weight file or the weight index is damaged, missing, or a Git-LFS pointer."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
     from yarncli.config.reading import RopeConfig
     from yarncli.jsontext.text import JsonText
+    from yarncli.planning.plan import Target
 
 FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
@@ -225,6 +226,22 @@ class History:
         if first is None or told or not first.is_unmarked:
             return rope
         return replace(rope, original_length=first.original_length, original_source=FILE_NAME)
+
+    def planned(
+        self, config: Mapping[str, Any], target: Target, *, assume_like: str | None,
+        original_length: int | None,
+    ) -> tuple[RopeConfig, RopePlan]:  # fmt: skip
+        """A further extension of a config: what it says, with `original_length` if given; the plan.
+
+        Raises:
+            UsageError, CheckpointError: as `make_plan`, or it is extended without a mark.
+        """
+        from yarncli.config.reading import read_rope
+        from yarncli.planning.plan import make_plan
+
+        self.refuse_unmarked()
+        rope = read_rope(config, assume_like=assume_like, original_length=original_length)
+        return self.informed(rope), make_plan(self.informed(rope), target)
 
     def unconverted(self, name: str, text: JsonText) -> JsonText:
         """The file `name` as it was before the first step."""

@@ -22,8 +22,8 @@ from typing import Any
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.text_parts import class_for, wrapped
 from scripts.wiring.torch_engines import in_folder, tried
-from scripts.wiring.wrappers import class_for, wrapped
 
 
 def main() -> None:

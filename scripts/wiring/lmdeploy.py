@@ -25,8 +25,8 @@ from scripts.wiring import stubs
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.text_parts import class_for, wrapped
 from scripts.wiring.torch_engines import in_folder, tolerate_stubs, tried
-from scripts.wiring.wrappers import class_for, wrapped
 from yarncli.rope.parameters import RopeParameters
 
 ROTARY = "lmdeploy.pytorch.nn.rotary_embedding"

@@ -16,7 +16,7 @@ from typing import Any
 from scripts.wiring.probes import TYPES
 from scripts.wiring.sizes import config_for, model_types
 from scripts.wiring.table import arguments, write
-from scripts.wiring.wrappers import class_for
+from scripts.wiring.text_parts import class_for
 
 _LLAMA = {"llama3": "reads", "longrope": "differs"}
 _KEYS = "factor original_max_position_embeddings beta_fast beta_slow mscale mscale_all_dim".split()

@@ -24,8 +24,8 @@ from scripts.wiring import stubs
 from scripts.wiring.probes import describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.text_parts import class_for, wrapped
 from scripts.wiring.torch_engines import in_folder, tried
-from scripts.wiring.wrappers import class_for, wrapped
 
 # Builders of several graphs → that of the text part (builders/qwen.py:885, 1684).
 _TEXT_PARTS = {"Qwen35MoEModel": "Qwen35MoETextModel", "Qwen35Model": "Qwen35TextModel"}

@@ -16,7 +16,7 @@ from typing import Any
 
 from scripts.wiring.sizes import model_types
 from scripts.wiring.table import arguments, write
-from scripts.wiring.wrappers import wrappers_of
+from scripts.wiring.text_parts import wrappers_of
 
 
 def main() -> None:

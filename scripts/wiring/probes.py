@@ -52,7 +52,7 @@ def setting(kind: str, pairs: int, more: Mapping[str, Any] | None = None) -> dic
     block: dict[str, Any] = {"rope_type": kind}
     if kind in ("linear", "dynamic", "yarn"):
         block["type"] = kind  # as `yarncli convert` writes them
-    if kind != "default":
+    if kind not in ("default", "proportional"):
         block["factor"] = FACTOR
     if kind in ("yarn", "llama3", "longrope"):
         block["original_max_position_embeddings"] = ORIGINAL
@@ -129,6 +129,12 @@ YARN_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+# Plain RoPE of multimodal models in the older spelling, as published configs have it.
+MROPE = {
+    "mrope": {"type": "mrope"},
+    "mrope default": {"type": "default", "rope_type": "default"},
+    "mrope rope_type": {"rope_type": "default"},
+}
 WANTED: set[str] = set()
 """Names of the only probes to run beside those that find the width; all where empty."""
 
@@ -179,16 +185,30 @@ def _odd(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     yield spelled("rope_scaling yarn rope_parameters linear", "yarn", yarn, rope_parameters=other)
     yield spelled("theta top and block", "default", setting("default", pairs, more),
                   rope_theta=2 * THETA)  # fmt: skip
+    silent = _spelled(setting("default", pairs, more), "v5", shape)["rope_parameters"]
+    bare = {k: _without_theta(v) for k, v in _without_theta(silent).items()}
+    yield "theta top block silent", "default", {**top, "rope_parameters": bare}
+    if "mrope_section" in more:
+        for name, names in MROPE.items():
+            yield name, "default", {**top, "rope_scaling": {**names, **more}}
+    if shape.scaled:
+        kept = setting("proportional", pairs, {"partial_rotary_factor": 0.25})
+        yield spelled("proportional", "proportional", kept)
     yield spelled("yarn top original", "yarn", yarn, original_max_position_embeddings=2048)
     lacking = setting("llama3", pairs, more)
     del lacking["original_max_position_embeddings"]
     yield spelled("llama3 no original", "llama3", lacking)
     yield spelled("linear integer factor", "linear", {**linear, "factor": 4},
                   max_position_embeddings=ORIGINAL)  # fmt: skip
+    for name in ("type", "rope_type"):
+        bare = {k: v for k, v in linear.items() if k not in ("type", "rope_type")}
+        yield spelled(f"linear only {name}", "linear", {**bare, name: "linear"},
+                      max_position_embeddings=ORIGINAL)  # fmt: skip
     lists = {**setting("longrope", pairs, more), "type": "longrope"}
     yield spelled("longrope type", "longrope", lists)
     mscales = {**lists, "short_mscale": 1.5, "long_mscale": 1.25}
     yield spelled("longrope mscales", "longrope", mscales)
+    yield spelled("longrope su", "longrope", {**lists, "type": "su", "rope_type": "su"})
     yield spelled("longrope attention_factor", "longrope", {**lists, "attention_factor": 1.25})
     yield "rope_scaling null", "default", {**top, "rope_scaling": None}
     yield "rope_scaling empty", "default", {**top, "rope_scaling": {}}
@@ -204,6 +224,13 @@ def _odd(sizes: dict[str, Any], shape: Shape) -> Iterator[tuple[str, str, Any]]:
     if shape.part is not None:
         bare = {k: v for k, v in base.items() if k != "partial_rotary_factor"}
         yield "part in block", "default", {**bare, **_spelled(plain, "both", shape)}
+        whole = _spelled(plain, "both", replace(shape, part=None))
+        yield "no part", "default", {**bare, **whole}
+
+
+def _without_theta(value: Any) -> Any:
+    found = value.items() if isinstance(value, dict) else ()
+    return {k: v for k, v in found if k != "rope_theta"} if found else value
 
 
 def asked(kind: str, dim: int, **changes: Any) -> RopeParameters:
@@ -277,6 +304,8 @@ def _frequencies(kind: str, name: str, freqs: list[float], length: int) -> str:
 def _candidates(kind: str, name: str, dim: int) -> Iterator[tuple[str, RopeParameters]]:
     changes = {k: v for k, v in YARN_CHANGES.get(name, {}).items() if k in _FIELDS}
     given = {k: v for k, v in changes.items() if v is not _DELETED and v is not None}
+    if kind == "proportional":
+        given["partial_rotary_factor"] = 0.25
     yield kind if kind != "default" else "plain", asked(kind, dim, **given)
     if {"beta_fast", "truncate"} & given.keys():
         yield "yarn ramp=default", asked("yarn", dim)

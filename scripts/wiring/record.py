@@ -3,6 +3,7 @@
     python -m scripts.wiring.record --configs x                    # the configs, once
     python -m scripts.wiring.record --engine vllm --package /tmp/vllm
     python -m scripts.wiring.record --engine sglang --package /tmp/sglang
+    python -m scripts.wiring.record --engine vllm --package /tmp/vllm --lines x
 
 `tests/engines/recorded/configs.json` has the configs, a third of them what `yarncli convert`
 writes. `<engine>.json` has distinct results and, per config, the index of its own:
@@ -16,6 +17,7 @@ beside it those of a short text, where the engine tells them apart.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import multiprocessing
@@ -25,6 +27,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts.wiring.lines import (
+    SglangStart,
+    VllmStart,
+    printed,
+    through_transformers,
+    words_of,
+)
 from scripts.wiring.probes import ORIGINAL, fresh
 from scripts.wiring.sizes import config_for
 from scripts.wiring.table import RECORDED, ROOT, arguments, today
@@ -48,13 +57,17 @@ _wiring: list[Any] = []
 def main() -> None:
     """Write the configs, or one engine's results."""
     options = arguments(__doc__, configs="write the configs", engine="vllm or sglang",
-                        package="folder of the unpacked wheel", jobs="processes")  # fmt: skip
+                        package="folder of the unpacked wheel", jobs="processes",
+                        lines="record launch lines")  # fmt: skip
     if options.configs:
         write_configs()
         return
     engine = importlib.import_module(f"scripts.wiring.{options.engine}")
     version = engine.prepare(Path(options.package))
     _wiring.append(Wiring(engine, Path(options.package)))
+    if options.lines:
+        _record_lines(options.engine, options.version or version, int(options.jobs or 1))
+        return
     cases = json.loads((RECORDED / "configs.json").read_text(encoding="utf-8"))
     results: list[Any] = []
     indices = []
@@ -80,6 +93,27 @@ def main() -> None:
 
 def _compute(config: Config) -> Config:
     return _wiring[0].compute(config)
+
+
+def _record_lines(engine: str, version: str, jobs: int) -> None:
+    """Write what comes of every line that is printed for an engine."""
+    lines, results, entries = list(printed(engine)), [], []
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for line, result in zip(lines, pool.imap(_compute_line, lines, 4), strict=True):
+            if result not in results:
+                results.append(result)
+            entries.append([line.name, " ".join(words_of(line.line)), results.index(result)])
+            print(line.name, json.dumps(result)[:120], file=sys.stderr, flush=True)
+    head = json.dumps({"engine": engine, "version": version, "date": today()})[:-1]
+    parts = (("lines", entries), ("results", results))
+    body = [f', "{k}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for k, rows in parts]
+    path = RECORDED / f"lines-{engine}.json"
+    path.write_text(head + "".join(body) + "}\n", encoding="utf-8")
+    print(f"{path.name}: {len(lines)} lines, {sum('error' in r for r in results)} kinds of error")
+
+
+def _compute_line(line: Any) -> Config:
+    return _wiring[0].compute_line(line)
 
 
 def write_configs() -> None:
@@ -141,6 +175,8 @@ def _whole(config: Config) -> Config:
 
 def _built(config: Config) -> Config:
     """The config with what else its model type asks for."""
+    if "text_config" in config:
+        return {**config, "text_config": _built(config["text_config"])}
     base, _ = config_for(config["model_type"])
     given = {
         k: v for k, v in base.items() if k not in ("layer_types", "sliding_window", "head_dim")
@@ -156,6 +192,7 @@ class Wiring:
         self.is_vllm = engine.__name__.endswith("vllm")
         if self.is_vllm:
             self.classes, self.through = engine.architectures(package)
+            engine._registry.update(self.classes)
         else:
             self.classes, self.through = engine.architectures(), set()
 
@@ -167,38 +204,61 @@ class Wiring:
             return {"error": type(error).__name__}
 
     def _computed(self, config: Config) -> Config:
-        from scripts.wiring.torch_engines import numbers
-
         loaded = self.engine.load(config)
         architecture = loaded.architectures[0]
         served = self._served(loaded)
         elsewhere = config["model_type"] in getattr(self.engine, "READ", {})
         if elsewhere or architecture in self.through or architecture not in self.classes:
             return {"backend": "transformers-5", "served": served}
-        model_class = self.classes[architecture]
-        if self.is_vllm:
-            name, cls = model_class
-            path = name if name.startswith("vllm.") else f"{self.engine.MODELS}.{name}"
-            model_class = getattr(importlib.import_module(path), cls)
-        made = self.engine._run(config["model_type"], architecture, model_class, config)
-        layers = getattr(loaded.get_text_config(), "layer_types", None)
-        scopes: Config = {}
-        softmax = 1.0
-        for module, layer, ratio in made:
-            known = (
-                layers and layer is not None and config["model_type"] in ("gemma3_text", "olmo3")
-            )
-            scope = layers[layer % len(layers)] if known else "model"
-            long, short = numbers(module, ORIGINAL)
-            scopes.setdefault(scope, _some(long) | ({"short": _some(short)} if short else {}))
-            softmax = ratio
-        return {"scopes": scopes, "softmax": float(f"{softmax:.7g}"), "served": served}
+        given = () if self.is_vllm else (self.classes[architecture],)
+        made = self.engine._run(config["model_type"], architecture, *given, config)
+        return {**_scopes(made, loaded.get_text_config()), "served": served}
+
+    def compute_line(self, line: Any) -> Config:
+        """What the engine computes when it is started with a line: see `lines.py`."""
+        try:
+            loaded, served = self._start.start(_built(fresh(line.config)), words_of(line.line))
+            text = loaded.get_text_config()
+            name = loaded.architectures[0] if text is loaded else config_for(text.model_type)[1]
+            made = None if name in self.through else self._start.made(loaded, served)
+            if made is not None:
+                return {**_scopes(made, text), "served": served}
+            found = through_transformers(loaded, line.length)
+            numbers = {
+                n: (s["inv_freq"], s["attention_factor"]) for n, s in found["scopes"].items()
+            }
+            scopes = {name: _some(pair) for name, pair in numbers.items()}
+            return {"scopes": scopes, "softmax": float(f"{found['softmax']:.7g}"), "served": served}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"[:160]}
+
+    @functools.cached_property
+    def _start(self) -> Any:
+        return (VllmStart if self.is_vllm else SglangStart)(self.engine, self.classes)
 
     def _served(self, loaded: Any) -> int:
         if self.is_vllm:
             return int(self.engine.served_length(loaded))
         common = importlib.import_module("sglang.srt.utils.hf_transformers.common")
         return int(common.get_context_length(loaded.get_text_config()))
+
+
+def _scopes(made: Any, text: Any) -> Config:
+    """Scope → a few numbers of its first rotary module, and the softmax scale."""
+    from scripts.wiring.torch_engines import numbers
+
+    layers = getattr(text, "layer_types", None)
+    scopes: Config = {}
+    softmax = 1.0
+    for module, layer, ratio in made:
+        known = layers and layer is not None and text.model_type in ("gemma3_text", "olmo3")
+        scope = layers[layer % len(layers)] if known else "model"
+        long, short = numbers(module, ORIGINAL)
+        scopes.setdefault(scope, _some(long) | ({"short": _some(short)} if short else {}))
+        softmax = ratio
+    if not scopes:
+        raise LookupError("no rotary module was made")
+    return {"scopes": scopes, "softmax": float(f"{softmax:.7g}")}
 
 
 def _some(given: tuple[list[float], float]) -> Config:

@@ -137,6 +137,9 @@ class _Base:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take anything."""
 
+    def __class_getitem__(cls, item: Any) -> Any:
+        return cls
+
     def __getattr__(self, name: str) -> Any:
         if _is_dunder(name):
             raise AttributeError(name)

@@ -11,6 +11,8 @@
     outcomes                distinct lists of outcomes, one line (`describe`) or object of scope →
                             line per probe; a model type has an index into these
     functions               what its shared functions read, where that was looked at
+    others                  "unsupported" where the engine has no code for other model types
+    renamed                 class in `architectures` → the model type whose code is taken for it
     model_types             model type → an object of
 
         outcome     index into `outcomes`; absent where `how` is "read" for this type
@@ -23,11 +25,26 @@
                     "none"
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
+        part        "ignored" where partial_rotary_factor is not read
+        needs       keys that the class which reads the config has no default for
+        text        of a multimodal model: model type of the text part → whose row counts
         theta       θ where the config has none; "required" if that fails
+        default_theta  what its class says, where that is not what `theta` shows
+        layers      default of sliding_window_pattern, and whether layer_types goes before it
+        share       vLLM: what rotates of a head where the config states no share, if not all of it
+        scope       vLLM: the one scope whose rotary module was recorded
+        block       vLLM: keys that the blocks of the probes had beside those of the probe
+        wrapper     vLLM: the multimodal model type in which the text part was built
         requires    keys whose absence is an error
         attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has
+        sections    transformers: the `mrope_section` that its class takes where there is none
         backend     another engine whose code runs instead
         config      the engine's own config class, where it replaces transformers'
+        class       what `architectures` named
+        also        other architectures that gave the same
+        wrapper     the model type of the multimodal config around it; flat: with its fields at
+                    top level
+        keys        what the small config had beside the sizes of `sizes.py`
         at          file:line of the evidence
         note        for people
 """
@@ -67,13 +84,14 @@ def write(
         update(engine, types)
         return TABLES / f"{engine}.json"
     distinct: list[list[Any]] = []
-    names = next((list(e["outcomes"]) for e in types.values() if "outcomes" in e), [])
+    # Some probes are of some model types only; theirs come last.
+    names = list(dict.fromkeys(name for e in types.values() for name in e.get("outcomes", ())))
     lines = []
     for kind, entry in sorted(types.items()):
         found = dict(entry)
         outcomes = found.pop("outcomes", None)
         if outcomes is not None:
-            row = [outcomes[name] for name in names]
+            row = [outcomes.get(name) for name in names]
             if row not in distinct:
                 distinct.append(row)
             found = {"outcome": distinct.index(row), **found}
@@ -109,16 +127,23 @@ def read(engine: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     for entry in types.values():
         if "outcome" in entry:
             row = rows[entry.pop("outcome")]
-            entry["outcomes"] = dict(zip(names, row, strict=True))
+            found = zip(names, row, strict=True)
+            entry["outcomes"] = {name: line for name, line in found if line is not None}
     return document, types
 
 
-def update(engine: str, found: dict[str, dict[str, Any]]) -> None:
+def update(engine: str, found: dict[str, dict[str, Any]], **rest: Any) -> None:
     """Put some model types into a written table; recompute all summaries from the outcomes.
 
     Where only some probes were run, only their outcomes are replaced.
+
+    Args:
+        engine: its id.
+        found: model type → its entry.
+        **rest: top-level entries to replace.
     """
     document, types = read(engine)
+    document |= rest
     for kind, entry in found.items():
         if not WANTED:
             types[kind] = entry

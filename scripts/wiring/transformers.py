@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import re
 import runpy
 import sys
 import warnings
@@ -20,10 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, fresh, probes
-from scripts.wiring.sizes import config_for, model_types, shape_of
+from scripts.wiring.sizes import as_in_files, config_for, model_types, shape_of
 from scripts.wiring.table import ROOT, TABLES, arguments, read, summary, today, update, write
+from yarncli.config.families.table import FAMILIES
 
 _ORACLE = ROOT / "tests" / "support" / "engine_oracle.py"
+
+# A class that puts the frequencies into another order, by its own sections; not in the error text.
+SECTIONS = {"ernie4_5_vl_moe_text": [22, 22, 20]}  # modeling_ernie4_5_vl_moe.py:72
 
 
 def main() -> None:
@@ -57,14 +62,26 @@ def main() -> None:
         write(engine, options.version or transformers.__version__, "run", found)
 
 
-def entry(kind: str, compute: Any) -> dict[str, Any]:
+def entry(kind: str, bare_compute: Any) -> dict[str, Any]:
     """The table's entry of one model type."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    if kind not in CONFIG_MAPPING_NAMES:
+    place = wrapped(kind, CONFIG_MAPPING_NAMES)
+    if place is None:
         return {"rope": "unsupported"}
+    path, named = place
     base, _ = config_for(kind)
-    found = {"at": f"models/{kind}/modeling_{kind}.py", "config": CONFIG_MAPPING_NAMES[kind]}
+    found = {"at": f"models/{named}/modeling_{named}.py"}
+    if not path:
+        found["config"] = CONFIG_MAPPING_NAMES[kind]
+    else:
+        found["note"] = f"built as the text part of {named}"
+
+    def compute(config: dict[str, Any], length: int) -> Any:
+        for key in reversed(path):
+            config = {key: config}
+        return bare_compute({**config, "model_type": named}, length)
+
     pairs, problem = 0, ""
     for name, _, config in probes(base, shape_of(kind)):
         if name not in ("default both", "default legacy", "yarn both"):
@@ -78,10 +95,35 @@ def entry(kind: str, compute: Any) -> dict[str, Any]:
         # The oracle finds no rotary class that takes a config: the model rotates by itself.
         word = "own" if problem.startswith("IndexError") else "unknown"
         return {"rope": word, **found, "note": problem[:90]}
+    plain = next(c for name, _, c in probes(base, shape_of(kind)) if name == "default legacy")
+    sections = own_sections(compute({**plain, "model_type": kind}, EXTENDED))
+    if sections or kind in SECTIONS:
+        found["sections"] = sections or SECTIONS[kind]
     outcomes = {}
     for name, asked, config in probes(base, shape_of(kind, pairs)):
-        outcomes[name] = outcome(compute, {**config, "model_type": kind}, (asked, name, 2 * pairs))
+        file = {**as_in_files(kind, config), "model_type": kind}
+        outcomes[name] = outcome(compute, file, (asked, name, 2 * pairs))
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
+
+
+def wrapped(kind: str, known: Any) -> tuple[tuple[str, ...], str] | None:
+    """The keys under which a model type is a part of a registered one, and that one's name."""
+    if kind in known:
+        return (), kind
+    for name, family in FAMILIES.items():
+        if not family.is_wrapper or family.text_type != kind:
+            continue
+        place = wrapped(name, known)
+        if place:
+            path, top = place
+            return (*path, family.text_key), top
+    return None
+
+
+def own_sections(given: Any) -> list[int]:
+    """The `mrope_section` that a class takes by itself, where it does not fit a small model."""
+    match = re.search(r"split_sizes=\[([\d, ]+)\]", given.get("error", ""))
+    return [int(size) for size in match[1].split(",")] if match else []
 
 
 def attributes(engine: str) -> None:
@@ -109,8 +151,14 @@ def outcome(compute: Any, config: dict[str, Any], probe: tuple[str, str, int]) -
         return long["error"][:90].rstrip()
     short = compute(fresh(config), SHORT_TEXT) if asked in ("dynamic", "longrope") else None
     lines = {}
+    family = FAMILIES.get(config["model_type"])
+    width = config.get("qk_rope_head_dim") if family and family.is_mla else None
     for scope, numbers in long["scopes"].items():
         pair = numbers["inv_freq"], numbers["attention_factor"]
+        if config["model_type"] in SECTIONS:
+            pair = sorted(pair[0], reverse=True), pair[1]
+        if width not in (None, 2 * len(pair[0])):
+            return f"RuntimeError: cos is {2 * len(pair[0])} wide, what it rotates {width}"
         other = None
         if short and "error" not in short:
             brief = short["scopes"][scope]

@@ -146,6 +146,13 @@ def test_version():
     assert invoke("--version").stdout == f"yarncli {__version__}\n"
 
 
+def test_the_package_runs_as_the_command():
+    command = [sys.executable, "-m", "yarncli", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == (
+        f"yarncli {__version__}\n"
+    )
+
+
 def test_help_lists_every_command_with_its_first_sentence():
     result = invoke("--help")
     assert result.exit_code == 0

@@ -67,6 +67,10 @@ def test_an_unknown_type_is_read_as_another(checkpoint):
     (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"model_type": "brand_new"}))
     found = judge_checkpoint(checkpoint, engines=["vllm"], assume_like="llama")
     assert found.verdicts[0].status == "exact"
+    named = CONFIG | {"model_type": "brand_new", "architectures": ["BrandNewForCausalLM"]}
+    (checkpoint / "config.json").write_text(json.dumps(named))
+    found = judge_checkpoint(checkpoint, engines=["vllm"], assume_like="llama")
+    assert found.verdicts[0].status == "unsupported"
     with pytest.raises(UsageError):
         judge_checkpoint(checkpoint, engines=["vlm"], assume_like="llama")
 

@@ -28,8 +28,8 @@ from yarncli.planning.writing import write_rope
 
 IDS = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm vllm-older sglang "
-    "llama.cpp mlx-lm tgi tensorrt-llm exllamav3 ollama onnxruntime-genai lmdeploy-pytorch "
-    "lmdeploy-turbomind ctranslate2 max openvino".split()
+    "llama.cpp mlx-lm mlx-vlm tgi tensorrt-llm exllamav3 ollama onnxruntime-genai "
+    "lmdeploy-pytorch lmdeploy-turbomind ctranslate2 max openvino".split()
 )
 # Llama's builders and loaders that take no yarn and no dynamic.
 LLAMA3_ONLY = {"onnxruntime-genai": "ignores", "ctranslate2": "refuses", "max": "ignores"}
@@ -106,13 +106,21 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
 @pytest.mark.parametrize(
     ("method", "wrong"),
     [
-        ("ntk", {}),
-        ("yarn", {"transformers-4.50": "differs", "ollama": "ignores", **LLAMA3_ONLY}),
+        ("ntk", {"vllm-older": "unknown"}),
+        (
+            "yarn",
+            {
+                "transformers-4.50": "differs",
+                "vllm-older": "unknown",
+                "ollama": "ignores",
+                **LLAMA3_ONLY,
+            },
+        ),
         (
             "ntk-by-parts",
             {
                 "transformers-4.50": "differs",
-                "vllm-older": "differs",
+                "vllm-older": "unknown",
                 "llama.cpp": "differs",
                 "ollama": "ignores",
                 **LLAMA3_ONLY,
@@ -121,6 +129,7 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
         (
             "linear",
             {
+                "vllm-older": "unknown",
                 "llama.cpp": "differs",
                 "tgi": "ignores",
                 "tensorrt-llm": "differs",
@@ -132,14 +141,15 @@ def test_dynamic_numbers_are_those_at_the_served_length(tmp_path):
                 "max": "ignores",
             },
         ),
-        ("llama3", {"ctranslate2": "ignores"}),
+        ("llama3", {"vllm-older": "unknown", "ctranslate2": "ignores"}),
         (
             "dynamic",
             {
                 "vllm": "ignores",
-                "vllm-older": "ignores",
+                "vllm-older": "unknown",
                 "sglang": "differs",
                 "llama.cpp": "ignores",
+                "mlx-vlm": "refuses",
                 "tgi": "differs",
                 "tensorrt-llm": "unknown",
                 "exllamav3": "refuses",
@@ -177,15 +187,17 @@ def test_rope_parameters_only_is_lost_by_older_readers():
     assert {v.engine.id for v in views if v.status == "exact"} == {
         "transformers-5",
         "vllm",
-        "vllm-older",
         "sglang",
         "llama.cpp",
+        "exllamav3",
         "lmdeploy-pytorch",
         "lmdeploy-turbomind",
         "openvino",
     }
     qwen3 = config | {"model_type": "qwen3", "head_dim": 64}
-    assert "TypeError" in misreadings(qwen3, "mlx-lm")[0]
+    # qwen3.py:33-40 of mlx-lm reads the newer spelling, and the file of mlx-vlm does not.
+    assert misreadings(qwen3, "mlx-lm") == []
+    assert "rope_theta" in misreadings(qwen3, "mlx-vlm")[0]
 
 
 def test_a_bake_is_meant_to_have_temperature_one(tmp_path):
@@ -269,12 +281,17 @@ def test_a_wrappers_override_is_nested():
     (found,) = judge(config, engines=["sglang"]).verdicts
     words = shlex.split(found.launch or "")
     fields = json.loads(words[words.index("--json-model-override-args") + 1])
-    assert set(fields) == {"text_config"}
-    assert "rope_parameters" in fields["text_config"]
+    # Models of SGLang read the text part, or what loading copied from it to the outer config.
+    assert fields.pop("text_config") == fields
+    assert "rope_parameters" in fields
+    config["text_config"]["max_position_embeddings"] = 8192
+    (vllm,) = judge(config, engines=["vllm"]).verdicts
+    words = shlex.split(vllm.launch or "")
+    assert set(json.loads(words[words.index("--hf-overrides") + 1])) == {"text_config"}
 
 
 def test_transformers_computes_what_its_override_promises(tmp_path):
-    """The keyword arguments of the printed call, run through transformers."""
+    """The printed statements, run through transformers."""
     plan, config = planned("yarn")
     history = converted(plan)
     stale = {k: v for k, v in config.items() if k not in ("rope_scaling", "rope_parameters")}
@@ -282,15 +299,10 @@ def test_transformers_computes_what_its_override_promises(tmp_path):
     (found,) = judge(stale, history, engines=["transformers-5"], source=source).verdicts
     assert found.status == "ignores"
     assert found.launch is not None
-    from transformers import AutoConfig
-
-    source = directory(tmp_path, stale)
-    call = found.launch.removeprefix("AutoModelForCausalLM.from_pretrained")
+    assert f'AutoConfig.from_pretrained("{source}")' in found.launch
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded = eval(f"load{call}", {"load": AutoConfig.from_pretrained})
-    assert source in call
-    result = oracle.compute(json.loads(loaded.to_json_string(use_diff=False)), 32768)
+        result = oracle.compute_line(stale, found.launch, 32768)
     (used,) = find_intended(read_model(config), history).values()
     assert result["scopes"]["model"]["inv_freq"] == pytest.approx(used.parameters.inv_freq())
     assert result["scopes"]["model"]["attention_factor"] == pytest.approx(M4)
@@ -301,9 +313,13 @@ def test_a_config_no_engine_can_read_is_a_table_of_refusals(tmp_path):
     result = run(directory(tmp_path, config), "--json")
     assert result.exit_code == 0
     entries = json.loads(result.stdout)["engines"]
-    assert {e["status"] for e in entries} <= {"refuses", "crashes"}
-    assert all("magic" in e["notes"][0] for e in entries)
-    assert all(e["scopes"] == [] for e in entries)
+    # llama.cpp's converter warns and goes on; nothing says what it should have computed.
+    (converted,) = (e for e in entries if e["engine"] == "llama.cpp")
+    assert converted["status"] == "differs"
+    others = [e for e in entries if e is not converted]
+    assert {e["status"] for e in others} <= {"refuses", "crashes", "unknown"}
+    assert all("magic" in e["notes"][0] for e in others if e["status"] != "unknown")
+    assert all(e["scopes"] == [] for e in others)
 
 
 def test_an_unknown_engine_is_a_usage_error_that_lists_all(tmp_path):
@@ -347,5 +363,5 @@ def test_a_model_class_that_needs_head_dim_gets_it_by_override():
     (found,) = judge(config, engines=["transformers-5"]).verdicts
     assert found.status == "crashes"
     assert "head_dim: 64" in found.notes[0]
-    assert "head_dim=64" in (found.launch or "")
+    assert "'head_dim': 64" in (found.launch or "")
     assert misreadings(config | {"head_dim": 64}, "transformers-5") == []

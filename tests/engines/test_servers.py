@@ -11,11 +11,12 @@ import math
 import pytest
 
 from support.configs import M4, NARROW_LLAMA
+from yarncli.engines.gguf import convert_to_gguf
 from yarncli.engines.judgement import judge
-from yarncli.engines.loaders import read_model, version_5
+from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES
-from yarncli.engines.rules import llama_cpp
-from yarncli.engines.types import EngineCrash, LoaderError
+from yarncli.engines.tables import find_row, load_table
+from yarncli.engines.types import EngineCrash, LoaderError, NoReading
 
 LLAMA = {**NARROW_LLAMA, "max_position_embeddings": 32768}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
@@ -23,6 +24,7 @@ NEUTRAL = {"attention_factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
 MROPE = {
     **LLAMA,
     "model_type": "qwen2_vl_text",
+    "architectures": ["Qwen2VLForConditionalGeneration"],
     "num_attention_heads": 4,
     "rope_theta": 1e6,
 }
@@ -53,7 +55,7 @@ def scale(engine, config):
         # (vllm, sglang, llama.cpp, mlx-lm, tgi, tensorrt-llm, exllamav3)
         ({}, (M4, M4, M4, M4, M4, M4, M4)),
         ({"attention_factor": 1.0}, (1.0, M4, M4, M4, M4, M4, 1.0)),
-        ({"mscale": 1.0, "mscale_all_dim": 1.0}, (1.0, 1.0, M4, 1.0, 1.0, 1.0, 1.0)),
+        ({"mscale": 1.0, "mscale_all_dim": 1.0}, (1.0, 1.0, M4, 1.0, 1.0, 1.0, M4)),
         ({"attn_factor": 1 / M4}, (M4, 1.0, M4, M4, M4, M4, M4)),
         (NEUTRAL, (1.0, 1.0, M4, 1.0, 1.0, 1.0, 1.0)),
         ({**NEUTRAL, "attn_factor": 1 / M4}, (1.0, 1 / M4, M4, 1.0, 1.0, 1.0, 1.0)),
@@ -68,9 +70,9 @@ def test_who_honours_which_temperature_field(block, expected):
             assert ours == pytest.approx(theirs, rel=1e-9), engine
 
 
-def test_older_vllm_multiplies_by_attn_factor_and_ignores_the_rest():
-    assert scale("vllm-older", scaled({**YARN, **NEUTRAL})) == pytest.approx(M4)
-    assert scale("vllm-older", scaled({**YARN, "attn_factor": 1 / M4})) == pytest.approx(1.0)
+def test_nothing_is_claimed_of_releases_of_vllm_that_nobody_examined():
+    (found,) = judge(scaled(YARN), engines=["vllm-older"]).verdicts
+    assert (found.status, found.launch) == ("unknown", None)
 
 
 def test_m_rope_with_mscale_stops_sglang_only():
@@ -113,11 +115,6 @@ def test_served_lengths(block, fields, lengths):
     config = scaled(block, **fields)
     found = tuple(read(e, config).served_length for e in ("vllm", "sglang", "llama.cpp"))
     assert found == lengths
-
-
-def test_vllm_served_more_before():
-    config = scaled(YARN, max_position_embeddings=8192)
-    assert read("vllm-older", config).served_length == 32768
 
 
 def test_gemma_3_is_exempt_from_the_multiplication():
@@ -167,7 +164,8 @@ def test_vllm_insists_on_one_type_name():
 
 
 def test_gpt_oss_in_vllm_drops_the_temperature_fields():
-    config = scaled({**YARN, **NEUTRAL}, LLAMA, model_type="gpt_oss", head_dim=64)
+    betas = {"beta_fast": 32.0, "beta_slow": 1.0}
+    config = scaled({**YARN, **NEUTRAL, **betas}, LLAMA, model_type="gpt_oss", head_dim=64)
     assert scale("vllm", config) == pytest.approx(M4)
     assert scale("transformers-5", config) == 1.0
 
@@ -202,11 +200,13 @@ def test_an_mla_models_scaling_is_deepseeks_yarn_whatever_its_type(engine, rope_
     assert used.softmax_scale_ratio == pytest.approx(half**2)
 
 
-@pytest.mark.parametrize("engine", ["exllamav3", "transformers-4.55"])
-def test_a_factor_below_one_from_the_lengths_is_a_crash(engine):
+def test_a_factor_below_one_from_the_lengths():
     """A maximum that was lowered below the original window."""
+    lowered = scaled(YARN, max_position_embeddings=4096)
     with pytest.raises(EngineCrash, match=r"a factor of 0\.5 from the"):
-        read(engine, scaled(YARN, max_position_embeddings=4096))
+        read("transformers-4.55", lowered)
+    used = read("exllamav3", lowered).scopes["model"]  # it checks nothing and runs twice as fast
+    assert used.parameters.inv_freq()[-1] == pytest.approx(2 * 500000.0 ** (-62 / 64))
 
 
 def test_olmo_3_with_rope_parameters_only_loses_everything_in_sglang():
@@ -245,8 +245,7 @@ def test_longrope_scale_comes_from_the_lengths_in_engines_that_ignore_the_factor
 
 def written(config):
     model = read_model(config)
-    ((_, p),) = version_5(model).items()
-    return llama_cpp.convert_to_gguf(model, p)
+    return convert_to_gguf(model, find_row("llama.cpp", model))
 
 
 def test_the_keys_in_a_gguf_file(tmp_path):
@@ -270,31 +269,36 @@ def test_the_keys_in_a_gguf_file(tmp_path):
     prefix = found.architecture + "."
     stored = {k.removeprefix(prefix): f.contents() for k, f in fields.items() if prefix in k}
     assert dict(found.keys) == stored
-    assert llama_cpp.architecture("qwen3_moe") in gguf.MODEL_ARCH_NAMES.values()
     name = gguf.Keys.Rope.SCALING_ATTN_FACTOR.format(arch="llama")
     (found,) = judge(scaled({**YARN, **NEUTRAL}), engines=["llama.cpp"]).verdicts
     assert name in (found.launch or "")
 
 
-def test_every_architecture_name_is_one_that_gguf_knows():
+def test_the_architecture_names_are_those_of_gguf():
     import gguf
 
-    from yarncli.config.families.table import FAMILIES
-
-    names = {llama_cpp.architecture(name) for name in FAMILIES} - {None}
-    assert names <= set(gguf.MODEL_ARCH_NAMES.values())
-    assert len(names) > 40
+    table = load_table("llama.cpp")
+    names = {entry["graph"] for entry in table["model_types"].values() if "graph" in entry}
+    # The package is older than the converter, so it lacks the newest.
+    assert len(names & set(gguf.MODEL_ARCH_NAMES.values())) > 40
 
 
 @pytest.mark.parametrize(
-    ("model_type", "survives"),
-    [("llama", True), ("mistral", True), ("granite", True), ("qwen2", False), ("qwen3", False)],
+    ("model_type", "status"),
+    [
+        ("llama", "exact"),
+        ("mistral", "exact"),
+        ("granite", "refuses"),  # gguf-py has no such tensor for it
+        ("smollm3", "refuses"),  # the graph does not load it
+        ("qwen2", "ignores"),
+        ("qwen3", "ignores"),
+    ],
 )
-def test_llama3_survives_in_llama_class_files_only(model_type, survives):
+def test_llama3_survives_in_llama_class_files_only(model_type, status):
     block = {**YARN, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     config = scaled(block, LLAMA, model_type=model_type)
     (found,) = judge(config, engines=["llama.cpp"]).verdicts
-    assert found.status == ("exact" if survives else "ignores")
+    assert found.status == status
 
 
 def test_gemma_files_lose_even_theta():
@@ -302,7 +306,8 @@ def test_gemma_files_lose_even_theta():
     (found,) = judge(config, engines=["llama.cpp"]).verdicts
     assert found.status == "ignores"
     assert found.launch is not None
-    assert "--rope-freq-base 500000" in found.launch
+    # --rope-freq-base would leave the windowed layers at 10000.
+    assert "--override-kv gemma2.rope.freq_base=float:500000" in found.launch
 
 
 def test_llama_cpp_ends_the_ramp_at_whole_dimensions_and_reads_no_betas():
@@ -371,3 +376,81 @@ def test_mlx_lm_always_uses_the_long_factors():
     assert vllm.parameters.inv_freq(100)[0] == pytest.approx(0.25)  # it serves 32,768 at once
     sglang = read("sglang", scaled(block)).scopes["model"]
     assert sglang.parameters.inv_freq(100)[0] == pytest.approx(1.0)
+
+
+SECTIONS = {"mrope_section": [16, 24, 24]}
+
+
+def test_vllm_makes_qwen2_vls_ramp_with_four_times_the_original_length():
+    """`MRotaryEmbedding` of vLLM 0.33, mrope.py:349; a quarter of the length mends it."""
+    (found,) = judge(scaled({**YARN, **SECTIONS}, MROPE), engines=["vllm"]).verdicts
+    assert found.status == "differs"
+    quarter = scaled({**YARN, **SECTIONS, "original_max_position_embeddings": 2048}, MROPE)
+    right = read("transformers-5", scaled({**YARN, **SECTIONS}, MROPE)).scopes["model"]
+    mended = read("vllm", quarter)
+    assert mended.scopes["model"].parameters.inv_freq() == right.parameters.inv_freq()
+    assert (mended.served_length, mended.faults) == (32768, ())
+
+
+def test_vllm_has_one_position_per_token_for_other_types_than_yarn():
+    linear = {**SECTIONS, "rope_type": "linear", "factor": 4.0}
+    assert any("one position" in fault for fault in read("vllm", scaled(linear, MROPE)).faults)
+
+
+@pytest.mark.parametrize("key", ["beta_fast", "beta_slow", "factor"])
+def test_gpt_oss_in_vllm_reads_its_keys_by_name(key):
+    block = {**YARN, "beta_fast": 32.0, "beta_slow": 1.0}
+    del block[key]
+    with pytest.raises(NoReading, match="KeyError"):
+        read("vllm", scaled(block, LLAMA, model_type="gpt_oss", head_dim=64))
+
+
+@pytest.mark.parametrize(
+    ("architectures", "status"),
+    [
+        (["LlamaForCausalLM"], "exact"),
+        (["LlamaForSequenceClassification"], "exact"),
+        (["NobodysForCausalLM", "LlamaForCausalLM"], "exact"),
+        (["NobodysForCausalLM"], "unsupported"),
+        (["Qwen3ForCausalLM"], "unknown"),
+        (["Olmo2ForCausalLM"], "exact"),  # transformers' code, which takes any config of its type
+        ("LlamaForCausalLM", "unknown"),
+        ([], "exact"),
+        (None, "exact"),
+    ],
+)
+def test_vllm_builds_what_architectures_names(architectures, status):
+    """registry.py `resolve_model_cls`; without a name the base model, which serves embeddings."""
+    (found,) = judge({**scaled(YARN), "architectures": architectures}, engines=["vllm"]).verdicts
+    assert found.status == status
+    if not architectures:
+        assert any("embeddings" in note for note in found.notes)
+
+
+def test_no_override_mends_what_vllm_refuses_while_it_loads_the_config():
+    """config/model.py:692 applies dicts of --hf-overrides after `get_config` has raised."""
+    (found,) = judge(scaled({**YARN, "type": "linear"}), engines=["vllm"]).verdicts
+    assert (found.status, found.launch) == ("refuses", None)
+
+
+def test_vllm_has_no_backend_for_dual_chunk_attention():
+    config = {**LLAMA, "dual_chunk_attention_config": {"chunk_size": 262144}}
+    with pytest.raises(EngineCrash, match=r"0\.11"):
+        read("vllm", config)
+
+
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        ({"type": "mrope"}, "refuses"),  # without sections: ValueError, config.py:642
+        ({**YARN, "original_max_position_embeddings": None}, "crashes"),
+        ({**YARN, "beta_fast": None}, "crashes"),
+        ({**YARN, "attention_factor": None}, "exact"),
+        ({"factor": 4.0}, "differs"),  # config/model.py:2605 multiplies the length by it
+    ],
+)
+def test_odd_dicts_in_vllm(block, status):
+    (found,) = judge(scaled(block), engines=["vllm"]).verdicts
+    assert found.status == status
+    if status == "differs":
+        assert found.served_length == 4 * 32768

@@ -17,7 +17,7 @@ from support import engine_cases as cases
 from support import engine_oracle as oracle
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES
-from yarncli.engines.types import EngineCrash, LoaderError
+from yarncli.engines.types import NoReading
 
 FOLDER = Path(__file__).parent
 RECORD = json.loads((FOLDER / "transformers4.json").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def problems(engine_id: str, config: Any, length: int, result: Any) -> list[str]
     """How the prediction for a config differs from a recorded or computed result."""
     try:
         reading = ENGINES[engine_id].read(read_model(config, length=length))
-    except (LoaderError, EngineCrash) as error:
+    except NoReading as error:
         return [] if "error" in result else [f"predicted a failure: {error}"]
     if "error" in result:
         return [f"did not predict the failure {result['error']}"]

@@ -52,7 +52,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         (GOOD, ["--engine", "vllm"], 0),
         (GOOD, ["--engine", "no-such-engine"], 2),
         (GOOD, ["--ignore", "no-such-rule"], 2),
-        (GOOD, ["--format", "sarif"], 2),
+        (GOOD, ["--format", "xml"], 2),
         (GOOD, ["https://example.org/model"], 2),
     ],
 )
@@ -129,6 +129,35 @@ def test_github_annotations_are_escaped(run: Callable[..., Any], tmp_path: Path)
     place = "file=a%2Cb%3Ac%25.json,line=1,title="
     assert all(x.startswith((f"::error {place}", f"::warning {place}")) for x in lines)
     assert len(lines) == 2
+
+
+def test_sarif_is_what_code_scanning_reads(run: Callable[..., Any], tmp_path: Path) -> None:
+    odd = tmp_path / "odd name%é.json"
+    odd.write_text(json.dumps({**ERROR, "rope_scaling": {"factor": 4, "x": 1}}))
+    result = run(odd.name, "--format", "sarif")
+    assert result.exit_code == 1
+    log = json.loads(result.stdout)
+    # Required properties of a log, a run and a result: SARIF 2.1.0, §3.13, §3.14, §3.27.
+    assert log["version"] == "2.1.0"
+    (found,) = log["runs"]
+    driver = found["tool"]["driver"]
+    assert driver["name"] == "yarncli"
+    shown = json.loads(run(odd.name, "--json").stdout)["findings"]
+    assert [r["message"]["text"] for r in found["results"]] == [f["message"] for f in shown]
+    for each, finding in zip(found["results"], shown, strict=True):
+        assert each["level"] == finding["severity"]
+        assert driver["rules"][each["ruleIndex"]]["id"] == each["ruleId"] == finding["rule"]
+        (place,) = each["locations"]
+        file = place["physicalLocation"]["artifactLocation"]["uri"]
+        assert file == "odd%20name%25%C3%A9.json"  # RFC 3986
+        assert place["physicalLocation"]["region"] == {"startLine": finding["line"]}
+
+
+def test_sarif_of_a_sound_config_has_no_results(run: Callable[..., Any], write: Write) -> None:
+    write(GOOD)
+    result = run("config.json", "--format", "sarif")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["runs"][0]["results"] == []
 
 
 def test_every_rule_is_explained(run: Callable[..., Any]) -> None:

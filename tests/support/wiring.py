@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, probes
-from scripts.wiring.sizes import config_for, shape_of
+from scripts.wiring.probes import EXTENDED, SHORT_TEXT, SIZES, describe, probes
+from scripts.wiring.sizes import ABOUT_ROPE, as_in_files, config_for, shape_of
 from scripts.wiring.table import is_error
 from scripts.wiring.table import read as read_table
 from yarncli.config.families.table import FAMILIES
@@ -23,7 +23,7 @@ from yarncli.errors import CheckpointError
 # Tables whose outcomes were computed by the engine's own code.
 TABLES = (
     "transformers-5 transformers-4.57 transformers-4.55 transformers-4.50 vllm sglang mlx-lm "
-    "exllamav3 llama.cpp onnxruntime-genai lmdeploy-pytorch lmdeploy-turbomind ctranslate2"
+    "mlx-vlm exllamav3 llama.cpp onnxruntime-genai lmdeploy-pytorch lmdeploy-turbomind ctranslate2"
 ).split()
 
 
@@ -47,7 +47,7 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
     for kind, entry in types.items():
         if kind not in FAMILIES or "outcomes" not in entry or (only and kind != only):
             continue
-        for name, asked, config in _configs(kind, entry):
+        for name, asked, config in configs(kind, entry):
             if (probe and name != probe) or name not in entry["outcomes"]:
                 continue
             total += 1
@@ -56,28 +56,52 @@ def mismatches(engine: str, only: str = "", probe: str = "") -> tuple[list[Misma
                 continue
             known += 1
             theirs = entry["outcomes"][name]
+            if isinstance(ours, Mapping) and entry.get("scope") in ours:
+                ours = {entry["scope"]: ours[entry["scope"]]}
             if not _agree(ours, theirs):
                 wrong.append(Mismatch(kind, name, ours, theirs))
     return wrong, known, total
 
 
-def _configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def configs(kind: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, asked type, config) of every probe of a model type, as its script had them."""
     sizes, architecture = config_for(kind)
-    for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2)):
-        named = {"architectures": [entry.get("class", architecture)], "model_type": kind}
-        yield name, asked, {**config, **named}
+    # The scripts give every key that a class insists on, except those that probes are about.
+    needed = [key for key in entry.get("needs", ()) if not ABOUT_ROPE.search(key)]
+    sizes = {key: SIZES.get(key, 2) for key in needed} | sizes | entry.get("keys", {})
+    outer = entry.get("wrapper", kind)
+    top = {"architectures": [entry.get("class", architecture)], "model_type": outer}
+    is_flat = "flat" in entry or (
+        outer == kind and FAMILIES[kind].flat_text and "text" not in entry
+    )
+    family, path = FAMILIES[outer], []
+    while family.is_wrapper:
+        path.append(family.text_key)
+        family = FAMILIES[family.text_type]
+    for name, asked, config in probes(sizes, shape_of(kind, entry["dim"] // 2, entry.get("block"))):
+        config = as_in_files(kind, config)
+        if path and not is_flat:
+            config = {**config, "model_type": kind if kind != outer else family.model_type}
+            for key in reversed(path):
+                config = {key: config}
+        yield name, asked, {**config, **top}
 
 
 def predicted(engine: str, asked: str, name: str, config: dict[str, Any], dim: int) -> Any:
-    """What the rules say, in the words of a table; `None` where they do not know."""
+    """What the rules say: scope → line of a table, or an error; `None` where they do not know."""
     try:
-        reading = ENGINES[engine].read(read_model(config))
+        model = read_model(config)
+    except CheckpointError:
+        return None  # the command stops there, so nothing is claimed
+    try:
+        reading = ENGINES[engine].read(model)
     except (NotKnown, NotSupported):
         return None
-    except (NoReading, CheckpointError) as error:
+    except NoReading as error:
         return f"error: {error}"
-    lines = {scope: _line(asked, name, reading, scope, dim) for scope in reading.scopes}
-    return next(iter(lines.values())) if len(set(lines.values())) == 1 else lines
+    used = {n for n, scope in model.rope.scopes.items() if scope.layers} or {*reading.scopes}
+    # A scope that no layer of the small model is in has no say in what the engine computes.
+    return {n: _line(asked, name, reading, n, dim) for n in reading.scopes if n in used}
 
 
 def _line(asked: str, name: str, reading: Reading, scope: str, dim: int) -> str:
@@ -92,13 +116,12 @@ def _line(asked: str, name: str, reading: Reading, scope: str, dim: int) -> str:
 def _agree(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, str) and ours.startswith("error"):
         return is_error(theirs) if isinstance(theirs, str) else False
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return all(ours.get(scope, line) == line for scope, line in theirs.items())
-    if isinstance(theirs, Mapping):
-        return set(theirs.values()) == {ours}
-    if isinstance(ours, Mapping):
-        return set(ours.values()) == {theirs}
-    return bool(ours == theirs)
+    lines = set(ours.values())
+    if not isinstance(theirs, Mapping):
+        return lines == {theirs}
+    if not ours.keys() & theirs.keys():
+        return set(theirs.values()) == lines
+    return all(ours.get(scope, line) == line for scope, line in theirs.items())
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import LeftoverError, using
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.engines.judgement import Judgement
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
 from yarncli.options import checked
@@ -66,12 +67,18 @@ class BakeReport:
     logits: LogitsCheck | None
     """How the logits of both checkpoints compare; None if it was not asked for."""
 
+    @cached_property
+    def judgement(self) -> Judgement:
+        """What engines will make of the result, with launch lines."""
+        return self.baking.judgement(source=str(self.out or self.baking.checkpoint.name))
+
     def to_json(self) -> dict[str, Any]:
         """The document of `bake --json`."""
         checks = {"twin": self.twin, "logits": self.logits}
         return {
             **self.baking.to_json(),
-            "engines": self.baking.judgement().brief(),
+            "engines": self.judgement.brief(),
+            "launch": self.judgement.launch_lines(),
             "adapter": [edit.to_json() for edit in self.adapter.edits] if self.adapter else None,
             "written": self.written,
             "output": str(self.out) if self.out else None,

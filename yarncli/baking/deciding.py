@@ -97,16 +97,27 @@ class Baking:
             "config.json": self.config[1].to_bytes(),
         }
 
-    def judgement(self, engines: Iterable[str] = ()) -> Judgement:
-        """What engines (all of them, if none is named) will make of the baked checkpoint."""
-        config, like = self.config[1].value, self.settings.assume_like
+    def judgement(self, engines: Iterable[str] = (), *, source: str | None = None) -> Judgement:
+        """What engines will make of the baked checkpoint.
+
+        Args:
+            engines: ids; all where empty.
+            source: what the result is called in launch lines, if they are wanted.
+        """
         try:
-            return judge(config, self.history, engines=engines, assume_like=like, launch=False)
+            return judge(
+                self.config[1].value,
+                self.history,
+                engines=engines,
+                source=source or "SOURCE",
+                assume_like=self.settings.assume_like,
+                launch=source is not None,
+            )
         except UnsupportedArchitectureError:
             if engines:
                 raise
             # It can be baked, but not converted: nobody knows its frequencies in other engines.
-            return Judgement("SOURCE", FILE_NAME, ())
+            return Judgement(source="SOURCE", intended_from=FILE_NAME, verdicts=())
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was decided, but for what engines will make of it."""

@@ -14,6 +14,8 @@ from yarncli.config.reading import RopeConfig
 from yarncli.config.scopes import layer_override
 from yarncli.jsontext.fields import Fields
 
+_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
+
 
 @dataclass(frozen=True, slots=True)
 class CachePart:
@@ -50,6 +52,22 @@ def kv_cache_bytes(
         part.width * (min(length, (windows and part.window) or length) // part.tokens_per_entry)
         for part in parts
     )
+
+
+def stated_dtype(config: Mapping[str, Any], rope: RopeConfig) -> str | None:
+    """The dtype that a config names for the model; `None` where it names none."""
+    text = rope.text(config).values
+    found = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
+    return found if isinstance(found, str) else None
+
+
+def bytes_per_number(dtype: str | None) -> int:
+    """Bytes of one number of an unquantised cache, which has the dtype of the model.
+
+    Args:
+        dtype: as config.json names it; bfloat16 where it does not.
+    """
+    return _DTYPE_BYTES.get(dtype or "bfloat16", 2)
 
 
 def kv_cache_parts(config: Mapping[str, Any], rope: RopeConfig) -> tuple[CachePart, ...]:

@@ -7,7 +7,7 @@ from yarncli.baking.deciding import Baking
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint.directory import JournalError
 from yarncli.cli import console
-from yarncli.cli.engines_print import warn_of
+from yarncli.cli.engines_print import print_next, warn_of
 
 _RECOVERED = {
     "nothing": "no change was pending",
@@ -56,8 +56,8 @@ def print_report(report: BakeReport) -> None:
             f"{found.same_choice:.1%} of {found.positions} late positions"
         )
     print_notes(report.baking)
-    if report.out and report.written and report.baking.judgement().verdicts:
-        console.note(f"Next: yarncli engines {report.out}")
+    if report.out and report.written and report.judgement.verdicts:
+        print_next(report.judgement, str(report.out))
 
 
 def print_edits(baking: Baking) -> None:

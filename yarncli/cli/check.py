@@ -13,6 +13,7 @@ EXAMPLES = [
     ("yarncli check */config.json --strict", "Check many configs; warnings fail too."),
     ("yarncli check hf://Qwen/Qwen3-8B", "Check a model on the Hub; no weights are fetched."),
     ("yarncli check ./model --engine vllm", "Fail if vLLM would not do what is meant."),
+    ("yarncli check . --format sarif > rope.sarif", "A report for code scanning."),
     ("yarncli check ./model --fix", "Mend what is certain, and say what was changed."),
     ("yarncli check --explain v5-only", "What a rule is about."),
 ]
@@ -52,8 +53,10 @@ def check(
         typer.Option("--require-weights", help="Weights that are not there are an error."),
     ] = False,
     format: Annotated[
-        Literal["text", "github"],
-        typer.Option("--format", help="How to print findings; github makes annotations."),
+        Literal["text", "github", "sarif"],
+        typer.Option(
+            "--format", help="How to print: github for annotations, sarif for code scanning."
+        ),
     ] = "text",
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Explain a rule and stop.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from yarncli.cli import console
+from yarncli.cli.check_sarif import to_sarif
 from yarncli.rules.catalogue import explain, get_rule
 from yarncli.rules.check import CheckReport
 from yarncli.rules.finding import Finding
@@ -22,10 +23,13 @@ def print_report(report: CheckReport, format: str) -> None:
 
     Args:
         report: of all sources.
-        format: "text", "github" or "json".
+        format: "text", "github", "sarif" or "json".
     """
     if format == "json":
         console.print_json(report.to_json())
+        return
+    if format == "sarif":
+        console.print_json(to_sarif(report))
         return
     for finding in report.findings:
         console.print_text(_annotation(finding) if format == "github" else _line(finding))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yarncli.cli import console
-from yarncli.cli.engines_print import warn_of
+from yarncli.cli.engines_print import print_next, warn_of
 from yarncli.conversion.conversion import Conversion
 from yarncli.conversion.undo import Undone
 
@@ -38,7 +38,7 @@ def print_conversion(conversion: Conversion, *, json: bool) -> None:
     else:
         warn_of(conversion.judgement)
     if conversion.written:
-        console.note(f"Next: yarncli engines {conversion.output or conversion.checkpoint.name}")
+        print_next(conversion.judgement, conversion.name)
 
 
 def print_undone(undone: Undone, *, json: bool) -> None:

@@ -25,18 +25,62 @@ def warn_of(found: Judgement) -> None:
 
 
 def print_judgement(found: Judgement, *, lines: bool) -> None:
-    """The table, what is wrong below it, and launch lines where they are asked for or needed."""
+    """The table, and below it the launch lines that make all right; of named engines any."""
     length = found.verdicts[0].length
     console.print_text(f"Meant: {length:,} tokens (from {found.intended_from})")
     rows = [_row(item) for item in found.verdicts]
     console.print_table(["engine", "status", "serves", "attention", "what"], rows)
     console.print_text(found.count())
     for item in found.verdicts:
-        if item.launch and (lines or (item.status != "exact" and item.launch_is_exact)):
+        if item.launch and (lines or item.launch_is_exact):
             hint = "" if item.launch_is_exact else " (does not make it right)"
             console.print_text(f"\n{item.engine.id}{hint}:\n  {item.launch}")
     if any(item.engine.basis == "read" for item in found.verdicts):
         console.note("The rules of some engines were read, not run: see --explain ID.")
+
+
+def print_serving(found: Judgement) -> None:
+    """The line of each engine that brings the extension, or why there is none and what to do."""
+    serving = found.serving
+    assert serving is not None
+    plan = serving.plan
+    console.print_text(
+        f"Served as it is, by {plan.method}: {plan.original_length:,} → {plan.length:,} tokens, "
+        f"factor {plan.factor:g} (original from {plan.original_source})"
+    )
+    for item in found.verdicts:
+        why = "; ".join(item.notes) or item.summary()
+        said = item.launch if item.launch_is_exact else f"{item.status}: {why}"
+        console.print_text(f"\n{item.engine.id}:\n  {said}")
+        if item.launch and item.engine.id == "vllm":
+            size = console.format_bytes(serving.kv_cache_bytes)
+            console.print_text(f"  KV cache of one sequence of {plan.length:,} tokens: {size}")
+    console.print_text(f"\n{found.count()}")
+    for text in (*plan.notes, *(serving.draft.notes if serving.draft else ())):
+        console.note(text)
+    if any(item.launch and "MODEL.gguf" in item.launch for item in found.verdicts):
+        console.note("MODEL.gguf is what llama.cpp's converter makes of this checkpoint as it is.")
+
+
+# The engines that most people serve with, the last two as one choice.
+_MOST_USED = (("vllm",), ("sglang",), ("llama.cpp", "transformers-5"))
+
+
+def print_next(found: Judgement, source: str) -> None:
+    """After a checkpoint was written: how to start the most used engines, where all is right.
+
+    Args:
+        found: what engines make of it, with launch lines.
+        source: what the checkpoint is called.
+    """
+    lines = {line["engine"]: line["launch"] for line in found.launch_lines()}
+    wanted = [next((n for n in ids if n in lines), "") for ids in _MOST_USED]
+    shown = [name for name in lines if name in wanted]
+    for name in shown:
+        console.print_text(f"{name}: {lines[name]}")
+    rest = len(lines) - len(shown)
+    console.note(f"yarncli engines {source} shows the other {rest}." if shown and rest else
+                 f"Next: yarncli engines {source}")  # fmt: skip
 
 
 def _row(item: EngineView) -> list[str | int | float | None]:

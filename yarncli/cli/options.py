@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from yarncli.errors import UsageError
-from yarncli.rope.methods import METHODS
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS
+
+if TYPE_CHECKING:
+    from yarncli.planning.plan import Target
 
 _LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
@@ -67,6 +70,31 @@ def read_factors(given: str | None) -> list[float] | None:
         raise UsageError(f"{path} holds an integer that no factor can be.") from None
 
 
+def read_target(
+    method: str | None, length: int | None, factor: float | None, *, rescale: bool,
+    replace_scaling: bool, **settings: Any,
+) -> Target | None:  # fmt: skip
+    """The extension that options ask for; None where none of them is given.
+
+    Args:
+        method: its name; by default `DEFAULT_METHOD`.
+        length: the window to reach, tokens.
+        factor: the same as a multiple of the original window.
+        rescale: extend the scaling that the model has.
+        replace_scaling: drop the scaling that the model has.
+        settings: the method's own.
+    """
+    from yarncli.planning.plan import Target
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    if not (method or length or factor or rescale or replace_scaling or given):
+        return None
+    return Target(
+        method or DEFAULT_METHOD, length=length, factor=factor, rescale=rescale,
+        replace_scaling=replace_scaling, options=given,
+    )  # fmt: skip
+
+
 _METHOD: Any = {"parser": parse_method, "metavar": f"<{'|'.join(METHODS)}>"}
 
 Source = Annotated[
@@ -94,6 +122,9 @@ MethodOption = Annotated[
 ]
 PreviewMethod = Annotated[
     str | None, typer.Option("--method", help="Preview an extension by this method.", **_METHOD)
+]
+ServedMethod = Annotated[
+    str | None, typer.Option("--method", help="How to extend what is served.", **_METHOD)
 ]
 Length = Annotated[
     int | None,

@@ -226,7 +226,8 @@ def _entry(model: TextModel, rule: ScopeRule, given: Fields, *, needed: bool) ->
         return None
     if not rule.theta_keys and not entry.has("rope_theta"):
         raise ConfigError(f"{entry.where('rope_theta')} is missing.")
-    if rule.partial_required and not entry.has("partial_rotary_factor"):
+    share = "partial_rotary_factor"
+    if rule.partial_required and not (entry.has(share) or model.fields.has(share)):
         raise ConfigError(f"{entry.where('partial_rotary_factor')} is missing.")
     return entry
 
@@ -264,6 +265,8 @@ def _sizes(
         case "partial_rotary_factors" if entry is None:
             listed = fields.numbers("partial_rotary_factors") or ()
             return head_dim, listed[served[0]] if served and len(listed) > served[0] else 1.0
+    if rule.partial_required and entry is not None:
+        return head_dim, fields.number("partial_rotary_factor") or rule.partial_rotary_factor
     silent = entry is None or model.family.fills_scopes
     return head_dim, rule.partial_rotary_factor if silent else 1.0
 

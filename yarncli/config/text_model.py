@@ -137,7 +137,7 @@ class TextModel:
             )
         except ConfigError as error:
             where, text = json_path(block.path), str(error)
-            raise ConfigError(text if where in text else f"{where}: {text}") from None
+            raise type(error)(text if where in text else f"{where}: {text}") from None
 
     def _rope_type(self, block: Fields) -> str:
         name, old = block.text("rope_type"), block.text("type")

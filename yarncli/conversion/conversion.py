@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig, read_rope
-from yarncli.conversion.fit import fit, write_config
+from yarncli.conversion.fit import fit
 from yarncli.conversion.options import ConvertOptions
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import ConfigError
@@ -19,8 +19,9 @@ from yarncli.history import FILE_NAME, History, Step, describe_source, read_hist
 from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
-from yarncli.planning.plan import check_values, make_plan, window_of
+from yarncli.planning.plan import check_values, window_of
 from yarncli.planning.rope_plan import RopePlan, same_setting
+from yarncli.planning.writing import write_config
 
 if TYPE_CHECKING:
     from yarncli.baking.deciding import Baking
@@ -77,13 +78,18 @@ class Conversion:
         files = {name: after.to_bytes() for name, (_, after) in self.files.items()}
         return {FILE_NAME: self.history.to_bytes(), **files}
 
+    @property
+    def name(self) -> str:
+        """What the result is called in launch lines."""
+        return str(self.output or self.checkpoint.name)
+
     @cached_property
     def judgement(self) -> Judgement:
-        """What engines will make of the result."""
+        """What engines will make of the result, with launch lines."""
         if self.baking:
-            return self.baking.judgement()
+            return self.baking.judgement(source=self.name)
         like = self.options.assume_like
-        return judge(self.config.value, self.history, assume_like=like, launch=False)
+        return judge(self.config.value, self.history, source=self.name, assume_like=like)
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `convert --json`."""
@@ -94,6 +100,7 @@ class Conversion:
             "plan": self.plan.to_json(),
             "changes": [change.to_json() for change in self.changes],
             "engines": self.judgement.brief(),
+            "launch": self.judgement.launch_lines(),
             "bake": self.baking.to_json() if self.baking else None,
         }
 
@@ -111,11 +118,10 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
     """
     config, like = checkpoint.config(), options.assume_like
     history = read_history(checkpoint)
-    history.refuse_unmarked()
-    rope = history.informed(
-        read_rope(config.value, assume_like=like, original_length=options.original_length)
+    rope, plan = history.planned(
+        config.value, options.target, assume_like=like, original_length=options.original_length
     )
-    plan, spelling = make_plan(rope, options.target), options.spelling
+    spelling = options.spelling
     if options.engines:
         plan, spelling = fit(
             config, rope, plan, spelling, options.engines, history=history, assume_like=like

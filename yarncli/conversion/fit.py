@@ -12,23 +12,8 @@ from yarncli.engines.registry import get_engine
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.lengths import follow_maximum
 from yarncli.planning.rope_plan import RopePlan
-from yarncli.planning.writing import DEFAULT_BETAS, Spelling, with_betas, write_rope
-
-
-def write_config(
-    config: JsonText, rope: RopeConfig, plan: RopePlan, spelling: Spelling
-) -> JsonText:
-    """config.json with the plan and every length field written into it."""
-    written = write_rope(config, rope, plan, spelling)
-    return follow_maximum(
-        written,
-        rope.text_path,
-        rope.length_key,
-        before=rope.max_position_embeddings,
-        maximum=plan.max_position_embeddings,
-    )
+from yarncli.planning.writing import DEFAULT_BETAS, Spelling, with_betas, write_config
 
 
 def fit(

@@ -8,7 +8,7 @@ from typing import Any
 
 from yarncli.engines.loaders import version_5
 from yarncli.engines.shared import transformers_numbers
-from yarncli.engines.types import LoaderError, Model, Used
+from yarncli.engines.types import Model, NoReading, Used
 from yarncli.history import BAKED_MARKER, History
 
 
@@ -37,7 +37,7 @@ def _by_config(model: Model) -> dict[str, Used]:
     """The numbers of transformers 5; a marked bake has its temperature in the weights."""
     try:
         parameters = version_5(model)
-    except LoaderError:
+    except NoReading:
         parameters = {name: scope.parameters for name, scope in model.rope.scopes.items()}
     scopes = {name: transformers_numbers(model, p) for name, p in parameters.items()}
     marker = model.config.get(BAKED_MARKER) or model.text.get(BAKED_MARKER)

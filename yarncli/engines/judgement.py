@@ -13,9 +13,11 @@ from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
-from yarncli.engines.types import Status
+from yarncli.engines.serving import Serving, serve
+from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
 from yarncli.engines.verdict import EngineView, view
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
+from yarncli.planning.plan import Target
 
 SCHEMA_VERSION = 1
 
@@ -37,6 +39,9 @@ class Judgement:
     """Where it is known what is intended: `yarncli.json`, or what "transformers 5" reads."""
     verdicts: tuple[EngineView, ...]
     """One per engine, in the order of the tables."""
+    serving: Serving | None = None
+    """The extension that the launch lines bring, where one was asked for: the verdicts are then on
+    each engine started with its line."""
 
     def misreadings(self) -> dict[str, list[str]]:
         """Engine id → why it will not do what is intended, for the engines that will not."""
@@ -53,6 +58,11 @@ class Judgement:
         """The entries of `convert --json`, `bake --json` and `inspect --json`."""
         return [item.brief() for item in self.verdicts]
 
+    def launch_lines(self) -> list[dict[str, str]]:
+        """The lines that make all right, for `convert --json` and `bake --json`."""
+        exact = [item for item in self.verdicts if item.launch and item.launch_is_exact]
+        return [{"engine": item.engine.id, "launch": str(item.launch)} for item in exact]
+
     def to_json(self) -> dict[str, Any]:
         """The contract of `engines --json`."""
         return {
@@ -60,6 +70,7 @@ class Judgement:
             "source": self.source,
             "intended_from": self.intended_from,
             "engines": [item.to_json() for item in self.verdicts],
+            **(self.serving.to_json() if self.serving else {}),
         }
 
 
@@ -67,41 +78,56 @@ def judge_checkpoint(
     source: str | Path | Checkpoint,
     *,
     engines: Iterable[str] = (),
+    target: Target | None = None,
+    original_length: int | None = None,
     assume_like: str | None = None,
     launch: bool = True,
 ) -> Judgement:
     """What engines will make of a checkpoint: frequencies, temperature, length, launch line.
 
     What is intended comes from `yarncli.json` if there is one, else from what transformers 5 reads.
+    With a target it is that extension, which launch lines bring to the checkpoint as it is; the
+    verdicts are then on each engine started with its line.
 
     Args:
         source: a checkpoint, its directory or `config.json`, or a Hub id; no weights are read.
         engines: ids; all where empty.
+        target: an extension to serve without writing it.
+        original_length: with a target, the window the model was trained with, tokens, where the
+            config does not tell it.
         assume_like: treat an unknown model type as this one.
-        launch: whether to work out launch lines.
+        launch: whether to work out launch lines; with a target they always are.
 
     Raises:
-        UsageError: an unknown engine id.
-        CheckpointError: the config cannot be read at all.
+        UsageError: an unknown engine id, or contradictory options.
+        CheckpointError: the config cannot be read at all, or cannot take the target.
         HubError: the Hub cannot be reached.
 
     Example:
         >>> from yarncli.demo import write_demo
-        >>> judge_checkpoint(write_demo(Path("demo")), engines=["vllm"]).misreadings()
+        >>> demo = write_demo(Path("demo"))
+        >>> judge_checkpoint(demo, engines=["vllm"]).misreadings()
         {}
+        >>> found = judge_checkpoint(demo, engines=["vllm"], target=Target(factor=4))
+        >>> found.verdicts[0].launch.split(" --hf-overrides ")[0]
+        'vllm serve demo --max-model-len 1024'
     """
     checkpoint = open_checkpoint(source)
     # An engine can be started with the Hub id, or with the directory as the user named it.
     remote = checkpoint.repo_id if checkpoint.is_remote else None
-    found = judge(
-        checkpoint.config().value,
-        read_history(checkpoint),
-        engines=engines,
-        source=remote or checkpoint.name,
-        assume_like=assume_like,
-        launch=launch,
+    name, history = remote or checkpoint.name, read_history(checkpoint)
+    options: dict[str, Any] = {"source": name, "assume_like": assume_like}
+    config = checkpoint.config()
+    if target is None:
+        found = judge(config.value, history, engines=engines, launch=launch, **options)
+        return replace(found, source=checkpoint.name)
+    chosen = _chosen(engines)
+    serving, views = serve(
+        config, history, target, engines=chosen, original_length=original_length, **options
     )
-    return replace(found, source=checkpoint.name)
+    return Judgement(
+        source=checkpoint.name, intended_from="the target", verdicts=tuple(views), serving=serving
+    )
 
 
 def judge(
@@ -129,13 +155,28 @@ def judge(
         ConfigError: the sizes of the model cannot be read.
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
     """
-    named = {engine.id: engine for engine in map(get_engine, engines)}
-    chosen = list((named or ENGINES).values())
+    chosen = _chosen(engines)
     length = history.plan.length if history.plan else None
     model = read_model(config, source=source, length=length, assume_like=assume_like)
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]
     if launch:
-        found = [with_launch(item, model, intended) for item in found]
+        found = [_launched(item, model, intended) for item in found]
     is_recorded = history.plan or history.baked
-    return Judgement(source, FILE_NAME if is_recorded else "transformers 5", tuple(found))
+    return Judgement(
+        source=source,
+        intended_from=FILE_NAME if is_recorded else "transformers 5",
+        verdicts=tuple(found),
+    )
+
+
+def _chosen(ids: Iterable[str]) -> list[Engine]:
+    named = {engine.id: engine for engine in map(get_engine, ids)}
+    return list((named or ENGINES).values())
+
+
+def _launched(found: EngineView, model: Model, intended: Mapping[str, Used]) -> EngineView:
+    try:
+        return with_launch(found, model, intended)
+    except NotKnown as error:
+        return replace(found, notes=(*found.notes, str(error)))

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from yarncli.config.families.family import Family, ScopeRule
-from yarncli.config.reading import RopeConfig, read_rope
-from yarncli.engines.types import LoaderError, Model
-from yarncli.errors import ConfigError
+from yarncli.config.families.family import Family
+from yarncli.config.families.shared import NEEDS_ORIGINAL
+from yarncli.config.reading import RopeConfig, find_text, read_rope
+from yarncli.engines.resolving import BLOCKS, as_version_5, mapping, theta_keys, without_settings
+from yarncli.engines.shared import ORIGINAL, refuse_gaps
+from yarncli.engines.tables import Row, get_row
+from yarncli.engines.types import LoaderError, Model, NotKnown
+from yarncli.errors import ConfigError, NotComputedError
 from yarncli.planning.plan import window_of
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
-
-_BLOCKS = ("rope_scaling", "rope_parameters")
-_ORIGINAL = "original_max_position_embeddings"
 
 
 def read_model(
@@ -40,28 +41,36 @@ def read_model(
         ConfigError: the sizes of the model cannot be read.
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
     """
-    bare = read_rope(_without_blocks(config), assume_like=assume_like)
-    text = bare.text(config).values
-    resolved = _with_text(config, bare.text_path, _as_version_5(text, bare.family))
-    refusal = ""
+    family, path, text = find_text(config, assume_like)
+    sizes = _with_text(config, path, without_settings(text, family))
+    bare = read_rope(sizes, assume_like=assume_like)
+    refusal, is_ours = "", False
     try:
+        resolved = _with_text(config, path, as_version_5(text, family))
         rope = read_rope(resolved, assume_like=assume_like)
-    except ConfigError as error:
-        rope, refusal = bare, str(error)
+    except (ConfigError, LoaderError) as error:
+        rope, refusal, is_ours = bare, str(error), isinstance(error, NotComputedError)
     return Model(
         source=source,
         config=config,
         text=text,
         rope=rope,
         refusal=refusal,
+        is_ours=is_ours,
         length=length or intended_window(rope),
         assume_like=assume_like,
     )
 
 
-def with_fields(model: Model, fields: Mapping[str, Any]) -> Model:
-    """The model after its RoPE blocks and θ were replaced by `fields` of the text part."""
-    keys = {*_BLOCKS, *model.family.theta_keys, *_scope_theta_keys(model.family)}
+def with_fields(model: Model, fields: Mapping[str, Any], *, keep_theta: bool = False) -> Model:
+    """The model after its RoPE blocks and θ were replaced by `fields` of the text part.
+
+    Args:
+        model: the config.
+        fields: what to put there.
+        keep_theta: leave θ beside the blocks as it is, for loaders that have it as a field.
+    """
+    keys = {*BLOCKS, *(() if keep_theta else theta_keys(model.family))}
     kept = {k: v for k, v in model.text.items() if k not in keys}
     config = _with_text(model.config, model.text_path, {**kept, **fields})
     return read_model(
@@ -85,18 +94,90 @@ def intended_window(rope: RopeConfig) -> int:
 def version_5(model: Model) -> dict[str, RopeParameters]:
     """What transformers 5 reads, per scope.
 
+    A type without a key that it needs is a KeyError while the config is loaded. A null `factor` of
+    yarn is max_position_embeddings / original length, null betas are 32 and 1, and a dict that
+    names no type is plain RoPE.
+
     Raises:
         LoaderError: it does not load the config.
+        NotKnown: it may load it, but yarncli does not compute with such a value.
+
+    Source: transformers 5.23 `modeling_rope_utils.py`, `convert_rope_params_to_dict` (775-804),
+        `standardize_rope_params` (806-866), `validate_rope` and `_check_received_keys`.
     """
     if model.refusal:
-        raise LoaderError(model.refusal)
+        raise (NotKnown if model.is_ours else LoaderError)(model.refusal)
+    _refuse_outer(model)
     found = {}
     for name, scope in model.rope.scopes.items():
-        reason = model.family.refuses.get(scope.parameters.rope_type)
-        if reason and not model.family.refused_types_load:
+        kind = scope.parameters.rope_type
+        _refuse_missing(model, model.winning_block(name), kind)
+        reason = model.family.refuses.get(kind)
+        # What its attention lacks is missed when it runs, not while it loads.
+        if reason and reason != NEEDS_ORIGINAL and not model.family.refused_types_load:
             raise LoaderError(f"{model.rope.model_type} cannot load it: {reason}.")
         found[name] = scope.parameters
     return found
+
+
+def _refuse_outer(model: Model) -> None:
+    """Refuse a RoPE block beside the text part, which the config of the whole model checks.
+
+    linear and dynamic pass the check, and nothing reads them.
+
+    Raises:
+        LoaderError: it is of a type for which that config has no fields.
+
+    Source: run with 5.23 on llava, gemma3, mistral3, qwen2_5_vl, llama4, qwen3_vl, internvl.
+    """
+    level: Mapping[str, Any] = model.config
+    for step in model.text_path:
+        for key in BLOCKS:
+            block = mapping(level.get(key))
+            kind = canonical_rope_type(str(block.get("rope_type") or block.get("type")))
+            if kind in HAVE_ORIGINAL:
+                raise LoaderError(
+                    f"{key} with {kind} stands beside {step}, whose model has no fields for it: "
+                    f"AttributeError or KeyError. Move it into {step}."
+                )
+            if block:
+                refuse_gaps(block, kind)
+        level = level[step]
+
+
+def _refuse_missing(model: Model, block: Mapping[str, Any], rope_type: str) -> None:
+    """Refuse a dict without a key that its config class insists on.
+
+    Raises:
+        LoaderError: names the key.
+        NotKnown: what it takes in its place is not the file's.
+    """
+    if "rope_theta" in block and block["rope_theta"] is None:
+        raise LoaderError("rope_theta is null, which it computes with: TypeError. Leave it out.")
+    if not block or rope_type == "default":
+        return
+    refuse_gaps(block, rope_type)
+    row = get_row("transformers-5", model.rope.model_type)
+    needs = row.entry.get("requires", ()) if row else ()
+    has_original = ORIGINAL in block or model.text.get(ORIGINAL) is not None
+    if ORIGINAL in needs and rope_type in HAVE_ORIGINAL and not has_original:
+        raise LoaderError(f"{model.rope.model_type} with {rope_type} needs {ORIGINAL}: KeyError.")
+    if row and rope_type in HAVE_ORIGINAL and not has_original and _takes_own_length(model, row):
+        raise NotKnown(f"{model.rope.model_type} takes an {ORIGINAL} of its own. Add the key.")
+    mscales = (block.get("short_mscale"), block.get("long_mscale"))
+    if model.family.longrope_scale_key and not all(isinstance(m, int | float) for m in mscales):
+        raise LoaderError(
+            f"{model.rope.model_type} needs the numbers short_mscale and long_mscale: TypeError."
+        )
+
+
+def _takes_own_length(model: Model, row: Row) -> bool:
+    """Whether the original length that is missing becomes another than the file's window.
+
+    So it is where the config class sets the window late, by an alias (bailing_hybrid).
+    """
+    alias = model.rope.length_key != "max_position_embeddings"
+    return alias and row.outcome("yarn no original").startswith("other")
 
 
 def legacy(
@@ -119,6 +200,8 @@ def legacy(
     config = _with_text(model.config, model.text_path, text)
     try:
         rope = read_rope(config, assume_like=model.assume_like)
+    except NotComputedError as error:
+        raise NotKnown(str(error)) from error
     except ConfigError as error:
         raise LoaderError(str(error)) from error
     found = {name: scope.parameters for name, scope in rope.scopes.items()}
@@ -153,8 +236,17 @@ def is_v5_only(model: Model) -> bool:
         return False
     entries = [e for e in block.values() if isinstance(e, Mapping)] or [block]
     scaled = any(e.get("rope_type", e.get("type", "default")) != "default" for e in entries)
-    keys = (*model.family.theta_keys, *_scope_theta_keys(model.family))
+    keys = theta_keys(model.family)
     return scaled or all(model.text.get(key) is None for key in keys)
+
+
+def states_theta(model: Model, scope: str) -> bool:
+    """Whether the file says which θ a scope has, in any spelling."""
+    rule = next((rule for rule in model.family.scopes if rule.name == scope), None)
+    keys = (rule.theta_keys if rule else ()) or model.family.theta_keys
+    stated = [model.text.get(key) for key in keys]
+    blocks = (model.winning_block(scope), model.block("rope_parameters"))
+    return any(value is not None for value in (*stated, *(b.get("rope_theta") for b in blocks)))
 
 
 def _with_text(
@@ -165,70 +257,10 @@ def _with_text(
     return {**config, path[0]: _with_text(config[path[0]], path[1:], text)}
 
 
-def _without_blocks(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without any RoPE block, wherever its text part lies."""
-    return {
-        key: _without_blocks(value)
-        if isinstance(value, Mapping) and key.endswith("_config")
-        else value
-        for key, value in config.items()
-        if key not in _BLOCKS
-    }
-
-
-def _scope_theta_keys(family: Family) -> set[str]:
-    return {key for rule in family.scopes for key in rule.theta_keys}
-
-
-def _as_version_5(text: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """Contradictions resolved as `convert_rope_params_to_dict` of transformers 5 does."""
-    found = dict(text)
-    scaling, parameters = found.get("rope_scaling"), found.get("rope_parameters")
-    if isinstance(scaling, Mapping) and scaling:
-        if family.fills_scopes and "rope_type" not in scaling:
-            # Gemma 3 merges the dict into one that says rope_type "default".
-            scaling = {k: v for k, v in scaling.items() if k != "type"}
-        if family.scopes and isinstance(parameters, Mapping):
-            del found["rope_scaling"]
-            found["rope_parameters"] = {
-                **parameters,
-                **{
-                    rule.name: _one_type({**_mapping(parameters.get(rule.name)), **scaling})
-                    for rule in family.scopes
-                    if rule.takes_flat
-                },
-            }
-        else:
-            found.pop("rope_parameters", None)
-            found["rope_scaling"] = _one_type(scaling)
-    elif isinstance(parameters, Mapping):
-        found["rope_parameters"] = {
-            k: _one_type(v) if isinstance(v, Mapping) else v for k, v in parameters.items()
-        }
-        if not family.scopes:
-            found["rope_parameters"] = _one_type(found["rope_parameters"])
-    return _without_losers(found, family)
-
-
-def _without_losers(found: dict[str, Any], family: Family) -> dict[str, Any]:
-    """θ in a dict beats θ at the top level; the original length is the other way round."""
-    for rule in family.scopes or (ScopeRule("", rope_theta=0.0, theta_keys=family.theta_keys),):
-        block = _mapping(found.get("rope_scaling")) or _mapping(found.get("rope_parameters"))
-        if family.scopes and not found.get("rope_scaling"):
-            block = _mapping(block.get(rule.name))
-        for key in rule.theta_keys:
-            if "rope_theta" in block and found.get(key) not in (None, block["rope_theta"]):
-                found.pop(key)
-    winner = next((k for k in _BLOCKS if _mapping(found.get(k))), None)
-    if winner and not family.scopes and found.get(_ORIGINAL) is not None:
-        block = found[winner]
-        if canonical_rope_type(str(block.get("rope_type") or block.get("type"))) in HAVE_ORIGINAL:
-            found[winner] = {k: v for k, v in block.items() if k != _ORIGINAL}
-    return found
-
-
 def _as_legacy(text: Mapping[str, Any], family: Family, type_wins: bool) -> dict[str, Any]:
-    found = {k: v for k, v in text.items() if k != "rope_parameters"}
+    read = {key for rule in family.scopes for key in rule.theta_keys} or {*family.theta_keys}
+    unread = {"rope_parameters"} | ({"rope_theta"} - read)
+    found = {k: v for k, v in text.items() if k not in unread}
     scaling = found.get("rope_scaling")
     if isinstance(scaling, Mapping) and scaling:
         ignored = {"rope_theta", "partial_rotary_factor"}
@@ -237,21 +269,14 @@ def _as_legacy(text: Mapping[str, Any], family: Family, type_wins: bool) -> dict
         name = next((n for n in (names if type_wins else names[::-1]) if n), "default")
         block.pop("type", None)
         found["rope_scaling"] = {**block, "rope_type": name}
-        if found.get(_ORIGINAL) is not None:
-            found.pop(_ORIGINAL)  # each reader says itself which of the two it prefers
-            found["rope_scaling"].setdefault(_ORIGINAL, text[_ORIGINAL])
+        if found.get(ORIGINAL) is not None:
+            found.pop(ORIGINAL)  # each reader says itself which of the two it prefers
+            found["rope_scaling"].setdefault(ORIGINAL, text[ORIGINAL])
     elif "rope_scaling" in found and family.rope_defaults:
         # An explicit null switches the class's own default off.
         found["rope_scaling"] = {"rope_type": "default"}
+    elif family.rope_defaults and found.get("rope_theta") is not None:
+        # θ is beside that default, not inside it.
+        default = {k: v for k, v in family.rope_defaults.items() if k != "rope_theta"}
+        found["rope_scaling"] = default
     return found
-
-
-def _one_type(block: Mapping[str, Any]) -> dict[str, Any]:
-    """The block with one name of its type: transformers 5 prefers `rope_type`."""
-    if block.get("rope_type") and block.get("type"):
-        return {k: v for k, v in block.items() if k != "type"}
-    return dict(block)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Release
-from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, Used
-from yarncli.rope.formulas import get_mscale, longrope_attention_factor
+from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, NotKnown, Used
+from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters
 
 ORIGINAL = "original_max_position_embeddings"
@@ -66,6 +66,45 @@ def factor_by_lengths(p: RopeParameters, original: int, of: str) -> RopeParamete
     return replace(p, original_max_position_embeddings=original, factor=factor)
 
 
+def unmeant(model: Model) -> tuple[str, ...]:
+    """The fault of numbers with which there is nothing to compare; none where there is."""
+    if not model.refusal:
+        return ()
+    return (f"transformers 5 does not load the config, so nothing says what is meant: "
+            f"{model.refusal}",)  # fmt: skip
+
+
+def with_frequencies(p: RopeParameters, inv_freq: Sequence[float]) -> RopeParameters:
+    """A setting that gives these frequencies for every text.
+
+    Args:
+        p: the θ and the sizes.
+        inv_freq: radians per token.
+    """
+    plain = default_inv_freq(p.rope_theta, p.rotary_dim)
+    factors = tuple(a / b for a, b in zip(plain, inv_freq, strict=True))
+    return RopeParameters(
+        rope_type="longrope", rope_theta=p.rope_theta, head_dim=p.head_dim,
+        max_position_embeddings=p.max_position_embeddings,
+        partial_rotary_factor=p.partial_rotary_factor,
+        short_factor=factors, long_factor=factors,
+    )  # fmt: skip
+
+
+def with_extrapolation(p: RopeParameters, share: float) -> RopeParameters:
+    """YaRN where only `share` of the unscaled part of the ramp is kept.
+
+    Reference: the key `extrapolation_factor` of vLLM's and SGLang's YaRN class, which transformers
+    does not read.
+    """
+    plain = default_inv_freq(p.rope_theta, p.rotary_dim)
+    inner = [f / p.resolved_factor() for f in plain]
+    yarn = p.inv_freq(p.max_position_embeddings)
+    return with_frequencies(
+        p, [low + share * (f - low) for f, low in zip(yarn, inner, strict=True)]
+    )
+
+
 def uses_deepseek_rope(model: Model) -> bool:
     """Whether vLLM and SGLang turn every scaling of this model into DeepSeek's YaRN."""
     return model.rope.is_mla and model.rope.model_type not in ("minicpm3", "dots3_note_text")
@@ -117,6 +156,22 @@ def refuse_gaps(
     for key in not_null:
         if key in block and block[key] is None:
             raise EngineCrash(f"{key} is null, which it computes with: TypeError. Leave it out.")
+
+
+def refuse_entries(model: Model) -> None:
+    """Say nothing of a setting per layer type where transformers' own class fails on it.
+
+    An engine with code of its own goes on with the θ of the class, or of its own.
+
+    Raises:
+        NotKnown: the config has one, the model type does not.
+    """
+    has = any(isinstance(value, Mapping) for value in model.block("rope_parameters").values())
+    if model.refusal and has and not model.family.scopes:
+        raise NotKnown(
+            "Nobody examined what it does with a rope_parameters per layer type in "
+            f"{model.rope.model_type}, which has one setting for all layers."
+        )
 
 
 def refuse_su(name: object) -> None:
@@ -172,6 +227,20 @@ def phimoe_scale(p: RopeParameters, length: int) -> float:
 
 
 def from_pretrained(parts: Launch) -> str:
-    """The Python call that loads the model, with overrides as keyword arguments."""
-    call = "".join(f", {key}={value!r}" for key, value in (parts.fields or {}).items())
-    return f"AutoModelForCausalLM.from_pretrained({json.dumps(parts.model.source)}{call})"
+    """The Python statements that load the model, with overrides put into the loaded config.
+
+    Keyword arguments would not do: they reach the fields of the outer config only, and a class of
+    version 4 without the field passes them on to the model, a TypeError.
+    """
+    source, names = json.dumps(parts.model.source), parts.model.config.get("architectures")
+    named = str(names[0]) if isinstance(names, list) and names else ""
+    outer = bool(parts.model.override_path)
+    auto = "AutoModelForImageTextToText" if outer else "AutoModelForCausalLM"
+    cls = named if outer and named.isidentifier() else auto
+    if not parts.fields:
+        return f"{cls}.from_pretrained({source})"
+    text = "config.get_text_config()" if outer else "config"
+    return (
+        f"config = AutoConfig.from_pretrained({source}); {text}.update({dict(parts.fields)!r}); "
+        f"model = {cls}.from_pretrained({source}, config=config)"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any, Literal, cast
 from yarncli.engines.types import Model, NotKnown, NotSupported
 
 _FOLDER = Path(__file__).parent / "wiring"
+
+# Engines that share the table of another.
+_TABLE_OF = {"vllm-older": "vllm"}
 
 Word = Literal["reads", "differs", "ignores", "refuses"]
 
@@ -56,22 +60,50 @@ class Row:
             )
         return cast(Word, found)
 
-    def outcome(self, probe: str, scope: str = "full_attention") -> str:
+    def require_class(self, model: Model) -> None:
+        """Insist that the class which the config names is one that the row is about.
+
+        Raises:
+            NotKnown: the engine loads it through another class, which was not examined.
+        """
+        named = model.config.get("architectures")
+        known = {self.entry.get("class"), *self.entry.get("also", ())}
+        first = named[0] if isinstance(named, list) and named else None
+        if first is not None and first not in known and not model.assume_like:
+            raise NotKnown(
+                f"{self.release} loads {self.model_type} here through its class {first}, which "
+                "nobody examined."
+            )
+
+    def outcome(self, probe: str, layers: str = "full_attention") -> str:
         """What a probe gave: one line as the README there explains.
 
-        Empty where the engine was read, not run.
+        Empty where the engine was read, not run, and where the probe is not of this model type.
 
         Args:
             probe: its name, such as "yarn both".
-            scope: which layers, where they differ; by default those that are scaled.
+            layers: which of them, where the engine treats layers differently; by default those that
+                are scaled.
         """
+        found = self._outcome(probe)
+        if isinstance(found, Mapping):
+            found = found.get(layers, next(iter(found.values())))
+        return "" if found is None else str(found)
+
+    def has_one_setting(self) -> bool:
+        """Whether a scaling reaches all layers alike, those that attend within a window too."""
+        return isinstance(self._outcome("yarn legacy"), str)
+
+    def _outcome(self, probe: str) -> Any:
         number = self.entry.get("outcome")
         if number is None or probe not in self.table["probes"]:
             return ""
-        found = self.table["outcomes"][number][self.table["probes"].index(probe)]
-        if isinstance(found, Mapping):
-            found = found.get(scope, next(iter(found.values())))
-        return str(found)
+        return self.table["outcomes"][number][self.table["probes"].index(probe)]
+
+    def failure(self, probe: str) -> str:
+        """The exception that a probe gave; empty where it gave none, or was not tried."""
+        found = self.outcome(probe)
+        return found if found[:1].isupper() else ""
 
 
 @functools.cache
@@ -85,29 +117,121 @@ def load_table(engine: str) -> Mapping[str, Any]:
     return found
 
 
-def find_row(engine: str, model: Model) -> Row:
+def default_theta(engine: str, model: Model, scope: str) -> float | None:
+    """θ that an engine's own class takes where the config has none; `None` where nobody knows.
+
+    Args:
+        engine: its id.
+        model: the config.
+        scope: of which layers.
+    """
+    name = _TABLE_OF.get(engine, engine)
+    while (_FOLDER / f"{name}.json").is_file():
+        row = Row(load_table(name), model.rope.model_type)
+        entry = row.table["model_types"].get(row.model_type, {})
+        if "backend" in entry:
+            name = entry["backend"]
+            continue
+        found = re.search(r"theta=([\d.e+]+)", row.outcome("no theta", scope)) if entry else None
+        return float(found[1]) if found else None
+    return None
+
+
+def get_row(engine: str, model_type: str) -> Row | None:
+    """The row of a model type, whatever it says; `None` where there is none."""
+    table = load_table(engine)
+    return Row(table, model_type) if model_type in table["model_types"] else None
+
+
+def find_row(engine: str, model: Model, kind: str | None = None) -> Row:
     """The row of a model, where the engine has code for it.
 
     Args:
         engine: the name of the table.
         model: the config; its `architectures` count where the table lists those of the engine.
+        kind: the model type by which the engine goes; by default that of the text part.
 
     Raises:
         NotSupported: the engine has no class for this model.
         NotKnown: there is no row, or the model file could not be examined.
     """
-    table = load_table(engine)
-    row = Row(table, model.rope.model_type)
+    has = load_table(engine).get("architectures")
+    named = named_classes(model)
+    if has and named and named[0] not in has:
+        raise NotSupported(f"{Row(load_table(engine), '').release} has no class {named[0]}.")
+    return row_of(engine, model, kind)
+
+
+def named_classes(model: Model) -> list[str]:
+    """The `architectures` of a config; none where the model is to be treated as another type."""
     named = model.config.get("architectures")
-    has = table.get("architectures")
-    if has and isinstance(named, list) and named and not model.assume_like:
-        first = str(named[0])
-        if first not in has:
-            raise NotSupported(f"{row.release} has no class {first}.")
-    if row.model_type not in table["model_types"]:
+    return [str(n) for n in named] if isinstance(named, list) and not model.assume_like else []
+
+
+def row_of(engine: str, model: Model, kind: str | None = None) -> Row:
+    """The row of a model type, whatever class the config names.
+
+    Args:
+        engine: the name of the table.
+        model: the config.
+        kind: the model type by which the engine goes; by default that of the text part.
+
+    Raises:
+        NotSupported: the engine has no class for this model type.
+        NotKnown: there is no row, or the model file could not be examined.
+    """
+    row = Row(load_table(engine), kind or model.rope.model_type)
+    if row.model_type not in row.table["model_types"]:
+        if row.table.get("others") == "unsupported":
+            raise NotSupported(f"{row.release} has no model file for {row.model_type}.")
         raise NotKnown(f"Nobody examined what {row.release} does with {row.model_type}.")
     if row.entry["rope"] == "unsupported":
         raise NotSupported(f"{row.release} has no class for {row.model_type}.")
     if row.entry["rope"] == "unknown":
         raise NotKnown(f"The code of {row.release} for {row.model_type} could not be examined.")
     return row
+
+
+def find_transformers_row(engine: str, model: Model) -> Row:
+    """The row of a model in a release of transformers.
+
+    A checkpoint of a model type that the release does not have runs its own code, if it has any.
+
+    Args:
+        engine: the name of the table, "transformers-5" or "transformers-4.57", say.
+        model: the config.
+
+    Raises:
+        NotSupported: the release has no code for the model.
+        NotKnown: the checkpoint's own code would run, or the model was not examined.
+    """
+    table = load_table(engine)
+    release = f"transformers {table['version']}"
+    if model.model_type not in _registered(table["version"]) and not model.assume_like:
+        if "auto_map" in model.config:
+            raise NotKnown(
+                f"{release} does not know the model type {model.model_type!r}. The checkpoint's "
+                "own code would run, which nobody examined."
+            )
+        raise NotSupported(f"{release} does not know the model type {model.model_type!r}.")
+    row = get_row(engine, model.rope.model_type)
+    if row is None or row.entry["rope"] in ("unknown", "own"):
+        raise NotKnown(f"The code of {release} for {model.rope.model_type} was not examined.")
+    if row.entry["rope"] == "unsupported":
+        raise NotSupported(f"{release} has no code for the text part {model.rope.model_type!r}.")
+    return row
+
+
+@functools.cache
+def _registered(version: str) -> frozenset[str]:
+    """The model types that checkpoints of a transformers release may name."""
+    known: set[str] = set()
+    for row in load_table("transformers-types")["releases"]:
+        if _numbers(row["release"]) > _numbers(version):
+            break
+        known = (known - {*row.get("dropped", ())}) | {*row.get("added", ())}
+    return frozenset(known)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from yarncli.config.families.family import Family
+from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import RopeConfig
 from yarncli.rope.parameters import RopeParameters
 
@@ -60,6 +61,8 @@ class Model:
     sizes and layers only."""
     refusal: str
     """Why transformers 5 reads nothing; empty where it does."""
+    is_ours: bool = False
+    """Whether that is a value that yarncli does not compute with, and transformers may."""
     length: int
     """The intended window, tokens."""
     assume_like: str | None = None
@@ -74,6 +77,16 @@ class Model:
     def text_path(self) -> tuple[str, ...]:
         """Where the text part lies in the config."""
         return self.rope.text_path
+
+    @property
+    def override_path(self) -> tuple[str, ...]:
+        """Where a loaded config has the text part, which old files keep at top level."""
+        part: Any = self.config
+        for key in self.text_path:
+            part = part[key]
+        wrapper = FAMILIES.get(str(part.get("model_type")))
+        flat = wrapper is not None and wrapper.is_wrapper and self.assume_like is None
+        return (*self.text_path, wrapper.text_key) if wrapper and flat else self.text_path
 
     @property
     def model_type(self) -> str:
@@ -135,14 +148,19 @@ class Launch:
     flags: tuple[str, ...] = ()
     """Words that `Engine.repair` found."""
 
-    def override_words(self, option: str) -> list[str]:
-        """`option` with the overridden fields as JSON of the whole config; no words without any."""
+    def override_words(self, option: str, *, outer: bool = False) -> list[str]:
+        """`option` with the overridden fields as JSON of the whole config; no words without any.
+
+        Args:
+            option: its name.
+            outer: state the fields beside the text part too.
+        """
         fields = self.fields
         if not fields:
             return []
-        for key in reversed(self.model.text_path):
+        for key in reversed(self.model.override_path):
             fields = {key: fields}
-        return [option, json.dumps(fields)]
+        return [option, json.dumps({**(self.fields or {}), **fields} if outer else fields)]
 
 
 Repair = Callable[[Model, Mapping[str, Used], Reading], tuple[str, ...] | None]
@@ -168,7 +186,16 @@ class Engine:
     override: Literal["v5", "legacy", "none"] = "none"
     """How it takes config fields on its command line: as transformers 5 spells them, as older
     versions do, or not at all."""
+    mends_refusals: bool = True
+    """Whether an override counts before the config is loaded, so that one may mend a refusal."""
+    merges: Literal["flat", "nested", "all", "none"] = "none"
+    """Which overridden dicts are merged with those of the loaded config, others being replaced:
+    those of a config that is the text part itself, those of a text part inside one, or all."""
+    deepest_override: int = 9
+    """How many keys may lead to the text part of a config whose fields it overrides."""
     about: tuple[str, ...] = ()
     """What there is to know about it, for the documentation."""
+    settable: Callable[[Model, str], bool] | None = None
+    """Whether a config field of a model can be overridden; `None` where all can."""
     repair: Repair | None = None
     """Words for the command line that make up for a misreading, `None` where none can."""

@@ -150,6 +150,26 @@ def view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineVi
     )
 
 
+def as_intended(found: EngineView, intended: Mapping[str, Used]) -> EngineView:
+    """The view of an engine whose launch line makes everything as intended.
+
+    Args:
+        found: with that line.
+        intended: what each scope is to compute.
+    """
+    at = found.length
+    scopes = (_compare(name, used, used, at, at) for name, used in intended.items())
+    return EngineView(
+        engine=found.engine,
+        status="exact",
+        served_length=at,
+        length=at,
+        scopes=tuple(scopes),
+        launch=found.launch,
+        launch_is_exact=True,
+    )
+
+
 def _compare(name: str, used: Used, intended: Used, at: int, window: int) -> ScopeView:
     worst, where, when = 0.0, 0, at
     # dynamic and longrope change with the length of the text, so a short text and a full one are

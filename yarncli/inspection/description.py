@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yarncli.checkpoint.memory import CachePart, kv_cache_bytes, kv_cache_parts
+from yarncli.checkpoint.memory import (
+    CachePart,
+    bytes_per_number,
+    kv_cache_bytes,
+    kv_cache_parts,
+    stated_dtype,
+)
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.engines.judgement import judge
@@ -21,8 +27,6 @@ from yarncli.rope.methods import DEFAULT_METHOD
 from yarncli.rope.parameters import RopeParameters
 
 SCHEMA_VERSION = 1
-
-_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Description:
 
     @property
     def _itemsize(self) -> int:
-        return _DTYPE_BYTES.get(self.dtype or "bfloat16", 2)
+        return bytes_per_number(self.dtype)
 
     def dimensions(self, scope: Scope) -> list[Dimension]:
         """The dimension pairs of one scope, before and after."""
@@ -202,14 +206,13 @@ def inspect(
     text = rope.text(config).values
     names = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
-    dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
     judged = None if target else judge(config, history, assume_like=assume_like, launch=False)
     return Description(
         name=checkpoint.name,
         architecture=names[0] if isinstance(names, list) and names else None,
         rope=rope,
         weights=_weights(checkpoint),
-        dtype=dtype if isinstance(dtype, str) else None,
+        dtype=stated_dtype(config, rope),
         quantization=_quantization(quantization),
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText, Path
+from yarncli.planning.lengths import follow_maximum
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope.parameters import RopeParameters
 
@@ -56,6 +57,20 @@ def rope_dict(parameters: RopeParameters) -> dict[str, Any]:
             found[name] = float(value)
     carried = {k: v for k, v in parameters.extra.items() if k not in ("rope_type", "type")}
     return {k: v for k, v in found.items() if v is not None} | carried
+
+
+def write_config(
+    config: JsonText, rope: RopeConfig, plan: RopePlan, spelling: Spelling = "both"
+) -> JsonText:
+    """config.json with the plan and every length field written into it."""
+    written = write_rope(config, rope, plan, spelling)
+    return follow_maximum(
+        written,
+        rope.text_path,
+        rope.length_key,
+        before=rope.max_position_embeddings,
+        maximum=plan.max_position_embeddings,
+    )
 
 
 def write_rope(

@@ -206,7 +206,7 @@ def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement
     try:
         return judge(config, history, source=name)
     except CheckpointError:  # a model type that is not known; `check` has said so
-        return Judgement(name, "", ())
+        return Judgement(source=name, intended_from="", verdicts=())
 
 
 def _metadata(

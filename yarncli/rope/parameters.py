@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
-from yarncli.errors import ConfigError
+from yarncli.errors import ConfigError, NotComputedError
 from yarncli.rope import formulas
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "proportional")
@@ -202,16 +201,18 @@ def _validate(p: RopeParameters) -> None:
     """Refuse values no formula can take.
 
     Raises:
-        ConfigError: names the field and its value.
+        ConfigError: names the field and its value; `NotComputedError` where it is out of range.
     """
-    for fault in chain(_size_faults(p), _type_faults(p)):
+    if p.rope_type not in ROPE_TYPES:
+        raise ConfigError(f"rope_type is {p.rope_type!r}; known types are {', '.join(ROPE_TYPES)}.")
+    for fault in _size_faults(p):
+        raise NotComputedError(fault)
+    for fault in _type_faults(p):
         raise ConfigError(fault)
 
 
 def _size_faults(p: RopeParameters) -> Iterator[str]:
     """What is wrong with the values that every type has."""
-    if p.rope_type not in ROPE_TYPES:
-        yield f"rope_type is {p.rope_type!r}; known types are {', '.join(ROPE_TYPES)}."
     if p.head_dim > WIDEST_HEAD:
         yield f"head_dim is {p.head_dim:,}; it must be at most {WIDEST_HEAD:,}."
     if p.head_dim <= 0 or p.rotary_dim <= 0 or p.rotary_dim % 2:

@@ -170,7 +170,7 @@ MIXED_ROWS: dict[str, Family] = {
         sliding_window=2048, rope_rule="layer_rope_theta_nope"),
     "muse_spark_text": Family(max_position_embeddings=1048576, hidden_size=8192,
         num_attention_heads=128, num_key_value_heads=16, num_hidden_layers=62, head_dim=64,
-        rope_theta=5e5, layer_rule="fourth_from_end", sliding_window=2048,
+        rope_defaults=shared.MUSE_SPARK, layer_rule="fourth_from_end", sliding_window=2048,
         rope_rule="layer_rope_theta_nope"),
     "neomme": Family(max_position_embeddings=16384, hidden_size=1024, num_attention_heads=16,
         num_key_value_heads=4, num_hidden_layers=17, head_dim=64, honours_partial=True,

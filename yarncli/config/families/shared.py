@@ -103,6 +103,7 @@ APERTUS = {
     "high_freq_factor": 4.0,
 }
 CWM = {**APERTUS, "rope_theta": 1000000.0, "factor": 16.0}
+MUSE_SPARK = {"rope_type": "default", "rope_theta": 500000.0}
 HIGGS = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,

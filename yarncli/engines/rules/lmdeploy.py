@@ -15,6 +15,7 @@ from yarncli.engines.shared import (
     mla_softmax,
     mscale_ratio,
     phimoe_scale,
+    refuse_entries,
 )
 from yarncli.engines.tables import find_row
 from yarncli.engines.types import (
@@ -57,6 +58,7 @@ def read_torch(model: Model) -> Reading:
     Source: lmdeploy/pytorch/nn/rotary_embedding.py:25-245.
     """
     row = find_row("lmdeploy-pytorch", model)
+    refuse_entries(model)
     own = row.entry["rope"] == "own"
     if own and row.model_type not in _OWN:
         where = f"{row.release}, {row.entry['at']}"
@@ -198,6 +200,8 @@ ENGINES = (
         read=read_torch,
         launch=launch_torch,
         override="v5",
+        mends_refusals=False,
+        merges="all",
         about=(
             "Reads every type as transformers 5 does, dynamic and longrope by the length of each "
             "call; longrope's `attention_factor` is not read.",
@@ -212,6 +216,8 @@ ENGINES = (
         read=read_turbomind,
         launch=launch_turbomind,
         override="v5",
+        mends_refusals=False,
+        merges="all",
         about=(
             "yarn: the factor is max_position_embeddings / original_max_position_embeddings, the "
             "ramp is always rounded; `attention_factor` and the mscale pair are read.",

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from yarncli.engines.loaders import is_v5_only, legacy
-from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS
-from yarncli.engines.types import Engine, EngineCrash, Launch, Model, NotKnown, Reading, Used
-from yarncli.rope.formulas import default_inv_freq
+from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL, with_frequencies
+from yarncli.engines.tables import Row, find_row
+from yarncli.engines.types import (
+    Engine,
+    EngineCrash,
+    Launch,
+    LoaderError,
+    Model,
+    NotKnown,
+    Reading,
+    Used,
+)
+from yarncli.rope.formulas import get_mscale
 from yarncli.rope.parameters import RopeParameters
 
-_LLAMA = frozenset({"llama", "mistral", "mixtral"})
-_QWEN = frozenset({"qwen2", "qwen3", "qwen3_moe"})
+_RUNTIME_THETA = 10000.0
 
 
 def read(model: Model) -> Reading:
@@ -20,36 +31,65 @@ def read(model: Model) -> Reading:
 
     Raises:
         LoaderError: the config cannot be read.
-        EngineCrash: the importer fails.
-        NotKnown: there is no rule for its model type.
+        EngineCrash: the importer fails, or writes a file that cannot work.
+        NotSupported: the importer does not know the architecture.
+        NotKnown: nobody read what becomes of the model.
     """
+    row = find_row("ollama", model)
+    row.require_class(model)
+    entry = row.entry
+    if entry.get("flat") and model.text_path:
+        raise LoaderError("It wants the fields of the text part at the top level of config.json.")
+    default = entry.get("default_theta")
+    if entry.get("both_thetas"):
+        default = model.block("rope_parameters").get("rope_theta") or default
+    if default == 0 and model.text.get("rope_theta") is None:
+        raise EngineCrash("The importer writes θ 0 where rope_theta is not at the top level.")
+    if _hidden_width(model) not in (None, *(s.parameters.head_dim for s in _scopes(model))):
+        raise NotKnown("Nobody examined what it makes of a head_dim that is not hidden / heads.")
     notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
-    block = model.block("rope_scaling")
-    scopes = {
-        name: _used(model, p, block.get("type"), block.get("rope_type"), notes)
-        for name, p in legacy(model).items()
-    }
-    served = model.rope.max_position_embeddings
-    return Reading(scopes, served_length=served, notes=tuple(dict.fromkeys(notes)))
+    scopes = {}
+    for name, p in legacy(model, default_theta=default).items():
+        if entry.get("writes_theta") is False:
+            p = replace(p, rope_theta=_RUNTIME_THETA)
+        scopes[name] = _used(row, p, model, notes)
+    lengths = (model.text.get(key) for key in entry.get("length", ()))
+    served = next((n for n in lengths if isinstance(n, int) and n), None)
+    return Reading(
+        scopes,
+        served_length=served or model.rope.max_position_embeddings,
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
-def _used(model: Model, p: RopeParameters, old: object, new: object, notes: list[str]) -> Used:
-    if p.rope_type == "default":
+def _scopes(model: Model) -> list[Any]:
+    return list(model.rope.scopes.values())
+
+
+def _hidden_width(model: Model) -> int | None:
+    """hidden_size / num_attention_heads, which the importer rotates; `None` where not given."""
+    hidden = model.text.get("hidden_size")
+    if not isinstance(hidden, int) or model.rope.model_type not in ("llama", "mixtral"):
+        return None
+    return hidden // model.rope.num_attention_heads
+
+
+def _used(row: Row, p: RopeParameters, model: Model, notes: list[str]) -> Used:
+    block, kind = model.block("rope_scaling"), p.rope_type
+    if "reader" in row.entry:
+        return _READERS[row.entry["reader"]](replace(_yarn(p, block), truncate=None), model)
+    if kind == "default":
         return Used(p)
-    kind = model.rope.model_type
-    if kind in _LLAMA and (old == "linear" or new == "llama3"):
-        return Used(p)
-    if kind in _QWEN and old == "yarn":
-        notes.append("the original window is lost: all frequencies but the first are divided")
-        return Used(_without_original(p))  # its temperature cancels the kernel's
-    if kind in _QWEN and old is not None:
-        raise EngineCrash(f"The importer panics on type {old!r}.")
-    if kind not in _LLAMA | _QWEN:
-        raise NotKnown(
-            f"yarncli has no rule for what its importer makes of {p.rope_type} in {kind}; import a "
-            "GGUF file instead."
-        )
-    notes.append(f"the importer drops {p.rope_type} for {kind}; import a GGUF file instead")
+    said = block.get(row.entry.get("by", {}).get(kind, "type"))
+    match row.word(kind):
+        case "reads" if said == kind:
+            return Used(p)
+        case "differs" if said == kind:
+            notes.append("the original window is lost: all frequencies but the first are divided")
+            return Used(_without_original(p))  # its temperature cancels the kernel's
+        case "refuses" if said is not None:
+            raise EngineCrash(f"The importer panics on type {said!r}.")
+    notes.append(f"the importer drops {kind} for {row.model_type}; import a GGUF file instead")
     return Used(replace(p, rope_type="default"))
 
 
@@ -58,9 +98,46 @@ def _without_original(p: RopeParameters) -> RopeParameters:
 
     Reference: `ggml_rope_yarn_corr_dims`, whose lower end is then 0 and upper end minus infinity.
     """
-    pairs = len(default_inv_freq(p.rope_theta, p.rotary_dim))
-    factors = (1.0, *([p.resolved_factor()] * (pairs - 1)))
-    return replace(p, rope_type="longrope", short_factor=factors, long_factor=factors)
+    first, *rest = replace(p, rope_type="default").inv_freq()
+    return with_frequencies(p, [first, *(f / p.resolved_factor() for f in rest)])
+
+
+def _yarn(p: RopeParameters, block: Mapping[str, Any]) -> RopeParameters:
+    """The factor as yarn, whatever the type."""
+    factor, original = block.get("factor"), block.get(ORIGINAL)
+    if not isinstance(factor, int | float) or factor < 1 or not isinstance(original, int):
+        raise EngineCrash(f"Its model divides by the factor; it wants factor and {ORIGINAL}.")
+    return RopeParameters(
+        rope_type="yarn", rope_theta=p.rope_theta, head_dim=p.head_dim, factor=float(factor),
+        original_max_position_embeddings=original,
+        max_position_embeddings=p.max_position_embeddings,
+        partial_rotary_factor=p.partial_rotary_factor,
+    )  # fmt: skip
+
+
+def _deepseek(p: RopeParameters, model: Model) -> Used:
+    """No scale on cos and sin; the softmax scale by mscale_all_dim.
+
+    Reference: `model/models/deepseek2/model.go`, `RoPEOptions` and `New`.
+    """
+    whole = model.block("rope_scaling").get("mscale_all_dim") or 0.0
+    return Used(p, 1.0, get_mscale(p.resolved_factor(), float(whole)) ** 2)
+
+
+def _gpt_oss(p: RopeParameters, model: Model) -> Used:
+    """The original window is `initial_context_length`; the ramp ends at whole dimensions.
+
+    Reference: `model/models/gptoss/model.go`, `applyRotaryPositionEmbeddings`.
+    """
+    original = model.text.get("initial_context_length")
+    factor = model.text.get("rope_scaling_factor") or p.resolved_factor()
+    if not isinstance(original, int):
+        raise NotKnown("Nobody examined what it makes of a config without initial_context_length.")
+    found = replace(p, factor=float(factor), original_max_position_embeddings=original)
+    return Used(found, get_mscale(found.resolved_factor()))
+
+
+_READERS = {"deepseek": _deepseek, "gpt_oss": _gpt_oss}
 
 
 def launch(parts: Launch) -> str:
@@ -72,13 +149,15 @@ def launch(parts: Launch) -> str:
 ENGINE = Engine(
     id="ollama",
     name="Ollama (import of safetensors)",
-    versions="August 2026",
+    versions="importer of early 2026",
     read=read,
     launch=launch,
     about=(
-        'Llama: only `type: "linear"` and `rope_type: "llama3"` survive.',
-        "Qwen 2 and 3: only `type` is read; yarn loses its original window and runs without a "
+        'Llama and Mixtral: only `type: "linear"` and `rope_type: "llama3"` survive.',
+        "Qwen 2: only `type` is read; yarn loses its original window and runs without a "
         "temperature, any other type fails.",
-        "Import a GGUF file made by llama.cpp instead.",
+        "It has no importer for Mistral, Qwen 3 and most others: import a GGUF file made by "
+        "llama.cpp instead, for which llama.cpp's verdict holds up to `context_length`, the most "
+        "it serves.",
     ),
 )

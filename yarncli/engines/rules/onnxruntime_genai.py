@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.engines.loaders import version_5
-from yarncli.engines.shared import ORIGINAL, longrope_scale_by_lengths
+from yarncli.engines.shared import ORIGINAL, longrope_scale_by_lengths, refuse_entries
 from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import (
     Engine,
@@ -41,6 +41,7 @@ def read(model: Model) -> Reading:
     Source: onnxruntime_genai/models/builders/base.py:52-57, 312-344, 665-701, 3312-3396.
     """
     row = find_row(_TABLE, model)
+    refuse_entries(model)
     parameters = version_5(model)
     if row.entry["rope"] == "refuses" and not row.outcome("default both").startswith("plain"):
         error = row.outcome("default both")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from yarncli.config.families.family import Release
-from yarncli.config.families.table import FAMILIES
 from yarncli.engines.loaders import is_v5_only, legacy, refuse_aliases
 from yarncli.engines.shared import (
     ORIGINAL,
@@ -14,40 +14,21 @@ from yarncli.engines.shared import (
     from_pretrained,
     mla_softmax,
     phimoe_scale,
+    refuse_gaps,
     refuse_null_head_dim,
 )
+from yarncli.engines.tables import Row, find_transformers_row, get_row
 from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, Reading, Used
 from yarncli.rope.formulas import longrope_attention_factor
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, canonical_rope_type
 
-# Rotary classes of their own, with the scaling types each knows.
-_OWN_ROTARY: dict[str, tuple[str, ...]] = {
-    "chameleon": ("linear", "dynamic"),
-    "dbrx": (),
-    "idefics": (),
-    "modernbert-decoder": (),
-    "nemotron": (),
-}
-_SOFTMAX = frozenset({"deepseek_v3", "longcat_flash"})
-# θ where the file has none, where version 5 assumes another.
-_THETA = {
-    "cohere": 1e4,
-    "falcon_h1": 1e5,
-    "kyutai_speech_to_text": 1e5,
-    "olmo3": 1e4,
-    "persimmon": 25e3,
-    "qwen3_vl_moe_text": 5e6,
-    "qwen3_vl_text": 5e6,
-}
-# Config classes that accept these keys of `rope_scaling` and no other, and these types.
-_FACTOR_ONLY = (frozenset({"type", "factor"}), ("linear", "dynamic"))
-_LISTS_ONLY = (frozenset({"type", "short_factor", "long_factor"}), ("longrope", "su", "yarn"))
+# Config classes that say so accept these keys of `rope_scaling` and no other, and these types.
 _STRICT = {
-    "chameleon": _FACTOR_ONLY,
-    "olmo": _FACTOR_ONLY,
-    "olmo2": _FACTOR_ONLY,
-    "phi3": _LISTS_ONLY,
-    "phi4_multimodal": _LISTS_ONLY,
+    "two fields": (frozenset({"type", "factor"}), ("linear", "dynamic")),
+    "three fields": (
+        frozenset({"type", "short_factor", "long_factor"}),
+        ("longrope", "su", "yarn"),
+    ),
 }
 
 _IGNORES = "ignores rope_parameters without a word: θ and scaling are its defaults"
@@ -96,39 +77,83 @@ def _longrope(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
     return p, scale
 
 
-def _knows(version: Release, model_type: str) -> bool:
-    """Whether a checkpoint may name this model type."""
-    family = FAMILIES.get(model_type)
-    # The names of the releases sort as the releases do.
-    return family is not None and family.registered and family.transformers_since <= version
-
-
 def _reader(version: Release, yarn: Yarn) -> Callable[[Model], Reading]:
     def read(model: Model) -> Reading:
-        if not _knows(version, model.model_type):
-            own = " The checkpoint's own code would run instead." * ("auto_map" in model.config)
-            raise LoaderError(f"It does not know the model type {model.model_type!r}.{own}")
+        row = find_transformers_row(f"transformers-{version}", model)
+        notes = (_IGNORES,) if is_v5_only(model) else ()
+        if row.entry["rope"] == "ignores":
+            text = {k: v for k, v in model.text.items() if k != "rope_scaling"}
+            plain = legacy(replace(model, text=text), default_theta=_theta(row))
+            return Reading({name: Used(p) for name, p in plain.items()}, notes=notes)
         refuse_aliases(model)
-        _refuse_strict(model)
-        parameters = legacy(model, default_theta=_THETA.get(model.rope.model_type))
-        scopes = {name: _used(model, p, version, yarn) for name, p in parameters.items()}
-        return Reading(scopes, notes=(_IGNORES,) if is_v5_only(model) else ())
+        _refuse_block(model, row)
+        read_as = replace(model, text=_as_llama3(model, row))
+        wins = not row.outcome("type yarn rope_type linear").startswith("linear")
+        parameters = legacy(read_as, type_wins=wins, default_theta=_theta(row))
+        scopes = {name: _used(model, p, row, version, yarn) for name, p in parameters.items()}
+        if "full_attention" in scopes and row.has_one_setting():
+            scopes = dict.fromkeys(scopes, scopes["full_attention"])
+        return Reading(scopes, notes=notes)
 
     return read
 
 
-def _refuse_strict(model: Model) -> None:
-    """What single config classes insist on.
+def _theta(row: Row) -> float | None:
+    """θ where the file has none."""
+    theta = row.entry.get("theta")
+    return theta if isinstance(theta, float) else None
+
+
+def _as_llama3(model: Model, row: Row) -> Mapping[str, Any]:
+    """Llama 4 computes llama3 whatever the type says.
+
+    Raises:
+        EngineCrash: there are no keys for it.
+    """
+    block = model.block("rope_scaling")
+    if row.failure("yarn legacy") != "KeyError: 'low_freq_factor'" or not block:
+        return model.text
+    for key in ("factor", "low_freq_factor", "high_freq_factor", ORIGINAL):
+        if key not in block:
+            raise EngineCrash(f"It computes llama3 whatever the type; without {key}: KeyError.")
+    bare = {k: v for k, v in block.items() if k != "type"}
+    return {**model.text, "rope_scaling": {**bare, "rope_type": "llama3"}}
+
+
+def _refuse_block(model: Model, row: Row) -> None:
+    """Refuse what the config class insists on, and what it computes with and is null.
 
     Raises:
         LoaderError: it is not given.
+        EngineCrash: it is null, or there is no dict at all and the class reads it.
     """
-    block = model.block("rope_scaling")
-    mscales = [block.get(name) for name in ("short_mscale", "long_mscale")]
-    if model.rope.model_type == "phimoe" and block and None in mscales:
-        raise LoaderError("phimoe needs the numbers short_mscale and long_mscale.")
-    rule = _STRICT.get(model.rope.model_type)
-    if rule is None or not block:
+    block, kind = model.text.get("rope_scaling"), model.rope.model_type
+    error = row.failure("default legacy")
+    if block is None and error and not error.startswith("RuntimeError"):
+        raise EngineCrash(f"{kind} needs rope_scaling: {error}.")
+    if not isinstance(block, Mapping):
+        return
+    error = row.failure("rope_scaling empty")
+    if not block and error:
+        raise LoaderError(f"rope_scaling is empty: {error}. Remove it.")
+    _refuse_strict(model, block, error)
+    mscales = (block.get("short_mscale"), block.get("long_mscale"))
+    if "short_mscale" in error and None in mscales:
+        raise LoaderError(f"{kind} needs the numbers short_mscale and long_mscale.")
+    named = block.get("rope_type") or block.get("type")
+    if named is None and row.failure("yarn no type"):
+        raise LoaderError(f"rope_scaling names no type: {row.failure('yarn no type')}.")
+    if "rope_type" not in block and "rope_type" in row.entry.get("requires", ()):
+        raise LoaderError("rope_scaling has no rope_type: KeyError. Rename `type`.")
+    not_null = ["factor"] if row.failure("yarn factor null") else []
+    not_null += ["beta_fast", "beta_slow"] if row.failure("yarn betas null") else []
+    if canonical_rope_type(str(named)) != "default":
+        refuse_gaps(block, str(named), not_null=not_null)
+
+
+def _refuse_strict(model: Model, block: Mapping[str, Any], error: str) -> None:
+    rule = next((rule for words, rule in _STRICT.items() if words in error), None)
+    if rule is None:
         return
     keys, types = rule
     if set(block) != keys or block["type"] not in types:
@@ -138,22 +163,18 @@ def _refuse_strict(model: Model) -> None:
         )
 
 
-def _used(model: Model, p: RopeParameters, version: Release, yarn: Yarn) -> Used:
-    kind = model.rope.model_type
-    own = _OWN_ROTARY.get(kind)
-    if own is not None and p.rope_type not in own:
-        return Used(replace(p, rope_type="default"))
-    _crash_on_habits(model, p, version)
+def _used(model: Model, p: RopeParameters, row: Row, version: Release, yarn: Yarn) -> Used:
+    _crash_as_tried(model, p, row)
     refuse_null_head_dim(model, p, version)
     softmax = 1.0
-    if kind in _SOFTMAX and version != "4.50" and p.rope_type != "default" and p.mscale_all_dim:
+    if p.rope_type != "default" and p.mscale_all_dim and "softmax" in row.outcome("yarn mscale"):
         softmax = mla_softmax(p)
     if p.rope_type == "yarn":
         p, scale = yarn(model, p)
         return Used(p, scale, softmax)
     if p.rope_type == "longrope":
         p, scale = _longrope(model, p)
-        if kind == "phimoe":
+        if model.rope.model_type == "phimoe":
             scale = phimoe_scale(p, model.length)
         return Used(p, scale, softmax)
     stated = model.block("rope_scaling") or model.family.rope_defaults
@@ -162,23 +183,26 @@ def _used(model: Model, p: RopeParameters, version: Release, yarn: Yarn) -> Used
     return Used(p, 1.0, softmax)
 
 
-def _crash_on_habits(model: Model, p: RopeParameters, version: str) -> None:
-    """What single model classes fail on.
+def _crash_as_tried(model: Model, p: RopeParameters, row: Row) -> None:
+    """Refuse a type on which the model class failed, whatever else is written.
 
     Raises:
-        EngineCrash: such a case.
+        EngineCrash: it is such a type.
     """
-    kind = model.rope.model_type
-    if kind == "gpt_oss" and p.rope_type == "llama3" and version == "4.55":
-        raise EngineCrash("llama3 for gpt_oss: AttributeError while the config is checked.")
-    if kind == "llama4_text" and p.rope_type not in ("default", "llama3"):
-        raise EngineCrash(f"llama4 computes llama3 whatever the type; {p.rope_type}: KeyError.")
-    if kind.startswith("hunyuan_v1") and p.rope_type == "dynamic":
-        raise EngineCrash(f"{kind}: dynamic needs alpha, KeyError.")
-    if kind == "jetmoe" and version != "4.57":
-        raise EngineCrash("jetmoe: it computes half the frequencies the heads need.")
-    if kind in ("qwen3_vl_text", "qwen3_vl_moe_text") and not model.block("rope_scaling"):
-        raise EngineCrash(f"{kind} needs rope_scaling with mrope_section.")
+    error = "" if p.rope_type == "default" else row.failure(f"{p.rope_type} legacy")
+    excused = ("fields", "short_mscale", "'low_freq_factor'")  # those depend on the keys
+    if error and not any(word in error for word in excused):
+        raise EngineCrash(f"{p.rope_type} for {model.rope.model_type}: {error}.")
+
+
+def _settable(version: Release) -> Callable[[Model, str], bool]:
+    def can_set(model: Model, key: str) -> bool:
+        """A keyword that is no attribute of the config goes to the model class: TypeError."""
+        row = get_row(f"transformers-{version}", model.rope.model_type)
+        known = row.entry.get("attributes", ()) if row else ()
+        return key not in ("rope_scaling", "rope_theta") or key in known or key in model.text
+
+    return can_set
 
 
 def _engine(version: Release, versions: str, yarn: Yarn, about: str) -> Engine:
@@ -190,6 +214,7 @@ def _engine(version: Release, versions: str, yarn: Yarn, about: str) -> Engine:
         read=_reader(version, yarn),
         launch=from_pretrained,
         override="legacy",
+        settable=_settable(version),
         about=(
             about,
             "`rope_parameters` is ignored without a warning; `type` beats `rope_type`.",

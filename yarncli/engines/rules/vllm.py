@@ -1,54 +1,62 @@
-"""vLLM: the config as transformers 5 loads it, rotary classes of its own."""
+"""vLLM: the config as transformers 5 loads it, model files and rotary classes of its own.
+
+What its files pass to the rotary classes is in the table `wiring/vllm.json`; here is what those
+classes make of it.
+"""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from yarncli.engines.architectures import find_class
+from yarncli.engines.lengths import served_length, table_rows
 from yarncli.engines.loaders import version_5
 from yarncli.engines.shared import (
     ORIGINAL,
     deepseek_yarn,
     longrope_scale_by_lengths,
     mla_softmax,
+    refuse_gaps,
     refuse_integer_factor,
+    refuse_null_head_dim,
     transformers_used,
-    uses_deepseek_rope,
 )
-from yarncli.engines.types import Engine, Launch, LoaderError, Model, Reading, Used
+from yarncli.engines.tables import Row, find_transformers_row, get_row
+from yarncli.engines.types import (
+    Engine,
+    EngineCrash,
+    Launch,
+    LoaderError,
+    Model,
+    NotKnown,
+    Reading,
+    Used,
+)
 from yarncli.rope import formulas
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters
 
-# models/registry.py sends these through transformers' own modelling code.
-_TRANSFORMERS_BACKEND = frozenset(
-    """
-    arcee cwm flex_olmo glm gpt_bigcode gpt_neox hunyuan_v1_dense hunyuan_v1_moe mellum
-    nanbeige olmo olmo2 olmo3 phi seed_oss smollm3 starcoder2 vaultgemma
-    """.split()
-)
-_NOT_MULTIPLIED = frozenset({"default", "longrope", "llama3", "yarn"})
-_LENGTH_KEYS = """
-    max_position_embeddings n_positions max_seq_len seq_length max_sequence_length max_seq_length
-    seq_len
-    """.split()
+_SAME_TYPE = {("longrope", "su"), ("default", "mrope")}
+_PROBED_ORIGINAL = 16384  # of every probe of the table
 
 
-def _parameters(model: Model) -> dict[str, RopeParameters]:
-    """The scopes as transformers 5 reads them; vLLM insists that `type` and `rope_type` agree.
+@dataclass(slots=True, kw_only=True)
+class _Start:
+    """What is found out while a config is read."""
 
-    Raises:
-        LoaderError: they do not, or transformers 5 does not load the config.
-        EngineCrash: the factor of a linear scope is an integer.
-    """
-    for name in model.rope.scopes:
-        block = model.winning_block(name)
-        new, old = block.get("rope_type"), block.get("type")
-        if new and old and new != old:
-            raise LoaderError(f"rope_type is {new!r} and type is {old!r}; it insists on one.")
-    parameters = version_5(model)
-    refuse_integer_factor(model, parameters)
-    return parameters
+    model: Model
+    """The config."""
+    row: Row | None
+    """The row of the class that it builds; `None` where transformers' own code runs."""
+    served: int
+    """The default of its maximum length, tokens."""
+    notes: list[str]
+    """For people."""
+    faults: list[str] = field(default_factory=list)
+    """What makes the result wrong."""
 
 
 def read(model: Model) -> Reading:
@@ -57,65 +65,237 @@ def read(model: Model) -> Reading:
     Raises:
         LoaderError: it refuses the config.
         EngineCrash: it fails at start-up.
+        NotSupported: it has no class for the model, and neither has transformers.
+        NotKnown: the class that it builds was not examined for this model type.
     """
-    parameters = _parameters(model)
-    served = served_length(model, parameters)
     notes: list[str] = []
-    faults: list[str] = []
-    if model.rope.model_type in _TRANSFORMERS_BACKEND:
-        notes.append("runs transformers' own modelling code for this model")
-        scopes = {name: transformers_used(model, p) for name, p in parameters.items()}
-        return Reading(scopes, served_length=served, notes=tuple(notes))
-    scopes = {}
-    for name, p in parameters.items():
-        scopes[name] = _used(model, p, served, notes)
-        rows = _table_rows(model, p)
-        if rows < served:
-            faults.append(f"its table of angles ends at {rows:,} tokens")
-    faults = list(dict.fromkeys(faults))
-    return Reading(scopes, served_length=served, notes=tuple(notes), faults=tuple(faults))
+    row = find_class(model, notes)
+    parameters = _parameters(model, row)
+    served = served_length(model, row, parameters)
+    start = _Start(model=model, row=row, served=served, notes=notes)
+    scopes = {name: _used(start, name, p) for name, p in parameters.items()}
+    return Reading(
+        scopes,
+        served_length=served,
+        notes=tuple(dict.fromkeys(notes)),
+        faults=tuple(dict.fromkeys(start.faults)),
+    )
 
 
-def served_length(model: Model, parameters: Mapping[str, RopeParameters]) -> int:
-    """The default `--max-model-len`: the smallest length field, multiplied for some types.
+def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
+    """The scopes as transformers 5 reads them, where vLLM accepts them.
 
-    Reference: vLLM `config/model.py`, `_get_and_verify_max_len`.
+    Raises:
+        LoaderError: it does not: transformers 5 refuses, or `type` and `rope_type` differ.
+        EngineCrash: it fails on the config later.
+        NotKnown: vLLM loads what transformers 5 refuses.
     """
-    first = next(iter(parameters.values()))
-    if first.rope_type == "longrope":
-        return int(model.text.get(ORIGINAL) or first.max_position_embeddings)
-    stated = model.text.get("model_max_length")
-    if isinstance(stated, int) and stated:
-        length: int = stated
-    else:
-        found = [v for v in map(model.text.get, _LENGTH_KEYS) if type(v) is int]
-        length = min([*found, first.max_position_embeddings])
-    for p in parameters.values():
-        if p.rope_type not in _NOT_MULTIPLIED and not model.rope.model_type.startswith("gemma3"):
-            length = int(length * p.resolved_factor())
-    return length
+    for name in model.rope.scopes:
+        block = model.winning_block(name)
+        new, old = block.get("rope_type"), block.get("type")
+        if new and old and new != old and (new, old) not in _SAME_TYPE:
+            raise LoaderError(
+                f"rope_type is {new!r} and type is {old!r}; it insists on one, before it looks at "
+                "--hf-overrides. Edit config.json."
+            )
+        if "mrope" in (new, old) and "mrope_section" not in block:
+            raise LoaderError("type 'mrope' without mrope_section: ValueError.")
+    if model.text.get("dual_chunk_attention_config"):
+        raise EngineCrash(
+            "dual_chunk_attention_config: its backend was removed in vLLM 0.11. Drop the key, and "
+            "make max_position_embeddings the trained window."
+        )
+    if row is None:
+        return version_5(model)
+    if model.refusal and (_ignores(row) or _loads_more(row)):
+        raise NotKnown(f"vLLM loads more than transformers 5 does. {model.refusal}")
+    if model.refusal:
+        raise LoaderError(model.refusal)
+    takes_flat = any(rule.takes_flat for rule in model.family.scopes)
+    if model.family.scopes and not takes_flat and "rope_scaling" in model.text:
+        raise NotKnown(
+            f"A {row.model_type} config with rope_scaling was not examined. Remove it, and nest "
+            "rope_parameters by layer type."
+        )
+    flat = model.block("rope_parameters")
+    if model.family.scopes and flat and not any(rule.name in flat for rule in model.family.scopes):
+        raise NotKnown(f"A {row.model_type} config with flat rope_parameters was not examined.")
+    parameters = {name: scope.parameters for name, scope in model.rope.scopes.items()}
+    for name, p in parameters.items():
+        block = model.winning_block(name)
+        if block:
+            refuse_gaps(block, p.rope_type)
+        nested = any(isinstance(v, Mapping) for v in block.values())
+        if nested and not model.family.scopes and not _ignores(row):
+            raise EngineCrash(f"{row.model_type} has one setting, not one per layer type.")
+    if not _ignores(row):
+        refuse_integer_factor(model, parameters)
+    return parameters
 
 
-def _table_rows(model: Model, p: RopeParameters) -> int:
-    """How many positions the precomputed cos/sin table has."""
-    start = p.original_length if p.rope_type == "yarn" else p.max_position_embeddings
-    return int(start * p.resolved_factor()) if p.rope_type in ("yarn", "linear") else start
+def _ignores(row: Row) -> bool:
+    """Whether the class rotates without scaling, whatever the config says."""
+    return bool(row.entry["types"]["yarn"] == "ignores")
 
 
-def _used(model: Model, p: RopeParameters, served: int, notes: list[str]) -> Used:
-    if uses_deepseek_rope(model) and p.rope_type != "default":
-        return deepseek_yarn(p, _deepseek_softmax(p, notes))
-    match p.rope_type:
-        case "dynamic":
-            return Used(_dynamic(p, notes))
-        case "longrope":
-            return _longrope(p, served, notes)
-        case "yarn" if model.rope.model_type == "gpt_oss":
-            notes.append("gpt-oss: attention_factor and mscale are dropped")
-            p = replace(p, attention_factor=None, mscale=None, mscale_all_dim=None)
-        case "yarn" if model.rope.model_type == "deepseek_v4":
-            return Used(p)  # its mscale is switched off in code
-    return Used(p, p.effective_attention_factor())
+def _loads_more(row: Row) -> bool:
+    """Whether vLLM loads spellings of this model type that transformers 5 refuses."""
+    theirs = get_row("transformers-5", row.model_type)
+    return theirs is None or any(
+        bool(theirs.failure(probe)) and not row.failure(probe)
+        for probe in ("yarn both", "yarn legacy", "linear both")
+    )
+
+
+def _used(start: _Start, name: str, p: RopeParameters) -> Used:
+    """What becomes of one scope, with what there is to say about it."""
+    model, row = start.model, start.row
+    if row is None:
+        return _by_transformers(model, p)
+    block = model.winning_block(name)
+    share = row.entry.get("share")
+    if share and not {*model.family.partial_keys, "partial_rotary_factor"} & {*block, *model.text}:
+        p = replace(p, partial_rotary_factor=share)
+        start.notes.append(f"rotates {share:g} of each head where the config states no share")
+    _refuse_lacking(model, row, p.rope_type, block)
+    if _ignores(row):
+        return Used(_ignored(model, row, name, p))
+    if row.model_type == "deepseek_v4":
+        return _deepseek_v4(model, name, p, block)
+    as_yarn = row.outcome("llama3 both").startswith("yarn")
+    if block:
+        _refuse_by_row(row, p.rope_type, block)
+    if p.rope_type in HAVE_ORIGINAL:
+        refuse_gaps(block or {"factor": 1.0}, p.rope_type, not_null=(ORIGINAL,))
+    if "beta_fast" in row.entry.get("requires", ()):
+        return _by_index(start, p, block)
+    if p.rope_type == "yarn" or (as_yarn and p.rope_type != "default"):
+        return _yarn(start, p, block, as_yarn)
+    rows = table_rows(model, row, p)
+    if start.served > rows:
+        start.faults.append(f"its table of angles ends at {rows:,} tokens")
+    if "mrope_section" in block and p.rope_type != "default":
+        start.faults.append(
+            f"its class for {p.rope_type} takes one position per token, this model has three"
+        )
+    if p.rope_type == "dynamic":
+        return Used(_dynamic(p, start.notes))
+    if p.rope_type == "longrope":
+        refuse_null_head_dim(model, p, "5")  # the check of its two lists
+        return _longrope(p, start.served, start.notes)
+    return Used(p)
+
+
+def _by_transformers(model: Model, p: RopeParameters) -> Used:
+    row = find_transformers_row("transformers-5", model)
+    failure = row.failure(f"{p.rope_type} both") and row.failure(f"{p.rope_type} v5")
+    if failure:
+        raise EngineCrash(f"transformers' code fails: {failure}")
+    if model.family.scopes and p.truncate is False:
+        p = replace(p, truncate=None)  # it looks for the key beside the scopes
+    return transformers_used(model, p)
+
+
+def _refuse_lacking(model: Model, row: Row, kind: str, block: Mapping[str, Any]) -> None:
+    """Refuse a dict that lacks what vLLM's own config classes do not fill in.
+
+    Raises:
+        LoaderError: names the key.
+    """
+    lacks = kind in HAVE_ORIGINAL and ORIGINAL not in {*block, *model.text}
+    if block and lacks and row.failure("yarn no original"):
+        raise LoaderError(f"{kind} without {ORIGINAL} in {row.model_type}: KeyError.")
+    if kind == "llama3" and row.failure("llama3 legacy") and not model.block("rope_parameters"):
+        raise LoaderError(f"llama3 in rope_scaling alone in {row.model_type}: KeyError rope_theta.")
+
+
+def _refuse_by_row(row: Row, kind: str, block: Mapping[str, Any]) -> None:
+    """Refuse what failed when the class was built.
+
+    Raises:
+        EngineCrash: the class fails on this type.
+    """
+    if "beta_fast" in row.entry.get("requires", ()) or row.outcome("llama3 both").startswith(
+        "yarn"
+    ):
+        return
+    probes = [f"{kind} both", f"{kind} v5"]
+    if kind == "longrope" and {"short_mscale", "long_mscale"} <= block.keys():
+        probes = ["longrope mscales"]
+    failures = [row.failure(probe) for probe in probes]
+    if all(failures):
+        raise EngineCrash(f"{kind} in {row.model_type}: {failures[0]}")
+
+
+def _ignored(model: Model, row: Row, name: str, p: RopeParameters) -> RopeParameters:
+    """Plain RoPE; some classes take θ from the top level alone, or from where DBRX keeps it."""
+    theta: Any = p.rope_theta
+    inner = model.text.get(model.family.attention_key) if model.family.attention_key else None
+    if isinstance(inner, Mapping):
+        theta = inner.get("rope_theta", theta)
+    elif "theta=" in row.outcome("default v5"):
+        rule = next((rule for rule in model.family.scopes if rule.name == name), None)
+        keys = rule.theta_keys if rule and rule.windowed else ("rope_theta",)
+        default = theta if rule and rule.windowed else row.entry["theta"]
+        theta = next((model.text[key] for key in keys if model.text.get(key)), default)
+    return replace(p, rope_type="default", rope_theta=float(theta))
+
+
+def _by_index(start: _Start, p: RopeParameters, block: Mapping[str, Any]) -> Used:
+    """YaRN whatever the type, its keys read by name from what the file has: gpt-oss.
+
+    Source: model_executor/models/gpt_oss.py:111.
+    """
+    filled = p.rope_type in HAVE_ORIGINAL
+    found = {ORIGINAL: p.original_length, **block} if filled else block
+    for key in ("factor", ORIGINAL, "beta_fast", "beta_slow") if block else ():
+        if key not in found:
+            raise EngineCrash(f"It reads {key} by name: KeyError. Write it out.")
+    if block:
+        refuse_gaps(block, "yarn", not_null=("factor", "beta_fast", "beta_slow"))
+    start.notes.append("runs yarn whatever the type; attention_factor and mscale are dropped")
+    keys = {key: found[key] for key in ("factor", "beta_fast", "beta_slow") if key in found}
+    if block:
+        keys[ORIGINAL] = p.original_length if filled else found[ORIGINAL]
+    bare = replace(
+        p, rope_type="yarn", attention_factor=None, mscale=None, mscale_all_dim=None, **keys
+    )
+    return Used(bare, bare.effective_attention_factor())
+
+
+def _yarn(start: _Start, p: RopeParameters, block: Mapping[str, Any], as_yarn: bool) -> Used:
+    """YaRN, in the classes that know no other type whatever the type.
+
+    Source: layers/rotary_embedding/yarn_scaling_rope.py, mrope.py:321 (`positions_factor`).
+    """
+    row = start.row
+    assert row is not None
+    if p.rope_type in HAVE_ORIGINAL:
+        p = replace(p, original_max_position_embeddings=p.original_length)
+    is_mrope = "mrope_section" in block and not as_yarn
+    if is_mrope and block.get("factor", 1.0) is None:
+        start.notes.append("factor null switches yarn off in its class for M-RoPE")
+        return Used(replace(p, rope_type="default", factor=None))
+    if block:
+        refuse_gaps(block, p.rope_type, not_null=("factor", "beta_fast", "beta_slow"))
+    multiple = _ramp_multiple(row) if is_mrope else 1.0
+    rows = int(p.original_length * multiple * p.resolved_factor())
+    if start.served > rows:
+        start.faults.append(f"its table of angles ends at {rows:,} tokens")
+    if as_yarn:
+        refuse_gaps(block, p.rope_type, not_null=("mscale", "mscale_all_dim"))
+        return deepseek_yarn(p, _deepseek_softmax(p, start.notes))
+    scale = p.effective_attention_factor()
+    if multiple != 1.0:
+        start.notes.append(f"its class for M-RoPE takes {multiple:g} × the original length")
+        p = replace(p, original_max_position_embeddings=int(p.original_length * multiple))
+    return Used(p, scale)
+
+
+def _ramp_multiple(row: Row) -> float:
+    """By how much the class of M-RoPE stretches the original length before it makes the ramp."""
+    found = re.match(r"yarn original=(\d+)", row.outcome("yarn both"))
+    return int(found[1]) / _PROBED_ORIGINAL if found else 1.0
 
 
 def _deepseek_softmax(p: RopeParameters, notes: list[str]) -> float:
@@ -123,6 +303,23 @@ def _deepseek_softmax(p: RopeParameters, notes: list[str]) -> float:
         return mla_softmax(p)
     notes.append("attention_factor 1.0 switches mscale_all_dim's softmax scale off")
     return 1.0
+
+
+def _deepseek_v4(model: Model, name: str, p: RopeParameters, block: Mapping[str, Any]) -> Used:
+    """θ from the top level, any type as YaRN without its temperature, and on `compress` alone.
+
+    Source: models/deepseek_v4/common/rope.py.
+    """
+    rule = next(rule for rule in model.family.scopes if rule.name == name)
+    stated = next((model.text[k] for k in rule.theta_keys if model.text.get(k) is not None), None)
+    theta = float(rule.rope_theta if stated is None else stated)
+    p = replace(p, rope_theta=theta)
+    if name != "compress" or p.rope_type == "default":
+        return Used(replace(p, rope_type="default"))
+    refuse_gaps(block, p.rope_type, not_null=("factor", "beta_fast", "beta_slow"))
+    if p.rope_type in HAVE_ORIGINAL:
+        p = replace(p, original_max_position_embeddings=p.original_length)
+    return Used(deepseek_yarn(p, 1.0).parameters)
 
 
 def _dynamic(p: RopeParameters, notes: list[str]) -> RopeParameters:
@@ -154,25 +351,15 @@ def launch(parts: Launch) -> str:
 
 
 def read_older(model: Model) -> Reading:
-    """What vLLM computed before: `attn_factor` multiplies, `attention_factor` is lost.
+    """Nothing is claimed of releases that nobody examined.
 
     Raises:
-        LoaderError: it refuses the config.
-        EngineCrash: it fails at start-up.
+        NotKnown: always.
     """
-    parameters = _parameters(model)
-    notes: list[str] = []
-    first = next(iter(parameters.values()))
-    served = served_length(model, parameters)
-    if first.rope_type == "yarn":
-        served = int(first.original_length * first.resolved_factor())
-    scopes = {}
-    for name, p in parameters.items():
-        scopes[name] = _used(model, p, served, notes)
-        if p.rope_type == "yarn" and not uses_deepseek_rope(model):
-            multiplier = p.extra.get("attn_factor", 1.0)
-            scopes[name] = Used(p, formulas.get_mscale(p.resolved_factor()) * multiplier)
-    return Reading(scopes, served_length=served, notes=tuple(notes))
+    raise NotKnown(
+        "Releases of vLLM before 0.33 were not examined. Those that did not read attention_factor "
+        "yet multiply by m(s) and `attn_factor`. Upgrade, or compare the output with a short text."
+    )
 
 
 _ABOUT = (
@@ -182,6 +369,9 @@ _ABOUT = (
     "longrope: long factors for every text once the maximum exceeds the original window; "
     "`attention_factor` is not read, `short_mscale`/`long_mscale` are.",
     "MLA models: every scaling becomes DeepSeek's YaRN.",
+    "`architectures` decides which class is built; what it has no class for runs through "
+    "transformers' own code, if that supports it.",
+    "Qwen2-VL and its relatives: the ramp of yarn is made with four times the original length.",
 )
 
 ENGINES = (
@@ -192,19 +382,19 @@ ENGINES = (
         read=read,
         launch=launch,
         override="v5",
+        mends_refusals=False,
+        merges="nested",
         about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
     ),
     Engine(
         id="vllm-older",
         name="vLLM, older",
-        versions="before it honoured attention_factor",
+        versions="before 0.33",
         read=read_older,
         launch=launch,
         override="v5",
-        about=(
-            "yarn: m(s) × `attn_factor`; `attention_factor` and mscale are not read; the length is "
-            "original × factor.",
-            *_ABOUT[1:],
-        ),
+        mends_refusals=False,
+        merges="nested",
+        about=("Not examined: no claim is made.",),
     ),
 )

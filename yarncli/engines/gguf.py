@@ -1,0 +1,400 @@
+"""A model's RoPE in a GGUF file: what llama.cpp's converter writes, what its runtime computes.
+
+Which keys a converter writes for which type, and what the graph of an architecture does with them,
+is in the table `wiring/llama.cpp.json` (`scripts/wiring/llama_cpp.py`, `llama_cpp_runtime.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from yarncli.engines.shared import ORIGINAL, with_frequencies
+from yarncli.engines.tables import Row, load_table
+from yarncli.engines.types import EngineCrash, LoaderError, Model, Used
+from yarncli.rope import formulas
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters
+
+RUNTIME_THETA = 10000.0
+FREQS = "rope_freqs.weight"
+# A factor that makes a frequency stand still, as the converter of Gemma 4 writes it.
+_STILL = 1e30
+# Keys without which transformers does not load a config, so that the converter reads it itself.
+_NEEDED = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
+}
+
+Value = str | int | float
+Block = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gguf:
+    """The RoPE part of a GGUF file."""
+
+    architecture: str
+    """The GGUF name of the architecture."""
+    keys: Mapping[str, Value]
+    """Its keys without `{architecture}.`."""
+    tensors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Its tensors of frequency factors, by name."""
+
+    @property
+    def facts(self) -> Block:
+        """What is special about the architecture's graph; `llama_cpp_runtime.py` has the words."""
+        found: Block = load_table("llama.cpp")["runtime"].get(self.architecture, {})
+        return found
+
+
+def full_scope(model: Model) -> str:
+    """The scope whose setting the converter writes; the others have a θ of their own at most."""
+    windowed = {rule.name for rule in model.family.scopes if rule.windowed}
+    names = [name for name in model.rope.scopes if name not in windowed]
+    return "compress" if "compress" in names else (names or list(model.rope.scopes))[0]
+
+
+def convert_to_gguf(model: Model, row: Row) -> Gguf:
+    """What `convert_hf_to_gguf.py` writes.
+
+    Args:
+        model: the config.
+        row: its row of the table.
+
+    Raises:
+        LoaderError: the converter or gguf-py fails.
+
+    Source: `conversion/base.py`, `TextModel.__init__`, `set_gguf_parameters`; the classes.
+    """
+    entry = {**row.entry, **row.entry.get("through", {}).get(_architecture(model), {})}
+    if "writes" not in entry:
+        raise LoaderError(f"Its converter fails: {entry['note']}.")
+    block, theta_swa = _parameters(model, row)
+    p = sizes(model, row, full_scope(model))
+    kind = _kind(str(block["rope_type"]), block, entry["writes"])
+    if _is_turned(model) and row.outcome("yarn turned").startswith("plain"):
+        kind = "default"
+    written = entry["writes"].get(kind) or entry["writes"]["default"]
+    if "error" in written:
+        raise LoaderError(f"Its converter fails on {kind}: {written['error']}.")
+    _refuse_gaps(model, row, block, kind, written)
+    values = _values(model, block, p) | {"theta_swa": theta_swa}
+    keys: dict[str, Value] = {"context_length": window(model, row)}
+    for key, word in written.items():
+        if key in ("tensors", "requires"):
+            continue
+        if word == "original" and values["original"] is None:
+            raise LoaderError(f"Its converter fails on {kind} without {ORIGINAL}: KeyError.")
+        value = values.get(word, word) if isinstance(word, str) else word
+        if value is not None:
+            keys[key] = value
+    tensors = {
+        tensor: _tensor(tensor, kind, block, p, values) for tensor in written.get("tensors", ())
+    }
+    return Gguf(entry["graph"], keys, tensors)
+
+
+def _kind(name: str, block: Block, writes: Block) -> str:
+    """The type whose keys are written."""
+    kind = {"su": "longrope"}.get(name, name)
+    has_factor = block.get("factor") is not None
+    if kind in ("linear", "yarn") and not has_factor:
+        return "default"
+    if kind in ("default", "dynamic") or kind not in writes:
+        # Nemotron takes a factor for linear whatever the type; base.py writes nothing for dynamic.
+        takes = has_factor and "factor" in writes.get("dynamic", {}).values()
+        return "dynamic" if takes or kind == "dynamic" else "default"
+    return kind
+
+
+def _refuse_gaps(model: Model, row: Row, block: Block, kind: str, written: Block) -> None:
+    """Refuse what the class reads by index and the config lacks, as the probes showed.
+
+    Raises:
+        LoaderError: names the key.
+    """
+    lacking = [key for key in written.get("requires", ()) if block.get(key) is None]
+    raw = _block(model, row.entry, full_scope(model))
+    asked = block["rope_type"]
+    for probe, key in (("yarn no original", ORIGINAL), ("yarn no factor", "factor")):
+        if asked == "yarn" and key not in raw and _fails(row, probe):
+            lacking.append(key)
+    if row.entry.get("theta") == "required" and block["rope_theta"] is None:
+        lacking.append("rope_theta")
+    if lacking:
+        raise LoaderError(f"Its converter fails on {kind} without {lacking[0]}: KeyError.")
+    if _is_turned(model) and _fails(row, "yarn turned"):
+        raise LoaderError("Its converter fails on rope_parameters of this shape: KeyError.")
+
+
+def _fails(row: Row, probe: str) -> bool:
+    return "Error: " in row.outcome(probe)
+
+
+def _is_turned(model: Model) -> bool:
+    """Whether `rope_parameters` is nested where the family has it flat, or the other way round."""
+    parameters = model.block("rope_parameters")
+    if not parameters or model.block("rope_scaling"):
+        return False
+    nested = any(isinstance(value, Mapping) for value in parameters.values())
+    return nested != bool(model.family.scopes)
+
+
+def window(model: Model, row: Row) -> int:
+    """The window that the converter writes, tokens."""
+    found = row.entry.get("window", model.rope.max_position_embeddings)
+    if isinstance(found, list):
+        stated = (model.text.get(key) for key in found)
+        found = next((n for n in stated if n is not None), model.rope.max_position_embeddings)
+    return int(found)
+
+
+def sizes(model: Model, row: Row, scope: str) -> RopeParameters:
+    """A scope with the width that the converter writes."""
+    p = model.rope.scopes[scope].parameters
+    part = row.entry.get("part")
+    blocks = (model.text, model.winning_block(scope))
+    keys = {*model.family.partial_keys, "partial_rotary_factor", "attn_rotary_emb"}
+    keys |= {model.family.rotary_dim_key} - {""}
+    stated = any(block.get(key) is not None for block in blocks for key in keys)
+    if part is None or stated or model.rope.is_mla or p.rope_type == "proportional":
+        return p
+    return replace(p, partial_rotary_factor=part)
+
+
+def _architecture(model: Model) -> str:
+    named = model.config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
+
+
+def _parameters(model: Model, row: Row) -> tuple[dict[str, Any], float | None]:
+    """`rope_parameters` of the full layers as the converter has it, and θ of the windowed ones.
+
+    It loads config.json through transformers, and as it stands where that fails.
+    """
+    scope = full_scope(model)
+    block = _block(model, row.entry, scope)
+    is_raw = row.entry.get("raw") or _transformers_fails(model, block)
+    if is_raw:
+        block = _block(model, {**row.entry, "raw": True}, scope)
+    kind = block.get("rope_type") or block.get("type") or "default"
+    theta = block.get("rope_theta")
+    if theta is None:
+        theta = next((t for k in _theta_keys(model, scope) if (t := model.text.get(k))), None)
+    if theta is None and not is_raw and row.entry.get("theta") != "required":
+        theta = model.rope.scopes[scope].parameters.rope_theta
+    found = {**block, "rope_type": kind, "rope_theta": theta}
+    top, own = model.text.get(ORIGINAL), model.family.original_max_position_embeddings
+    if own is not None and not is_raw:
+        found[ORIGINAL] = top or own
+    elif ORIGINAL not in found and (is_raw or kind not in HAVE_ORIGINAL):
+        found |= {} if top is None else {ORIGINAL: top}
+    elif ORIGINAL not in found:
+        found[ORIGINAL] = model.rope.max_position_embeddings
+    others = [s for name, s in model.rope.scopes.items() if name != scope]
+    nested = model.block("rope_parameters").get("sliding_attention")
+    theta_swa = others[0].parameters.rope_theta if others else None
+    if not others and isinstance(nested, Mapping):
+        theta_swa = nested.get("rope_theta")
+    return found, theta_swa
+
+
+def _transformers_fails(model: Model, block: Block) -> bool:
+    kind = block.get("rope_type") or block.get("type") or "default"
+    lacks = any(key not in block for key in _NEEDED.get(kind, ()))
+    refuses = model.family.refuses
+    return lacks or kind in refuses or (bool(refuses) and kind not in (*_NEEDED, "default"))
+
+
+def _theta_keys(model: Model, scope: str) -> tuple[str, ...]:
+    rule = next((rule for rule in model.family.scopes if rule.name == scope), None)
+    return rule.theta_keys if rule else model.family.theta_keys
+
+
+def _block(model: Model, entry: Block, scope: str) -> Block:
+    scaling, parameters = model.block("rope_scaling"), model.block("rope_parameters")
+    if entry["graph"] == "deepseek4":
+        # Its class reads `rope_scaling` of config.json (conversion/deepseek.py:543-548).
+        return {**scaling, "rope_theta": model.text.get("rope_theta") or RUNTIME_THETA}
+    if model.family.scopes:
+        flat = _is_turned(model) and not model.family.fills_scopes
+        return parameters if flat else model.winning_block(scope)
+    if entry.get("wins") == "rope_parameters" or entry.get("raw"):
+        block = parameters or scaling
+    else:
+        block = scaling or parameters
+    nested = block.get("full_attention")
+    return nested if isinstance(nested, Mapping) else block or model.family.rope_defaults
+
+
+def _values(model: Model, block: Block, p: RopeParameters) -> dict[str, Any]:
+    """The numbers that a row names."""
+    original, whole = block.get(ORIGINAL), block.get("mscale_all_dim")
+    found = {k: block.get(k) for k in ("factor", "beta_fast", "beta_slow", "extrapolation_factor")}
+    found |= {
+        "theta": block.get("rope_theta"),
+        "original": original,
+        "attention_factor": block.get("attention_factor", block.get("attn_factor")),
+        "mscale_all_dim": whole,
+        "0.1 mscale_all_dim": None if whole is None else 0.1 * whole,
+        "compress_rope_theta": model.text.get("compress_rope_theta") or p.rope_theta,
+    }
+    ratio = p.max_position_embeddings / original if original else 1.0
+    longer = ratio > 1 and isinstance(original, int) and original > 1
+    scale = formulas.longrope_attention_factor(ratio, original or 2) if longer else 1.0
+    return found | {"longrope scale": scale}
+
+
+def _tensor(
+    name: str, kind: str, block: Block, p: RopeParameters, values: Block
+) -> tuple[float, ...]:
+    """A tensor of frequency factors."""
+    if name != FREQS:
+        factors = block.get("long_factor" if "long" in name else "short_factor")
+        if not isinstance(factors, list) or len(factors) != p.rotary_dim // 2:
+            raise LoaderError(f"Its converter fails: longrope needs {p.rotary_dim // 2} factors.")
+        return tuple(factors)
+    if kind == "proportional":
+        moving = int(p.head_dim * (block.get("partial_rotary_factor") or 1.0) / 2)
+        return (1.0,) * moving + (_STILL,) * (p.head_dim // 2 - moving)
+    theta = values["theta"] or RUNTIME_THETA
+    plain = formulas.default_inv_freq(theta, p.rotary_dim)
+    scaled = formulas.llama3_inv_freq(
+        theta, p.rotary_dim, float(block.get("factor", 8.0)), int(values["original"] or 8192),
+        low_freq_factor=float(block.get("low_freq_factor", 1.0)),
+        high_freq_factor=float(block.get("high_freq_factor", 4.0)),
+    )  # fmt: skip
+    return tuple(a / b for a, b in zip(plain, scaled, strict=True))
+
+
+def run(gguf: Gguf, p: RopeParameters) -> Used:
+    """What the runtime computes from a file in layers that are not windowed.
+
+    Args:
+        gguf: the file.
+        p: the sizes; nothing else of it counts.
+
+    Raises:
+        LoaderError: the runtime refuses the file.
+        EngineCrash: it aborts.
+
+    Source: `llama-model.cpp:1410-1432`, `llama-context.cpp:114-214`, `ggml-cpu/ops.cpp`; for MLA
+        `models/deepseek2.cpp:433-443`.
+    """
+    keys, facts = gguf.keys, gguf.facts
+    kind = str(keys.get("rope.scaling.type", "linear"))
+    if kind not in ("none", "linear", "yarn", "longrope"):
+        raise EngineCrash(f"The runtime aborts on rope.scaling.type {kind!r}.")
+    for name in gguf.tensors:
+        wanted = "rope_freqs" if name == FREQS else "factors"
+        if wanted not in facts:
+            raise LoaderError(
+                f"Its runtime refuses the converted file: the graph of {gguf.architecture} does "
+                f"not load {name}."
+            )
+    factor = float(keys.get("rope.scaling.factor", keys.get("rope.scale_linear", 0.0))) or 1.0
+    factor = 1.0 if kind == "none" else factor
+    theta = float(keys.get("rope.freq_base", RUNTIME_THETA))
+    if "compress" in facts:
+        theta = float(keys["attention.compress_rope_freq_base"])
+    base = plain(p, theta)
+    scaled, ratio = _scaled(base, gguf, kind, factor), 1.0
+    if kind == "yarn":
+        ratio = _mscale_ratio(gguf, factor)
+    scale = ratio * float(keys.get("rope.scaling.attn_factor", 1.0))
+    softmax = 1.0
+    if "softmax" in facts:
+        first = ratio if kind == "yarn" else formulas.get_mscale(factor)
+        softmax = (first * formulas.get_mscale(factor, _log(gguf))) ** 2
+    return Used(_with_factors(scaled, gguf), 1.0 if "compress" in facts else scale, softmax)
+
+
+def run_windowed(gguf: Gguf, p: RopeParameters) -> Used:
+    """The same for windowed layers, and for the uncompressed ones of DeepSeek V4."""
+    keys, facts = gguf.keys, gguf.facts
+    theta = float(keys.get("rope.freq_base", RUNTIME_THETA))
+    if "compress" in facts:
+        return Used(plain(p, theta))
+    rule = facts.get("sliding")
+    if rule is None:
+        return run(gguf, p)
+    theta = theta if rule["theta"] == "full" else float(rule["theta"])
+    if rule["key"]:
+        theta = float(keys.get("rope.freq_base_swa", theta))
+    if rule["scaled"]:
+        return run(replace(gguf, keys={**keys, "rope.freq_base": theta}), p)
+    scale = float(keys.get("rope.scaling.attn_factor", 1.0)) if rule["key"] else 1.0
+    return Used(plain(p, theta), scale)
+
+
+def plain(p: RopeParameters, rope_theta: float) -> RopeParameters:
+    """Plain RoPE of the sizes of `p`."""
+    part = p.partial_rotary_factor if p.rope_type != "proportional" else 1.0
+    return RopeParameters(
+        rope_type="default", rope_theta=rope_theta, head_dim=p.head_dim,
+        max_position_embeddings=p.max_position_embeddings, partial_rotary_factor=part,
+    )  # fmt: skip
+
+
+def _scaled(base: RopeParameters, gguf: Gguf, kind: str, factor: float) -> RopeParameters:
+    keys = gguf.keys
+    if factor == 1.0:
+        return base
+    if kind != "yarn":
+        if factor < 1:
+            return with_frequencies(base, [f / factor for f in base.inv_freq()])
+        return replace(base, rope_type="linear", factor=factor)
+    has = "betas" in gguf.facts
+    fast = float(keys.get("rope.scaling.yarn_beta_fast", 32.0)) if has else 32.0
+    slow = float(keys.get("rope.scaling.yarn_beta_slow", 1.0)) if has else 1.0
+    length = int(keys.get("rope.scaling.original_context_length", keys["context_length"]))
+    if factor < 1:
+        theta, dim = base.rope_theta, base.rotary_dim
+        freqs = formulas.yarn_inv_freq(theta, dim, factor, length, beta_fast=fast, beta_slow=slow)
+        return with_frequencies(base, freqs)
+    return replace(
+        base,
+        rope_type="yarn",
+        factor=factor,
+        original_max_position_embeddings=length,
+        beta_fast=fast,
+        beta_slow=slow,
+    )
+
+
+def _with_factors(p: RopeParameters, gguf: Gguf) -> RopeParameters:
+    """The frequencies divided by the factors that the graph takes: those of a tensor, if any."""
+    tensors = gguf.tensors
+    factors = tensors.get(FREQS) if gguf.facts.get("rope_freqs") == "used" else None
+    if factors is None and "rope_factors_long.weight" in tensors:
+        original = gguf.keys.get("rope.scaling.original_context_length", math.inf)
+        longer = int(gguf.keys["context_length"]) > float(original)
+        factors = tensors[f"rope_factors_{'long' if longer else 'short'}.weight"]
+    if factors is None:
+        return p
+    moving = sum(f < _STILL / 2 for f in factors)
+    if moving < len(factors):
+        part = moving / len(factors)
+        return replace(p, rope_type="proportional", partial_rotary_factor=part)
+    return with_frequencies(p, [a / b for a, b in zip(p.inv_freq(), factors, strict=True)])
+
+
+def _log(gguf: Gguf) -> float:
+    if "log" not in gguf.facts:
+        return 0.0
+    value = float(gguf.keys.get("rope.scaling.yarn_log_multiplier", 0.0))
+    return value * 10 if gguf.facts["log"] == "tenfold" else value
+
+
+def _mscale_ratio(gguf: Gguf, factor: float) -> float:
+    """The attention scale of yarn; the key `yarn_attn_factor` is overwritten."""
+    whole = _log(gguf)
+    if not whole:
+        return formulas.get_mscale(factor)
+    top = whole if gguf.architecture == "deepseek2" else 1.0
+    return formulas.get_mscale(factor, top) / formulas.get_mscale(factor, whole)

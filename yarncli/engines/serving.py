@@ -1,0 +1,145 @@
+"""Serving without converting: an extension that launch lines bring to a checkpoint as it is."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from yarncli.checkpoint.memory import (
+    bytes_per_number,
+    kv_cache_bytes,
+    kv_cache_parts,
+    stated_dtype,
+)
+from yarncli.engines.drafts import Draft, find_draft
+from yarncli.engines.intended import find_intended
+from yarncli.engines.launching import with_launch
+from yarncli.engines.loaders import read_model
+from yarncli.engines.types import Engine, Model, NotKnown, Used
+from yarncli.engines.verdict import EngineView, as_intended, view
+from yarncli.history import History, Step
+from yarncli.jsontext.text import JsonText
+from yarncli.planning.plan import Target
+from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.writing import write_config
+from yarncli.rope.methods import DEFAULT_METHOD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What is to be known of an extension that is not written."""
+
+    plan: RopePlan
+    """Every number of it."""
+    kv_cache_bytes: int
+    """What vLLM keeps for one sequence of the new length, in the dtype of the model."""
+    draft: Draft | None
+    """What drafts tokens in the checkpoint, or that it is a draft head itself."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The entries that `engines --json` has with a target only."""
+        return {
+            "plan": self.plan.to_json(),
+            "kv_cache_bytes": self.kv_cache_bytes,
+            "draft": self.draft and self.draft.to_json(),
+        }
+
+
+def serve(
+    config: JsonText,
+    history: History,
+    target: Target,
+    *,
+    engines: Iterable[Engine],
+    source: str,
+    original_length: int | None = None,
+    assume_like: str | None = None,
+) -> tuple[Serving, list[EngineView]]:
+    """What engines do when each is started with the line that brings an extension.
+
+    A view is exact where its line does; without a line, it says why and what to do.
+
+    Args:
+        config: config.json, unconverted.
+        history: the steps that led to it.
+        target: the extension.
+        engines: those to look at.
+        source: what to call the checkpoint in launch lines.
+        original_length: the window the model was trained with, tokens, if the caller knows better.
+        assume_like: treat an unknown model type as this one.
+
+    Raises:
+        UsageError: contradictory options.
+        CheckpointError: the config is damaged, or the model cannot take what is asked.
+    """
+    rope, plan = history.planned(
+        config.value, target, assume_like=assume_like, original_length=original_length
+    )
+    model = read_model(config.value, source=source, length=plan.length, assume_like=assume_like)
+    intended = find_intended(model, history.then(Step(command="convert", source="", plan=plan)))
+    draft = find_draft(model, plan)
+    written = write_config(config, rope, plan).value
+    converted = read_model(written, source=source, length=plan.length, assume_like=assume_like)
+    words = _convert_words(target, original_length, assume_like)
+    found = []
+    for engine in engines:
+        if draft and draft.is_head:  # nobody starts an engine with it alone
+            found.append(view(engine, model, intended))
+            continue
+        served = _served(engine, model, intended)
+        if not served.launch and served.status not in ("unsupported", "unknown"):
+            served = _advised(served, converted, intended, words)
+        found.append(served)
+    size = bytes_per_number(stated_dtype(config.value, rope))
+    cache = kv_cache_bytes(kv_cache_parts(config.value, rope), plan.length, size)
+    return Serving(plan=plan, kv_cache_bytes=cache, draft=draft), found
+
+
+def _served(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineView:
+    """The view with the line that makes all right, and of that; without one where there is none."""
+    plain = view(engine, model, intended)
+    try:
+        found = with_launch(plain, model, intended)
+    except NotKnown as error:
+        return EngineView(engine=engine, status="unknown", length=model.length, notes=(str(error),))
+    if found.launch and found.launch_is_exact:
+        return as_intended(found, intended)
+    return replace(found, launch=None)
+
+
+def _advised(
+    found: EngineView, converted: Model, intended: Mapping[str, Used], words: list[str]
+) -> EngineView:
+    """The view with what to do where no line helps."""
+    engine = found.engine
+    takes = engine.override != "none" or engine.repair is not None
+    why = "No override or flag brings it." if takes else "It takes no RoPE settings when started."
+    after = view(engine, converted, intended)
+    command = shlex.join(["yarncli", "convert", converted.source, "OUT", *words])
+    if after.status == "exact":
+        advice = f"{why} Write it and serve OUT: {command}"
+    else:
+        advice = (
+            f"{why} Of what convert usually writes it makes this: {after.summary().rstrip('.')}. "
+            f"{command} --for {engine.id} finds what it does read, or says that there is nothing."
+        )
+    return replace(found, notes=(advice,))
+
+
+def _convert_words(
+    target: Target, original_length: int | None, assume_like: str | None
+) -> list[str]:
+    """The options of `convert` for the same extension."""
+    given = {
+        "method": target.method if target.method != DEFAULT_METHOD else None,
+        "length": target.length,
+        "factor": target.factor,
+        "original_length": original_length,
+        "assume_like": assume_like,
+        "rescale": target.rescale or None,
+        "replace_scaling": target.replace_scaling or None,
+        **target.options,
+    }
+    return Step(command="convert", source="", options=given).arguments()
