@@ -62,7 +62,11 @@ def entry(kind: str, converter: Any) -> dict[str, Any]:
         return {"rope": "unknown", "at": f"transformers.py: {type(loader).__name__}", "note": note}
     base, usual = config_for(kind)
     if kind == "falcon":
-        del base["head_dim"]  # a property of its config class
+        base.pop("head_dim", None)  # a property of its config class
+        base |= {
+            "new_decoder_architecture": False,
+            "num_kv_heads": None,
+        }  # 7B; 40B is not converted
     if kind == "phi3":
         base["pad_token_id"] = 0
     found = {"class": usual, "at": f"transformers.py: {type(loader).__name__}"}

@@ -31,6 +31,12 @@ READ: dict[str, tuple[dict[str, str], tuple[str, str], dict[str, Any]]] = {
     "olmo": (_LLAMA, _LLAMA_AT, {"width": "hidden_size"}),
     "phi3": (_LLAMA, _LLAMA_AT, {"width": "hidden_size"}),
     "qwen3": (_LLAMA, ("qwen3/qwen3.py", "rope = Llama3RotaryEmbedding("), {}),
+    "qwen3vl_moe": (
+        _LLAMA,
+        ("qwen3vl_moe/nn/decoder.py", "rope = Qwen3VLTextRotaryEmbedding("),
+        {},
+    ),
+    "qwen2_5vl": (_LLAMA, ("qwen2_5vl/nn/decoder.py", "rope = Llama3RotaryEmbedding("), {}),
     "olmo2": (_LLAMA, ("olmo2/olmo2.py", "rope = Llama3RotaryEmbedding("), {}),
     "llama4": ({"llama3": "reads"}, ("llama4/model_config.py", 'rope_type == "llama3"'), {}),
     "mistral": ({}, ("mistral/mistral.py", "rope = RotaryEmbedding("), {}),

@@ -104,7 +104,8 @@ def _is_right(found: EngineView) -> bool:
 def _merged(engine: Engine, model: Model, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields as the engine has them in the end: it may merge a dict with the loaded one."""
     given = fields.get("rope_parameters")
-    if not given or engine.merges != ("nested" if model.override_path else "flat"):
+    here = "nested" if model.override_path else "flat"
+    if not given or engine.merges not in (here, "all"):
         return fields
     if model.family.scopes:
         if engine.merges == "flat":

@@ -174,16 +174,18 @@ def with_silent_theta(
 
 
 def refuse_entries(model: Model) -> None:
-    """Refuse entries per layer type in a model that has one setting.
+    """Say nothing of a setting per layer type where transformers' own class fails on it.
+
+    An engine with code of its own goes on with the θ of the class, or of its own.
 
     Raises:
-        NotKnown: there are some; transformers 5 refuses them, the engine may not.
+        NotKnown: the config has one, the model type does not.
     """
-    entries = [v for v in model.block("rope_parameters").values() if isinstance(v, Mapping)]
-    if entries and not model.family.scopes:
+    has = any(isinstance(value, Mapping) for value in model.block("rope_parameters").values())
+    if model.refusal and has and not model.family.scopes:
         raise NotKnown(
-            f"Nobody examined rope_parameters with entries per layer type in a "
-            f"{model.rope.model_type} model, which has one setting."
+            "Nobody examined what it does with a rope_parameters per layer type in "
+            f"{model.rope.model_type}, which has one setting for all layers."
         )
 
 

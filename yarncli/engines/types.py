@@ -188,9 +188,9 @@ class Engine:
     versions do, or not at all."""
     mends_refusals: bool = True
     """Whether an override counts before the config is loaded, so that one may mend a refusal."""
-    merges: Literal["flat", "nested", "none"] = "none"
+    merges: Literal["flat", "nested", "all", "none"] = "none"
     """Which overridden dicts are merged with those of the loaded config, others being replaced:
-    those of a config that is the text part itself, or those of a text part inside one."""
+    those of a config that is the text part itself, those of a text part inside one, or all."""
     deepest_override: int = 9
     """How many keys may lead to the text part of a config whose fields it overrides."""
     about: tuple[str, ...] = ()

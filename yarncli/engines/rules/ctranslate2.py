@@ -31,6 +31,8 @@ def read(model: Model) -> Reading:
         src/layers/attention_layer.cc (OpenNMT/CTranslate2@132258e), `RotaryEmbeddings`.
     """
     row = find_row("ctranslate2", model)
+    if model.text.get("new_decoder_architecture"):
+        raise NotKnown(f"{row.release} was run on the older Falcon architecture only.")
     return Reading({name: _used(model, row, p, name) for name, p in version_5(model).items()})
 
 

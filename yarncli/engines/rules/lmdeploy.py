@@ -200,6 +200,8 @@ ENGINES = (
         read=read_torch,
         launch=launch_torch,
         override="v5",
+        mends_refusals=False,
+        merges="all",
         about=(
             "Reads every type as transformers 5 does, dynamic and longrope by the length of each "
             "call; longrope's `attention_factor` is not read.",
@@ -214,6 +216,8 @@ ENGINES = (
         read=read_turbomind,
         launch=launch_turbomind,
         override="v5",
+        mends_refusals=False,
+        merges="all",
         about=(
             "yarn: the factor is max_position_embeddings / original_max_position_embeddings, the "
             "ramp is always rounded; `attention_factor` and the mscale pair are read.",

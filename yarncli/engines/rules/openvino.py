@@ -20,7 +20,7 @@ def make_engine(backends: Mapping[str, Engine]) -> Engine:
     return Engine(
         id="openvino",
         name="OpenVINO",
-        versions="optimum-intel 2.2, with transformers 4.51 – 5.5",
+        versions="optimum-intel 2.2, with the newest transformers that it allows",
         read=lambda model: _read(model, backends),
         launch=launch,
         about=(
