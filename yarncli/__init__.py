@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ConfigError,
         HubError,
         MissingExtraError,
+        NotComputedError,
         OutputError,
         UnsupportedArchitectureError,
         UsageError,
@@ -39,8 +40,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
-    "ConvertOptions", "HubError", "MissingExtraError", "OutputError", "PasskeyOptions",
-    "PushOptions", "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
+    "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "OutputError",
+    "PasskeyOptions", "PushOptions", "UnsupportedArchitectureError", "UsageError", "WeightsError",
+    "YarncliError",
     "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
     "plan", "push",
 ]  # fmt: skip

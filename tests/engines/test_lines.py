@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from scripts.wiring.llama_cpp import computed
+from scripts.wiring.llama_cpp_runtime import File, computed
 from support import engine_oracle as oracle
 from support.lines import SOURCE, Line, printed, problems, scaled
 from yarncli.engines.gguf import convert_to_gguf
@@ -119,7 +119,7 @@ def run_llama_cpp(line: Line) -> Any:
             key, _, value = following.removeprefix(f"{gguf.architecture}.").partition("=")
             kind, _, number = value.partition(":")
             keys[key] = {"int": int, "float": float}[kind](number)
-    graph = gguf.architecture
+    betas: dict[str, Any] = {}
     for option, key in (
         ("--rope-scaling", "rope.scaling.type"),
         ("--rope-scale", "rope.scaling.factor"),
@@ -131,10 +131,9 @@ def run_llama_cpp(line: Line) -> Any:
         given = value_of(words, option)
         if given is not None:
             keys[key] = given if key.endswith("type") else float(given)
-            graph = "grok" if "beta" in key else graph  # whose graph reads the betas
-    tensors = {k: list(v) for k, v in gguf.tensors.items()}
-    factors = tensors.get("rope_freqs.weight")
-    freqs, scale = computed(graph, keys, factors, tensors, p.rotary_dim)
+            betas |= {"betas": True} if "beta" in key else {}  # a flag is read in every graph
+    file = File(gguf.architecture, keys, {k: list(v) for k, v in gguf.tensors.items()})
+    freqs, scale, _ = computed(file, {**gguf.facts, **betas}, p.rotary_dim)
     served = min(int(value_of(words, "-c") or 0), int(keys["context_length"]))
     scope = {"pairs": len(freqs), "inv_freq": dict(enumerate(freqs)), "scale": scale}
     softmax = scaled(line.intended).softmax_scale_ratio

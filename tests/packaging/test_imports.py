@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "publishing": {*FILES, "__init__", "rules", "evaluation", "figures"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "__init__"}
+MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # for type checkers; it imports nothing by itself
 
 # Third-party libraries that only these modules import; numpy and the rest may be lazy anywhere.

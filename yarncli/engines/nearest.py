@@ -10,6 +10,7 @@ from yarncli.engines.resolving import BLOCKS
 from yarncli.engines.shared import ORIGINAL
 from yarncli.engines.tables import Row
 from yarncli.engines.types import Model, NotKnown
+from yarncli.rope.parameters import RopeParameters
 
 TYPES = ("linear", "dynamic", "yarn", "llama3", "longrope")
 
@@ -145,3 +146,38 @@ def with_keys(model: Model, keys: Mapping[str, Any], *, without: str = "") -> Mo
         without: a key to leave out.
     """
     return with_fields(model, {**{k: v for k, v in model.text.items() if k != without}, **keys})
+
+
+def refuse_unstated_share(
+    model: Model, row: Row, block: Mapping[str, Any], p: RopeParameters
+) -> None:
+    """Do not guess the rotary width where the file leaves it to a default.
+
+    Raises:
+        NotKnown: the default in the probes, for heads of 64, was another.
+    """
+    keys = {*model.family.partial_keys, model.family.rotary_dim_key, "qk_rope_head_dim"}
+    if "partial_rotary_factor" in block or any(model.text.get(key) is not None for key in keys):
+        return
+    if abs(p.rotary_dim / p.head_dim - row.entry["dim"] / 64) > 0.01:
+        raise NotKnown(
+            f"The config gives no partial_rotary_factor, and the default that {row.release} takes "
+            "is not known. Write it out."
+        )
+
+
+def refuse_scaled_windows(
+    model: Model, row: Row, parameters: Mapping[str, RopeParameters], probe: str
+) -> None:
+    """Do not guess what a scaling makes of windowed layers that it is not meant for.
+
+    Raises:
+        NotKnown: it reaches them.
+    """
+    for rule in model.family.scopes:
+        p, line = parameters.get(rule.name), row.outcome(probe, rule.name)
+        reached = not line.startswith("plain") or (probe.startswith("dynamic") and "theta" in line)
+        if p and rule.windowed and p.rope_type == "default" and reached:
+            raise NotKnown(
+                f"The scaling reaches the {rule.name} layers too; by how much was not examined."
+            )

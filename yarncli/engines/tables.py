@@ -143,6 +143,15 @@ def get_row(engine: str, model_type: str) -> Row | None:
     return Row(table, model_type) if model_type in table["model_types"] else None
 
 
+def loads_more(row: Row) -> bool:
+    """Whether the engine loads spellings of this model type that transformers 5 refuses."""
+    theirs = get_row("transformers-5", row.model_type)
+    return theirs is None or any(
+        bool(theirs.failure(probe)) and not row.failure(probe)
+        for probe in ("yarn both", "yarn legacy", "linear both")
+    )
+
+
 def find_row(engine: str, model: Model, kind: str | None = None) -> Row:
     """The row of a model, where the engine has code for it.
 

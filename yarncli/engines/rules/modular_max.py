@@ -42,10 +42,10 @@ def read(model: Model) -> Reading:
 
 def _used(model: Model, row: Row, p: RopeParameters, scope: str, faults: list[str]) -> Used:
     if row.entry.get("width") == "hidden_size":
-        width = int(model.text["hidden_size"]) // int(model.text["num_attention_heads"])
-        if width != p.rotary_dim:
+        hidden, heads = model.text.get("hidden_size"), model.rope.num_attention_heads
+        if not isinstance(hidden, int) or hidden // heads != p.rotary_dim:
             raise NotKnown(
-                f"{row.release} takes the width of a head from hidden_size ({width}), the config "
+                f"{row.release} takes the width of a head from hidden_size ({hidden}), the config "
                 f"means {p.rotary_dim}: nobody examined what it computes."
             )
     if p.rope_type == "proportional":

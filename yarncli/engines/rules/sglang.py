@@ -14,7 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.engines.loaders import refuse_aliases, version_5
-from yarncli.engines.nearest import TYPES, Setting, spelling_of, with_keys
+from yarncli.engines.nearest import (
+    TYPES,
+    Setting,
+    refuse_scaled_windows,
+    refuse_unstated_share,
+    spelling_of,
+    with_keys,
+)
 from yarncli.engines.resolving import BLOCKS
 from yarncli.engines.shared import (
     ORIGINAL,
@@ -158,7 +165,8 @@ class _Wiring:
             refuse_su(self.kind)
         parameters = self._read(seen, probe)
         for p in parameters.values():
-            self._refuse_unstated_share(p)
+            refuse_unstated_share(self.model, self.row, self.block, p)
+        refuse_scaled_windows(self.model, self.row, parameters, probe)
         scopes = {name: self._used(name, p, probe) for name, p in parameters.items()}
         return Reading(
             scopes,
@@ -176,22 +184,6 @@ class _Wiring:
                 f"{self.row.release} reads what transformers 5 refuses ({error}); what it then "
                 "computes was not examined."
             ) from error
-
-    def _refuse_unstated_share(self, p: RopeParameters) -> None:
-        """Do not guess the rotary width where the file leaves it to a default.
-
-        Raises:
-            NotKnown: the default in the probes, for heads of 64, was another.
-        """
-        text, block, family = self.model.text, self.block, self.model.family
-        keys = {*family.partial_keys, family.rotary_dim_key, "qk_rope_head_dim"}
-        if "partial_rotary_factor" in block or any(text.get(key) is not None for key in keys):
-            return
-        if abs(p.rotary_dim / p.head_dim - self.row.entry["dim"] / 64) > 0.01:
-            raise NotKnown(
-                "The config gives no partial_rotary_factor, and the default that SGLang takes is "
-                "not known. Write it out."
-            )
 
     def _refuse_yarn_keys(self) -> None:
         block = self.block

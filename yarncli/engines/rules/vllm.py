@@ -26,7 +26,7 @@ from yarncli.engines.shared import (
     transformers_used,
     with_silent_theta,
 )
-from yarncli.engines.tables import Row, find_transformers_row, get_row
+from yarncli.engines.tables import Row, find_transformers_row, loads_more
 from yarncli.engines.types import (
     Engine,
     EngineCrash,
@@ -108,7 +108,7 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
         )
     if row is None:
         return version_5(model)
-    if model.refusal and (_ignores(row) or _loads_more(row)):
+    if model.refusal and (_ignores(row) or loads_more(row)):
         raise NotKnown(f"vLLM loads more than transformers 5 does. {model.refusal}")
     if model.refusal:
         raise LoaderError(model.refusal)
@@ -137,15 +137,6 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
 def _ignores(row: Row) -> bool:
     """Whether the class rotates without scaling, whatever the config says."""
     return bool(row.entry["types"]["yarn"] == "ignores")
-
-
-def _loads_more(row: Row) -> bool:
-    """Whether vLLM loads spellings of this model type that transformers 5 refuses."""
-    theirs = get_row("transformers-5", row.model_type)
-    return theirs is None or any(
-        bool(theirs.failure(probe)) and not row.failure(probe)
-        for probe in ("yarn both", "yarn legacy", "linear both")
-    )
 
 
 def _used(start: _Start, name: str, p: RopeParameters) -> Used:
