@@ -11,7 +11,7 @@ import pytest
 from support.program import invoke
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.engines import rules
-from yarncli.engines.judgement import judge_checkpoint
+from yarncli.engines.judgement import judge, judge_checkpoint
 from yarncli.errors import UsageError
 
 CONFIG = {
@@ -80,3 +80,10 @@ def test_a_rule_file_imports_no_other(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert not [name for name in names if name.startswith("yarncli.engines.rules")]
+
+
+def test_no_line_is_printed_for_what_nobody_can_read():
+    """θ of a file that transformers 5 refuses would be the class's own, not that of the file."""
+    for found in judge({**CONFIG, "rope_scaling": 1.0}).verdicts:
+        assert found.launch is None
+        assert found.status != "exact"

@@ -70,11 +70,6 @@ def test_who_honours_which_temperature_field(block, expected):
             assert ours == pytest.approx(theirs, rel=1e-9), engine
 
 
-def test_nothing_is_claimed_of_releases_of_vllm_that_nobody_examined():
-    (found,) = judge(scaled(YARN), engines=["vllm-older"]).verdicts
-    assert (found.status, found.launch) == ("unknown", None)
-
-
 def test_m_rope_with_mscale_stops_sglang_only():
     section = {"mrope_section": [16, 24, 24]}
     config = scaled({**YARN, **section, **NEUTRAL}, MROPE)

@@ -160,9 +160,10 @@ def judge(
     model = read_model(config, source=source, length=length, assume_like=assume_like)
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]
-    if launch:
-        found = [_launched(item, model, intended) for item in found]
     is_recorded = history.plan or history.baked
+    # What transformers 5 refuses says nothing that a line could bring about.
+    if launch and (is_recorded or not model.refusal):
+        found = [_launched(item, model, intended) for item in found]
     return Judgement(
         source=source,
         intended_from=FILE_NAME if is_recorded else "transformers 5",

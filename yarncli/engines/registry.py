@@ -43,7 +43,7 @@ ENGINES: Mapping[str, Engine] = {
     for engine in (
         transformers_5.ENGINE,
         *transformers_4.ENGINES,
-        *vllm.ENGINES,
+        vllm.ENGINE,
         sglang.ENGINE,
         llama_cpp.ENGINE,
         mlx_lm.ENGINE,

@@ -19,9 +19,6 @@ from yarncli.engines.types import Model, NotKnown, NotSupported
 
 _FOLDER = Path(__file__).parent / "wiring"
 
-# Engines that share the table of another.
-_TABLE_OF = {"vllm-older": "vllm"}
-
 Word = Literal["reads", "differs", "ignores", "refuses"]
 
 
@@ -125,7 +122,7 @@ def default_theta(engine: str, model: Model, scope: str) -> float | None:
         model: the config.
         scope: of which layers.
     """
-    name = _TABLE_OF.get(engine, engine)
+    name = engine
     while (_FOLDER / f"{name}.json").is_file():
         row = Row(load_table(name), model.rope.model_type)
         entry = row.table["model_types"].get(row.model_type, {})

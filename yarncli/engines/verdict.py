@@ -234,7 +234,7 @@ def _same(ratio: float) -> bool:
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * ratio:,.0f} %" if ratio >= 1 else f"{100 * ratio:.2g} %"
+    return f"{100 * ratio:,.0f} %" if ratio >= 0.1 else f"{100 * ratio:.2g} %"
 
 
 def _scope_json(scope: ScopeView) -> dict[str, Any]:

@@ -345,18 +345,6 @@ def launch(parts: Launch) -> str:
     return shlex.join([*words, *parts.override_words("--hf-overrides")])
 
 
-def read_older(model: Model) -> Reading:
-    """Nothing is claimed of releases that nobody examined.
-
-    Raises:
-        NotKnown: always.
-    """
-    raise NotKnown(
-        "Releases of vLLM before 0.33 were not examined. Those that did not read attention_factor "
-        "yet multiply by m(s) and `attn_factor`. Upgrade, or compare the output with a short text."
-    )
-
-
 _ABOUT = (
     "linear and dynamic multiply max_position_embeddings by the factor; yarn, llama3 and longrope "
     "take it as it is.",
@@ -369,27 +357,14 @@ _ABOUT = (
     "Qwen2-VL and its relatives: the ramp of yarn is made with four times the original length.",
 )
 
-ENGINES = (
-    Engine(
-        id="vllm",
-        name="vLLM",
-        versions="0.33",
-        read=read,
-        launch=launch,
-        override="v5",
-        mends_refusals=False,
-        merges="nested",
-        about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
-    ),
-    Engine(
-        id="vllm-older",
-        name="vLLM, older",
-        versions="before 0.33",
-        read=read_older,
-        launch=launch,
-        override="v5",
-        mends_refusals=False,
-        merges="nested",
-        about=("Not examined: no claim is made.",),
-    ),
+ENGINE = Engine(
+    id="vllm",
+    name="vLLM",
+    versions="0.33",
+    read=read,
+    launch=launch,
+    override="v5",
+    mends_refusals=False,
+    merges="nested",
+    about=("`attention_factor` and the mscale pair as in transformers.", *_ABOUT),
 )
