@@ -39,14 +39,17 @@ def test_from_checkpoint_to_hub_in_five_commands(hub, program, tmp_path):
 
 def test_the_snippets_name_hooks_and_options_that_exist(cli):
     yaml = pytest.importorskip("yaml")
-    pre_commit, *workflows = map(yaml.safe_load, blocks("hooks.md", "yaml"))
+    pre_commit, *others = map(yaml.safe_load, blocks("hooks.md", "yaml"))
+    workflows = [found for found in others if isinstance(found, dict)]
+    (scanning,) = (found for found in others if isinstance(found, list))  # steps of a job
     offered = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     (repo,) = pre_commit["repos"]
     assert {hook["id"] for hook in repo["hooks"]} == {hook["id"] for hook in offered}
     known = cli("check", "--help").stdout
     runs = [step["run"] for w in workflows for step in w["jobs"]["rope"]["steps"] if "run" in step]
+    runs += [step["run"] for step in scanning if "run" in step]
     lines = [line for line in runs if line.startswith("yarncli")]
-    assert len(lines) == 2
+    assert len(lines) == 3
     given = {word for line in lines for word in line.split() if word.startswith("--")}
     given |= {word for hook in repo["hooks"] for word in hook.get("args", ())} - {"vllm"}
     assert all(re.search(rf"{option}\b", known) for option in given)

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarncli.engines.types import Engine, Model, NoReading, Status, Used
+from yarncli.errors import ConfigError
 
 # Engines compute in single precision and agree to about 1e-7; real differences start at 1e-3.
 _TOLERANCE = 1e-5
+
+_ODD_VALUE = (ArithmeticError, AttributeError, ConfigError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +124,19 @@ def view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineVi
         intended: what each scope is to compute; the intended window is `model.length`.
     """
     try:
-        reading = engine.read(model)
+        return _view(engine, model, intended)
     except NoReading as error:
-        return EngineView(
-            engine=engine, status=error.status, length=model.length, notes=(str(error),)
-        )
+        status, note = error.status, str(error)
+    except _ODD_VALUE as error:
+        # Rules compute with values as the file has them, as engines do; what one does with a value
+        # of a type that no file should have was not examined.
+        status = "unknown"
+        note = f"Nobody examined what it does with a value of this kind ({type(error).__name__})."
+    return EngineView(engine=engine, status=status, length=model.length, notes=(note,))
+
+
+def _view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineView:
+    reading = engine.read(model)
     at = min(reading.served_length or model.length, model.length)
     scopes = tuple(
         _compare(name, used, intended[name], at, model.length)
