@@ -107,11 +107,6 @@ def with_extrapolation(p: RopeParameters, share: float) -> RopeParameters:
     )
 
 
-def uses_deepseek_rope(model: Model) -> bool:
-    """Whether vLLM and SGLang turn every scaling of this model into DeepSeek's YaRN."""
-    return model.rope.is_mla and model.rope.model_type not in ("minicpm3", "dots3_note_text")
-
-
 def deepseek_yarn(p: RopeParameters, softmax_scale_ratio: float) -> Used:
     """A scaling of any type as DeepSeek's YaRN, with the given ratio of softmax scales.
 

@@ -122,12 +122,11 @@ def default_theta(engine: str, model: Model, scope: str) -> float | None:
         model: the config.
         scope: of which layers.
     """
-    name = engine
-    while (_FOLDER / f"{name}.json").is_file():
-        row = Row(load_table(name), model.rope.model_type)
+    while (_FOLDER / f"{engine}.json").is_file():
+        row = Row(load_table(engine), model.rope.model_type)
         entry = row.table["model_types"].get(row.model_type, {})
         if "backend" in entry:
-            name = entry["backend"]
+            engine = entry["backend"]
             continue
         found = re.search(r"theta=([\d.e+]+)", row.outcome("no theta", scope)) if entry else None
         return float(found[1]) if found else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from yarncli.engines.loaders import version_5
@@ -176,49 +177,45 @@ def _turbomind(model: Model, p: RopeParameters, scope: str) -> Used:
 
 
 def _launch(backend: str, parts: Launch) -> str:
+    """`lmdeploy serve api_server` (lmdeploy/cli/serve.py:128-166)."""
     words = ["lmdeploy", "serve", "api_server", parts.model.source, "--backend", backend]
     words += ["--session-len", str(parts.length)]
     return shlex.join([*words, *parts.override_words("--hf-overrides")])
 
 
-def launch_torch(parts: Launch) -> str:
-    """`lmdeploy serve api_server` with its PyTorch engine (lmdeploy/cli/serve.py:128-166)."""
-    return _launch("pytorch", parts)
-
-
-def launch_turbomind(parts: Launch) -> str:
-    """The same with TurboMind."""
-    return _launch("turbomind", parts)
-
-
-ENGINES = (
-    Engine(
-        id="lmdeploy-pytorch",
-        name="LMDeploy, PyTorch engine",
+def _engine(
+    backend: str, name: str, read: Callable[[Model], Reading], about: tuple[str, ...]
+) -> Engine:
+    return Engine(
+        id=f"lmdeploy-{backend}",
+        name=name,
         versions="0.18, with transformers 5",
         basis="run",
-        read=read_torch,
-        launch=launch_torch,
+        read=read,
+        launch=partial(_launch, backend),
         override="v5",
         mends_refusals=False,
         merges="all",
-        about=(
+        about=about,
+    )
+
+
+ENGINES = (
+    _engine(
+        "pytorch",
+        "LMDeploy, PyTorch engine",
+        read_torch,
+        (
             "Reads every type as transformers 5 does, dynamic and longrope by the length of each "
             "call; longrope's `attention_factor` is not read.",
             "`--hf-overrides` are merged with the loaded config: they cannot remove a key.",
         ),
     ),
-    Engine(
-        id="lmdeploy-turbomind",
-        name="LMDeploy, TurboMind",
-        versions="0.18, with transformers 5",
-        basis="run",
-        read=read_turbomind,
-        launch=launch_turbomind,
-        override="v5",
-        mends_refusals=False,
-        merges="all",
-        about=(
+    _engine(
+        "turbomind",
+        "LMDeploy, TurboMind",
+        read_turbomind,
+        (
             "yarn: the factor is max_position_embeddings / original_max_position_embeddings, the "
             "ramp is always rounded; `attention_factor` and the mscale pair are read.",
             "longrope is refused.",
