@@ -52,6 +52,14 @@ CASES = [
         ['    "rope_theta": 500000.0, "rope_scaling": {"rope_type": "linear", "factor": 4.0},'],
     ),
     (
+        "length-float",
+        config(THETA).replace(
+            '"max_position_embeddings": 32768', '"max_position_embeddings": 32768.0'
+        ),
+        ['    "max_position_embeddings": 32768.0,'],
+        ['    "max_position_embeddings": 32768,'],
+    ),
+    (
         "length-mismatch",
         config(THETA + f', "rope_scaling": {{{YARN}}}', 8192),
         ['    "max_position_embeddings": 8192,'],

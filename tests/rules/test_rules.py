@@ -76,6 +76,18 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("invalid-value", "error", "max_position_embeddings", {**LLAMA, "max_position_embeddings": 0}),
     ("invalid-value", "warning", "model_type", {"model_type": "gemma3", "hidden_size": 8}),
     (
+        "length-float",
+        "error",
+        "max_position_embeddings",
+        {**LLAMA, "max_position_embeddings": 32768.0, "rope_scaling": YARN},
+    ),
+    (
+        "length-float",
+        "warning",
+        "rope_scaling.original_max_position_embeddings",
+        {**LLAMA, "rope_scaling": {**YARN, "original_max_position_embeddings": 8192.0}},
+    ),
+    (
         "unknown-model-type",
         "note",
         "model_type",

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from yarncli.checkpoint.completeness import lacks, layers_of
 from yarncli.checkpoint.safetensors import Header, Index, is_lfs_pointer
@@ -188,7 +189,7 @@ def _new_index(headers: Mapping[str, Header]) -> Edit:
     """The index that `save_pretrained` would have written for these shards."""
     weight_map = {tensor: name for name, header in headers.items() for tensor in header.tensors}
     total = sum(t.nbytes for header in headers.values() for t in header.tensors.values())
-    values = {
+    values: dict[Path, Any] = {
         ("metadata",): {"total_size": total},
         ("weight_map",): dict(sorted(weight_map.items())),
     }

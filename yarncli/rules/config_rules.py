@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from yarncli.jsontext.text import JsonText, Path, format_path
 from yarncli.planning.lengths import CONFIG_LENGTHS
 from yarncli.rope.parameters import WIDEST_HEAD
-from yarncli.rules.config_view import ConfigView, finite
+from yarncli.rules.config_view import ConfigView, finite, whole
 from yarncli.rules.finding import Edit, Finding, Severity
 from yarncli.rules.scaling_rules import SCALING_RULES
 from yarncli.rules.spelling_rules import SPELLING_RULES
+
+_ORIGINAL = "original_max_position_embeddings"
 
 
 def check_config(view: ConfigView) -> list[Finding]:
@@ -76,6 +78,27 @@ def _frequencies(view: ConfigView) -> int | None:
     )
     rotating = (head_dim or 0.0) * partial
     return int(rotating) // 2 if 0 < rotating <= WIDEST_HEAD else None
+
+
+def length_float(view: ConfigView) -> Iterator[Finding]:
+    """A length written as 65536.0, which strict config classes refuse."""
+    keys = dict.fromkeys((view.length_key, _ORIGINAL, *CONFIG_LENGTHS))
+    places: list[Path] = [(*view.base, key) for key in keys]
+    places += [(*block.path, _ORIGINAL) for block in view.blocks]
+    for path in places if view.family else ():
+        value = view.text.get(path)
+        length = whole(value)
+        if type(value) is not float or length is None:
+            continue
+        declared = path == (*view.base, view.length_key)
+        yield view.finding(
+            "length-float",
+            path,
+            f"{format_path(path)} is {value}; write {length}."
+            + (" transformers 5, vLLM and SGLang stop." if declared else ""),
+            severity="error" if declared else "warning",
+            edit=Edit({path: length}),
+        )
 
 
 def stale_length(view: ConfigView) -> Iterator[Finding]:
@@ -153,6 +176,7 @@ CONFIG_RULES = (
     *SCALING_RULES,
     beta_order,
     longrope_lists,
+    length_float,
     stale_length,
     sliding_window,
 )

@@ -14,6 +14,7 @@ from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import RopeConfig, find_text, read_rope
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
+from yarncli.jsontext.fields import MOST
 from yarncli.jsontext.text import JsonText, Path
 from yarncli.rope.parameters import canonical_rope_type
 from yarncli.rules.catalogue import RULES
@@ -175,5 +176,7 @@ def finite(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """A positive JSON integer; None for anything else."""
+    """A positive JSON integer, 4096.0 too; None for anything else."""
+    if type(value) is float and value.is_integer() and value <= MOST:
+        value = int(value)
     return value if type(value) is int and 0 < value < 2**63 else None

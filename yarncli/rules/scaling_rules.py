@@ -32,8 +32,8 @@ _KNOWN_KEYS = frozenset(RopeParameters.__dataclass_fields__) - {"extra", "head_d
 def factor_integer(view: ConfigView) -> Iterator[Finding]:
     """An integer factor, which crashes two engines under linear scaling."""
     for block in view.blocks:
-        factor = whole(block.values.get("factor"))
-        if factor is None or block.rope_type is None:
+        factor = block.values.get("factor")
+        if type(factor) is not int or whole(factor) is None or block.rope_type is None:
             continue
         linear = block.rope_type == "linear"
         path = (*block.path, "factor")
