@@ -24,9 +24,8 @@ WARNINGS = {
     "microsoft/llama3-8b-longrope2": {"original-missing"},
     # Saved by transformers 5: the yarn dict is invisible to transformers 4 and mlx-lm.
     "nvidia/Kimi-K2.7-Code-NVFP4": {"v5-only"},
-    # transformers 4 reads longrope's original length at top level only; 32786 is a slip for 32768.
-    "openbmb/MiniCPM-V-4": {"original-missing", "original-implausible"},
-    "openbmb/MiniCPM3-4B": {"original-missing"},
+    # 32786 is a slip for 32768.
+    "openbmb/MiniCPM-V-4": {"original-implausible"},
 }
 
 

@@ -238,6 +238,9 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("beta-order", "error", "rope_scaling.beta_fast", {
         **LLAMA, "rope_scaling": {**YARN, "beta_fast": 1.0, "beta_slow": 32.0},
     }),
+    ("no-ramp", "note", "rope_scaling.high_freq_factor", {
+        **LLAMA, "rope_scaling": {**LLAMA3, "high_freq_factor": 1.0},
+    }),
     ("longrope-lists", "error", "rope_scaling.long_factor", {
         **LLAMA,
         "rope_scaling": {**LONG, "long_factor": [1.0] * 48},

@@ -48,9 +48,23 @@ def beta_order(view: ConfigView) -> Iterator[Finding]:
             )
 
 
+def no_ramp(view: ConfigView) -> Iterator[Finding]:
+    """The ends of llama3's ramp are one point, or swapped."""
+    for block in view.blocks:
+        low, high = block.number("low_freq_factor"), block.number("high_freq_factor")
+        if block.rope_type == "llama3" and low and high and high <= low:
+            path = (*block.path, "high_freq_factor")
+            yield view.finding(
+                "no-ramp",
+                path,
+                f"{format_path(path)} {high:g} is not above low_freq_factor {low:g}, so there is no "
+                f"ramp: wavelengths above {_ORIGINAL} / {low:g} are scaled, all others are kept.",
+            )
+
+
 def longrope_lists(view: ConfigView) -> Iterator[Finding]:
     """One factor per rotary frequency; without a reading, both lists of one length."""
-    for block in view.blocks:
+    for block in view.blocks if view.family else ():
         if block.rope_type != "longrope":
             continue
         lists = {k: block.values.get(k) for k in ("short_factor", "long_factor")}
@@ -175,6 +189,7 @@ CONFIG_RULES = (
     *SPELLING_RULES,
     *SCALING_RULES,
     beta_order,
+    no_ramp,
     longrope_lists,
     length_float,
     stale_length,
