@@ -238,6 +238,14 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("beta-order", "error", "rope_scaling.beta_fast", {
         **LLAMA, "rope_scaling": {**YARN, "beta_fast": 1.0, "beta_slow": 32.0},
     }),
+    ("dual-chunk", "error", "dual_chunk_attention_config", {
+        **LLAMA,
+        "model_type": "qwen2",
+        "max_position_embeddings": 1010000,
+        "dual_chunk_attention_config": {
+            "chunk_size": 262144, "local_size": 8192, "original_max_position_embeddings": 262144,
+        },
+    }),
     ("no-ramp", "note", "rope_scaling.high_freq_factor", {
         **LLAMA, "rope_scaling": {**LLAMA3, "high_freq_factor": 1.0},
     }),

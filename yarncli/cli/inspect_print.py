@@ -21,6 +21,11 @@ def print_description(description: Description, *, table: bool) -> None:
         if table:
             console.print_text()
             _print_dimensions(description, scope)
+    if keys := description.rope.attention_keys:
+        console.print_text()
+        console.print_text("Also changes attention:")
+        for key in keys:
+            console.print_text(f"  {key.describe()}")
     for note in description.plan.notes if description.plan else description.rope.notes:
         console.note(note)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from yarncli.config.attention_keys import AttentionKey, find_keys
 from yarncli.config.families.family import Family
 from yarncli.config.families.part_rows import PART_FAMILIES
 from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
@@ -64,6 +65,13 @@ class RopeConfig:
     configs with one setting per layer type; elsewhere they multiply it."""
     notes: tuple[str, ...]
     """What a person should know about the reading."""
+    values: Mapping[str, Any] = field(repr=False, compare=False)
+    """The text part as the file has it."""
+
+    @property
+    def attention_keys(self) -> tuple[AttentionKey, ...]:
+        """The keys beside the RoPE settings that change positions or attention."""
+        return find_keys(self.values, self.family)
 
     def text(self, config: Mapping[str, Any]) -> Fields:
         """The text part of `config`, the JSON object that this was read from."""
@@ -128,6 +136,7 @@ def read_rope(
         mrope=family.mrope or _says_mrope(model),
         maximum_is_window=bool(family.scopes),
         notes=tuple(dict.fromkeys(model.notes)),
+        values=values,
     )
 
 

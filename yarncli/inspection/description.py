@@ -131,6 +131,7 @@ class Description:
             "kv_cache_bytes": self.kv_cache_bytes(self.length),
             "length": self.length,
             "scopes": {s.name: self._scope_json(s, table) for s in rope.scopes.values()},
+            "attention_keys": [key.to_json() for key in rope.attention_keys],
             "notes": list(rope.notes),
             "engines": [view.brief() for view in self.engines],
             "plan": self.plan and self.plan.to_json(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from yarncli.config.attention_keys import DUAL_CHUNK
 from yarncli.config.reading import RopeConfig, Scope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
 from yarncli.planning.rescale import can_rescale, rescale, scaled_window
@@ -53,6 +54,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         UnsupportedArchitectureError: this architecture cannot take the method.
     """
     method = _checked_method(target)
+    key_notes = _attention_keys(rope)
     original, source = _original_for(rope, target)
     base = window_of(rope) if target.rescale else original
     length, factor, notes = _length_and_factor(target, base, original)
@@ -98,7 +100,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         original_source=source,
         max_position_embeddings=maximum,
         scopes=planned,
-        notes=(*notes, *_window_notes(rope, scopes)),
+        notes=(*notes, *key_notes, *_window_notes(rope, scopes)),
     )
 
 
@@ -124,6 +126,31 @@ def _checked_method(target: Target) -> Method:
             takes = " and ".join(sorted(m.name for m in METHODS.values() if name in m.options))
             raise UsageError(f"{flag} belongs to {takes or 'no method'}, not to {target.method}.")
     return METHODS[target.method]
+
+
+def _attention_keys(rope: RopeConfig) -> list[str]:
+    """Notes on the keys that change attention too.
+
+    Raises:
+        UnsupportedArchitectureError: nobody knows what one of them does in this model type.
+    """
+    notes = []
+    for key in rope.attention_keys:
+        place = ".".join((*rope.text_path, *key.path))
+        if key.path == (DUAL_CHUNK,):
+            raise UnsupportedArchitectureError(
+                f"{place} is there, which no current engine runs, and {rope.length_key} counts on "
+                "it. Take it out with: yarncli check SOURCE --fix"
+            )
+        if key.changes and not key.judged:
+            raise UnsupportedArchitectureError(
+                f"{place} is {key.value}: it {key.changes}. What it does in a {rope.model_type} "
+                "model was not examined, so nobody can say what an extension would be. Remove it "
+                "where you know that your engine does not read it."
+            )
+        if key.grows or not key.changes:
+            notes.append(f"{key.describe()}; it stays as it is.")
+    return notes
 
 
 def _extendable(rope: RopeConfig, length: int) -> list[Scope]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from yarncli.config.attention_keys import DUAL_CHUNK
 from yarncli.jsontext.text import JsonText, Path, format_path
 from yarncli.planning.lengths import CONFIG_LENGTHS
 from yarncli.rope.parameters import WIDEST_HEAD
@@ -60,6 +61,28 @@ def no_ramp(view: ConfigView) -> Iterator[Finding]:
                 f"{format_path(path)} {high:g} is not above low_freq_factor {low:g}, so there is no "
                 f"ramp: wavelengths above {_ORIGINAL} / {low:g} are scaled, all others are kept.",
             )
+
+
+def dual_chunk(view: ConfigView) -> Iterator[Finding]:
+    """Dual chunk attention, which carries a length that no current engine reaches."""
+    path = (*view.base, DUAL_CHUNK)
+    block = view.text.get(path)
+    if not block:
+        return
+    original = whole(block.get(_ORIGINAL)) if isinstance(block, dict) else None
+    maximum = view.maximum
+    edit = None
+    if original and maximum:
+        shorter = {(*view.base, view.length_key): original} if original < maximum else {}
+        edit = Edit(shorter, (path,))
+    trained = f"{original:,} tokens" if original else "a length that it does not state"
+    yield view.finding(
+        "dual-chunk",
+        path,
+        f"{format_path(path)} cannot be run: no current engine has dual chunk attention. The model "
+        f"was trained with {trained}.",
+        edit=edit,
+    )
 
 
 def longrope_lists(view: ConfigView) -> Iterator[Finding]:
@@ -190,6 +213,7 @@ CONFIG_RULES = (
     *SCALING_RULES,
     beta_order,
     no_ramp,
+    dual_chunk,
     longrope_lists,
     length_float,
     stale_length,
