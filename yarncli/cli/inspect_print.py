@@ -36,6 +36,8 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
         "architecture": description.architecture or rope.model_type,
         "model type": rope.model_type,
     }
+    if description.made_for:
+        facts["made for"] = description.made_for
     if weights:
         facts["parameters"] = ", ".join(f"{n:,} {d}" for d, n in weights.parameters.items())
         shards = "1 shard" if weights.shards == 1 else f"{weights.shards} shards"

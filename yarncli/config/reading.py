@@ -9,7 +9,7 @@ from typing import Any
 from yarncli.config.attention_keys import AttentionKey, find_keys
 from yarncli.config.families.family import Family
 from yarncli.config.families.part_rows import PART_FAMILIES
-from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
+from yarncli.config.families.refused_types import KINDS, UNSUPPORTED, no_rope_types
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.layers import read_layers
 from yarncli.config.scopes import Scope, read_scopes
@@ -201,7 +201,9 @@ def _family(model_type: str) -> Family:
             f"{model_type} cannot be extended: {UNSUPPORTED[model_type]}."
         )
     if model_type in no_rope_types():
-        raise UnsupportedArchitectureError(f"{model_type} does not use RoPE in a text model.")
+        raise UnsupportedArchitectureError(
+            f"{model_type} is {KINDS[no_rope_types()[model_type]]}. RoPE scaling does not apply."
+        )
     raise UnsupportedArchitectureError(
         f"model_type {model_type!r} is not one that yarncli knows. If its code reads RoPE as a "
         "known type does (often llama), name that one with --assume-like MODEL_TYPE."

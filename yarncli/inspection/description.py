@@ -13,6 +13,7 @@ from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
+from yarncli.errors import UnsupportedArchitectureError
 from yarncli.history import read_history
 from yarncli.inspection.dimensions import Dimension, dimensions
 from yarncli.planning.plan import Target, make_plan, window_of
@@ -50,6 +51,8 @@ class Description:
     """What it is called."""
     architecture: str | None
     """The first of the config's `architectures`."""
+    made_for: str | None
+    """What else than writing text it is made for; `None` where nothing says so."""
     rope: RopeConfig
     """What its config says about RoPE."""
     weights: Weights | None
@@ -117,6 +120,7 @@ class Description:
             "schema_version": SCHEMA_VERSION,
             "source": self.name,
             "architecture": self.architecture,
+            "made_for": self.made_for,
             "model_type": rope.model_type,
             "dtype": self.dtype,
             "quantization": self.quantization,
@@ -196,9 +200,14 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
-    rope = history.informed(
-        read_rope(config, assume_like=assume_like, original_length=original_length)
-    )
+    made_for = _made_for(checkpoint, config)
+    try:
+        found = read_rope(config, assume_like=assume_like, original_length=original_length)
+    except UnsupportedArchitectureError as error:
+        if made_for is None:
+            raise
+        raise UnsupportedArchitectureError(f"{error} The model is made for {made_for}.") from error
+    rope = history.informed(found)
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     text = rope.text(config).values
     names = config.get("architectures")
@@ -208,6 +217,7 @@ def inspect(
     return Description(
         name=checkpoint.name,
         architecture=names[0] if isinstance(names, list) and names else None,
+        made_for=made_for,
         rope=rope,
         weights=_weights(checkpoint),
         dtype=dtype if isinstance(dtype, str) else None,
@@ -218,6 +228,24 @@ def inspect(
         plan=make_plan(rope, target) if target else None,
         engines=judged.verdicts if judged else (),
     )
+
+
+# What follows "For" in the name of an architecture, where that is not to write text.
+_PURPOSES = {
+    "SequenceClassification": "classification or reranking",
+    "TokenClassification": "classification of tokens",
+    "QuestionAnswering": "extracting answers",
+    "MaskedLM": "filling in masked words",
+    "RewardModel": "rating texts",
+}
+
+
+def _made_for(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str | None:
+    if checkpoint.file("modules.json") or checkpoint.file("config_sentence_transformers.json"):
+        return "embeddings or reranking (sentence-transformers)"
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    return next((what for end, what in _PURPOSES.items() if name.endswith(end)), None)
 
 
 def _limit(value: Any) -> int | None:
