@@ -10,12 +10,11 @@ transformers may well be a text model that needs a row.
 from __future__ import annotations
 
 import json
-
 import re
 
 import transformers
 from transformers.models.auto import modeling_auto
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
 from yarncli.config.families import refused_types
 from yarncli.config.families.table import FAMILIES
@@ -26,7 +25,9 @@ _CAUSAL = {
     "alibi": "bloom mpt",
     "no-positions": "glm5_next_text jamba kimi_linear nemotron_h zamba",
     "relative": "cpmant inkling2_text inkling_text xlnet",
-    "learned": "bert-generation biogpt ctrl gpt-sw3 gpt2 gpt_bigcode gpt_neo openai-gpt opt reformer xglm",
+    "learned": """
+        bert-generation biogpt ctrl gpt-sw3 gpt2 gpt_bigcode gpt_neo openai-gpt opt reformer xglm
+    """,
 }
 _NAMED = {name: kind for kind, names in _CAUSAL.items() for name in names.split()}
 # Otherwise the first of these that one of its mappings, or its name, speaks of.
@@ -42,7 +43,10 @@ _MAPPINGS = (
 )  # fmt: skip
 _NAMES = (
     ("vision", r"vision|image|video|vqgan|vqmodel|^sam|^edgetam|^pixtral|^aimv2$|^radio$|seggpt"),
-    ("audio", r"audio|speech|asr|^dac$|codec|mimi|musicgen|hifigan|whisper|^clap|^clvp|univnet|wav"),
+    (
+        "audio",
+        r"audio|speech|asr|^dac$|codec|mimi|musicgen|hifigan|^clap|^clvp|univnet|wav",
+    ),
     ("series", r"^(?:autoformer|informer|time_series_transformer)$"),
 )
 
@@ -60,12 +64,23 @@ def kind_of(name: str) -> str:
     return found[0] if found else "part"
 
 
+def ties(name: str) -> bool:
+    """Whether the output head is the word embedding where a file does not say so."""
+    if name not in CONFIG_MAPPING:
+        return False
+    return getattr(CONFIG_MAPPING[name](), "tie_word_embeddings", False) is True
+
+
 def main() -> None:
     """Write the file and print how it differs from the one before."""
     found = sorted(set(CONFIG_MAPPING_NAMES) - set(FAMILIES) - set(refused_types.UNSUPPORTED))
     before = set(refused_types.no_rope_types()) if refused_types.NO_ROPE_FILE.exists() else set()
     kinds = {name: kind_of(name) for name in found}
-    document = {"transformers": transformers.__version__, "model_types": kinds}
+    document = {
+        "transformers": transformers.__version__,
+        "tied_by_default": [name for name in sorted(FAMILIES) if ties(name)],
+        "model_types": kinds,
+    }
     refused_types.NO_ROPE_FILE.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for sign, names in (("+", set(found) - before), ("-", before - set(found))):
         for name in sorted(names):

@@ -27,7 +27,8 @@ def warn_of(found: Judgement) -> None:
 def print_judgement(found: Judgement, *, lines: bool) -> None:
     """The table, what is wrong below it, and launch lines where they are asked for or needed."""
     length = found.verdicts[0].length
-    console.print_text(f"Meant: {length:,} tokens (from {found.intended_from})")
+    meant = f"{length:,} tokens" if length else "what is not known"
+    console.print_text(f"Meant: {meant} (from {found.intended_from})")
     rows = [_row(item) for item in found.verdicts]
     console.print_table(["engine", "status", "serves", "attention", "what"], rows)
     console.print_text(found.count())

@@ -11,10 +11,24 @@ from yarncli.config.families.family import Family
 from yarncli.config.families.part_rows import PART_FAMILIES
 from yarncli.config.families.refused_types import KINDS, UNSUPPORTED, no_rope_types
 from yarncli.config.families.table import FAMILIES
+from yarncli.config.families.wrapper_rows import TEXT_ALIASES
 from yarncli.config.layers import read_layers
+from yarncli.config.own_code import (
+    find_own,
+    level_like,
+    own_note,
+    refusal,
+    refuse_unread,
+    require_window,
+    unknown_type,
+)
 from yarncli.config.scopes import Scope, read_scopes
 from yarncli.config.text_model import TextModel
-from yarncli.errors import ConfigError, UnsupportedArchitectureError, UsageError
+from yarncli.errors import (
+    ConfigError,
+    UnsupportedArchitectureError,
+    UsageError,
+)
 from yarncli.jsontext.fields import MOST, Fields
 
 __all__ = ["RopeConfig", "Scope", "read_rope"]
@@ -67,6 +81,10 @@ class RopeConfig:
     """What a person should know about the reading."""
     values: Mapping[str, Any] = field(repr=False, compare=False)
     """The text part as the file has it."""
+    assume_like: str | None = None
+    """The model type that the user had it read as."""
+    own_code: bool = False
+    """Whether code that nobody examined reads it: it can be shown, not extended or judged."""
 
     @property
     def attention_keys(self) -> tuple[AttentionKey, ...]:
@@ -86,6 +104,7 @@ def read_rope(
     assume_like: str | None = None,
     original_length: int | None = None,
     factor_only: bool = False,
+    own_code: bool = False,
 ) -> RopeConfig:
     """Read a config as transformers 5 does.
 
@@ -96,6 +115,8 @@ def read_rope(
         factor_only: for callers to whom only the attention factor matters: layers may have a θ that
             the setting of their scope does not show (`layer_rope_theta`), and the config may be
             that of a part of a model.
+        own_code: for callers that only show what is there: read types with their own code too, as
+            far as it is known.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
@@ -103,8 +124,17 @@ def read_rope(
         UsageError: `assume_like` or `original_length` is not usable.
     """
     _refuse_options(assume_like, original_length)
-    family, path, values = _as_part(config, factor_only) or find_text(config, assume_like)
+    part = _as_part(config, factor_only)
+    own = find_own(config) if own_code and _is_unknown(config, assume_like) else None
+    family, path, values = part or own or find_text(config, assume_like)
     model = TextModel(family, Fields(values, path, family.names))
+    if own:
+        model.notes.append(own_note(config, family, path))
+    if assume_like or own:
+        if original_length is None:
+            require_window(model.fields, family.model_type)
+        elif not model.fields.has("max_position_embeddings"):
+            model.length = original_length
     layers = read_layers(model.fields, family, model.layer_count)
     scopes = read_scopes(model, layers, own_thetas=factor_only)
     rotating = {i for scope in scopes.values() for i in scope.layers}
@@ -137,6 +167,8 @@ def read_rope(
         maximum_is_window=bool(family.scopes),
         notes=tuple(dict.fromkeys(model.notes)),
         values=values,
+        assume_like=assume_like,
+        own_code=own is not None,
     )
 
 
@@ -156,11 +188,9 @@ def find_text(
     fields = Fields(config)
     if assume_like is not None:
         family = _family(assume_like)
-        inner = (
-            None if family.is_wrapper or "hidden_size" in config else fields.mapping("text_config")
-        )
-        if inner is not None:
-            return family, ("text_config",), inner.values
+        if not family.is_wrapper:
+            refuse_unread(config, assume_like)
+            return family, *level_like(config, family)
     else:
         named = fields.text("model_type")
         if not named:
@@ -168,6 +198,8 @@ def find_text(
                 "The config names no model_type, so nobody knows how it is read. "
                 "Name a similar one with --assume-like MODEL_TYPE."
             )
+        if _is_unknown(config, None):
+            raise refusal(config, named)
         family = _family(named)
     while family.is_wrapper:
         fields = Fields(fields.values, fields.path, family.names)
@@ -181,7 +213,7 @@ def find_text(
             return _family(family.text_type), fields.path, fields.values
         fields = inner
         kind = None if family.text_fixed else fields.text("model_type")
-        family = _family(kind or family.text_type)
+        family = _family(TEXT_ALIASES.get(kind or "", kind) or family.text_type)
     return family, fields.path, fields.values
 
 
@@ -204,10 +236,14 @@ def _family(model_type: str) -> Family:
         raise UnsupportedArchitectureError(
             f"{model_type} is {KINDS[no_rope_types()[model_type]]}. RoPE scaling does not apply."
         )
-    raise UnsupportedArchitectureError(
-        f"model_type {model_type!r} is not one that yarncli knows. If its code reads RoPE as a "
-        "known type does (often llama), name that one with --assume-like MODEL_TYPE."
-    )
+    raise unknown_type(model_type)
+
+
+def _is_unknown(config: Mapping[str, Any], assume_like: str | None) -> bool:
+    """Whether the model type is none that is known by its name."""
+    named = config.get("model_type")
+    known = named in FAMILIES or named in UNSUPPORTED or named in no_rope_types()
+    return assume_like is None and isinstance(named, str) and bool(named) and not known
 
 
 def _spelling(model: TextModel) -> str:
@@ -252,9 +288,9 @@ def _original(model: TextModel, scopes: dict[str, Scope], given: int | None) -> 
     first = (extendable or list(scopes.values()))[0].parameters
     if first.original_max_position_embeddings is not None:
         return first.original_max_position_embeddings, "original_max_position_embeddings"
-    known = model.family.known_originals.get(model.length)
+    known, key = model.family.known_originals.get(model.length), "max_position_embeddings"
     if known is not None and first.rope_type == "default":
         return known, f"known original of {model.family.model_type}"
-    if model.fields.has("max_position_embeddings"):
-        return model.length, "max_position_embeddings"
+    if model.fields.has(key):
+        return model.length, model.fields.name(key)
     return model.length, "family default"

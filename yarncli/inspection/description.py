@@ -10,6 +10,7 @@ from typing import Any
 
 from yarncli.checkpoint.memory import CachePart, kv_cache_bytes, kv_cache_parts
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.config.families.refused_types import tied_by_default
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
@@ -122,6 +123,7 @@ class Description:
             "architecture": self.architecture,
             "made_for": self.made_for,
             "model_type": rope.model_type,
+            "own_code": rope.own_code,
             "dtype": self.dtype,
             "quantization": self.quantization,
             "tied_word_embeddings": self.tied,
@@ -202,7 +204,12 @@ def inspect(
         history.refuse_unmarked()
     made_for = _made_for(checkpoint, config)
     try:
-        found = read_rope(config, assume_like=assume_like, original_length=original_length)
+        found = read_rope(
+            config,
+            assume_like=assume_like,
+            original_length=original_length,
+            own_code=target is None,
+        )
     except UnsupportedArchitectureError as error:
         if made_for is None:
             raise
@@ -213,7 +220,11 @@ def inspect(
     names = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
-    judged = None if target else judge(config, history, assume_like=assume_like, launch=False)
+    judged = (
+        None
+        if target or rope.own_code
+        else judge(config, history, assume_like=assume_like, launch=False)
+    )
     return Description(
         name=checkpoint.name,
         architecture=names[0] if isinstance(names, list) and names else None,
@@ -222,7 +233,7 @@ def inspect(
         weights=_weights(checkpoint),
         dtype=dtype if isinstance(dtype, str) else None,
         quantization=_quantization(quantization),
-        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        tied=_tied(config, text),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
         plan=make_plan(rope, target) if target else None,
@@ -251,6 +262,14 @@ def _made_for(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str | None:
 def _limit(value: Any) -> int | None:
     """The tokenizer's limit; transformers writes 1e30 for "none"."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < 10**18 else None
+
+
+def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+    """As the file says; where it is silent, as transformers' class for the whole model does."""
+    for values in (config, text):
+        if values.get("tie_word_embeddings") is not None:
+            return bool(values["tie_word_embeddings"])
+    return config.get("model_type") in tied_by_default()
 
 
 def _weights(checkpoint: Checkpoint) -> Weights | None:

@@ -209,6 +209,8 @@ def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     length = target.length or int((target.factor or 1) * window)
     known = p.original_max_position_embeddings or _known_original(rope)
     convert, ways = "yarncli convert SOURCE OUT", []
+    if rope.assume_like:
+        convert += f" --assume-like {rope.assume_like}"
     if length > window and can_rescale(p):
         ways.append(f"go on within that method with: {convert} --rescale --length {length}")
     ways.append(

@@ -28,10 +28,12 @@ def unknown_model_type(view: ConfigView) -> Iterator[Finding]:
     """The defaults of the model type are not known."""
     if view.family is None:
         kind = str(view.text.value["model_type"])[:60]
+        inner = str(view.top("model_type"))[:60] if view.base else ""
+        inside = f" (text part {format_path(view.base)}: {inner!r})" if inner else ""
         yield view.finding(
             "unknown-model-type",
             ("model_type",),
-            f"model_type {kind!r} is not known; rules that need its defaults did not run.",
+            f"model_type {kind!r}{inside} is not known; rules that need its defaults did not run.",
         )
 
 
@@ -58,8 +60,8 @@ def no_ramp(view: ConfigView) -> Iterator[Finding]:
             yield view.finding(
                 "no-ramp",
                 path,
-                f"{format_path(path)} {high:g} is not above low_freq_factor {low:g}, so there is no "
-                f"ramp: wavelengths above {_ORIGINAL} / {low:g} are scaled, all others are kept.",
+                f"{format_path(path)} {high:g} is not above low_freq_factor {low:g}, so there is "
+                f"no ramp: wavelengths above {_ORIGINAL} / {low:g} are scaled, all others kept.",
             )
 
 

@@ -135,8 +135,13 @@ def view_config(file: str, text: JsonText, planned_maximum: int | None = None) -
     if kind not in FAMILIES:
         if kind in UNSUPPORTED or kind in no_rope_types():
             return None
-        blocks = tuple(_blocks(text, ()))
-        return replace(view, blocks=blocks) if blocks else None
+        from yarncli.config.own_code import text_base
+
+        base = text_base(config)
+        blocks = tuple(_blocks(text, base))
+        # A text part has a name of its own, or a vocabulary; other models pass in silence.
+        is_text = base or blocks or "vocab_size" in config
+        return replace(view, base=base, blocks=blocks) if is_text else None
     try:
         family, base, _ = find_text(config, None)
     except ConfigError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 NO_ROPE_FILE = Path(__file__).with_name("no_rope_types.json")
 
@@ -34,8 +35,8 @@ UNSUPPORTED: dict[str, str] = {
 
 # What a model without RoPE in a text part is, and why RoPE does not apply to it.
 KINDS: dict[str, str] = {
-    "recurrent": "a state-space or recurrent language model: it has no attention, so nothing rotates",
-    "alibi": "a language model with ALiBi, a bias that grows with the distance, in the place of RoPE",
+    "recurrent": "a state-space or recurrent language model without attention: nothing rotates",
+    "alibi": "a language model with ALiBi (a bias that grows with the distance) in place of RoPE",
     "no-positions": "a hybrid language model whose attention layers get no positions at all",
     "relative": "a language model with a learned bias for each distance in the place of RoPE",
     "learned": (
@@ -60,5 +61,16 @@ def no_rope_types() -> dict[str, str]:
 
     `scripts/no_rope_types.py` writes the file. It is read only for a type that has no row.
     """
-    found: dict[str, str] = json.loads(NO_ROPE_FILE.read_text(encoding="utf-8"))["model_types"]
+    found: dict[str, str] = _document()["model_types"]
+    return found
+
+
+@cache
+def tied_by_default() -> frozenset[str]:
+    """The known types whose output head is the word embedding where a file does not say so."""
+    return frozenset(_document()["tied_by_default"])
+
+
+def _document() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(NO_ROPE_FILE.read_text(encoding="utf-8"))
     return found
