@@ -46,6 +46,19 @@ ORIGINAL = '"original_max_position_embeddings": 8192'
 # Rule, the file before, lines removed, lines added.
 CASES = [
     (
+        "dual-chunk",
+        config(
+            THETA + ',\n    "dual_chunk_attention_config": '
+            '{"chunk_size": 8192, "original_max_position_embeddings": 8192}'
+        ),
+        [
+            '    "max_position_embeddings": 32768,',
+            '    "dual_chunk_attention_config": '
+            '{"chunk_size": 8192, "original_max_position_embeddings": 8192},',
+        ],
+        ['    "max_position_embeddings": 8192,'],
+    ),
+    (
         "factor-integer",
         config(THETA + ', "rope_scaling": {"rope_type": "linear", "factor": 4}'),
         ['    "rope_theta": 500000.0, "rope_scaling": {"rope_type": "linear", "factor": 4},'],

@@ -109,7 +109,11 @@ def _key(
     shown = json.dumps(value, ensure_ascii=False, default=str)
     shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
     return AttentionKey(
-        path, shown, entry.get("changes", ""), known, bool(entry.get("grows", False))
+        path=path,
+        value=shown,
+        changes=entry.get("changes", ""),
+        judged=known,
+        grows=bool(entry.get("grows", False)),
     )
 
 

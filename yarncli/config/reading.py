@@ -124,24 +124,15 @@ def read_rope(
         UsageError: `assume_like` or `original_length` is not usable.
     """
     _refuse_options(assume_like, original_length)
-    part = _as_part(config, factor_only)
     own = find_own(config) if own_code and _is_unknown(config, assume_like) else None
-    family, path, values = part or own or find_text(config, assume_like)
-    model = TextModel(family, Fields(values, path, family.names))
-    if own:
-        model.notes.append(own_note(config, family, path))
+    part = _as_part(config, factor_only) or own or find_text(config, assume_like)
+    model = _text_model(part, config if own else None)
+    family, path, values = part
     if assume_like or own:
-        if original_length is None:
-            require_window(model.fields, family.model_type)
-        elif not model.fields.has("max_position_embeddings"):
-            model.length = original_length
+        _state_window(model, original_length)
     layers = read_layers(model.fields, family, model.layer_count)
     scopes = read_scopes(model, layers, own_thetas=factor_only)
-    rotating = {i for scope in scopes.values() for i in scope.layers}
-    if not rotating:
-        raise UnsupportedArchitectureError(
-            f"No layer of this {family.model_type} model uses RoPE, so there is nothing to scale."
-        )
+    rotating = _rotating(scopes, family)
     _refuse_private_fields(model, scopes)
     original, source = _original(model, scopes, original_length)
     everywhere = range(model.layer_count)
@@ -170,6 +161,34 @@ def read_rope(
         assume_like=assume_like,
         own_code=own is not None,
     )
+
+
+def _rotating(scopes: Mapping[str, Scope], family: Family) -> set[int]:
+    found = {i for scope in scopes.values() for i in scope.layers}
+    if not found:
+        raise UnsupportedArchitectureError(
+            f"No layer of this {family.model_type} model uses RoPE, so there is nothing to scale."
+        )
+    return found
+
+
+def _text_model(
+    part: tuple[Family, tuple[str, ...], Mapping[str, Any]], unknown: Mapping[str, Any] | None
+) -> TextModel:
+    """The text model of a part; `unknown` is the whole config where its own code reads that."""
+    family, path, values = part
+    model = TextModel(family, Fields(values, path, family.names))
+    if unknown is not None:
+        model.notes.append(own_note(unknown, family, path))
+    return model
+
+
+def _state_window(model: TextModel, original_length: int | None) -> None:
+    """Insist on the window of a model that is read as another type: no default of that counts."""
+    if original_length is None:
+        require_window(model.fields, model.family.model_type)
+    elif not model.fields.has("max_position_embeddings"):
+        model.length = original_length
 
 
 def _refuse_options(assume_like: str | None, original_length: int | None) -> None:
@@ -234,7 +253,8 @@ def _family(model_type: str) -> Family:
         )
     if model_type in no_rope_types():
         raise UnsupportedArchitectureError(
-            f"{model_type} is {KINDS[no_rope_types()[model_type]]}. RoPE scaling does not apply."
+            f"{model_type} does not use RoPE in a text model: it is "
+            f"{KINDS[no_rope_types()[model_type]]}."
         )
     raise unknown_type(model_type)
 

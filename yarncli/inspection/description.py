@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,7 @@ class Description:
             "schema_version": SCHEMA_VERSION,
             "source": self.name,
             "architecture": self.architecture,
-            "made_for": self.made_for,
             "model_type": rope.model_type,
-            "own_code": rope.own_code,
             "dtype": self.dtype,
             "quantization": self.quantization,
             "tied_word_embeddings": self.tied,
@@ -137,6 +136,8 @@ class Description:
             "kv_cache_bytes": self.kv_cache_bytes(self.length),
             "length": self.length,
             "scopes": {s.name: self._scope_json(s, table) for s in rope.scopes.values()},
+            "made_for": self.made_for,
+            "own_code": rope.own_code,
             "attention_keys": [key.to_json() for key in rope.attention_keys],
             "notes": list(rope.notes),
             "engines": [view.brief() for view in self.engines],
@@ -202,32 +203,19 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
-    made_for = _made_for(checkpoint, config)
-    try:
-        found = read_rope(
-            config,
-            assume_like=assume_like,
-            original_length=original_length,
-            own_code=target is None,
-        )
-    except UnsupportedArchitectureError as error:
-        if made_for is None:
-            raise
-        raise UnsupportedArchitectureError(f"{error} The model is made for {made_for}.") from error
-    rope = history.informed(found)
+    options: dict[str, Any] = {"assume_like": assume_like, "original_length": original_length}
+    with _naming(made_for := _made_for(checkpoint, config)):
+        rope = history.informed(read_rope(config, own_code=target is None, **options))
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     text = rope.text(config).values
-    names = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
-    judged = (
-        None
-        if target or rope.own_code
-        else judge(config, history, assume_like=assume_like, launch=False)
-    )
+    judged: tuple[EngineView, ...] = ()
+    if not target and not rope.own_code:
+        judged = judge(config, history, assume_like=assume_like, launch=False).verdicts
     return Description(
         name=checkpoint.name,
-        architecture=names[0] if isinstance(names, list) and names else None,
+        architecture=_architecture(config),
         made_for=made_for,
         rope=rope,
         weights=_weights(checkpoint),
@@ -237,7 +225,7 @@ def inspect(
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
         plan=make_plan(rope, target) if target else None,
-        engines=judged.verdicts if judged else (),
+        engines=judged,
     )
 
 
@@ -251,12 +239,27 @@ _PURPOSES = {
 }
 
 
+@contextmanager
+def _naming(made_for: str | None) -> Iterator[None]:
+    """Add what a model is made for to the reason why RoPE does not apply to it."""
+    try:
+        yield
+    except UnsupportedArchitectureError as error:
+        if made_for is None:
+            raise
+        raise UnsupportedArchitectureError(f"{error} The model is made for {made_for}.") from error
+
+
 def _made_for(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str | None:
     if checkpoint.file("modules.json") or checkpoint.file("config_sentence_transformers.json"):
         return "embeddings or reranking (sentence-transformers)"
+    name = _architecture(config)
+    return next((what for end, what in _PURPOSES.items() if str(name).endswith(end)), None)
+
+
+def _architecture(config: Mapping[str, Any]) -> Any:
     names = config.get("architectures")
-    name = str(names[0]) if isinstance(names, list) and names else ""
-    return next((what for end, what in _PURPOSES.items() if name.endswith(end)), None)
+    return names[0] if isinstance(names, list) and names else None
 
 
 def _limit(value: Any) -> int | None:

@@ -49,7 +49,10 @@ def _row(
     **family: Any,
 ) -> OwnCode:
     return OwnCode(
-        Family(honours_partial=True, remark=remark, **family), theta, ratio, reads_scaling
+        family=Family(honours_partial=True, remark=remark, **family),
+        theta=theta,
+        theta_ratio_key=ratio,
+        reads_scaling=reads_scaling,
     )
 
 
