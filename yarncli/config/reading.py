@@ -113,10 +113,8 @@ def read_rope(
         assume_like: treat an unknown model type as this one.
         original_length: the window the model was trained with, tokens, if the caller knows better.
         factor_only: for callers to whom only the attention factor matters: layers may have a θ that
-            the setting of their scope does not show (`layer_rope_theta`), and the config may be
-            that of a part of a model.
-        own_code: for callers that only show what is there: read types with their own code too, as
-            far as it is known.
+            the setting of their scope does not show, and the config may be that of a part.
+        own_code: also read types with their own code, for callers that only show what is there.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
@@ -126,8 +124,8 @@ def read_rope(
     _refuse_options(assume_like, original_length)
     own = find_own(config) if own_code and _is_unknown(config, assume_like) else None
     part = _as_part(config, factor_only) or own or find_text(config, assume_like)
-    model = _text_model(part, config if own else None)
     family, path, values = part
+    model = _text_model(part, config if own else None)
     if assume_like or own:
         _state_window(model, original_length)
     layers = read_layers(model.fields, family, model.layer_count)
@@ -135,7 +133,6 @@ def read_rope(
     rotating = _rotating(scopes, family)
     _refuse_private_fields(model, scopes)
     original, source = _original(model, scopes, original_length)
-    everywhere = range(model.layer_count)
     return RopeConfig(
         model_type=family.model_type,
         family=family,
@@ -151,8 +148,8 @@ def read_rope(
         num_key_value_heads=model.kv_heads(),
         head_dim=model.head_dim,
         sliding_window=layers.window,
-        nope_layers=tuple(i for i in everywhere if layers.attends[i] and i not in rotating),
-        windowed_layers=tuple(i for i in everywhere if layers.windowed[i]),
+        nope_layers=tuple(i for i, a in enumerate(layers.attends) if a and i not in rotating),
+        windowed_layers=tuple(i for i, windowed in enumerate(layers.windowed) if windowed),
         is_mla=family.is_mla,
         mrope=family.mrope or _says_mrope(model),
         maximum_is_window=bool(family.scopes),

@@ -184,8 +184,7 @@ def inspect(
         method: of the conversion to preview; by default `DEFAULT_METHOD`.
         length: the window to preview, tokens.
         factor: the same as a multiple of the original window.
-        original_length: the window the model was trained with, where the config does not say,
-            tokens.
+        original_length: the window in training, where the config does not say, tokens.
         assume_like: the model type to read an unknown one as.
 
     Raises:
