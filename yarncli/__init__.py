@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         HubError,
         MissingExtraError,
         OutputError,
+        UnknownArchitectureError,
         UnsupportedArchitectureError,
         UsageError,
         WeightsError,
@@ -40,7 +41,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
     "ConvertOptions", "HubError", "MissingExtraError", "OutputError", "PasskeyOptions",
-    "PushOptions", "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
+    "PushOptions", "UnknownArchitectureError", "UnsupportedArchitectureError", "UsageError",
+    "WeightsError", "YarncliError",
     "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
     "plan", "push",
 ]  # fmt: skip

@@ -128,8 +128,9 @@ def refusal(config: Mapping[str, Any], model_type: str) -> UnsupportedArchitectu
             f"say so with --assume-like {family.model_type}."
         )
     row = OWN_CODE[family.model_type]
-    text = f"its text part {json_path(path)} ({family.model_type})" if path else "it"
-    told = f"{model_type} runs its own code; {text} was not examined. {row.family.remark}"
+    inside = f" (text part {json_path(path)}: {family.model_type})" if path else ""
+    told = f"{model_type}{inside} runs its own code, and nobody examined what extends it."
+    told += f" {row.family.remark}" if row.family.remark else ""
     if row.reads_scaling:
         told += " If that reads RoPE as llama's does, say so with --assume-like llama."
     return UnknownArchitectureError(told)

@@ -13,7 +13,6 @@ from typing import Any
 from yarncli.config.families.family import Family
 
 _LAYERS = {"num_hidden_layers": "num_layers"}
-_PLAIN = "Its own code would run; what it does with a scaling was not examined."
 _THETA_ONLY = "Its own code reads no rope_scaling and no rope_theta."
 _SGLANG = "It is read as SGLang 0.5.23 reads it."
 
@@ -41,7 +40,7 @@ class OwnCode:
 
 
 def _row(
-    remark: str = _PLAIN,
+    remark: str = "",
     theta: float | None = None,
     *,
     ratio: str = "",
