@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         NotComputedError,
         OutputError,
+        UnknownArchitectureError,
         UnsupportedArchitectureError,
         UsageError,
         WeightsError,
@@ -41,8 +42,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
     "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "OutputError",
-    "PasskeyOptions", "PushOptions", "UnsupportedArchitectureError", "UsageError", "WeightsError",
-    "YarncliError",
+    "PasskeyOptions", "PushOptions", "UnknownArchitectureError", "UnsupportedArchitectureError",
+    "UsageError", "WeightsError", "YarncliError",
     "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
     "plan", "push",
 ]  # fmt: skip

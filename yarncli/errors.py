@@ -42,6 +42,10 @@ class UnsupportedArchitectureError(CheckpointError):
     """The architecture cannot take what was asked, or is unknown."""
 
 
+class UnknownArchitectureError(UnsupportedArchitectureError):
+    """The model runs code of its own that nobody examined."""
+
+
 class MissingExtraError(YarncliError):
     """An optional dependency is not installed."""
 

@@ -159,9 +159,9 @@ def test_what_cannot_be_read_as_rope_is_refused_by_name(config: dict[str, Any], 
 
 
 def test_unknown_model_types_can_be_read_like_another() -> None:
-    config = {**LLAMA, "model_type": "xverse", "rope_theta": 5e5}
+    config = {**LLAMA, "num_hidden_layers": 2, "model_type": "xverse", "rope_theta": 5e5}
     assert read_rope(config, assume_like="llama").scopes["model"].parameters.rope_theta == 5e5
-    wrapped = {"model_type": "my_vlm", "text_config": {**LLAMA, "rope_theta": 7e5}}
+    wrapped = {"model_type": "my_vlm", "text_config": {**config, "rope_theta": 7e5}}
     rope = read_rope(wrapped, assume_like="qwen2")
     assert rope.text_path == ("text_config",)
     assert rope.scopes["model"].parameters.rope_theta == 7e5

@@ -208,6 +208,28 @@ def test_half_a_checkpoint_is_refused(demo, tmp_path):
     assert run(demo, tmp_path / "out", "--factor", 2, "--config-only").exit_code == 0
 
 
+@pytest.mark.parametrize("how", [["out"], ["out", "--dry-run"], ["--in-place"]])
+def test_some_of_the_weights_are_refused_before_anything_is_written(demo, monkeypatch, how):
+    """The first of two shards was downloaded, and no index."""
+    (demo / "model.safetensors").rename(demo / "model-00001-of-00002.safetensors")
+    monkeypatch.chdir(demo.parent)
+    before = snapshot(demo)
+    result = run(demo, *how, "--factor", 2)
+    assert result.exit_code == 3
+    assert "model-00002-of-00002.safetensors is not there" in result.stderr
+    assert "yarncli check" in result.stderr
+    assert (snapshot(demo), (demo.parent / "out").exists()) == (before, False)
+
+
+def test_weights_of_fewer_layers_than_the_config_has_are_refused(demo, tmp_path):
+    config = json.loads((demo / "config.json").read_text())
+    there = config["num_hidden_layers"]
+    (demo / "config.json").write_text(json.dumps({**config, "num_hidden_layers": there + 2}))
+    result = run(demo, tmp_path / "out", "--factor", 2)
+    assert result.exit_code == 3
+    assert f"layers {there}–{there + 1}" in result.stderr
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_target_is_one_sentence(demo, tmp_path):
     target = tmp_path / "locked"

@@ -204,7 +204,7 @@ def test_a_rescaling_with_settings_per_layer_type_goes_on_from_the_record(
     assert json.loads(run("inspect", once, "--json").stdout)["length"] == 131072
     short = invoke("convert", once, twice, "--rescale", "--length", 65536, "--config-only", code=3)
     assert "already reads 131,072 tokens" in short.stderr
-    run("convert", once, twice, "--rescale", "--factor", 8, "--config-only")
+    run("convert", once, twice, "--rescale", "--factor", 2, "--config-only")
     config = json.loads((twice / "config.json").read_text())
     assert config["max_position_embeddings"] == 32768
     assert config["rope_parameters"]["full_attention"]["factor"] == 8.0

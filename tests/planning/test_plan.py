@@ -1,10 +1,13 @@
 """Plans: the numbers of design §5 and the refusals, on the fields of published configs."""
 
+import json
 import math
+import re
 
 import pytest
 
 from support.configs import LLAMA
+from support.program import invoke
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 from yarncli.planning.plan import Target, make_plan, window_of
@@ -156,6 +159,81 @@ def test_rescaling_keeps_every_setting_of_the_method():
     assert window_of(read_rope(linear)) == 16384
     found = plan(linear, length=32768, rescale=True)
     assert (found.scopes[0].after.factor, found.max_position_embeddings) == (4.0, 8192)
+
+
+def test_a_factor_of_a_rescaling_multiplies_the_present_window():
+    found = plan(LLAMA31, factor=2, rescale=True)
+    assert (found.length, found.factor) == (262144, 16.0)
+    linear = {**LLAMA, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    found = plan(linear, factor=1.5, rescale=True)
+    assert (found.length, found.scopes[0].after.factor) == (24576, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "length", "factor"),
+    [
+        (122880, 122880, 3.75),  # as trainers write it: factor 3 × 40,960, the window it ships with
+        (40960, 122880, 3.75),  # as model cards write it
+        (40960, 131072, 4.0),
+        (122880, 245760, 7.5),
+    ],
+)
+def test_an_original_window_that_is_known_is_written_by_a_rescaling(maximum, length, factor):
+    yarn = {"type": "yarn", "factor": 3.0}
+    config = {**QWEN3, "max_position_embeddings": maximum, "rope_scaling": yarn}
+    found = plan(config, length=length, rescale=True)
+    (scope,) = found.scopes
+    assert scope.after.original_max_position_embeddings == 32768
+    assert (found.length, found.factor, scope.after.factor) == (length, factor, factor)
+    assert found.original_source == "known original of qwen3"
+
+
+def test_a_large_factor_is_a_note_and_a_larger_one_a_question():
+    assert any("beyond 32" in note for note in plan(LLAMA, factor=40).notes)
+    assert not any("beyond" in note for note in plan(LLAMA, factor=32).notes)
+    with pytest.raises(UsageError, match="--length 131072"):
+        plan(LLAMA, factor=131072)
+    with pytest.raises(UsageError, match="--length 819200"):
+        plan(LLAMA, factor=100)
+    assert plan(LLAMA, length=819200).factor == 100
+
+
+LONGROPE = {
+    **LLAMA,
+    "original_max_position_embeddings": 8192,
+    "max_position_embeddings": 32768,
+    "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 64, "long_factor": [4.0] * 64},
+}
+DYNAMIC = {**LLAMA, "rope_scaling": {"type": "dynamic", "factor": 2.0}}
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+@pytest.mark.parametrize(
+    ("config", "original"),
+    [
+        (LLAMA31, 8192),
+        (LONGROPE, 8192),
+        (DYNAMIC, None),
+        ({**LLAMA, "max_position_embeddings": 32768, "rope_scaling": YARN}, 8192),
+        ({**LLAMA, "rope_scaling": {"type": "linear", "factor": 4.0}}, None),
+        ({**QWEN3, "rope_scaling": {"type": "yarn", "factor": 3.0}}, 32768),
+    ],
+    ids=["llama3", "longrope", "dynamic", "yarn", "linear", "no original"],
+)
+@pytest.mark.parametrize("asked", [["--factor", 2.0], ["--length", 524288]])
+def test_the_commands_of_the_refusal_work(config, original, asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "SOURCE").mkdir()
+    (tmp_path / "SOURCE" / "config.json").write_text(json.dumps(config))
+    refused = invoke("convert", "SOURCE", "OUT", *asked, code=3)
+    commands = re.findall(r"yarncli (convert SOURCE OUT[^;.(]*)", refused.stderr)
+    assert ["--rescale" in command for command in commands] == [True, False][config is LONGROPE :]
+    for number, command in enumerate(commands):
+        words = command.replace("OUT", f"OUT{number}").split()
+        if "--rescale" not in words:
+            assert words[-1] == str(original or "N")
+            words[-1] = str(original or 8192)
+        invoke(*words, code=0)
 
 
 def test_replacing_a_scaling_says_how_far_the_frequencies_move():

@@ -46,10 +46,31 @@ ORIGINAL = '"original_max_position_embeddings": 8192'
 # Rule, the file before, lines removed, lines added.
 CASES = [
     (
+        "dual-chunk",
+        config(
+            THETA + ',\n    "dual_chunk_attention_config": '
+            '{"chunk_size": 8192, "original_max_position_embeddings": 8192}'
+        ),
+        [
+            '    "max_position_embeddings": 32768,',
+            '    "dual_chunk_attention_config": '
+            '{"chunk_size": 8192, "original_max_position_embeddings": 8192},',
+        ],
+        ['    "max_position_embeddings": 8192,'],
+    ),
+    (
         "factor-integer",
         config(THETA + ', "rope_scaling": {"rope_type": "linear", "factor": 4}'),
         ['    "rope_theta": 500000.0, "rope_scaling": {"rope_type": "linear", "factor": 4},'],
         ['    "rope_theta": 500000.0, "rope_scaling": {"rope_type": "linear", "factor": 4.0},'],
+    ),
+    (
+        "length-float",
+        config(THETA).replace(
+            '"max_position_embeddings": 32768', '"max_position_embeddings": 32768.0'
+        ),
+        ['    "max_position_embeddings": 32768.0,'],
+        ['    "max_position_embeddings": 32768,'],
     ),
     (
         "length-mismatch",
@@ -125,7 +146,7 @@ def test_the_diff_is_minimal_and_the_finding_gone(
 
 
 def test_every_fixable_rule_has_a_case() -> None:
-    elsewhere = {"tokenizer-limit", "index-size"}  # below, and in test_weights
+    elsewhere = {"tokenizer-limit", "index-size", "index-missing"}  # below, and in test_weights
     assert {r.id for r in RULES.values() if r.fixable} == {c[0] for c in CASES} | elsewhere
 
 

@@ -24,10 +24,62 @@ WARNINGS = {
     "microsoft/llama3-8b-longrope2": {"original-missing"},
     # Saved by transformers 5: the yarn dict is invisible to transformers 4 and mlx-lm.
     "nvidia/Kimi-K2.7-Code-NVFP4": {"v5-only"},
-    # transformers 4 reads longrope's original length at top level only; 32786 is a slip for 32768.
-    "openbmb/MiniCPM-V-4": {"original-missing", "original-implausible"},
-    "openbmb/MiniCPM3-4B": {"original-missing"},
+    # 32786 is a slip for 32768.
+    "openbmb/MiniCPM-V-4": {"original-implausible"},
 }
+
+
+# MiniCPM 4: its own code reads the original length inside the dict, and nowhere else.
+MINICPM4 = {
+    "model_type": "minicpm",
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32768,
+    "rope_scaling": {
+        "rope_type": "longrope",
+        "long_factor": [1.0] * 64,
+        "short_factor": [1.0] * 64,
+        "original_max_position_embeddings": 32768,
+    },
+    "vocab_size": 73448,
+}
+SCOUT = {
+    "model_type": "llama4",
+    "text_config": {
+        "model_type": "llama4_text",
+        "hidden_size": 5120,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 10485760,
+        "attention_chunk_size": 8192,
+        "rope_theta": 500000.0,
+        "rope_scaling": {
+            "factor": 16.0,
+            "high_freq_factor": 1.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "notes"),
+    [(MINICPM4, {"unknown-model-type"}), (SCOUT, {"no-ramp", "legacy-only", "sliding-window"})],
+    ids=["MiniCPM4", "Llama-4-Scout"],
+)
+def test_what_published_models_really_have_is_at_most_a_note(
+    check: Callable[[dict[str, Any]], CheckReport], config: dict[str, Any], notes: set[str]
+) -> None:
+    report = check(config)
+    assert {f.severity for f in report.findings} == {"note"}
+    assert {f.rule.id for f in report.findings} == notes
+    assert not any(f.edit for f in report.findings)
 
 
 def test_the_set_is_large_and_scaled_enough() -> None:

@@ -76,6 +76,18 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("invalid-value", "error", "max_position_embeddings", {**LLAMA, "max_position_embeddings": 0}),
     ("invalid-value", "warning", "model_type", {"model_type": "gemma3", "hidden_size": 8}),
     (
+        "length-float",
+        "error",
+        "max_position_embeddings",
+        {**LLAMA, "max_position_embeddings": 32768.0, "rope_scaling": YARN},
+    ),
+    (
+        "length-float",
+        "warning",
+        "rope_scaling.original_max_position_embeddings",
+        {**LLAMA, "rope_scaling": {**YARN, "original_max_position_embeddings": 8192.0}},
+    ),
+    (
         "unknown-model-type",
         "note",
         "model_type",
@@ -226,6 +238,17 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("beta-order", "error", "rope_scaling.beta_fast", {
         **LLAMA, "rope_scaling": {**YARN, "beta_fast": 1.0, "beta_slow": 32.0},
     }),
+    ("dual-chunk", "error", "dual_chunk_attention_config", {
+        **LLAMA,
+        "model_type": "qwen2",
+        "max_position_embeddings": 1010000,
+        "dual_chunk_attention_config": {
+            "chunk_size": 262144, "local_size": 8192, "original_max_position_embeddings": 262144,
+        },
+    }),
+    ("no-ramp", "note", "rope_scaling.high_freq_factor", {
+        **LLAMA, "rope_scaling": {**LLAMA3, "high_freq_factor": 1.0},
+    }),
     ("longrope-lists", "error", "rope_scaling.long_factor", {
         **LLAMA,
         "rope_scaling": {**LONG, "long_factor": [1.0] * 48},
@@ -252,7 +275,9 @@ def test_a_broken_config_gives_this_finding_and_no_other_complaint(
 
 
 def test_every_rule_of_a_config_has_a_case() -> None:
-    weights = {rule for rule in RULES if rule.startswith(("index-", "shard-", "tensor-"))}
+    weights = {
+        rule for rule in RULES if rule.startswith(("index-", "layers-", "shard-", "tensor-"))
+    }
     elsewhere = {
         "unreadable", "tokenizer-limit", "lfs-pointer", "change-pending", "engine-misreads",
     }  # fmt: skip

@@ -108,6 +108,38 @@ def two_sets(model: Path) -> None:
     save_file({"a.weight": np.ones(1, np.float32)}, model / "model.safetensors")
 
 
+def lose_index(model: Path) -> None:
+    (model / INDEX).unlink()
+
+
+def lose_index_and_shard(model: Path) -> None:
+    (model / INDEX).unlink()
+    (model / SECOND).unlink()
+
+
+def index_half(model: Path) -> None:
+    """The second shard lies there, and the index of an aborted save does not name it."""
+    write_index(model, {k: v for k, v in the_map(model).items() if v == FIRST}, 128)
+
+
+def number_one_more(model: Path) -> None:
+    """An index of two shards of three: the third was never uploaded."""
+    names = {FIRST: "model-00001-of-00003.safetensors", SECOND: "model-00002-of-00003.safetensors"}
+    for old, new in names.items():
+        (model / old).rename(model / new)
+    write_index(model, {k: names[v] for k, v in the_map(model).items()}, 192)
+
+
+def lose_layers(model: Path) -> None:
+    """Layer 1 of 2 is there, and the size is that of all that is there."""
+    config = {**TINY_LLAMA, "num_hidden_layers": 2}
+    (model / "config.json").write_text(json.dumps(config, indent=2))
+    tensor = np.ones((4, 4), np.float32)
+    save_file({"model.layers.1.mlp.down_proj.weight": tensor}, model / SECOND)
+    weight_map = {**the_map(model), "model.layers.1.mlp.down_proj.weight": SECOND}
+    write_index(model, {k: v for k, v in weight_map.items() if k != "c.weight"}, 999)
+
+
 def pointer(model: Path) -> None:
     (model / SECOND).write_bytes(POINTER)
 
@@ -135,6 +167,11 @@ CASES: list[tuple[Callable[[Path], None], list[tuple[str, str]]]] = [
     (duplicate, [("tensor-duplicate", WARNING), ("index-size", WARNING)]),
     (wrong_size, [("index-size", WARNING)]),
     (two_sets, [("ambiguous-weights", ERROR)]),
+    (lose_index, [("index-missing", ERROR)]),
+    (lose_index_and_shard, [("shard-missing", ERROR)]),
+    (index_half, [("shard-unlisted", ERROR)]),
+    (number_one_more, [("shard-missing", ERROR)]),
+    (lose_layers, [("layers-missing", ERROR)]),
     (pointer, [("lfs-pointer", NOTE)]),
     (pending, [("change-pending", ERROR)]),
 ]
@@ -183,6 +220,60 @@ def test_fix_writes_the_right_total_size_and_nothing_else(model: Path) -> None:
         f"{model}/{INDEX}: metadata.total_size 191 → 192"
     ]
     assert found(report) == []
+
+
+def test_fix_builds_the_index_that_save_pretrained_would_have_written(model: Path) -> None:
+    right = json.loads((model / INDEX).read_text())
+    lose_index(model)
+    report = check_all(str(model), fix=True)
+    assert json.loads((model / INDEX).read_text()) == right
+    assert found(report) == []
+    assert found(check_all(str(model))) == []
+
+
+def test_fix_builds_no_index_over_shards_that_hold_one_tensor_twice(model: Path) -> None:
+    duplicate(model)
+    lose_index(model)
+    report = check_all(str(model), fix=True)
+    assert ("index-missing", ERROR) in found(report)
+    assert not (model / INDEX).exists()
+
+
+@pytest.mark.parametrize("damage", [number_one_more, index_half, lose_layers, lose_shard])
+def test_a_total_size_is_not_lowered_over_missing_weights(
+    model: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(model)
+    index = json.loads((model / INDEX).read_text())
+    index["metadata"]["total_size"] = 4096
+    (model / INDEX).write_text(json.dumps(index))
+    check_all(str(model), fix=True)
+    assert json.loads((model / INDEX).read_text())["metadata"]["total_size"] == 4096
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["consolidated.safetensors"],  # Mistral's own format beside its shards
+        ["original/model-00001-of-00009.safetensors"],
+        ["mtp.safetensors"],
+    ],
+)
+def test_what_is_no_shard_of_the_model_is_left_alone(model: Path, names: list[str]) -> None:
+    for name in names:
+        (model / name).parent.mkdir(exist_ok=True)
+        save_file({"x": np.ones(1, np.float32)}, model / name)
+    assert found(check_all(str(model))) == []
+
+
+def test_layers_are_counted_in_the_text_part_alone(model: Path) -> None:
+    """A tower with fewer layers, and one layer more for multi-token prediction."""
+    (model / "config.json").write_text(json.dumps({**TINY_LLAMA, "num_hidden_layers": 2}))
+    names = [f"model.language_model.layers.{n}.a" for n in range(3)]
+    names += ["model.vision_tower.encoder.layers.0.a"]
+    save_file({name: np.ones((4, 4), np.float32) for name in names}, model / SECOND)
+    write_index(model, {"a.weight": FIRST, "b.weight": FIRST, **dict.fromkeys(names, SECOND)}, 384)
+    assert found(check_all(str(model))) == []
 
 
 def test_a_shard_stands_for_its_directory(model: Path) -> None:

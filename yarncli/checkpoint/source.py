@@ -11,6 +11,7 @@ from pathlib import Path
 
 from yarncli import hub
 from yarncli.checkpoint import safetensors
+from yarncli.checkpoint.contents import describe_file, describe_without_config
 from yarncli.checkpoint.directory import require_not_pending
 from yarncli.checkpoint.files import SourceFile, kind_of, read_file, walk_files
 from yarncli.checkpoint.output import output_errors
@@ -329,19 +330,20 @@ def open_checkpoint(
 
 def _local_source(path: Path, source: str, allow_pending: bool) -> Checkpoint:
     try:
-        mode = path.stat().st_mode
+        info = path.stat()
     except OSError as error:
         reason = "is a broken link" if path.is_symlink() else f"cannot be read: {error.strerror}"
         raise CheckpointError(f"{source} {reason}.") from error
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(info.st_mode):
         if path.name == "config.json":
             raise CheckpointError(f"{source} is a directory, not a config file.")
         if not allow_pending:
             require_not_pending(path)
         return _local_checkpoint(path, source.rstrip("/") or source)
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(info.st_mode):
         raise CheckpointError(f"{source} is neither a directory nor a regular file.")
-    info = path.stat()
+    if what := describe_file(path.name):
+        raise CheckpointError(f"{source} is not a checkpoint or its config.json: it is {what}.")
     file = SourceFile(
         name="config.json", size=info.st_size, kind="config", modified=info.st_mtime_ns
     )
@@ -366,14 +368,19 @@ def _local_checkpoint(directory: Path, name: str) -> Checkpoint:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}.") from error
     config = next((file for file in files if file.name == "config.json"), None)
     if config is None:
-        wrong = (real / "config.json").is_dir()
-        reason = "its config.json is a directory" if wrong else "it has no config.json"
-        raise CheckpointError(f"{name} is not a checkpoint: {reason}.")
+        if (real / "config.json").is_dir():
+            raise CheckpointError(f"{name} is not a checkpoint: its config.json is a directory.")
+        raise _no_config(name, files)
     repo_id, commit = hub.identify_snapshot(real) or (None, None)
     return Checkpoint(
         name=name, directory=directory, config_path=directory / "config.json",
         repo_id=repo_id, commit=commit, files=files,
     )  # fmt: skip
+
+
+def _no_config(name: str, files: tuple[SourceFile, ...]) -> CheckpointError:
+    more = describe_without_config(file.name for file in files)
+    return CheckpointError(f"{name} is not a checkpoint: it has no config.json.{more}")
 
 
 def _hub_checkpoint(repo_id: str, revision: str | None) -> Checkpoint:
@@ -389,5 +396,5 @@ def _hub_checkpoint(repo_id: str, revision: str | None) -> Checkpoint:
         if safetensors.is_safe_name(file)
     )
     if not any(file.name == "config.json" for file in files):
-        raise CheckpointError(f"{name} is not a checkpoint: it has no config.json.")
+        raise _no_config(name, files)
     return Checkpoint(name=name, repo_id=repo_id, commit=listing.commit, files=files)

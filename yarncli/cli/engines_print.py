@@ -27,7 +27,8 @@ def warn_of(found: Judgement) -> None:
 def print_judgement(found: Judgement, *, lines: bool) -> None:
     """The table, and below it the launch lines that make all right; of named engines any."""
     length = found.verdicts[0].length
-    console.print_text(f"Meant: {length:,} tokens (from {found.intended_from})")
+    meant = f"{length:,} tokens" if length else "what is not known"
+    console.print_text(f"Meant: {meant} (from {found.intended_from})")
     rows = [_row(item) for item in found.verdicts]
     console.print_table(["engine", "status", "serves", "attention", "what"], rows)
     console.print_text(found.count())

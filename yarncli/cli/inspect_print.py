@@ -21,6 +21,11 @@ def print_description(description: Description, *, table: bool) -> None:
         if table:
             console.print_text()
             _print_dimensions(description, scope)
+    if keys := description.rope.attention_keys:
+        console.print_text()
+        console.print_text("Also changes attention:")
+        for key in keys:
+            console.print_text(f"  {key.describe()}")
     for note in description.plan.notes if description.plan else description.rope.notes:
         console.note(note)
 
@@ -31,6 +36,8 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
         "architecture": description.architecture or rope.model_type,
         "model type": rope.model_type,
     }
+    if description.made_for:
+        facts["made for"] = description.made_for
     if weights:
         facts["parameters"] = ", ".join(f"{n:,} {d}" for d, n in weights.parameters.items())
         shards = "1 shard" if weights.shards == 1 else f"{weights.shards} shards"

@@ -137,7 +137,11 @@ Length = Annotated[
 ]
 Factor = Annotated[
     float | None,
-    typer.Option("--factor", help="The context length to reach, as a multiple of the original."),
+    typer.Option(
+        "--factor",
+        help="The context length to reach, as a multiple of the original; with --rescale, of the "
+        "present one.",
+    ),
 ]
 OriginalLength = Annotated[
     int | None,

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from yarncli.config.attention_keys import AttentionKey, find_keys
 from yarncli.config.families.family import Family
 from yarncli.config.families.part_rows import PART_FAMILIES
-from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
+from yarncli.config.families.refused_types import KINDS, UNSUPPORTED, no_rope_types
 from yarncli.config.families.table import FAMILIES
+from yarncli.config.families.wrapper_rows import TEXT_ALIASES
 from yarncli.config.layers import read_layers
+from yarncli.config.own_code import (
+    find_own,
+    level_like,
+    own_note,
+    refusal,
+    refuse_unread,
+    require_window,
+    unknown_type,
+)
 from yarncli.config.scopes import Scope, read_scopes
 from yarncli.config.text_model import TextModel
-from yarncli.errors import ConfigError, UnsupportedArchitectureError, UsageError
+from yarncli.errors import (
+    ConfigError,
+    UnsupportedArchitectureError,
+    UsageError,
+)
 from yarncli.jsontext.fields import MOST, Fields
 
 __all__ = ["RopeConfig", "Scope", "read_rope"]
@@ -64,6 +79,17 @@ class RopeConfig:
     configs with one setting per layer type; elsewhere they multiply it."""
     notes: tuple[str, ...]
     """What a person should know about the reading."""
+    values: Mapping[str, Any] = field(repr=False, compare=False)
+    """The text part as the file has it."""
+    assume_like: str | None = None
+    """The model type that the user had it read as."""
+    own_code: bool = False
+    """Whether code that nobody examined reads it: it can be shown, not extended or judged."""
+
+    @property
+    def attention_keys(self) -> tuple[AttentionKey, ...]:
+        """The keys beside the RoPE settings that change positions or attention."""
+        return find_keys(self.values, self.family)
 
     def text(self, config: Mapping[str, Any]) -> Fields:
         """The text part of `config`, the JSON object that this was read from."""
@@ -78,6 +104,7 @@ def read_rope(
     assume_like: str | None = None,
     original_length: int | None = None,
     factor_only: bool = False,
+    own_code: bool = False,
 ) -> RopeConfig:
     """Read a config as transformers 5 does.
 
@@ -86,8 +113,8 @@ def read_rope(
         assume_like: treat an unknown model type as this one.
         original_length: the window the model was trained with, tokens, if the caller knows better.
         factor_only: for callers to whom only the attention factor matters: layers may have a θ that
-            the setting of their scope does not show (`layer_rope_theta`), and the config may be
-            that of a part of a model.
+            the setting of their scope does not show, and the config may be that of a part.
+        own_code: also read types with their own code, for callers that only show what is there.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
@@ -95,18 +122,17 @@ def read_rope(
         UsageError: `assume_like` or `original_length` is not usable.
     """
     _refuse_options(assume_like, original_length)
-    family, path, values = _as_part(config, factor_only) or find_text(config, assume_like)
-    model = TextModel(family, Fields(values, path, family.names))
+    own = find_own(config) if own_code and _is_unknown(config, assume_like) else None
+    part = _as_part(config, factor_only) or own or find_text(config, assume_like)
+    family, path, values = part
+    model = _text_model(part, config if own else None)
+    if assume_like or own:
+        _state_window(model, original_length)
     layers = read_layers(model.fields, family, model.layer_count)
     scopes = read_scopes(model, layers, own_thetas=factor_only)
-    rotating = {i for scope in scopes.values() for i in scope.layers}
-    if not rotating:
-        raise UnsupportedArchitectureError(
-            f"No layer of this {family.model_type} model uses RoPE, so there is nothing to scale."
-        )
+    rotating = _rotating(scopes, family)
     _refuse_private_fields(model, scopes)
     original, source = _original(model, scopes, original_length)
-    everywhere = range(model.layer_count)
     return RopeConfig(
         model_type=family.model_type,
         family=family,
@@ -122,13 +148,44 @@ def read_rope(
         num_key_value_heads=model.kv_heads(),
         head_dim=model.head_dim,
         sliding_window=layers.window,
-        nope_layers=tuple(i for i in everywhere if layers.attends[i] and i not in rotating),
-        windowed_layers=tuple(i for i in everywhere if layers.windowed[i]),
+        nope_layers=tuple(i for i, a in enumerate(layers.attends) if a and i not in rotating),
+        windowed_layers=tuple(i for i, windowed in enumerate(layers.windowed) if windowed),
         is_mla=family.is_mla,
         mrope=family.mrope or _says_mrope(model),
         maximum_is_window=bool(family.scopes),
         notes=tuple(dict.fromkeys(model.notes)),
+        values=values,
+        assume_like=assume_like,
+        own_code=own is not None,
     )
+
+
+def _rotating(scopes: Mapping[str, Scope], family: Family) -> set[int]:
+    found = {i for scope in scopes.values() for i in scope.layers}
+    if not found:
+        raise UnsupportedArchitectureError(
+            f"No layer of this {family.model_type} model uses RoPE, so there is nothing to scale."
+        )
+    return found
+
+
+def _text_model(
+    part: tuple[Family, tuple[str, ...], Mapping[str, Any]], unknown: Mapping[str, Any] | None
+) -> TextModel:
+    """The text model of a part; `unknown` is the whole config where its own code reads that."""
+    family, path, values = part
+    model = TextModel(family, Fields(values, path, family.names))
+    if unknown is not None:
+        model.notes.append(own_note(unknown, family, path))
+    return model
+
+
+def _state_window(model: TextModel, original_length: int | None) -> None:
+    """Insist on the window of a model that is read as another type: no default of that counts."""
+    if original_length is None:
+        require_window(model.fields, model.family.model_type)
+    elif not model.fields.has("max_position_embeddings"):
+        model.length = original_length
 
 
 def _refuse_options(assume_like: str | None, original_length: int | None) -> None:
@@ -147,11 +204,9 @@ def find_text(
     fields = Fields(config)
     if assume_like is not None:
         family = _family(assume_like)
-        inner = (
-            None if family.is_wrapper or "hidden_size" in config else fields.mapping("text_config")
-        )
-        if inner is not None:
-            return family, ("text_config",), inner.values
+        if not family.is_wrapper:
+            refuse_unread(config, assume_like)
+            return family, *level_like(config, family)
     else:
         named = fields.text("model_type")
         if not named:
@@ -159,6 +214,8 @@ def find_text(
                 "The config names no model_type, so nobody knows how it is read. "
                 "Name a similar one with --assume-like MODEL_TYPE."
             )
+        if _is_unknown(config, None):
+            raise refusal(config, named)
         family = _family(named)
     while family.is_wrapper:
         fields = Fields(fields.values, fields.path, family.names)
@@ -172,7 +229,7 @@ def find_text(
             return _family(family.text_type), fields.path, fields.values
         fields = inner
         kind = None if family.text_fixed else fields.text("model_type")
-        family = _family(kind or family.text_type)
+        family = _family(TEXT_ALIASES.get(kind or "", kind) or family.text_type)
     return family, fields.path, fields.values
 
 
@@ -192,11 +249,18 @@ def _family(model_type: str) -> Family:
             f"{model_type} cannot be extended: {UNSUPPORTED[model_type]}."
         )
     if model_type in no_rope_types():
-        raise UnsupportedArchitectureError(f"{model_type} does not use RoPE in a text model.")
-    raise UnsupportedArchitectureError(
-        f"model_type {model_type!r} is not one that yarncli knows. If its code reads RoPE as a "
-        "known type does (often llama), name that one with --assume-like MODEL_TYPE."
-    )
+        raise UnsupportedArchitectureError(
+            f"{model_type} does not use RoPE in a text model: it is "
+            f"{KINDS[no_rope_types()[model_type]]}."
+        )
+    raise unknown_type(model_type)
+
+
+def _is_unknown(config: Mapping[str, Any], assume_like: str | None) -> bool:
+    """Whether the model type is none that is known by its name."""
+    named = config.get("model_type")
+    known = named in FAMILIES or named in UNSUPPORTED or named in no_rope_types()
+    return assume_like is None and isinstance(named, str) and bool(named) and not known
 
 
 def _spelling(model: TextModel) -> str:
@@ -241,9 +305,9 @@ def _original(model: TextModel, scopes: dict[str, Scope], given: int | None) -> 
     first = (extendable or list(scopes.values()))[0].parameters
     if first.original_max_position_embeddings is not None:
         return first.original_max_position_embeddings, "original_max_position_embeddings"
-    known = model.family.known_originals.get(model.length)
+    known, key = model.family.known_originals.get(model.length), "max_position_embeddings"
     if known is not None and first.rope_type == "default":
         return known, f"known original of {model.family.model_type}"
-    if model.fields.has("max_position_embeddings"):
-        return model.length, "max_position_embeddings"
+    if model.fields.has(key):
+        return model.length, model.fields.name(key)
     return model.length, "family default"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.completeness import require_complete
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.output import check_destination
@@ -86,6 +87,8 @@ def _convert(
     progress: ProgressCallback | None,
 ) -> Conversion:
     conversion = replace(decide(open_checkpoint(source), options), output=out)
+    if not options.config_only:
+        require_complete(conversion.checkpoint, conversion.rope.num_hidden_layers)
     if out and not options.dry_run:  # before anything large is fetched
         origin = conversion.checkpoint.directory
         check_destination(out, source=origin, overwrite=options.overwrite)

@@ -15,7 +15,8 @@ from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.serving import Serving, serve
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
-from yarncli.engines.verdict import EngineView, view
+from yarncli.engines.verdict import EngineView, unknown_view, view
+from yarncli.errors import UnknownArchitectureError
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
 from yarncli.planning.plan import Target
 
@@ -157,7 +158,12 @@ def judge(
     """
     chosen = _chosen(engines)
     length = history.plan.length if history.plan else None
-    model = read_model(config, source=source, length=length, assume_like=assume_like)
+    try:
+        model = read_model(config, source=source, length=length, assume_like=assume_like)
+    except UnknownArchitectureError as error:
+        reason = str(error).partition(". ")[0].rstrip(".") + "."
+        nothing = [unknown_view(engine, reason) for engine in chosen]
+        return Judgement(source, "the code that comes with the model", tuple(nothing))
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]
     is_recorded = history.plan or history.baked

@@ -115,6 +115,11 @@ class EngineView:
         }
 
 
+def unknown_view(engine: Engine, reason: str) -> EngineView:
+    """The verdict on a model that runs code which nobody examined; its length is 0."""
+    return EngineView(engine=engine, status="unknown", length=0, notes=(reason,))
+
+
 def view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineView:
     """Judge one engine's reading of a model; the launch line is left out.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from yarncli.checkpoint.memory import (
     stated_dtype,
 )
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.config.families.refused_types import tied_by_default
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
+from yarncli.errors import UnsupportedArchitectureError
 from yarncli.history import read_history
 from yarncli.inspection.dimensions import Dimension, dimensions
 from yarncli.planning.plan import Target, make_plan, window_of
@@ -54,6 +57,8 @@ class Description:
     """What it is called."""
     architecture: str | None
     """The first of the config's `architectures`."""
+    made_for: str | None
+    """What else than writing text it is made for; `None` where nothing says so."""
     rope: RopeConfig
     """What its config says about RoPE."""
     weights: Weights | None
@@ -135,6 +140,9 @@ class Description:
             "kv_cache_bytes": self.kv_cache_bytes(self.length),
             "length": self.length,
             "scopes": {s.name: self._scope_json(s, table) for s in rope.scopes.values()},
+            "made_for": self.made_for,
+            "own_code": rope.own_code,
+            "attention_keys": [key.to_json() for key in rope.attention_keys],
             "notes": list(rope.notes),
             "engines": [view.brief() for view in self.engines],
             "plan": self.plan and self.plan.to_json(),
@@ -180,8 +188,7 @@ def inspect(
         method: of the conversion to preview; by default `DEFAULT_METHOD`.
         length: the window to preview, tokens.
         factor: the same as a multiple of the original window.
-        original_length: the window the model was trained with, where the config does not say,
-            tokens.
+        original_length: the window in training, where the config does not say, tokens.
         assume_like: the model type to read an unknown one as.
 
     Raises:
@@ -199,32 +206,75 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
-    rope = history.informed(
-        read_rope(config, assume_like=assume_like, original_length=original_length)
-    )
+    options: dict[str, Any] = {"assume_like": assume_like, "original_length": original_length}
+    with _naming(made_for := _made_for(checkpoint, config)):
+        rope = history.informed(read_rope(config, own_code=target is None, **options))
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     text = rope.text(config).values
-    names = config.get("architectures")
     quantization = config.get("quantization_config") or text.get("quantization_config")
-    judged = None if target else judge(config, history, assume_like=assume_like, launch=False)
+    judged: tuple[EngineView, ...] = ()
+    if not target and not rope.own_code:
+        judged = judge(config, history, assume_like=assume_like, launch=False).verdicts
     return Description(
         name=checkpoint.name,
-        architecture=names[0] if isinstance(names, list) and names else None,
+        architecture=_architecture(config),
+        made_for=made_for,
         rope=rope,
         weights=_weights(checkpoint),
         dtype=stated_dtype(config, rope),
         quantization=_quantization(quantization),
-        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        tied=_tied(config, text),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
         plan=make_plan(rope, target) if target else None,
-        engines=judged.verdicts if judged else (),
+        engines=judged,
     )
+
+
+# What follows "For" in the name of an architecture, where that is not to write text.
+_PURPOSES = {
+    "SequenceClassification": "classification or reranking",
+    "TokenClassification": "classification of tokens",
+    "QuestionAnswering": "extracting answers",
+    "MaskedLM": "filling in masked words",
+    "RewardModel": "rating texts",
+}
+
+
+@contextmanager
+def _naming(made_for: str | None) -> Iterator[None]:
+    """Add what a model is made for to the reason why RoPE does not apply to it."""
+    try:
+        yield
+    except UnsupportedArchitectureError as error:
+        if made_for is None:
+            raise
+        raise UnsupportedArchitectureError(f"{error} The model is made for {made_for}.") from error
+
+
+def _made_for(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str | None:
+    if checkpoint.file("modules.json") or checkpoint.file("config_sentence_transformers.json"):
+        return "embeddings or reranking (sentence-transformers)"
+    name = _architecture(config)
+    return next((what for end, what in _PURPOSES.items() if str(name).endswith(end)), None)
+
+
+def _architecture(config: Mapping[str, Any]) -> Any:
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names else None
 
 
 def _limit(value: Any) -> int | None:
     """The tokenizer's limit; transformers writes 1e30 for "none"."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < 10**18 else None
+
+
+def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+    """As the file says; where it is silent, as transformers' class for the whole model does."""
+    for values in (config, text):
+        if values.get("tie_word_embeddings") is not None:
+            return bool(values["tie_word_embeddings"])
+    return config.get("model_type") in tied_by_default()
 
 
 def _weights(checkpoint: Checkpoint) -> Weights | None:

@@ -50,7 +50,7 @@ class Fields:
         return self._raw(key) is not None
 
     def integer(self, key: str, default: int | None = None) -> int | None:
-        """An integer.
+        """An integer; 4096.0, which some trainers write, counts as one.
 
         Raises:
             ConfigError: it is something else.
@@ -58,6 +58,8 @@ class Fields:
         value = self._raw(key)
         if value is None:
             return default
+        if isinstance(value, float) and value.is_integer() and abs(value) <= MOST:
+            return int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value.bit_length() > 63:
             raise self._wrong(key, "an integer of at most 64 bits")
         return value

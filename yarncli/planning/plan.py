@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from yarncli.config.attention_keys import DUAL_CHUNK
 from yarncli.config.reading import RopeConfig, Scope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
-from yarncli.planning.rescale import rescale, scaled_window
+from yarncli.planning.rescale import can_rescale, rescale, scaled_window
 from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.rope.formulas import factor_for
 from yarncli.rope.method import Extension, Method
 from yarncli.rope.methods import DEFAULT_METHOD, METHODS
-from yarncli.rope.parameters import LONGEST, RopeParameters
+from yarncli.rope.parameters import HAVE_ORIGINAL, LONGEST, RopeParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,19 @@ class Target:
     length: int | None = None
     """The window to reach, tokens; `None` where `factor` is given."""
     factor: float | None = None
-    """The window to reach as a multiple of the original one; `None` where `length` is given."""
+    """The window to reach as a multiple of the original one, or with `rescale` of the present one;
+    `None` where `length` is given."""
     rescale: bool = False
     """Extend the scaling that the model has, by its own method."""
     replace_scaling: bool = False
     """Drop the scaling that the model has and start from the original length that was given."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's own settings under transformers' names; `None` is "not given"."""
+
+
+# Llama 2 from 4,096 to 131,072 tokens (YaRN paper, §4.3). The largest published factor is 64.
+_FARTHEST_MEASURED = 32.0
+_LARGEST_FACTOR = 64.0
 
 
 def _flag(name: str) -> str:
@@ -47,13 +54,19 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         UnsupportedArchitectureError: this architecture cannot take the method.
     """
     method = _checked_method(target)
+    key_notes = _attention_keys(rope)
     original, source = _original_for(rope, target)
-    length, factor, notes = _length_and_factor(target, original)
+    base = window_of(rope) if target.rescale else original
+    length, factor, notes = _length_and_factor(target, base, original)
     scopes = _extendable(rope, length)
     scaled = [s for s in scopes if s.parameters.rope_type != "default"]
     if target.rescale:
-        nested = rope.maximum_is_window
-        method, after = rescale([s.parameters for s in scaled], length, nested=nested)
+        method, after = rescale(
+            [s.parameters for s in scaled],
+            length,
+            nested=rope.maximum_is_window,
+            original=_known_original(rope),
+        )
         scopes, factor = scaled, after[0].resolved_factor()
     else:
         _refuse(rope, scaled, method, target, length)
@@ -72,6 +85,11 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         notes += [_largest_change(s) for s in planned]
     maximum = after[0].max_position_embeddings
     before = rope.max_position_embeddings
+    if factor > _FARTHEST_MEASURED:
+        notes.append(
+            f"Factor {factor:g} is beyond {_FARTHEST_MEASURED:g}, the largest that the YaRN paper "
+            "measured: see with yarncli check-passkey how far the result reads."
+        )
     notes += method.notes(before=before, maximum=maximum, length=length, is_mla=rope.is_mla)
     return RopePlan(
         method=method.name,
@@ -82,7 +100,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         original_source=source,
         max_position_embeddings=maximum,
         scopes=planned,
-        notes=(*notes, *_window_notes(rope, scopes)),
+        notes=(*notes, *key_notes, *_window_notes(rope, scopes)),
     )
 
 
@@ -108,6 +126,31 @@ def _checked_method(target: Target) -> Method:
             takes = " and ".join(sorted(m.name for m in METHODS.values() if name in m.options))
             raise UsageError(f"{flag} belongs to {takes or 'no method'}, not to {target.method}.")
     return METHODS[target.method]
+
+
+def _attention_keys(rope: RopeConfig) -> list[str]:
+    """Notes on the keys that change attention too.
+
+    Raises:
+        UnsupportedArchitectureError: nobody knows what one of them does in this model type.
+    """
+    notes = []
+    for key in rope.attention_keys:
+        place = ".".join((*rope.text_path, *key.path))
+        if key.path == (DUAL_CHUNK,):
+            raise UnsupportedArchitectureError(
+                f"{place} is there, which no current engine runs, and {rope.length_key} counts on "
+                "it. Take it out with: yarncli check SOURCE --fix"
+            )
+        if key.changes and not key.judged:
+            raise UnsupportedArchitectureError(
+                f"{place} is {key.value}: it {key.changes}. What it does in a {rope.model_type} "
+                "model was not examined, so nobody can say what an extension would be. Remove it "
+                "where you know that your engine does not read it."
+            )
+        if key.grows or not key.changes:
+            notes.append(f"{key.describe()}; it stays as it is.")
+    return notes
 
 
 def _extendable(rope: RopeConfig, length: int) -> list[Scope]:
@@ -163,12 +206,20 @@ def _refuse(
 def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     p = scope.parameters
     window = scaled_window(p, nested=rope.maximum_is_window)
-    asked = f"--length {target.length}" if target.length else f"--factor {target.factor:g}"
+    length = target.length or int((target.factor or 1) * window)
+    known = p.original_max_position_embeddings or _known_original(rope)
+    convert, ways = "yarncli convert SOURCE OUT", []
+    if rope.assume_like:
+        convert += f" --assume-like {rope.assume_like}"
+    if length > window and can_rescale(p):
+        ways.append(f"go on within that method with: {convert} --rescale --length {length}")
+    ways.append(
+        f"change the method with: {convert} --method {target.method} --length {length} "
+        f"--replace-scaling --original-length {known or 'N (the window it was trained with)'}"
+    )
     raise CheckpointError(
         f"The model is already extended: rope_type {p.rope_type!r}, factor "
-        f"{p.resolved_factor():g}, {window:,} tokens. Go on within that method with: "
-        f"convert --rescale {asked}; or change the method with: convert --method {target.method} "
-        f"{asked} --replace-scaling --original-length N (the window it was trained with)."
+        f"{p.resolved_factor():g}, {window:,} tokens. You can {'; or '.join(ways)}."
     )
 
 
@@ -180,9 +231,31 @@ def _original_for(rope: RopeConfig, target: Target) -> tuple[int, str]:
                 "--original-length cannot be given with --rescale, which keeps the original length "
                 "of the scaling. To change it, use --replace-scaling."
             )
-        scaled = [s.parameters for s in rope.scopes.values() if s.parameters.rope_type != "default"]
-        return (scaled[0] if scaled else _first(rope)).original_length, "the scaling it has"
+        known = _known_original(rope)
+        if known is not None:
+            return known, f"known original of {rope.model_type}"
+        return _scaled(rope).original_length, "the scaling it has"
     return rope.original_length, rope.original_source
+
+
+def _known_original(rope: RopeConfig) -> int | None:
+    """The window the model was trained with, where its scaling does not state it and we know it.
+
+    Engines then take `max_position_embeddings`: the window that the model ships with, or that
+    times the factor where whoever wrote the scaling raised it.
+    """
+    p, known = _scaled(rope), rope.family.known_originals
+    if p.rope_type not in HAVE_ORIGINAL or p.original_max_position_embeddings is not None:
+        return None
+    return known.get(p.max_position_embeddings) or known.get(
+        round(p.max_position_embeddings / p.resolved_factor())
+    )
+
+
+def _scaled(rope: RopeConfig) -> RopeParameters:
+    """The first setting that is scaled; where none is, the one that decides the window."""
+    scaled = [s.parameters for s in rope.scopes.values() if s.parameters.rope_type != "default"]
+    return scaled[0] if scaled else _first(rope)
 
 
 def _first(rope: RopeConfig) -> RopeParameters:
@@ -191,7 +264,14 @@ def _first(rope: RopeConfig) -> RopeParameters:
     return next((s for s in used if not s.windowed), used[0]).parameters
 
 
-def _length_and_factor(target: Target, original: int) -> tuple[int, float, list[str]]:
+def _length_and_factor(target: Target, base: int, original: int) -> tuple[int, float, list[str]]:
+    """The new window, its factor over the original one, and notes.
+
+    Args:
+        target: what is asked for.
+        base: the window that a given factor multiplies, tokens.
+        original: the window that the model was trained with, tokens.
+    """
     if target.length is not None:
         if target.length < original:
             raise UsageError(
@@ -201,15 +281,20 @@ def _length_and_factor(target: Target, original: int) -> tuple[int, float, list[
             raise UsageError(f"--length {target.length:,} is more than {LONGEST:,} tokens.")
         return target.length, factor_for(target.length, original), []
     assert target.factor is not None
-    length = int(target.factor * original)
+    length = int(target.factor * base)
+    if target.factor > _LARGEST_FACTOR:
+        meant = int(target.factor) if base < target.factor <= LONGEST else min(length, LONGEST)
+        raise UsageError(
+            f"--factor {target.factor:g} is more than {_LARGEST_FACTOR:g}, the largest of any "
+            f"published model. Did you mean --length {meant}?"
+        )
     if length > LONGEST:
         raise UsageError(f"--factor {target.factor:g} gives more than {LONGEST:,} tokens.")
-    if length == target.factor * original:
-        return length, float(target.factor), []
     factor = factor_for(length, original)
+    if length == target.factor * base:
+        return length, float(target.factor) if base == original else factor, []
     note = (
-        f"factor {target.factor:g} × {original:,} is not whole: {length:,} tokens, "
-        f"factor {factor!r}."
+        f"factor {target.factor:g} × {base:,} is not whole: {length:,} tokens, factor {factor!r}."
     )
     return length, factor, [note]
 

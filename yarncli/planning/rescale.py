@@ -24,8 +24,14 @@ def scaled_window(p: RopeParameters, *, nested: bool) -> int:
     return p.max_position_embeddings
 
 
+def can_rescale(p: RopeParameters) -> bool:
+    """Whether a setting can go on within its own method: its factors are computed."""
+    method = by_rope_type(p.rope_type)
+    return method is not None and method.rescaled_factor is not None
+
+
 def rescale(
-    settings: Sequence[RopeParameters], length: int, *, nested: bool
+    settings: Sequence[RopeParameters], length: int, *, nested: bool, original: int | None = None
 ) -> tuple[Method, list[RopeParameters]]:
     """Extend existing scalings within their own method, keeping everything else.
 
@@ -33,6 +39,8 @@ def rescale(
         settings: those of the scopes that are scaled; the first decides the method.
         length: the new window, tokens.
         nested: as for `scaled_window`.
+        original: the window that the model was trained with, tokens, where the settings do not
+            state it; they then do, even where the window stays.
 
     Returns:
         The method, and the new setting for each of `settings`.
@@ -53,10 +61,12 @@ def rescale(
             "trained, not computed."
         )
     window = scaled_window(first, nested=nested)
-    if length <= window:
+    if length < window or (length == window and original is None):
         raise CheckpointError(
             f"The model already reads {window:,} tokens ({method.name}); ask for more than that."
         )
+    if original is not None:
+        settings = [replace(p, original_max_position_embeddings=original) for p in settings]
     maximum = first.max_position_embeddings if method.keeps_max and not nested else length
     after = [
         replace(

@@ -181,14 +181,20 @@ def llama3_inv_freq(
 
     Reference: `apply_scaling` of meta-llama/llama-models `models/llama3/reference_impl/model.py`;
     transformers `_compute_llama3_parameters`.
+
+    Where `high_freq_factor` is not above `low_freq_factor` (Llama 4 Scout: both are 1) there is no
+    ramp: transformers 5.23 warns, and frequencies change in one step at `low_freq_factor`.
     """
 
     def scaled(f: float) -> float:
         wavelength = 2 * math.pi / f
-        if wavelength < original_max_position_embeddings / high_freq_factor:
-            return f
         if wavelength > original_max_position_embeddings / low_freq_factor:
             return f / factor
+        if (
+            wavelength < original_max_position_embeddings / high_freq_factor
+            or high_freq_factor <= low_freq_factor
+        ):
+            return f
         rotations = original_max_position_embeddings / wavelength
         smooth = (rotations - low_freq_factor) / (high_freq_factor - low_freq_factor)
         return (1 - smooth) * f / factor + smooth * f

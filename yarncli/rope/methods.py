@@ -60,8 +60,14 @@ def _ntk_by_parts(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
 
 def _llama3(_: RopeParameters, asked: Extension) -> dict[str, Any]:
     """As `ntk-by-parts` with a ramp linear in rotations."""
-    usual = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    return {**_factor_and_original(asked), **usual, **asked.given}
+    chosen = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, **asked.given}
+    low, high = chosen["low_freq_factor"], chosen["high_freq_factor"]
+    if high <= low:
+        raise UsageError(
+            f"--high-freq-factor {high:g} is not above --low-freq-factor {low:g}: there would be "
+            "no ramp between kept and interpolated frequencies."
+        )
+    return {**_factor_and_original(asked), **chosen}
 
 
 def _longrope(plain: RopeParameters, asked: Extension) -> dict[str, Any]:

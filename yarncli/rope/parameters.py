@@ -269,11 +269,6 @@ def _type_faults(p: RopeParameters) -> Iterator[str]:
         yield f"The original window is {p.original_length}; longrope takes the logarithm of it."
     if p.rope_type == "llama3" and not p.low_freq_factor:
         yield f"low_freq_factor is {p.low_freq_factor}; it must be positive."
-    if p.rope_type == "llama3" and _given(p.high_freq_factor) <= _given(p.low_freq_factor):
-        yield (
-            f"high_freq_factor ({p.high_freq_factor}) must be greater than "
-            f"low_freq_factor ({p.low_freq_factor})."
-        )
     fast, slow = p.beta_fast or 32.0, p.beta_slow or 1.0
     if p.rope_type == "yarn" and fast < slow:
         yield f"beta_fast ({fast}) must not be smaller than beta_slow ({slow})."

@@ -6,7 +6,9 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from yarncli.checkpoint.completeness import lacks, layers_of
 from yarncli.checkpoint.safetensors import Header, Index, is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, SINGLE_SHARD_NAME, Checkpoint
 from yarncli.errors import WeightsError
@@ -59,11 +61,19 @@ def check_weights(checkpoint: Checkpoint, *, require_weights: bool = False) -> l
         except WeightsError as error:
             found.append(_finding(checkpoint, "shard-damaged", name, str(error)))
     found += _missing_shards(checkpoint, names, index)
-    found += _duplicates(checkpoint, headers)
+    duplicates = list(_duplicates(checkpoint, headers))
+    found += duplicates
     if index is not None:
         found += _disagreements(checkpoint, index, headers)
-        if len(headers) == len(names):
-            found += _total_size(checkpoint, index, headers)
+    layers = layers_of(checkpoint) if headers else None
+    missing = list(lacks(checkpoint, headers, layers))
+    whole = len(headers) == len(names) and {lack.rule for lack in missing} <= {"index-missing"}
+    for lack in missing:
+        can_index = lack.rule == "index-missing" and whole and not duplicates
+        edit = _new_index(headers) if can_index else None
+        found.append(_finding(checkpoint, lack.rule, lack.file, lack.message, edit=edit))
+    if index is not None and whole:
+        found += _total_size(checkpoint, index, headers)
     return found
 
 
@@ -173,6 +183,17 @@ def _total_size(
         message = f"metadata.total_size is {index.total_size:,}; the tensors have {total:,} bytes."
         edit = Edit({path: total})
         yield _finding(checkpoint, "index-size", INDEX_NAME, message, path=path, edit=edit)
+
+
+def _new_index(headers: Mapping[str, Header]) -> Edit:
+    """The index that `save_pretrained` would have written for these shards."""
+    weight_map = {tensor: name for name, header in headers.items() for tensor in header.tensors}
+    total = sum(t.nbytes for header in headers.values() for t in header.tensors.values())
+    values: dict[Path, Any] = {
+        ("metadata",): {"total_size": total},
+        ("weight_map",): dict(sorted(weight_map.items())),
+    }
+    return Edit(values)
 
 
 def _some(tensors: list[str]) -> str:

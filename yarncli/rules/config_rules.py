@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from yarncli.config.attention_keys import DUAL_CHUNK
 from yarncli.jsontext.text import JsonText, Path, format_path
 from yarncli.planning.lengths import CONFIG_LENGTHS
 from yarncli.rope.parameters import WIDEST_HEAD
-from yarncli.rules.config_view import ConfigView, finite
+from yarncli.rules.config_view import ConfigView, finite, whole
 from yarncli.rules.finding import Edit, Finding, Severity
 from yarncli.rules.scaling_rules import SCALING_RULES
 from yarncli.rules.spelling_rules import SPELLING_RULES
+
+_ORIGINAL = "original_max_position_embeddings"
 
 
 def check_config(view: ConfigView) -> list[Finding]:
@@ -25,10 +28,12 @@ def unknown_model_type(view: ConfigView) -> Iterator[Finding]:
     """The defaults of the model type are not known."""
     if view.family is None:
         kind = str(view.text.value["model_type"])[:60]
+        inner = str(view.top("model_type"))[:60] if view.base else ""
+        inside = f" (text part {format_path(view.base)}: {inner!r})" if inner else ""
         yield view.finding(
             "unknown-model-type",
             ("model_type",),
-            f"model_type {kind!r} is not known; rules that need its defaults did not run.",
+            f"model_type {kind!r}{inside} is not known; rules that need its defaults did not run.",
         )
 
 
@@ -46,9 +51,45 @@ def beta_order(view: ConfigView) -> Iterator[Finding]:
             )
 
 
+def no_ramp(view: ConfigView) -> Iterator[Finding]:
+    """The ends of llama3's ramp are one point, or swapped."""
+    for block in view.blocks:
+        low, high = block.number("low_freq_factor"), block.number("high_freq_factor")
+        if block.rope_type == "llama3" and low and high and high <= low:
+            path = (*block.path, "high_freq_factor")
+            yield view.finding(
+                "no-ramp",
+                path,
+                f"{format_path(path)} {high:g} is not above low_freq_factor {low:g}, so there is "
+                f"no ramp: wavelengths above {_ORIGINAL} / {low:g} are scaled, all others kept.",
+            )
+
+
+def dual_chunk(view: ConfigView) -> Iterator[Finding]:
+    """Dual chunk attention, which carries a length that no current engine reaches."""
+    path = (*view.base, DUAL_CHUNK)
+    block = view.text.get(path)
+    if not block:
+        return
+    original = whole(block.get(_ORIGINAL)) if isinstance(block, dict) else None
+    maximum = view.maximum
+    edit = None
+    if original and maximum:
+        shorter = {(*view.base, view.length_key): original} if original < maximum else {}
+        edit = Edit(shorter, (path,))
+    trained = f"{original:,} tokens" if original else "a length that it does not state"
+    yield view.finding(
+        "dual-chunk",
+        path,
+        f"{format_path(path)} cannot be run: no current engine has dual chunk attention. The model "
+        f"was trained with {trained}.",
+        edit=edit,
+    )
+
+
 def longrope_lists(view: ConfigView) -> Iterator[Finding]:
     """One factor per rotary frequency; without a reading, both lists of one length."""
-    for block in view.blocks:
+    for block in view.blocks if view.family else ():
         if block.rope_type != "longrope":
             continue
         lists = {k: block.values.get(k) for k in ("short_factor", "long_factor")}
@@ -76,6 +117,27 @@ def _frequencies(view: ConfigView) -> int | None:
     )
     rotating = (head_dim or 0.0) * partial
     return int(rotating) // 2 if 0 < rotating <= WIDEST_HEAD else None
+
+
+def length_float(view: ConfigView) -> Iterator[Finding]:
+    """A length written as 65536.0, which strict config classes refuse."""
+    keys = dict.fromkeys((view.length_key, _ORIGINAL, *CONFIG_LENGTHS))
+    places: list[Path] = [(*view.base, key) for key in keys]
+    places += [(*block.path, _ORIGINAL) for block in view.blocks]
+    for path in places if view.family else ():
+        value = view.text.get(path)
+        length = whole(value)
+        if type(value) is not float or length is None:
+            continue
+        declared = path == (*view.base, view.length_key)
+        yield view.finding(
+            "length-float",
+            path,
+            f"{format_path(path)} is {value}; write {length}."
+            + (" transformers 5, vLLM and SGLang stop." if declared else ""),
+            severity="error" if declared else "warning",
+            edit=Edit({path: length}),
+        )
 
 
 def stale_length(view: ConfigView) -> Iterator[Finding]:
@@ -152,7 +214,10 @@ CONFIG_RULES = (
     *SPELLING_RULES,
     *SCALING_RULES,
     beta_order,
+    no_ramp,
+    dual_chunk,
     longrope_lists,
+    length_float,
     stale_length,
     sliding_window,
 )

@@ -14,6 +14,7 @@ from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import RopeConfig, find_text, read_rope
 from yarncli.errors import ConfigError, UnsupportedArchitectureError
+from yarncli.jsontext.fields import MOST
 from yarncli.jsontext.text import JsonText, Path
 from yarncli.rope.parameters import canonical_rope_type
 from yarncli.rules.catalogue import RULES
@@ -134,8 +135,13 @@ def view_config(file: str, text: JsonText, planned_maximum: int | None = None) -
     if kind not in FAMILIES:
         if kind in UNSUPPORTED or kind in no_rope_types():
             return None
-        blocks = tuple(_blocks(text, ()))
-        return replace(view, blocks=blocks) if blocks else None
+        from yarncli.config.own_code import text_base
+
+        base = text_base(config)
+        blocks = tuple(_blocks(text, base))
+        # A text part has a name of its own, or a vocabulary; other models pass in silence.
+        is_text = base or blocks or "vocab_size" in config
+        return replace(view, base=base, blocks=blocks) if is_text else None
     try:
         family, base, _ = find_text(config, None)
     except ConfigError as error:
@@ -175,5 +181,7 @@ def finite(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """A positive JSON integer; None for anything else."""
+    """A positive JSON integer, 4096.0 too; None for anything else."""
+    if type(value) is float and value.is_integer() and value <= MOST:
+        value = int(value)
     return value if type(value) is int and 0 < value < 2**63 else None

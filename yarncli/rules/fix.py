@@ -45,8 +45,9 @@ def mend(
     """
     before = dict(documents)
     where = checkpoint.where(INDEX_NAME)
-    if checkpoint.file(INDEX_NAME) and any(f.edit and f.file == where for f in findings):
-        data = checkpoint.read_bytes(INDEX_NAME, limit=1 << 30)
+    if checkpoint.directory and any(f.edit and f.file == where for f in findings):
+        exists = checkpoint.file(INDEX_NAME) is not None
+        data = checkpoint.read_bytes(INDEX_NAME, limit=1 << 30) if exists else b"{}\n"
         with suppress(ConfigError):  # an index too large to edit as text keeps its finding
             before[INDEX_NAME] = JsonText.parse(data, where)
     names = {checkpoint.where(name): name for name in before}

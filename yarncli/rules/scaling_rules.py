@@ -32,8 +32,8 @@ _KNOWN_KEYS = frozenset(RopeParameters.__dataclass_fields__) - {"extra", "head_d
 def factor_integer(view: ConfigView) -> Iterator[Finding]:
     """An integer factor, which crashes two engines under linear scaling."""
     for block in view.blocks:
-        factor = whole(block.values.get("factor"))
-        if factor is None or block.rope_type is None:
+        factor = block.values.get("factor")
+        if type(factor) is not int or whole(factor) is None or block.rope_type is None:
             continue
         linear = block.rope_type == "linear"
         path = (*block.path, "factor")
@@ -85,12 +85,15 @@ def original_missing(view: ConfigView) -> Iterator[Finding]:
         if block.rope_type not in HAVE_ORIGINAL:
             continue
         inside, top = block.values.get(_ORIGINAL), view.top(_ORIGINAL)
+        if view.family is None and block.rope_type == "longrope":
+            continue  # only the model's own code reads it, and nobody knows where it looks
         if inside is None and top is None:
             yield view.finding(
                 "original-missing",
                 block.path,
                 f"{format_path(block.path)} is {block.rope_type} without {_ORIGINAL}; engines "
                 "guess different ones.",
+                severity=None if view.family else "warning",
             )
         elif block.rope_type == "longrope":
             yield from _one_sided(view, block, inside, top)
@@ -107,10 +110,12 @@ def original_missing(view: ConfigView) -> Iterator[Finding]:
 
 
 def _one_sided(view: ConfigView, block: Block, inside: Any, top: Any) -> Iterator[Finding]:
-    declared = view.family is None or view.family.original_max_position_embeddings is not None
+    assert view.family is not None
+    declared = view.family.original_max_position_embeddings is not None
+    in_4 = view.family.transformers_since != "5" and not view.family.same_as
     if inside is None and not declared:
         path, where = (*block.path, _ORIGINAL), "inside the RoPE dict (transformers 5 reads it)"
-    elif top is None and view.text.get((*view.base, "rope_scaling")):
+    elif top is None and in_4 and view.text.get((*view.base, "rope_scaling")):
         path, where = (*view.base, _ORIGINAL), "at top level (transformers 4 reads only that)"
     else:
         return

@@ -123,7 +123,7 @@ def _legacy_edit(view: ConfigView, block: Block) -> Edit:
 
 def legacy_only(view: ConfigView) -> Iterator[Finding]:
     """A scaling in the old spelling alone: read everywhere today."""
-    legacy = view.legacy()
+    legacy = view.legacy() if view.family else None
     if legacy and not view.v5() and legacy.rope_type not in (None, "default"):
         yield view.finding(
             "legacy-only",

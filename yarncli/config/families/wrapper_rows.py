@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from yarncli.config.families.family import Family
 
+# A name that the config class of a wrapper replaces in its text part.
+TEXT_ALIASES = {"exaone4_5_text": "exaone4"}
+
 # fmt: off
 WRAPPER_ROWS: dict[str, Family] = {
     "aria": Family(transformers_since="4.50", text_type="aria_text", text_fixed=True),
