@@ -79,7 +79,7 @@ GEMMA3 = {**LLAMA, "model_type": "gemma3_text", "head_dim": 16}
         ({"model_type": "cwm", "rope_theta": 5e5}, ("rope_theta is 500000", "1e+06")),
         ({"model_type": "laguna", "rope_theta": 7e5}, ("rope_theta is 700000", "500000")),
         ({**LLAMA, "rope_theta": 10**5000}, ("rope_theta", "very large")),
-        ({**LLAMA, "max_position_embeddings": 4096.0}, ("max_position_embeddings", "4096.0")),
+        ({**LLAMA, "max_position_embeddings": 4096.5}, ("max_position_embeddings", "4096.5")),
         ({**LLAMA, "num_hidden_layers": 10**9}, ("num_hidden_layers", "1000000000")),
         ({**LLAMA, "partial_rotary_factor": 0.5, "rope_scaling": YARN}, ("partial", "0.5")),
         ({"model_type": "llava"}, ("text_config", "missing")),

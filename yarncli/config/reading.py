@@ -259,8 +259,9 @@ def _family(model_type: str) -> Family:
 def _is_unknown(config: Mapping[str, Any], assume_like: str | None) -> bool:
     """Whether the model type is none that is known by its name."""
     named = config.get("model_type")
-    known = named in FAMILIES or named in UNSUPPORTED or named in no_rope_types()
-    return assume_like is None and isinstance(named, str) and bool(named) and not known
+    if assume_like is not None or not isinstance(named, str) or not named:
+        return False
+    return named not in FAMILIES and named not in UNSUPPORTED and named not in no_rope_types()
 
 
 def _spelling(model: TextModel) -> str:

@@ -162,8 +162,11 @@ def judge(
         model = read_model(config, source=source, length=length, assume_like=assume_like)
     except UnknownArchitectureError as error:
         reason = str(error).partition(". ")[0].rstrip(".") + "."
-        nothing = [unknown_view(engine, reason) for engine in chosen]
-        return Judgement(source, "the code that comes with the model", tuple(nothing))
+        return Judgement(
+            source=source,
+            intended_from="the code that comes with the model",
+            verdicts=tuple(unknown_view(engine, reason) for engine in chosen),
+        )
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]
     is_recorded = history.plan or history.baked
