@@ -6,19 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
-from yarncli.engines.serving import Serving, serve
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
 from yarncli.engines.verdict import EngineView, unknown_view, view
 from yarncli.errors import UnknownArchitectureError
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
-from yarncli.planning.plan import Target
+
+if TYPE_CHECKING:
+    from yarncli.engines.serving import Serving
+    from yarncli.planning.plan import Target
 
 SCHEMA_VERSION = 1
 
@@ -122,6 +124,8 @@ def judge_checkpoint(
     if target is None:
         found = judge(config.value, history, engines=engines, launch=launch, **options)
         return replace(found, source=checkpoint.name)
+    from yarncli.engines.serving import serve
+
     chosen = _chosen(engines)
     serving, views = serve(
         config, history, target, engines=chosen, original_length=original_length, **options
