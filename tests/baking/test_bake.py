@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from support.checkpoints import snapshot
+from yarncli.baking.bake import bake
 from yarncli.baking.deciding import BakeSettings, decide_bake
 from yarncli.baking.writing import write_copy
 from yarncli.checkpoint.source import open_checkpoint
@@ -282,6 +284,18 @@ def test_nothing_is_written_when_a_value_overflows(handmade, tmp_path):
     with pytest.raises(CheckpointError, match="does not fit into F32"):
         write_copy(decide_bake(open_checkpoint(str(source))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_a_value_that_overflows_in_place_leaves_every_byte(handmade, row):
+    rows = np.ones((16, 16), np.float32)
+    rows[row, -1] = 3e38
+    source = handmade(tensors={K0: rows})
+    before = snapshot(source)
+    with pytest.raises(CheckpointError, match=r"does not fit into F32 .* with --side\."):
+        bake(source, in_place=True, side="k")
+    assert snapshot(source) == before
+    bake(source, in_place=True, side="q")  # what the message advises
 
 
 def test_a_baked_config_reads_back_or_is_not_written(handmade, monkeypatch):

@@ -13,9 +13,9 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import chdir
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 Spoil = Callable[[Path, Path], None]
 ITEMS: dict[str, Spoil] = {}
@@ -313,9 +313,12 @@ def record_of_another_schema(place: Path, canary: Path) -> None:
     record(place, schema_version=10**300)
 
 
+JOURNAL_START = b"yarncli undo journal 2\n"
+
+
 def journal_entry(fields: dict[str, Any], data: bytes = b"") -> bytes:
     head = json.dumps(fields).encode()
-    return struct.pack("<III", len(head), len(data), crc32(data, crc32(head))) + head + data
+    return struct.pack("<II", len(head), len(data)) + head + data
 
 
 JOURNALS = {
@@ -336,20 +339,29 @@ JOURNALS = {
 def journal_restores(place: Path, canary: Path, name: str) -> None:
     """With the marker of an interrupted change, as a cloned repository may hold both."""
     (place / "ld").symlink_to(f"../{canary.name}")
-    fields = JOURNALS[name]
-    data = b"" if fields.get("missing") else b"owned"
-    entries = journal_entry(fields, data) + journal_entry({"end": 1})
-    (place / JOURNAL).write_bytes(b"yarncli undo journal 1\n" + entries)
+    fields = dict(JOURNALS[name])
+    missing, data = fields.pop("missing", False), b"owned"
+    if fields["offset"] is None:  # a whole file
+        del fields["offset"]
+        fields |= {"new": None, "owner": None if missing else [0o600, 0, 0], "existed": not missing}
+        data = b"" if missing else data
+    else:
+        data += b"OWNED"  # old and new bytes
+        fields["length"] = 5
+    records = JOURNAL_START + journal_entry({"id": "0" * 32}) + journal_entry(fields, data)
+    end = {"end": 1, "sha256": sha256(records).hexdigest(), "seal": "0" * 64}
+    (place / JOURNAL).write_bytes(records + journal_entry(end))
     (place / "config.json").rename(place / PENDING)
 
 
-@item("empty", "text", "cut off", "a length of 4 GiB")
+@item("empty", "text", "cut off", "a length of 4 GiB", "an earlier version's")
 def journal_is(place: Path, canary: Path, name: str) -> None:
     content = {
         "empty": b"",
         "text": b"hello",
-        "cut off": b"yarncli undo journal 1\n\x00\x00",
-        "a length of 4 GiB": b"yarncli undo journal 1\n" + struct.pack("<III", 2**32 - 1, 5, 0),
+        "cut off": JOURNAL_START + b"\x00\x00",
+        "a length of 4 GiB": JOURNAL_START + struct.pack("<II", 2**32 - 1, 5),
+        "an earlier version's": b"yarncli undo journal 1\n" + journal_entry({"end": 0}),
     }
     (place / JOURNAL).write_bytes(content[name])
     (place / "config.json").rename(place / PENDING)

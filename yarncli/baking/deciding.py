@@ -88,7 +88,7 @@ class Baking:
         """Bytes that are multiplied."""
         return sum(edit.nbytes for edit in self.edits)
 
-    @property
+    @cached_property
     def files(self) -> dict[str, bytes]:
         """The config files to write."""
         return {
