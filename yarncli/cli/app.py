@@ -6,7 +6,6 @@ of a command line and what it does. It is imported only when it is called or lis
 
 from __future__ import annotations
 
-import gc
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,6 +128,5 @@ def root(
 
 def main() -> None:
     """Entry point of the `yarncli` script."""
-    gc.set_threshold(20_000)  # start-up makes objects that stay: looking through them is in vain
     console.tolerate_unencodable_output()
     app(prog_name="yarncli")
