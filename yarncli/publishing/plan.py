@@ -16,7 +16,14 @@ from yarncli.hub.uploads import Copy, RemoteFile, Upload
 from yarncli.hub.writing import Remote
 from yarncli.progress import Advance
 from yarncli.publishing.base import Base, base_of, card_text, fetch, local_card
-from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
+from yarncli.publishing.card import (
+    LONE_MARK,
+    CardRequest,
+    has_lone_mark,
+    has_our_part,
+    make_card,
+    own_words,
+)
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import SCHEMA_VERSION, about_licence, finding, is_legal_file, told
@@ -157,7 +164,7 @@ def _base(local: LocalModel, notes: list[str]) -> Base | None:
         repo_id, commit = origin
     else:
         return None
-    base = base_of(repo_id, commit, notes)
+    base = base_of(repo_id, commit, notes, stated=local.options.base_model is not None)
     if base.files and not base.metadata:  # it could be read
         notes.append(f"The card of {repo_id} has no metadata, so none are taken over.")
     return base
@@ -239,6 +246,8 @@ def _remote_card(remote: Remote | None) -> str | None:
 def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:
     """README.md as it will be; `old` is the Hub's."""
     current = _current_card(local, old, request.base, notes)
+    if current is not None and has_lone_mark(current):
+        notes.append(LONE_MARK.format(README))
     card = make_card(local.checkpoint, current, request)
     if not local.history.steps or local.options.config_only:
         return card

@@ -138,7 +138,7 @@ def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | Non
     """The passkey results for the card, and their figure."""
     if not local.options.results:
         return None, None
-    report = read_results(local.options.results, local.checkpoint.name, messages)
+    report = read_results(local.options.results, local.checkpoint, messages)
     return report, draw_heatmap(report, messages) if local.options.with_card else None
 
 
