@@ -10,10 +10,12 @@ from yarncli.checkpoint.directory import JOURNAL_NAME, PENDING_NAME
 from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
+from yarncli.history import FILE_NAME as HISTORY
 from yarncli.publishing.options import PushOptions
 
 README = "README.md"
-CONFIG_FILES = ("config.json", "tokenizer_config.json")
+# They say together how a model is run, so they are sent together.
+CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", HISTORY)
 
 # Patterns for a whole name, or for any part of a path. They win over --include.
 _BACKUPS = ("*.orig", "*.orig.[0-9]*", JOURNAL_NAME, PENDING_NAME, "*~", "*.bak")
