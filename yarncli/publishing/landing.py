@@ -15,7 +15,6 @@ from yarncli.hub.writing import Remote
 from yarncli.jsontext.text import JsonText
 from yarncli.publishing.base import card_text, fetch
 from yarncli.publishing.local import LocalModel
-from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import finding
 from yarncli.publishing.selection import CONFIG_FILES, README
 from yarncli.rules.finding import Finding
@@ -42,8 +41,37 @@ _OURS = ("transformers", "mlx", "vllm", "peft")
 _SHOWN = 3
 
 
+def find_misfits(
+    local: LocalModel,
+    start: Remote | None,
+    files: Iterable[Upload | Copy],
+    deleted: tuple[str, ...] = (),
+) -> tuple[Finding, ...]:
+    """Everything that would not fit on a branch after a push.
+
+    Args:
+        local: what is pushed; what its options allow by the name of the rule is a warning.
+        start: the branch as it is; None for a new repository, where all fits.
+        files: what the commit adds or replaces.
+        deleted: names of what it deletes.
+
+    Raises:
+        HubError: a file of the branch cannot be fetched.
+        OutputError: the Hub cache cannot be written.
+    """
+    if start is None:
+        return ()
+    sent = {file.name: file for file in files}
+    landing = _Landing(local=local, start=start, sent=sent, deleted=deleted)
+    allow = local.options.allow
+    return tuple(
+        replace(found, severity="warning") if found.rule.id in allow else found
+        for found in landing.findings()
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Landing:
+class _Landing:
     """What is sent, and what it lands on."""
 
     local: LocalModel
@@ -52,21 +80,11 @@ class Landing:
     """The branch as it is."""
     sent: Mapping[str, Upload | Copy]
     """The files that the commit adds or replaces, by name."""
-    deleted: tuple[str, ...] = ()
+    deleted: tuple[str, ...]
     """The files that it deletes."""
 
-    @property
-    def names(self) -> set[str]:
-        """The files that the branch will hold."""
-        return (set(self.start.files) - set(self.deleted)) | set(self.sent)
-
     def findings(self) -> list[Finding]:
-        """Everything that does not fit.
-
-        Raises:
-            HubError: a file of the branch cannot be fetched.
-            OutputError: the Hub cache cannot be written.
-        """
+        """Everything that does not fit."""
         theirs = _Theirs(self.start)
         if found := list(_another_library(self, theirs)):
             return found  # nothing else there can be compared
@@ -76,11 +94,6 @@ class Landing:
             *_apart(self),
             *_old_weights(self),
         ]
-
-
-def allowed(found: Finding, options: PushOptions) -> Finding:
-    """The finding, as a warning where the user allows it by the name of its rule."""
-    return replace(found, severity="warning") if found.rule.id in options.allow else found
 
 
 class _Theirs:
@@ -122,7 +135,7 @@ class _Theirs:
         return found if isinstance(found, str) else ""
 
 
-def _another_library(landing: Landing, theirs: _Theirs) -> Iterator[Finding]:
+def _another_library(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
     """A repository whose files another library loads."""
     start, name = landing.start, landing.local.checkpoint.name
     if theirs.config is not None:
@@ -149,7 +162,7 @@ def _another_library(landing: Landing, theirs: _Theirs) -> Iterator[Finding]:
         )
 
 
-def _another_model(landing: Landing, theirs: _Theirs) -> Iterator[Finding]:
+def _another_model(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
     """Weights of one model under the config of another."""
     if theirs.config is None or CONFIG not in landing.sent:
         return
@@ -180,7 +193,7 @@ def _differences(
             yield from _differences(here, there, f"{prefix}{key}.")
 
 
-def _another_state(landing: Landing, theirs: _Theirs) -> Iterator[Finding]:
+def _another_state(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
     """A config for weights of another state: baked or not; or beside a record of another one."""
     if CONFIG not in landing.sent:
         return
@@ -217,7 +230,7 @@ def _state(baked: Baked | None) -> str:
     return f"weights with a baked attention factor ({factors})"
 
 
-def _sends_weights(landing: Landing) -> bool:
+def _sends_weights(landing: _Landing) -> bool:
     """Whether all weights on the branch will be those of this push."""
     names = {*landing.local.checkpoint.shard_names()} or {
         name for name in landing.sent if _is_weights(name)
@@ -233,7 +246,7 @@ def _is_weights(name: str) -> bool:
     return kind_of(name) in ("shard", "weights")
 
 
-def _same_weights(landing: Landing) -> bool:
+def _same_weights(landing: _Landing) -> bool:
     """Whether the branch holds the local weights already, byte by byte."""
     checkpoint, held = landing.local.checkpoint, landing.start.files
     shards = checkpoint.shard_names()
@@ -243,7 +256,7 @@ def _same_weights(landing: Landing) -> bool:
     )
 
 
-def _apart(landing: Landing) -> Iterator[Finding]:
+def _apart(landing: _Landing) -> Iterator[Finding]:
     """Config files that belong together, of which only some are sent."""
     checkpoint, held = landing.local.checkpoint, landing.start.files
     mine = [name for name in CONFIG_FILES if checkpoint.file(name) is not None]
@@ -263,13 +276,13 @@ def _apart(landing: Landing) -> Iterator[Finding]:
         )
 
 
-def _old_weights(landing: Landing) -> Iterator[Finding]:
+def _old_weights(landing: _Landing) -> Iterator[Finding]:
     """Weights of an older layout that would stay beside the new ones."""
     if not _sends_weights(landing):
         return
     stale = sorted(
         name
-        for name in landing.names - set(landing.sent)
+        for name in set(landing.start.files) - set(landing.deleted) - set(landing.sent)
         if kind_of(name) in ("shard", "index") and "/" not in name
     )
     if stale:

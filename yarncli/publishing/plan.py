@@ -25,7 +25,7 @@ from yarncli.publishing.card import (
     make_card,
     own_words,
 )
-from yarncli.publishing.landing import Landing, allowed
+from yarncli.publishing.landing import find_misfits
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import SCHEMA_VERSION, about_licence, finding, is_legal_file, told
@@ -145,11 +145,6 @@ def plan_push(
     held = target.start.files if target.start else {}
     files: list[Upload | Copy] = [*uploads.values(), *copies]
     deleted = _deleted(local.options, set(held) - {file.name for file in files}, notes)
-    found: list[Finding] = []
-    if target.start:
-        sent = {file.name: file for file in files}
-        landing = Landing(local=local, start=target.start, sent=sent, deleted=deleted)
-        found = [allowed(one, local.options) for one in landing.findings()]
     same = {f.name for f in files if f.name in held and _equals(f, held[f.name], progress)}
     _warn_of_weights(local, set(held) - set(deleted), {file.name for file in files}, notes)
     return PushPlan(
@@ -162,7 +157,7 @@ def plan_push(
         left_out=local.selection.left_out,
         notes=tuple(notes),
         deleted=deleted,
-        findings=tuple(found),
+        findings=find_misfits(local, target.start, files, deleted),
     )
 
 
