@@ -58,6 +58,10 @@ class HubError(YarncliError):
     exit_code = 5
 
 
+class NotOnHubError(HubError):
+    """The Hub has no model of that name, does not show it to this user, or it is no name."""
+
+
 class OutputError(YarncliError):
     """The result cannot be written: disk full, permission, read-only file system."""
 

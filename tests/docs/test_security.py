@@ -12,7 +12,7 @@ from yarncli.config import text_model
 from yarncli.evaluation import passkey, report, template
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.jsontext import fields, text, yaml_text
-from yarncli.publishing import base, preflight
+from yarncli.publishing import base
 from yarncli.rope import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,8 +41,6 @@ def test_the_table_of_limits_is_the_code_s() -> None:
     assert fields.MOST == parameters.LONGEST
     assert "20 seconds and 1 GiB" in PAGE
     assert (template._SECONDS, template._MEMORY) == (20, 1 << 30)
-    assert "texts of up to 1 MiB" in PAGE
-    assert preflight._MAX_TEXT == 1 << 20
 
 
 def test_code_of_a_checkpoint_is_trusted_by_nobody_but_the_user() -> None:

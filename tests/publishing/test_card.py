@@ -7,6 +7,10 @@ import re
 import shutil
 
 import pytest
+import yaml
+
+from yarncli.config.reading import read_rope
+from yarncli.planning.rope_plan import parameters_to_json
 
 OURS = "<!-- yarncli:begin"
 
@@ -193,6 +197,57 @@ def test_results_become_a_model_index_and_a_table(cli, model, tmp_path):
     assert "![Passkey retrieval over length and depth](passkey.png)" in card
 
 
+def two_settings(path, demo):
+    """Results of the unscaled demo and of YaRN with factor 8, as check-passkey compares them."""
+    base = read_rope(json.loads((demo / "config.json").read_text())).scopes["model"].parameters
+    rope = {
+        "none": parameters_to_json(base),
+        "yarn": {
+            **parameters_to_json(base), "rope_type": "yarn", "factor": 8.0,
+            "original_max_position_embeddings": 256, "max_position_embeddings": 2048,
+        },
+    }  # fmt: skip
+    head, *cells = map(json.loads, passkey_results(path).read_text().splitlines())
+    head["settings"]["variants"] = {
+        name: {"original": 256, "window": 2048, "rope": {"model": rope[name]}} for name in rope
+    }
+    lines = [head]
+    lines += [{**cell, "variant": "none", "correct": False} for cell in cells]
+    lines += [{**cell, "variant": "yarn"} for cell in cells]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_only_the_published_setting_becomes_a_result(cli, demo, model, tmp_path):
+    results = two_settings(tmp_path / "r.jsonl", demo)
+    found = cli("card", model, "--results", results)
+    entries = metadata(found.stdout).eval_results
+    assert {e.dataset_config: e.metric_value for e in entries} == {"256": 1.0, "2048": 0.5}
+    assert "No setting in" not in found.stderr
+    assert "Setting: none" in found.stdout  # in the table, all of them
+    (tmp_path / "x4").mkdir()
+    cli("convert", demo, tmp_path / "x4" / "model-yarn", "--factor", "4")
+    other = cli("card", tmp_path / "x4" / "model-yarn", "--results", results)
+    assert metadata(other.stdout).eval_results is None
+    assert "No setting in" in other.stderr
+
+
+def test_the_results_survive_the_clients_own_update(cli, model, tmp_path):
+    """`huggingface_hub.metadata_update` reads all results and writes them again."""
+    from huggingface_hub.repocard_data import (
+        eval_results_to_model_index,
+        model_index_to_eval_results,
+    )
+
+    card = cli("card", model, "--results", passkey_results(tmp_path / "r.jsonl")).stdout
+    index = yaml.safe_load(card.split("---\n")[1])["model-index"]
+    name, results = model_index_to_eval_results(index)
+    again = eval_results_to_model_index(name, results)
+    found = {r["dataset"]["config"]: r["metrics"][0]["value"] for r in again[0]["results"]}
+    assert found == {"256": 1.0, "2048": 0.5}
+    assert len(again[0]["results"]) == 2
+
+
 def test_results_of_others_stay(cli, model, tmp_path):
     index = [
         {"name": "m", "results": [
@@ -309,9 +364,83 @@ def test_a_base_that_is_not_recorded_is_named(hub, cli, model):
     told = cli("push", model, "me/long").stderr
     assert "Give --base-model ORG/NAME" in told
     assert "Do its words and metadata still hold" in told
-    again = cli("push", model, "me/long", "--base-model", "org/missing").stderr
-    assert "takes nothing over from the base model. org/missing: the Hub has no such" in again
-    assert "base_model: org/missing\n" in card_on_hub(hub)
+    again = cli("push", model, "me/long", "--base-model", "org/missing", code=5).stderr
+    assert "org/missing: the Hub has no such model" in again
+    assert "base_model" not in card_on_hub(hub)
+
+
+def test_a_recorded_base_that_is_gone_is_told_and_named(hub, cli, derived):
+    del hub.repos["org/base"]
+    (derived / "README.md").unlink()
+    found = cli("card", derived)
+    assert "takes nothing over from the base model. org/base@" in found.stderr
+    assert "base_model: org/base\n" in found.stdout
+
+
+BEGIN = "<!-- yarncli:begin – `yarncli card` rewrites everything up to yarncli:end -->"
+END = "<!-- yarncli:end -->"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"{BEGIN}\n## Context extension\n\nKEEP ME\n",
+        f"{BEGIN}\nold\n\nKEEP ME\n\n{BEGIN}\nold\n{END}\n",
+        f"{END}\nKEEP ME\n",
+        f"# x\n\n{END}\n\nKEEP ME\n\n{BEGIN}\n",
+        f"```md\n{BEGIN}\nKEEP ME\n{END}\n```\n",
+        f"~~~~\n```\n{BEGIN}\nKEEP ME\n{END}\n~~~\n~~~~\n",
+        f"Write {BEGIN} KEEP ME {END} into it.\n",
+    ],
+)
+def test_words_stay_whatever_the_marks_around_them(cli, model, written):
+    (model / "README.md").write_text(f"---\nlicense: mit\n---\n{written}")
+    sizes = []
+    for _ in range(3):
+        found = cli("card", model)
+        (model / "README.md").write_text(found.stdout)
+        assert "KEEP ME" in found.stdout
+        sizes.append(len(found.stdout))
+    assert sizes[0] == sizes[1] == sizes[2]
+    alone = "```" not in written and "Write" not in written
+    assert ("without its partner" in found.stderr) == alone
+
+
+def test_a_mark_in_code_that_nothing_closes_is_a_mark(cli, model):
+    """Else each run would add one more part below."""
+    (model / "README.md").write_text("---\nlicense: mit\n---\n```sh\nls\n")
+    first = cli("card", model).stdout
+    (model / "README.md").write_text(first)
+    assert cli("card", model).stdout == first
+
+
+GROUP = "license: other\nlicense_name: own\nlicense_link: LICENSE\n"
+
+
+@pytest.mark.parametrize(
+    ("mine", "options", "expected"),
+    [
+        ("license: mit\n", [], {"license": "mit"}),
+        ("license_name: theirs\n", [], {"license_name": "theirs"}),
+        ("", [], {"license": "other", "license_name": "own", "license_link": "LICENSE"}),
+        (GROUP, ["--license", "mit"], {"license": "mit"}),
+        ("", ["--license", "other"],
+         {"license": "other", "license_name": "own", "license_link": "LICENSE"}),
+    ],
+)  # fmt: skip
+def test_the_fields_on_the_licence_come_from_one_source(hub, cli, derived, mine, options, expected):
+    (derived / "README.md").write_text(f"---\n{mine}tags: [mine]\n---\n# Mine\n")
+    found = yaml.safe_load(cli("card", derived, *options).stdout.split("---\n")[1])
+    assert {k: v for k, v in found.items() if k.startswith("license")} == expected
+
+
+def test_what_the_user_states_counts_more_than_the_card(hub, cli, derived):
+    text = "---\nbase_model: org/other\nlicense: mit\n---\n# Mine\n"
+    (derived / "README.md").write_text(text)
+    kept = metadata(cli("card", derived).stdout)
+    assert kept.base_model == "org/other"
+    stated = metadata(cli("card", derived, "--base-model", "org/base").stdout)
+    assert stated.base_model == "org/base"
 
 
 def test_what_was_written_on_the_hub_stays(hub, cli, derived):

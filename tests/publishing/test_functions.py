@@ -9,7 +9,7 @@ import pytest
 
 from support.checkpoints import size_of
 from support.progress import Stages
-from yarncli.errors import CheckFailed, HubError, UsageError
+from yarncli.errors import CheckFailed, HubError, NotOnHubError, UsageError
 from yarncli.publishing.card import card
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import PreflightFailed
@@ -157,12 +157,10 @@ def test_a_card_twice(hub, model, tmp_path):
     assert card(model).name == model.name
 
 
-def test_a_base_that_cannot_be_read_is_told_and_named(hub, model):
-    made = card(model, base_model="no/such")
-    assert "base_model: no/such\n" in made.text
-    (message,) = made.messages
-    assert message.severity == "warning"
-    assert message.text.startswith("The card takes nothing over from the base model. no/such: ")
+@pytest.mark.parametrize("name", ["no/such", "a b", "./local", "a/b/c"])
+def test_a_base_that_the_user_names_must_be_there(hub, model, name):
+    with pytest.raises(NotOnHubError):
+        card(model, base_model=name)
 
 
 @pytest.mark.parametrize("call", [card, lambda source: push(source, "me/long")])

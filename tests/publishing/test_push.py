@@ -214,9 +214,9 @@ def test_somebody_at_a_terminal_is_asked(hub, model, monkeypatch, answer, sent):
     assert ("Nothing was sent" in result.stderr) != sent
 
 
-def test_weights_of_an_older_state_are_named(hub, cli, model):
-    hub.add_repo("me/long", {"model-00001-of-00002.safetensors": b"old"}, private=True)
-    assert "also holds model-00001-of-00002" in cli("push", model, "me/long").stderr
+def test_weights_of_another_format_are_named(hub, cli, model):
+    hub.add_repo("me/long", {"pytorch_model.bin": b"old"}, private=True)
+    assert "also holds pytorch_model.bin" in cli("push", model, "me/long").stderr
 
 
 def test_message_and_description_arrive(hub, cli, model, monkeypatch):
@@ -266,7 +266,7 @@ def test_a_config_can_be_mended_without_write_access(hub, cli, model, demo):
     assert on_hub(hub, "other/model") == before
     proposed = on_hub(hub, "other/model", "refs/pr/1")
     changed = {name for name in proposed if proposed[name] != before.get(name)}
-    assert changed == {"config.json", "tokenizer_config.json", "README.md"}
+    assert changed == {"config.json", "tokenizer_config.json", "yarncli.json", "README.md"}
     assert proposed["README.md"].startswith(card)
     assert not hub.requests("", "repos/create|settings|/upload/")
     assert not repo.private

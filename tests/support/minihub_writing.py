@@ -209,6 +209,8 @@ def _commit(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
         value = line["value"]
         if line["key"] == "file":
             files[value["path"]] = hub.store(base64.b64decode(value["content"]))
+        elif line["key"] == "deletedFile":
+            del files[value["path"]]
         elif value["oid"] in held(hub, repo):
             files[value["path"]] = value["oid"]
         else:

@@ -32,7 +32,7 @@ def push(
     ] = False,
     config_only: Annotated[
         bool,
-        typer.Option("--config-only", help="Send config, tokenizer config and card alone."),
+        typer.Option("--config-only", help="Send the config files, yarncli.json and card alone."),
     ] = False,
     copy_from: Annotated[
         str | None,
@@ -58,6 +58,14 @@ def push(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Send files that run code when loaded.")
     ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", metavar="RULE", help="Make this error a warning; may be repeated."),
+    ] = None,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option("--delete", metavar="PATTERN", help="Delete these there; may be repeated."),
+    ] = None,
     results: Results = None,
     base_model: BaseModel = None,
     licence: Licence = None,
@@ -84,7 +92,8 @@ def push(
     chosen = PushOptions(
         public=public, create_pr=create_pr, config_only=config_only, allow_pickle=allow_pickle,
         revision=revision, commit_message=commit_message, commit_description=commit_description,
-        include=include or (), exclude=exclude or (), copy_from=copy_from, results=results,
+        allow=allow or (), delete=delete or (), include=include or (), exclude=exclude or (),
+        copy_from=copy_from, results=results,
         with_card=not no_card, force_card=force_card, licence=licence, base_model=base_model,
         dry_run=dry_run,
     )  # fmt: skip

@@ -53,6 +53,7 @@ def show_plan(plan: PushPlan) -> None:
         what = "replace" if file.name in held else "add"
         rows.append([what, console.format_bytes(file.size), file.name])
     rows += [["copy on the Hub", None, copy.name] for copy in plan.copies]
+    rows += [["delete", None, name] for name in plan.deleted]
     rows += [["unchanged", None, name] for name in plan.unchanged]
     rows += [["stays", None, f"{name} ({reason})"] for name, reason in plan.left_out.items()]
     console.print_table(["what", "size", "file"], rows)
@@ -81,6 +82,7 @@ def _summary(plan: PushPlan) -> str:
     count = len(plan.changed)
     parts = [f"{count} file{'' if count == 1 else 's'}, {console.format_bytes(plan.size)}"]
     parts += [f"{len(plan.copies)} copied on the Hub"] if plan.copies else []
+    parts += [f"{len(plan.deleted)} deleted"] if plan.deleted else []
     parts += [f"{len(plan.unchanged)} unchanged"] if exists else []
     parts += [f"{len(plan.left_out)} left out"] if plan.left_out else []
     return f"To {destination.repo_id} ({', '.join(facts)}): {', '.join(parts)}."

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, TypeVar
 
-from yarncli.errors import HubError
+from yarncli.errors import HubError, NotOnHubError
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ def hub_errors(what: str) -> Iterator[None]:
         json.JSONDecodeError,
         UnicodeEncodeError,  # a header cannot hold the token
     ) as error:
-        raise HubError(_about(what, _sentence(error))) from None
+        kind = NotOnHubError if _names_nothing(error) else HubError
+        raise kind(_about(what, _sentence(error))) from None
     except (RuntimeError, ValueError) as error:
         sentence = _upload_sentence(str(error))
         if sentence is None:
@@ -69,6 +70,14 @@ def hub_errors(what: str) -> Iterator[None]:
 
 def _about(what: str, sentence: str) -> str:
     return f"{what}: {sentence}" if what else sentence[0].upper() + sentence[1:]
+
+
+def _names_nothing(error: BaseException) -> bool:
+    """Whether there is no model of the name that was asked for, as far as this user can see."""
+    from huggingface_hub import errors
+
+    missing = (errors.RepositoryNotFoundError, errors.HFValidationError)
+    return isinstance(error, missing) and not isinstance(error, errors.GatedRepoError)
 
 
 def _sentence(error: BaseException) -> str:

@@ -133,6 +133,13 @@ def copy_operation(file: Copy) -> Any:
     )
 
 
+def delete_operation(name: str) -> Any:
+    """The client's operation that deletes one file."""
+    from huggingface_hub import CommitOperationDelete
+
+    return CommitOperationDelete(name, is_folder=False)
+
+
 def add_operation(upload: Upload, progress: Advance | None) -> Any:
     """The client's operation for an upload, which tells how much of it was sent.
 

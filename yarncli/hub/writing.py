@@ -21,6 +21,7 @@ from yarncli.hub.uploads import (
     add_operation,
     copy_operation,
     counted_uploads,
+    delete_operation,
 )
 from yarncli.progress import Advance
 
@@ -76,6 +77,26 @@ class Destination:
 
     The user's own open one with the same title is continued, otherwise one is opened.
     """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a commit changes."""
+
+    uploads: Sequence[Upload] = ()
+    """Files to send."""
+    copies: Sequence[Copy] = ()
+    """Files to copy inside the Hub."""
+    deleted: Sequence[str] = ()
+    """Names of files to delete."""
+
+    def missing_in(self, remote: Remote) -> str | None:
+        """The first file that a commit does not hold as it should; None if all is there."""
+        files: tuple[Upload | Copy, ...] = (*self.uploads, *self.copies)
+        for file in files:
+            if file.name not in remote.files or not file.equals(remote.files[file.name]):
+                return file.name
+        return next((name for name in self.deleted if name in remote.files), None)
 
 
 @contextmanager
@@ -233,8 +254,7 @@ def open_pull_request(destination: Destination) -> str | None:
 
 def commit(
     destination: Destination,
-    uploads: Sequence[Upload],
-    copies: Sequence[Copy] = (),
+    contents: Contents,
     *,
     parent: str,
     progress: Advance | None = None,
@@ -245,8 +265,7 @@ def commit(
 
     Args:
         destination: where to.
-        uploads: files to send.
-        copies: files to copy inside the Hub.
+        contents: what it changes.
         parent: the commit that `destination` was when it was looked at.
         progress: called with bytes sent, from worker threads.
 
@@ -260,13 +279,15 @@ def commit(
 
     def attempt(api: Any) -> Commit:
         nonlocal tried
-        if tried and (landed := _landed(destination, uploads, copies, parent)):
+        if tried and (landed := _landed(destination, contents, parent)):
             return landed
         tried = True
         return _create_commit(api, destination, operations, parent)
 
+    uploads, copies = contents.uploads, contents.copies
     operations = [add_operation(upload, progress) for upload in uploads]
     operations += [copy_operation(file) for file in copies]
+    operations += [delete_operation(name) for name in contents.deleted]
     with (
         _session(destination.repo_id) as api,
         counted_uploads(progress),
@@ -312,30 +333,30 @@ def _warnings_of_client() -> Iterator[list[str]]:
     remarks += [without_secrets(str(w.message)) for w in caught if w.category is UserWarning]
 
 
-def require_same(repo_id: str, commit: str, files: Sequence[Upload | Copy]) -> None:
+def require_same(repo_id: str, commit: str, contents: Contents) -> None:
     """Check that a commit on the Hub holds what was sent or copied, by size and hash.
 
     Raises:
         HubError: a file is missing or differs; named.
     """
     remote = look_up(repo_id, commit)
-    held = remote.files if remote else {}
-    for file in files:
-        if file.name not in held:
-            raise HubError(
-                f"{repo_id} does not hold {file.name} after the commit. Its .gitignore may name "
-                "the file; change that and push again."
-            )
-        if not file.equals(held[file.name]):
-            raise HubError(
-                f"{file.name} of {repo_id} differs from what was sent. Was the local file "
-                "changed meanwhile? Push again."
-            )
+    wrong = contents.missing_in(remote) if remote else repo_id
+    if wrong is None:
+        return
+    if wrong in contents.deleted:
+        raise HubError(f"{repo_id} still holds {wrong} after the commit. Push again.")
+    if remote is None or wrong not in remote.files:
+        raise HubError(
+            f"{repo_id} does not hold {wrong} after the commit. Its .gitignore may name the file; "
+            "change that and push again."
+        )
+    raise HubError(
+        f"{wrong} of {repo_id} differs from what was sent. Was the local file changed meanwhile? "
+        "Push again."
+    )
 
 
-def _landed(
-    destination: Destination, uploads: Sequence[Upload], copies: Sequence[Copy], parent: str
-) -> Commit | None:
+def _landed(destination: Destination, contents: Contents, parent: str) -> Commit | None:
     """The commit of an earlier attempt whose answer got lost."""
     revision: str | None = destination.revision
     if destination.pull_request:
@@ -343,10 +364,8 @@ def _landed(
     remote = look_up(destination.repo_id, revision) if revision else None
     if remote is None or revision is None or remote.commit == parent:
         return None
-    files: list[Upload | Copy] = [*uploads, *copies]
-    for file in files:
-        if file.name not in remote.files or not file.equals(remote.files[file.name]):
-            return None
+    if contents.missing_in(remote) is not None:
+        return None
     page = page_of(destination.repo_id, remote.commit, revision)
     return Commit(oid=remote.commit, url=page, revision=revision)
 

@@ -10,7 +10,7 @@ from typing import Any
 from yarncli import hub
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckpointError, HubError
+from yarncli.errors import CheckpointError, HubError, NotOnHubError
 from yarncli.hub.cards import read_metadata
 from yarncli.hub.reading import Listing
 from yarncli.publishing.selection import README
@@ -24,6 +24,8 @@ class Base:
 
     repo_id: str
     """Its Hub id."""
+    stated: bool = False
+    """Whether the user named it, here and now: it counts more than what a card says."""
     commit: str
     """Full commit hash; empty if the Hub does not show the model and nobody recorded it."""
     card: str | None = None
@@ -34,13 +36,20 @@ class Base:
     """Names of its files; empty if the Hub does not show them."""
 
 
-def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
+def base_of(repo_id: str, commit: str | None, notes: list[str], *, stated: bool = False) -> Base:
     """What a card needs to know of the model that a checkpoint was made from.
 
     Where the Hub does not show the model to this user it is the name alone, which `notes` say.
     Metadata that cannot be read count as none: nobody here can mend that card.
 
+    Args:
+        repo_id: `org/name`.
+        commit: the one it was made from; the newest if None.
+        notes: gets a sentence where nothing can be taken over.
+        stated: whether the user named it, here and now.
+
     Raises:
+        NotOnHubError: the user named a model that is not there.
         OutputError: the Hub cache cannot be written.
     """
     try:
@@ -48,14 +57,16 @@ def base_of(repo_id: str, commit: str | None, notes: list[str]) -> Base:
             listing = hub.list_files(repo_id, commit)
         card = _card_of(repo_id, listing)
     except (HubError, CheckpointError) as error:
+        if stated and isinstance(error, NotOnHubError):
+            raise
         notes.append(f"The card takes nothing over from the base model. {error}")
-        return Base(repo_id=repo_id, commit=commit or "")
+        return Base(repo_id=repo_id, stated=stated, commit=commit or "")
     try:
         metadata = read_metadata(card or "", f"{README} of {repo_id}")
     except CheckpointError:
         metadata = {}
     return Base(
-        repo_id=repo_id, commit=listing.commit,
+        repo_id=repo_id, stated=stated, commit=listing.commit,
         card=card, metadata=metadata, files=tuple(listing.files),
     )  # fmt: skip
 

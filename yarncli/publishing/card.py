@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,32 @@ from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UsageError
-from yarncli.evaluation.report import PasskeyReport
+from yarncli.evaluation.report import LengthResult, PasskeyReport
 from yarncli.history import History, read_history
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
 from yarncli.publishing.base import Base, base_of, local_card
 from yarncli.publishing.messages import Message, Messages, Notify
-from yarncli.publishing.results import read_results
-from yarncli.publishing.section import END, Facts, section
+from yarncli.publishing.results import published_setting, read_results
+from yarncli.publishing.section import Facts, section
 from yarncli.publishing.selection import README
 
 # What a derived model's card takes over from its base's; the rest of that text is about the base.
-_INHERITED = (
-    "license", "license_name", "license_link", "language", "library_name", "pipeline_tag",
-    "tags", "datasets",
-)  # fmt: skip
+_INHERITED = ("language", "library_name", "pipeline_tag", "tags", "datasets")
+# The fields on the licence, which mean something together only.
+_LICENCE = ("license", "license_name", "license_link")
 # What a card that came along from the base, and was edited, still says of the base alone.
 _OF_THE_BASE = ("base_model", "base_model_relation", "model-index", "new_version")
-_OURS = re.compile(r"<!-- yarncli:begin\b.*?<!-- yarncli:end -->\n?", re.DOTALL)
+# A line that starts or ends a part of ours, or a block of code.
+_MARK = re.compile(
+    r"^(?:(?P<fence>`{3,}|~{3,})(?P<rest>.*)|(?P<begin><!-- yarncli:begin\b.*?-->[^\S\n]*)"
+    r"|<!-- yarncli:end -->[^\S\n]*)$\n?",
+    re.MULTILINE,
+)
+
+LONE_MARK = (
+    "{} has a mark of yarncli without its partner. It and what is below stay as your own text; "
+    "delete what is left of an old part by hand."
+)
 
 
 @dataclass(frozen=True)
@@ -113,15 +122,19 @@ def card(
         recorded = read_history(checkpoint).origin
         origin = (base_model, None) if base_model else recorded
         notes: list[str] = []
-        base = base_of(origin[0], origin[1], notes) if origin else None
+        stated = base_model is not None
+        base = base_of(origin[0], origin[1], notes, stated=stated) if origin else None
         for note in notes:
             messages.add("warning", note)
-        report = read_results(results, checkpoint.name, messages) if results else None
+        report = read_results(results, checkpoint, messages) if results else None
         name = name or checkpoint.directory.resolve().name
         request = CardRequest(
             name=name, base=base, licence=licence, results=report, heatmap=report is not None
         )
-        text = make_card(checkpoint, local_card(checkpoint), request)
+        current = local_card(checkpoint)
+        if current is not None and has_lone_mark(current):
+            messages.add("warning", LONE_MARK.format(README))
+        text = make_card(checkpoint, current, request)
     text = text.replace("\r\n", "\n").rstrip("\n")
     return Card(name=name, text=text, messages=messages.kept)
 
@@ -158,9 +171,9 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         return f"---\n{dump_metadata(metadata)}---\n\n# {title}\n\n{part}"
     ends = "\r\n" if "\r\n" in current else "\n"
     current = current.replace("\r\n", "\n")
-    found = next(_our_parts(current), None)
+    found = next(iter(_our_parts(current)[0]), None)
     if found:
-        text = current[: found.start()] + part + current[found.end() :]
+        text = current[: found.start] + part + current[found.stop :]
     else:
         text = current.rstrip() + "\n\n" + part
     if not request.repairs:
@@ -168,6 +181,7 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         stale = [] if found else list(_left_from_base(old, request))
         kept = {key: value for key, value in old.items() if key not in stale}
         new = _metadata(checkpoint, history, kept, request)
+        stale += [key for key in _LICENCE if key in old and key not in new]
         changes = {k: v for k, v in new.items() if k not in old or old[k] != v}
         text = with_metadata(text, changes, without=stale)
     return text.replace("\n", ends)
@@ -175,23 +189,51 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
 
 def has_our_part(card: str) -> bool:
     """Whether a card has the part that yarncli writes."""
-    return any(_our_parts(card))
+    return bool(_our_parts(card)[0])
+
+
+def has_lone_mark(card: str) -> bool:
+    """Whether a card has a mark of yarncli without its partner, which counts as the user's text."""
+    return _our_parts(card)[1]
 
 
 def own_words(card: str) -> list[str]:
     """The words of a card without its metadata and without our part."""
-    for part in reversed(list(_our_parts(card))):
-        card = card[: part.start()] + card[part.end() :]
+    for part in reversed(_our_parts(card)[0]):
+        card = card[: part.start] + card[part.stop :]
     return body_of(card).split()
 
 
-def _our_parts(card: str) -> Iterator[re.Match[str]]:
-    """Where the parts that yarncli wrote stand.
+def _our_parts(card: str) -> tuple[list[slice], bool]:
+    """Where the parts that yarncli wrote stand, and whether there are marks without a partner.
 
-    Nothing is looked for below the last end mark: each begin mark there would read the rest of the
-    card in vain, which takes minutes where a stranger wrote thousands of them.
+    A part goes from a begin mark to the end mark that follows with no other begin between. One in a
+    block of code is an example, if that block is closed below it: our own parts may stand below a
+    block that was never closed.
     """
-    return _OURS.finditer(card, 0, card.rfind(END) + len(END) + 1)
+    parts: list[slice] = []
+    in_code: list[slice] = []  # those since the block of code that is open was opened
+    start: int | None = None
+    fence, lone = "", False
+    for mark in _MARK.finditer(card):
+        if found := mark["fence"]:
+            if start is not None:
+                continue  # code of our own
+            if not fence:
+                fence = found
+            elif found.startswith(fence) and not mark["rest"].strip():
+                parts = [part for part in parts if part not in in_code]
+                fence, in_code = "", []
+        elif mark["begin"]:
+            lone = lone or start is not None
+            start = mark.start()
+        elif start is None:
+            lone = True
+        else:
+            parts.append(slice(start, mark.end()))
+            in_code += parts[-1:] if fence else []
+            start = None
+    return parts, lone or start is not None
 
 
 def _left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[str]:
@@ -219,9 +261,11 @@ def _metadata(
     base = request.base
     inherited = base.metadata if base is not None else {}
     found = {key: inherited[key] for key in _INHERITED if key in inherited} | dict(old)
-    if request.licence:
-        found["license"] = request.licence
+    licence = _licence(request.licence, old, inherited)
+    found = licence | {key: value for key, value in found.items() if key not in _LICENCE}
     if base is not None and base.repo_id != request.name:
+        if base.stated and base.repo_id not in _list(found.get("base_model")):
+            found["base_model"] = base.repo_id
         found.setdefault("base_model", base.repo_id)
         if found["base_model"] == base.repo_id:
             found.setdefault("base_model_relation", "finetune")
@@ -232,9 +276,27 @@ def _metadata(
     ours = [*([done.method] if done else []), "rope-scaling", "long-context", "yarncli"]
     tags = _list(found.get("tags"))
     found["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]
-    if request.results is not None:
-        found["model-index"] = _model_index(request.name, request.results, old.get("model-index"))
+    report = request.results
+    setting = published_setting(report, checkpoint) if report is not None else None
+    if report is not None and setting is not None:
+        rows = report.lengths(setting)
+        found["model-index"] = _model_index(request.name, rows, old.get("model-index"))
     return found
+
+
+def _licence(
+    stated: str | None, old: Mapping[str, Any], inherited: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields on the licence, all from one source: the user, this card, or the base's.
+
+    `other` is a licence only with its name and link, so where the user says that, they come from a
+    card that says the same.
+    """
+    groups = [{k: card[k] for k in _LICENCE if card.get(k)} for card in (old, inherited)]
+    if stated:
+        same = (group for group in groups if group.get("license") == stated == "other")
+        return next(same, {"license": stated})
+    return next(filter(None, groups), {})
 
 
 def _task_of(checkpoint: Checkpoint) -> str | None:
@@ -256,8 +318,12 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _model_index(name: str, report: PasskeyReport, old: Any) -> list[dict[str, Any]]:
-    """Passkey results of the checkpoint itself as the Hub reads them; other results stay."""
+def _model_index(name: str, rows: Sequence[LengthResult], old: Any) -> list[dict[str, Any]]:
+    """Passkey results of the checkpoint itself as the Hub reads them; other results stay.
+
+    The client tells results apart by task and by type, config, split and revision of the dataset,
+    so each length is a config of its own.
+    """
     kept = [entry for entry in _list(old) if isinstance(entry, dict)]
     first = kept[0] if kept else {"name": name.rpartition("/")[2]}
     others = [result for result in _list(first.get("results")) if not _is_passkey(result)]
@@ -266,12 +332,13 @@ def _model_index(name: str, report: PasskeyReport, old: Any) -> list[dict[str, A
             "task": {"type": "text-generation", "name": "Text Generation"},
             "dataset": {
                 "type": "passkey",
+                "config": str(row.length),
                 "name": f"Passkey retrieval, {row.length:,} tokens",
                 "args": {"context_length": row.length, "prompts": row.trials},
             },
             "metrics": [{"type": "accuracy", "name": "Accuracy", "value": round(row.accuracy, 4)}],
         }
-        for row in report.lengths(next(iter(report.cells)))
+        for row in rows
     ]
     return [{**first, "results": [*others, *results]}, *kept[1:]]
 

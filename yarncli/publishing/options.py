@@ -10,6 +10,15 @@ from pathlib import Path
 from yarncli.errors import UsageError
 
 MAIN = "main"
+# The rules that a user may set aside, each by its name.
+ALLOWABLE = (
+    "other-library",
+    "other-model",
+    "other-weights",
+    "record-contradicts",
+    "configs-apart",
+    "old-weights",
+)
 # What git allows as the name of a branch (git check-ref-format).
 _BRANCH = re.compile(
     r"(?![-./])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)))[^\s\x00-\x20~^:?*\[\\\x7f]{1,255}(?<![./])"
@@ -27,10 +36,16 @@ class PushOptions:
     """Open a pull request on the main branch instead of committing, or continue one's own."""
 
     config_only: bool = False
-    """Send only config.json, tokenizer_config.json and README.md."""
+    """Send only the small config files, yarncli.json and README.md."""
 
     allow_pickle: bool = False
     """Send files that may run code when they are loaded."""
+
+    allow: Sequence[str] = ()
+    """Ids of rules on what a push lands on whose errors become warnings; of `ALLOWABLE`."""
+
+    delete: Sequence[str] = ()
+    """Patterns of files of the branch that the commit deletes; what is sent stays."""
 
     revision: str = MAIN
     """The branch, which is created if it is missing, or `refs/pr/N`."""
@@ -83,5 +98,10 @@ class PushOptions:
             raise UsageError(f"--revision {self.revision!r} cannot be the name of a branch.")
         if self.copy_from and self.config_only:
             raise UsageError("--from publishes weights and --config-only none. Leave one out.")
+        if unknown := sorted(set(self.allow) - set(ALLOWABLE)):
+            raise UsageError(
+                f"--allow {unknown[0]} is no rule that can be allowed. Those are: "
+                f"{', '.join(ALLOWABLE)}."
+            )
         if self.force_card and not self.with_card:
             raise UsageError("--force-card and --no-card contradict each other. Leave one out.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from yarncli.checkpoint.files import SourceFile, kind_of
@@ -16,13 +17,22 @@ from yarncli.hub.uploads import Copy, RemoteFile, Upload
 from yarncli.hub.writing import Remote
 from yarncli.progress import Advance
 from yarncli.publishing.base import Base, base_of, card_text, fetch, local_card
-from yarncli.publishing.card import CardRequest, has_our_part, make_card, own_words
+from yarncli.publishing.card import (
+    LONE_MARK,
+    CardRequest,
+    has_lone_mark,
+    has_our_part,
+    make_card,
+    own_words,
+)
+from yarncli.publishing.landing import find_misfits
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import SCHEMA_VERSION, about_licence, finding, is_legal_file, told
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
 from yarncli.publishing.target import PushTarget, find_target
+from yarncli.rules.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,12 @@ class PushPlan:
     notes: tuple[str, ...]
     """What a person should know."""
 
+    deleted: tuple[str, ...] = ()
+    """Names of files that the commit deletes."""
+
+    findings: tuple[Finding, ...] = ()
+    """What speaks against it, beside what the branch holds; errors among them forbid it."""
+
     @property
     def size(self) -> int:
         """Bytes to send."""
@@ -61,7 +77,7 @@ class PushPlan:
     @property
     def is_empty(self) -> bool:
         """Whether the Hub holds everything already."""
-        return not self.changed and not self.copies
+        return not self.changed and not self.copies and not self.deleted
 
     def to_json(self) -> dict[str, Any]:
         """The plan as `--json` shows it."""
@@ -76,6 +92,7 @@ class PushPlan:
             "files": [{"name": u.name, "size": u.size} for u in self.changed],
             "copies": [{"name": c.name, "from": f"{c.repo_id}@{c.commit}"} for c in self.copies],
             "unchanged": list(self.unchanged),
+            "deleted": list(self.deleted),
             "left_out": self.left_out,
             "card_diff": self.card_diff,
             "notes": list(self.notes),
@@ -127,8 +144,9 @@ def plan_push(
         uploads[README] = Upload.of(README, text.encode())
     held = target.start.files if target.start else {}
     files: list[Upload | Copy] = [*uploads.values(), *copies]
+    deleted = _deleted(local.options, set(held) - {file.name for file in files}, notes)
     same = {f.name for f in files if f.name in held and _equals(f, held[f.name], progress)}
-    _warn_of_weights(local, set(held), {file.name for file in files}, notes)
+    _warn_of_weights(local, set(held) - set(deleted), {file.name for file in files}, notes)
     return PushPlan(
         target=target,
         public=not target.start.private if target.start else local.options.public,
@@ -138,7 +156,20 @@ def plan_push(
         card_diff=_diff(old or "", uploads.get(README)),
         left_out=local.selection.left_out,
         notes=tuple(notes),
+        deleted=deleted,
+        findings=find_misfits(local, target.start, files, deleted),
     )
+
+
+def _deleted(options: PushOptions, held: set[str], notes: list[str]) -> tuple[str, ...]:
+    """The files of the branch that the user wants to go; `.gitattributes` is the Hub's."""
+    found: set[str] = set()
+    for pattern in options.delete:
+        fits = {name for name in held if fnmatchcase(name, pattern)} - {".gitattributes"}
+        if not fits:
+            notes.append(f"--delete {pattern} fits no file on the Hub that is not sent anew.")
+        found |= fits
+    return tuple(sorted(found))
 
 
 def _equals(file: Upload | Copy, remote: RemoteFile, progress: Advance | None) -> bool:
@@ -157,7 +188,7 @@ def _base(local: LocalModel, notes: list[str]) -> Base | None:
         repo_id, commit = origin
     else:
         return None
-    base = base_of(repo_id, commit, notes)
+    base = base_of(repo_id, commit, notes, stated=local.options.base_model is not None)
     if base.files and not base.metadata:  # it could be read
         notes.append(f"The card of {repo_id} has no metadata, so none are taken over.")
     return base
@@ -218,11 +249,12 @@ def _warn_of_weights(local: LocalModel, held: set[str], names: set[str], notes: 
             f"{_first(lacking)} will be missing on the Hub: --include or --exclude leaves weights "
             "out that the model needs."
         )
-    stale = [n for n in held - names if kind_of(n) in ("shard", "weights", "index")]
+    # Safetensors beside the new ones are a finding of `landing`.
+    stale = [n for n in held - names if kind_of(n) == "weights"]
     if stale and not local.options.include:
         notes.append(
             f"The repository also holds {_first(sorted(stale))}, which the checkpoint does not "
-            "have. Delete on the Hub what is old."
+            "have. Delete what is old with --delete."
         )
 
 
@@ -239,6 +271,8 @@ def _remote_card(remote: Remote | None) -> str | None:
 def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:
     """README.md as it will be; `old` is the Hub's."""
     current = _current_card(local, old, request.base, notes)
+    if current is not None and has_lone_mark(current):
+        notes.append(LONE_MARK.format(README))
     card = make_card(local.checkpoint, current, request)
     if not local.history.steps or local.options.config_only:
         return card

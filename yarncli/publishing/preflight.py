@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckFailed, CheckpointError
 from yarncli.history import History
 from yarncli.hub.cards import read_metadata
+from yarncli.hub.uploads import Upload
 from yarncli.publishing.base import Base, local_card
 from yarncli.publishing.options import PushOptions
+from yarncli.publishing.secrets import find_secrets
 from yarncli.publishing.selection import README, FileSelection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
 from yarncli.rules.catalogue import read_rules
@@ -33,19 +36,8 @@ _TOKENIZERS = re.compile(
 )
 _LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING)([._-][^/]*)?", re.IGNORECASE)
 _LEGAL_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|USE_POLICY)([._-][^/]*)?", re.IGNORECASE)
-_SECRET = re.compile(
-    rb"\bhf_[A-Za-z0-9]{30,}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b|\bgithub_pat_\w{50,}\b"
-    rb"|\bsk-[A-Za-z0-9_-]{40,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[A-Za-z0-9-]{20,}"
-    rb"|\bAIza[A-Za-z0-9_-]{35}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
-_TEXT = re.compile(
-    r"\.(json|jsonl|ipynb|md|txt|log|csv|tsv|py|ya?ml|toml|cfg|conf|ini|sh|jinja|html|xml)$"
-    r"|(^|/)[^.]+$",
-    re.IGNORECASE,
-)
-_MAX_TEXT = 1 << 20  # bytes; larger texts are vocabularies and results
 _POINTER_SIZE = 1024  # bytes; a Git-LFS pointer is always smaller
-_VOCABULARY = {"tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"}
+_MOST_SECRETS = 20  # findings of one file that are told
 # What `check` says of weights does not matter where none are sent.
 _ABOUT_WEIGHTS = {"lfs-pointer", "ambiguous-weights"}
 # What `check` warns of and what must not be published: loaders would differ in what they load.
@@ -167,13 +159,13 @@ def _about_file(
     small = file.size < _POINTER_SIZE and not file.is_weights  # check knows those of weights
     if small and is_lfs_pointer(checkpoint.read_bytes(file.name)):
         yield finding("lfs-pointer", where, f"{where} was not fetched.", severity="error")
-    name = file.name.rpartition("/")[2]
-    if file.size <= _MAX_TEXT and _TEXT.search(file.name) and name not in _VOCABULARY:
-        text = checkpoint.read_bytes(file.name)
-        if match := _SECRET.search(text):
-            line = text.count(b"\n", 0, match.start()) + 1
-            kind = "a private key" if match[0].startswith(b"---") else "an access token"
-            yield finding("secret", where, f"{where} holds what looks like {kind}.", line=line)
+    if file.is_weights:
+        return
+    with Upload.of(file.name, checkpoint.path(file.name)).open() as text:
+        found = list(islice(find_secrets(text), _MOST_SECRETS))
+    for secret in found:
+        message = f"{where} holds what looks like {secret.kind}."
+        yield finding("secret", where, message, line=secret.line)
 
 
 def _about_whole(

@@ -13,7 +13,7 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError
 from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
-from yarncli.hub.writing import Commit, Remote
+from yarncli.hub.writing import Commit, Contents, Remote
 from yarncli.options import checked
 from yarncli.progress import Advance, ProgressCallback, stage
 from yarncli.publishing.local import LocalModel, prepare_local
@@ -122,6 +122,10 @@ def _push(
     total = sum(file.size for file in local.selection.files)
     with stage(progress, COMPARING, total) as advance:
         plan = plan_push(local, target, results=results, heatmap=heatmap, progress=advance)
+    for found in plan.findings:
+        messages.add(found.severity, told(found))
+    if any(found.severity == "error" for found in plan.findings):
+        raise PreflightFailed(plan.findings)
     for note in plan.notes:
         messages.add("note", note)
     commit = None
@@ -131,14 +135,15 @@ def _push(
             commit = carry_out(plan, progress=advance)
         for remark in commit.remarks:
             messages.add("warning", remark)
-    return Push(plan=plan, findings=local.findings, messages=messages.kept, commit=commit)
+    findings = (*local.findings, *plan.findings)
+    return Push(plan=plan, findings=findings, messages=messages.kept, commit=commit)
 
 
 def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | None, bytes | None]:
     """The passkey results for the card, and their figure."""
     if not local.options.results:
         return None, None
-    report = read_results(local.options.results, local.checkpoint.name, messages)
+    report = read_results(local.options.results, local.checkpoint, messages)
     return report, draw_heatmap(report, messages) if local.options.with_card else None
 
 
@@ -163,10 +168,9 @@ def carry_out(plan: PushPlan, *, progress: Advance | None = None) -> Commit:
     if plan.is_empty:
         page = writing.page_of(destination.repo_id, start.commit, destination.revision)
         return Commit(oid=start.commit, url=page, revision=destination.revision)
-    done = writing.commit(
-        destination, plan.changed, plan.copies, parent=start.commit, progress=progress
-    )
-    writing.require_same(destination.repo_id, done.oid, (*plan.changed, *plan.copies))
+    contents = Contents(uploads=plan.changed, copies=plan.copies, deleted=plan.deleted)
+    done = writing.commit(destination, contents, parent=start.commit, progress=progress)
+    writing.require_same(destination.repo_id, done.oid, contents)
     return done
 
 

@@ -7,19 +7,22 @@ import math
 import tempfile
 from pathlib import Path
 
-from yarncli.errors import UsageError
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.report import PasskeyReport, read_report
+from yarncli.evaluation.variants import as_it_is
 from yarncli.publishing.messages import Messages
 from yarncli.publishing.section import HEATMAP
 
 
-def read_results(path: str | Path, name: str, messages: Messages) -> PasskeyReport:
+def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -> PasskeyReport:
     """The results in a file; `messages` get a warning where a reader could misjudge them.
 
     Args:
         path: a JSONL file of `check-passkey --out`.
-        name: the directory of the checkpoint that the results should be of.
-        messages: is told of an incomplete run, and of results of another model.
+        checkpoint: the local one that the results should be of.
+        messages: is told of an incomplete run, of results of another model, and of results that
+            are all of other settings.
 
     Raises:
         CheckpointError: the file cannot be read, or is not a result file.
@@ -34,9 +37,37 @@ def read_results(path: str | Path, name: str, messages: Messages) -> PasskeyRepo
             "warning", f"{path} holds {cells} of {planned} prompts: the run was not completed."
         )
     measured = str(report.settings.get("model") or "").rstrip("/").rpartition("/")[2]
+    name = checkpoint.name
     if measured and measured != Path(name).resolve().name:
         messages.add("warning", f"The results in {path} are of {measured}, not of {name}.")
+    if published_setting(report, checkpoint) is None:
+        messages.add(
+            "warning",
+            f"No setting in {path} is the one in the config.json of {name}, so the metadata of the "
+            "card get no result. The table in the card shows all settings.",
+        )
     return report
+
+
+def published_setting(report: PasskeyReport, checkpoint: Checkpoint) -> str | None:
+    """The name of the setting in a report that the checkpoint itself has; None where none is it.
+
+    A report of one setting that does not record its RoPE parameters, as that of a server, is taken
+    to be of the checkpoint.
+    """
+    recorded = report.settings.get("variants")
+    entries = recorded if isinstance(recorded, dict) else {}
+    ropes = {
+        name: entry.get("rope") if isinstance(entry := entries.get(name), dict) else None
+        for name in report.cells
+    }
+    if len(ropes) == 1 and not any(ropes.values()):
+        return next(iter(ropes))
+    try:
+        own = as_it_is(checkpoint).rope
+    except CheckpointError:  # nobody knows how this model type is read
+        return None
+    return next((name for name, rope in ropes.items() if rope == own), None)
 
 
 def draw_heatmap(report: PasskeyReport, messages: Messages) -> bytes | None:

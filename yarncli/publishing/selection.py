@@ -10,10 +10,12 @@ from yarncli.checkpoint.directory import JOURNAL_NAME, PENDING_NAME
 from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
+from yarncli.history import FILE_NAME as HISTORY
 from yarncli.publishing.options import PushOptions
 
 README = "README.md"
-CONFIG_FILES = ("config.json", "tokenizer_config.json")
+# They say together how a model is run, so they are sent together.
+CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", HISTORY)
 
 # Patterns for a whole name, or for any part of a path. They win over --include.
 _BACKUPS = ("*.orig", "*.orig.[0-9]*", JOURNAL_NAME, PENDING_NAME, "*~", "*.bak")
@@ -30,15 +32,23 @@ _TRAINING = (
     "wandb",
     "runs",
 )
+_TOOLS = (
+    "venv", "node_modules", "mlruns", "logs", "*.egg-info", "site-packages", "lightning_logs",
+)  # fmt: skip
 _SECRETS = (
-    ".env", ".env.*", "*.env", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc", ".npmrc",
-    ".git-credentials", "credentials", "credentials.*", "secrets", "secrets.*", "token",
-    "token.*", "*[._-]token", "*[._-]token.*",
+    ".env", ".env.*", ".envrc", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx",
+    "*.ppk", "*.keystore", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".ssh", ".aws",
+    ".azure", ".gcloud", ".kube", ".docker", ".gnupg", ".netrc", "_netrc", ".npmrc", ".pypirc",
+    ".pgpass", ".git-credentials", ".bash_history", ".zsh_history", ".python_history",
+    "credentials", "credentials.*", "client_secret*", "service-account*", "service_account*",
+    "passwords*", "secret", "secrets", "secrets.*", "token", "token.*", "*[._-]token",
+    "*[._-]token.*",
 )  # fmt: skip
 _KINDS = {
     "a backup or journal of yarncli": _BACKUPS,
     "scratch": _SCRATCH,
     "training state": _TRAINING,
+    "of a tool": _TOOLS,
     "possibly a secret": _SECRETS,
 }
 _PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$", re.IGNORECASE)
@@ -85,6 +95,13 @@ def reason_to_stay(name: str, options: PushOptions) -> str:
     for kind, patterns in _KINDS.items():
         if any(fnmatchcase(part.lower(), p) for part in name.split("/") for p in patterns):
             return kind
+    if _is_hidden(name) and name not in options.include:
+        return "hidden; --include with its name sends it"
     if options.include and not any(fnmatchcase(name, pattern) for pattern in options.include):
         return "not in --include"
     return "--exclude" if any(fnmatchcase(name, pattern) for pattern in options.exclude) else ""
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file, or a folder above it, is hidden; the Hub's own file is not."""
+    return name != ".gitattributes" and any(part.startswith(".") for part in name.split("/"))
