@@ -187,7 +187,7 @@ def _extendable(rope: RopeConfig, target: Target, length: int) -> list[Scope]:
         refused = {target.method, METHODS[target.method].rope_type} & rope.family.refuses.keys()
         changes = {"method": "ntk"} if refused else {}
         command = convert_command(rope, target, length, sliding_window=OFF, **changes)
-        every += f" Extend its sliding window with it: {command}"
+        every += f" Extend its sliding window with it: {command}."
     raise UnsupportedArchitectureError(every)
 
 

@@ -39,7 +39,7 @@ def refuse_unclear(rope: RopeConfig, target: Target) -> None:
             f"{rope.length_key} is {rope.max_position_embeddings:,}, which is the {window:,} of "
             f"{models.name} times the factor {p.resolved_factor():g}. {p.rope_type} multiplies it "
             f"once more, so it should be {window:,}. Set it so, or start from the window that the "
-            f"model was trained with: {_command(rope, target, window, replace=True)}"
+            f"model was trained with: {_command(rope, target, window, replace=True)}."
         )
     if target.rescale or target.replace_scaling or not _is_plain(rope):
         return
