@@ -125,9 +125,7 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
     refuse_tokenizer(rope, options.target, checkpoint.optional_json("tokenizer_config.json"))
     spelling = options.spelling
     if options.engines:
-        plan, spelling = fit(
-            config, rope, plan, spelling, options.engines, history=history, assume_like=like
-        )
+        plan, spelling = fit(config, rope, plan, options, history=history)
     check_values(plan)
     written = write_config(config, rope, plan, spelling)
     verify(written, rope, plan, assume_like=like)

@@ -114,8 +114,8 @@ class ConvertOptions:
             )
         if self.bake and self.in_place:
             raise UsageError(
-                "--bake writes a copy. To change SOURCE itself, convert it with --in-place and run "
-                "yarncli bake SOURCE --in-place then."
+                "--bake writes a copy. To change SOURCE itself, convert it with --in-place, "
+                "and then run: yarncli bake SOURCE --in-place"
             )
         if self.bake and (self.config_only or self.weights != "copy"):
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from yarncli.rope.methods import DEFAULT_METHOD
@@ -25,7 +25,7 @@ def option_words(name: str, value: Any) -> Iterator[str]:
 
 
 def convert_command(rope: RopeConfig, target: Target, length: int, **changes: Any) -> str:
-    """The command that goes on from what was asked, as a person can run it.
+    """The conversion that goes on from what was asked, as a person can run it.
 
     Args:
         rope: the config that it is about.
@@ -34,9 +34,22 @@ def convert_command(rope: RopeConfig, target: Target, length: int, **changes: An
         changes: further options by their long names, or other values for those of `target`; None
             leaves one out.
     """
+    words = _given(rope, target, length, changes)
+    return shlex.join(["yarncli", "convert", "SOURCE", "OUT", *words])
+
+
+def engines_command(rope: RopeConfig, target: Target, length: int) -> str:
+    """The command that shows how engines serve what was asked without a conversion."""
+    return shlex.join(["yarncli", "engines", "SOURCE", *_given(rope, target, length, {})])
+
+
+def _given(
+    rope: RopeConfig, target: Target, length: int, changes: Mapping[str, Any]
+) -> Iterator[str]:
     given: dict[str, Any] = {
         "assume_like": rope.assume_like,
-        "rescale": None,
+        "rescale": target.rescale or None,
+        "replace_scaling": target.replace_scaling or None,
         "method": target.method if target.method != DEFAULT_METHOD else None,
         "length": length,
         "sliding_window": target.sliding_window,
@@ -45,10 +58,6 @@ def convert_command(rope: RopeConfig, target: Target, length: int, **changes: An
     }
     if rope.original_source == "--original-length":
         given = {"original_length": rope.original_length, **given}
-    words = [
-        word
-        for name, value in given.items()
-        if value is not None
-        for word in option_words(name, value)
-    ]
-    return shlex.join(["yarncli", "convert", "SOURCE", "OUT", *words])
+    for name, value in given.items():
+        if value is not None:
+            yield from option_words(name, value)

@@ -94,7 +94,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
     if factor > _FARTHEST_MEASURED:
         notes.append(
             f"Factor {factor:g} is beyond {_FARTHEST_MEASURED:g}, the largest that the YaRN paper "
-            "measured: see with yarncli check-passkey how far the result reads."
+            "measured. See how far the result reads with: yarncli check-passkey OUT"
         )
     notes += method.notes(before=before, maximum=maximum, length=length, is_mla=rope.is_mla)
     return RopePlan(
@@ -233,7 +233,7 @@ def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     known = p.original_max_position_embeddings or _known_original(rope)
     ways = []
     if length > window and can_rescale(p):
-        plain = {"method": None, **dict.fromkeys(target.options)}
+        plain = {"method": None, "replace_scaling": None, **dict.fromkeys(target.options)}
         go_on = convert_command(rope, target, length, rescale=True, **plain)
         ways.append(f"go on within that method with: {go_on}")
     change = convert_command(

@@ -104,5 +104,5 @@ def window_note(rope: RopeConfig, window: SlidingWindow) -> str:
     return (
         f"Every layer attended within {rope.sliding_window:,} tokens and now attends {now}. The "
         "model was not trained so: the YaRN authors trained Mistral-7B-v0.1 for 1,000 steps more. "
-        "See with yarncli check-passkey what it reads."
+        "See what it reads with: yarncli check-passkey OUT"
     )
