@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
     from yarncli.config.reading import RopeConfig
     from yarncli.jsontext.text import JsonText
-    from yarncli.planning.plan import Target
+    from yarncli.planning.target import Target
 
 FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry

@@ -14,7 +14,8 @@ import pytest
 from support import configs
 from yarncli.config.reading import read_rope
 from yarncli.history import History, Step
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.check import CheckReport
 from yarncli.rules.check import check as check_all

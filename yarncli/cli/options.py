@@ -12,8 +12,8 @@ from yarncli.errors import UsageError
 from yarncli.rope.methods import DEFAULT_METHOD, METHODS
 
 if TYPE_CHECKING:
-    from yarncli.planning.plan import Target
     from yarncli.planning.sliding import SlidingWindow
+    from yarncli.planning.target import Target
 
 _LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
@@ -96,7 +96,7 @@ def read_target(
         replace_scaling: drop the scaling that the model has.
         settings: the method's own.
     """
-    from yarncli.planning.plan import Target
+    from yarncli.planning.target import Target
 
     given = {name: value for name, value in settings.items() if value is not None}
     if not (method or length or factor or rescale or replace_scaling or given):

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yarncli.config.families.family import Family
-
-if TYPE_CHECKING:
-    from yarncli.config.reading import RopeConfig
 
 Sizes = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """Models that were published with plain RoPE: one model type, one θ."""
 
@@ -37,76 +34,65 @@ class Published:
     """
 
 
+def _models(
+    name: str, rope_theta: float, windows: tuple[int, ...], *sizes: Sizes, **more: Any
+) -> Published:
+    return Published(
+        name=name, rope_theta=rope_theta, windows=windows, sizes=frozenset(sizes), **more
+    )
+
+
 # Read from the published config.json of each name, unless another source is given.
 PUBLISHED: Mapping[str, tuple[Published, ...]] = {
-    "gemma2": (
-        # transformers' Gemma2Config has the 2B model's sizes.
-        Published("Gemma 2", 1e4, frozenset({(2304, 26, 9216)}), (8192,)),
-    ),
+    # transformers' Gemma2Config has the 2B model's sizes.
+    "gemma2": (_models("Gemma 2", 1e4, (8192,), (2304, 26, 9216)),),
     "llama": (
         # transformers' LlamaConfig: "Llama 1 supports up to 2048 tokens, Llama 2 up to 4096,
         # CodeLlama up to 16384".
-        Published(
-            "Llama 1 and 2", 1e4,
-            frozenset({(4096, 32, 11008), (5120, 40, 13824), (6656, 60, 17920),
-                       (8192, 80, 22016), (8192, 80, 28672)}),
-            (2048, 4096),
+        _models(
+            "Llama 1 and 2", 1e4, (2048, 4096), (4096, 32, 11008), (5120, 40, 13824),
+            (6656, 60, 17920), (8192, 80, 22016), (8192, 80, 28672),
         ),
-        Published(
-            "CodeLlama", 1e6,
-            frozenset({(4096, 32, 11008), (5120, 40, 13824), (8192, 48, 22016)}),
-            (16384,),
+        _models(
+            "CodeLlama", 1e6, (16384,), (4096, 32, 11008), (5120, 40, 13824), (8192, 48, 22016)
         ),
         # Llama 3.1 and 3.2 reach 131,072 by their llama3 scaling only, over 8,192.
-        Published(
-            "Llama 3", 5e5,
-            frozenset({(4096, 32, 14336), (8192, 80, 28672), (16384, 126, 53248),
-                       (2048, 16, 8192), (3072, 28, 8192)}),
-            (8192,),
+        _models(
+            "Llama 3", 5e5, (8192,), (4096, 32, 14336), (8192, 80, 28672), (16384, 126, 53248),
+            (2048, 16, 8192), (3072, 28, 8192),
         ),
     ),
     "mistral": (
         # Trained with 8,192 (arXiv:2310.06825, table 1), which the YaRN authors extended by 8 to
         # 65,536 and by 16 to 131,072 (jquesnelle/yarn, train.sh and finetune.py).
-        Published(
-            "Mistral-7B-v0.1", 1e4, frozenset({(4096, 32, 14336)}), (32768,), {32768: 8192}
-        ),
-        Published("Mistral-7B-v0.2", 1e6, frozenset({(4096, 32, 14336)}), (32768,)),
-        Published("Mistral-Nemo", 1e6, frozenset({(5120, 40, 14336)}), (131072, 1024000)),
+        _models("Mistral-7B-v0.1", 1e4, (32768,), (4096, 32, 14336), trained={32768: 8192}),
+        _models("Mistral-7B-v0.2", 1e6, (32768,), (4096, 32, 14336)),
+        _models("Mistral-Nemo", 1e6, (131072, 1024000), (5120, 40, 14336)),
     ),
     "mixtral": (
-        Published("Mixtral-8x7B", 1e6, frozenset({(4096, 32, 14336)}), (32768,)),
-        Published("Mixtral-8x22B", 1e6, frozenset({(6144, 56, 16384)}), (65536,)),
+        _models("Mixtral-8x7B", 1e6, (32768,), (4096, 32, 14336)),
+        _models("Mixtral-8x22B", 1e6, (65536,), (6144, 56, 16384)),
     ),
-    "phi3": (Published("Phi-3-mini-4k", 1e4, frozenset({(3072, 32, 8192)}), (4096,)),),
+    "phi3": (_models("Phi-3-mini-4k", 1e4, (4096,), (3072, 32, 8192)),),
     "qwen2": (
-        Published(
-            "Qwen2.5-3B and Qwen1.5", 1e6,
-            frozenset({(2048, 36, 11008), (1024, 24, 2816), (8192, 80, 24576)}),
-            (32768,),
+        _models(
+            "Qwen2.5-3B and Qwen1.5", 1e6, (32768,), (2048, 36, 11008), (1024, 24, 2816),
+            (8192, 80, 24576),
         ),
         # The base models have 131,072, the instruct models 32,768.
-        Published(
-            "Qwen2 and 2.5", 1e6,
-            frozenset({(896, 24, 4864), (1536, 28, 8960), (3584, 28, 18944), (5120, 48, 13824),
-                       (5120, 64, 27648), (8192, 80, 29568)}),
-            (32768, 131072),
+        _models(
+            "Qwen2 and 2.5", 1e6, (32768, 131072), (896, 24, 4864), (1536, 28, 8960),
+            (3584, 28, 18944), (5120, 48, 13824), (5120, 64, 27648), (8192, 80, 29568),
         ),
     ),
     "qwen3": (
         # The models of July 2025, which read 262,144, have another θ.
-        Published(
-            "Qwen3", 1e6,
-            frozenset({(1024, 28, 3072), (2048, 28, 6144), (2560, 36, 9728), (4096, 36, 12288),
-                       (5120, 40, 17408), (5120, 64, 25600)}),
-            (32768, 40960),
+        _models(
+            "Qwen3", 1e6, (32768, 40960), (1024, 28, 3072), (2048, 28, 6144), (2560, 36, 9728),
+            (4096, 36, 12288), (5120, 40, 17408), (5120, 64, 25600),
         ),
     ),
-    "qwen3_moe": (
-        Published(
-            "Qwen3", 1e6, frozenset({(2048, 48, 6144), (4096, 94, 12288)}), (32768, 40960)
-        ),
-    ),
+    "qwen3_moe": (_models("Qwen3", 1e6, (32768, 40960), (2048, 48, 6144), (4096, 94, 12288)),),
 }  # fmt: skip
 
 
@@ -145,47 +131,3 @@ def trained_window(
     models = find_published(family, rope_theta, values)
     known = family.known_originals.get(maximum)
     return known or (models.trained.get(maximum) if models else None)
-
-
-def published_like(rope: RopeConfig) -> Published | None:
-    """The published models that a config has type, θ and sizes of, where it has one setting."""
-    if "model" not in rope.scopes:
-        return None
-    theta = rope.scopes["model"].parameters.rope_theta
-    return find_published(rope.family, theta, rope.values)
-
-
-def raised_over(rope: RopeConfig) -> tuple[Published, int] | None:
-    """Models like this one and their trained window, where plain RoPE claims more than they read.
-
-    Their largest window counts: a shorter one is that of another version.
-    """
-    models = published_like(rope)
-    if models is None or rope.scopes["model"].parameters.rope_type != "default":
-        return None
-    longest = models.windows[-1]
-    if rope.max_position_embeddings <= longest:
-        return None
-    theta = rope.scopes["model"].parameters.rope_theta
-    return models, trained_window(rope.family, theta, rope.values, longest) or longest
-
-
-def multiplied_already(rope: RopeConfig) -> tuple[Published, int] | None:
-    """Models like this one and their window, where the maximum is that times linear's factor.
-
-    Linear and dynamic multiply the maximum, so it must be the original one; trainers that write the
-    product make engines serve the square.
-    """
-    from yarncli.rope.methods import keeps_max
-
-    models = published_like(rope)
-    if models is None or rope.maximum_is_window:
-        return None
-    p = rope.scopes["model"].parameters
-    factor = p.resolved_factor()
-    if not keeps_max(p.rope_type) or factor <= 1 or rope.max_position_embeddings in models.windows:
-        return None
-    for window in reversed(models.windows):
-        if abs(window * factor - rope.max_position_embeddings) <= 1:
-            return models, window
-    return None

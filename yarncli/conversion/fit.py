@@ -12,8 +12,8 @@ from yarncli.errors import UnsupportedArchitectureError
 from yarncli.history import History
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.commands import convert_command, engines_command
-from yarncli.planning.plan import Target
 from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import Spelling
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from yarncli.errors import UsageError
 from yarncli.history import given_options
-from yarncli.planning.plan import Target
 from yarncli.planning.sliding import SlidingWindow
+from yarncli.planning.target import Target
 from yarncli.planning.writing import Spelling
 from yarncli.rope.methods import DEFAULT_METHOD, option_names
 

@@ -14,8 +14,9 @@ from yarncli.engines.verdict import view
 from yarncli.errors import CheckpointError
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
 from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import DEFAULT_BETAS, Spelling, with_betas, write_config
 
 

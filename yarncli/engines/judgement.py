@@ -18,7 +18,7 @@ from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
 from yarncli.engines.verdict import EngineView, unknown_view, view
 from yarncli.errors import UnknownArchitectureError
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
-from yarncli.planning.plan import Target
+from yarncli.planning.target import Target
 
 SCHEMA_VERSION = 1
 

@@ -23,8 +23,8 @@ from yarncli.engines.types import Engine, Model, NotKnown, Used
 from yarncli.engines.verdict import EngineView, as_intended, view
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target
 from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import Spelling
 from yarncli.rope.methods import DEFAULT_METHOD
 

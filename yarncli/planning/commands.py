@@ -10,7 +10,7 @@ from yarncli.rope.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from yarncli.config.reading import RopeConfig
-    from yarncli.planning.plan import Target
+    from yarncli.planning.target import Target
 
 
 def option_words(name: str, value: Any) -> Iterator[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from yarncli.config.attention_keys import DUAL_CHUNK
 from yarncli.config.reading import RopeConfig, Scope
@@ -12,34 +10,13 @@ from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitecture
 from yarncli.planning.commands import convert_command
 from yarncli.planning.rescale import can_rescale, rescale, scaled_window
 from yarncli.planning.rope_plan import RopePlan, ScopePlan
-from yarncli.planning.sliding import OFF, SlidingWindow, can_widen, without_rope
+from yarncli.planning.sliding import OFF, can_widen, without_rope
 from yarncli.planning.stated import refuse_unclear
+from yarncli.planning.target import Target
 from yarncli.rope.formulas import factor_for
 from yarncli.rope.method import Extension, Method
-from yarncli.rope.methods import DEFAULT_METHOD, METHODS
+from yarncli.rope.methods import METHODS
 from yarncli.rope.parameters import HAVE_ORIGINAL, LONGEST, RopeParameters
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the user asks for; exactly one of `length` and `factor` is given."""
-
-    method: str = DEFAULT_METHOD
-    """The name of the method in `METHODS`."""
-    length: int | None = None
-    """The window to reach, tokens; `None` where `factor` is given."""
-    factor: float | None = None
-    """The window to reach as a multiple of the original one, or with `rescale` of the present one;
-    `None` where `length` is given."""
-    rescale: bool = False
-    """Extend the scaling that the model has, by its own method."""
-    replace_scaling: bool = False
-    """Drop the scaling that the model has and start from the original length that was given."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The method's own settings under transformers' names; `None` is "not given"."""
-    sliding_window: SlidingWindow | None = None
-    """The sliding window that the config gets, tokens, or "off"; `None` leaves it."""
-
 
 # Llama 2 from 4,096 to 131,072 tokens (YaRN paper, §4.3). The largest published factor is 64.
 _FARTHEST_MEASURED = 32.0

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from yarncli.config.windows import multiplied_already, published_like, raised_over
 from yarncli.errors import CheckpointError
 from yarncli.planning.commands import convert_command
 from yarncli.planning.lengths import CONFIG_LENGTHS, SENTINEL
+from yarncli.planning.published import multiplied_already, published_like, raised_over
 
 if TYPE_CHECKING:
     from yarncli.config.reading import RopeConfig
     from yarncli.jsontext.text import JsonText
-    from yarncli.planning.plan import Target
+    from yarncli.planning.target import Target
 
 # Above this a limit is "none": no model reads so much. Below this share of the maximum more, two
 # numbers mean the same window: Qwen2.5-VL's config says 128,000 and its tokenizer 131,072.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from yarncli.config.windows import multiplied_already, raised_over
+from yarncli.planning.published import multiplied_already, raised_over
 from yarncli.rules.config_view import ConfigView, whole
 from yarncli.rules.finding import Finding
 
