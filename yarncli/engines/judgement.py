@@ -14,6 +14,7 @@ from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.serving import Serving, serve
+from yarncli.engines.sliding import with_window
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
 from yarncli.engines.verdict import EngineView, unknown_view, view
 from yarncli.errors import UnknownArchitectureError
@@ -173,6 +174,7 @@ def judge(
     # What transformers 5 refuses says nothing that a line could bring about.
     if launch and (is_recorded or not model.refusal):
         found = [_launched(item, model, intended) for item in found]
+    found = [with_window(item, model.rope) for item in found]
     return Judgement(
         source=source,
         intended_from=FILE_NAME if is_recorded else "transformers 5",
