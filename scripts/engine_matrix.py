@@ -18,8 +18,9 @@ from yarncli.engines.verdict import EngineView
 from yarncli.errors import CheckpointError
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.planning.plan import make_plan, window_of
 from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import Spelling, write_rope
 from yarncli.rope.methods import METHODS
 

@@ -22,8 +22,9 @@ from yarncli.errors import CheckpointError, ConfigError
 from yarncli.history import FILE_NAME, Baked, History, Step, describe_source, read_history
 from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.jsontext.fields import Fields
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
 from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.target import Target
 
 PACKAGE = Path(__file__).parents[1] / "yarncli"
 OLD = Path(__file__).parent / "fixtures" / "0.1.0"

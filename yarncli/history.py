@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -12,6 +12,7 @@ from yarncli import __version__
 from yarncli.errors import CheckpointError, ConfigError, UsageError
 from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.jsontext.fields import Fields
+from yarncli.planning.commands import option_words
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope.methods import METHODS
 from yarncli.rope.parameters import WIDEST_HEAD
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from yarncli.checkpoint.source import Checkpoint
     from yarncli.config.reading import RopeConfig
     from yarncli.jsontext.text import JsonText
-    from yarncli.planning.plan import Target
+    from yarncli.planning.target import Target
 
 FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
@@ -134,7 +135,7 @@ class Step:
         """
         given = _proven_options(self) if self.options is None else self.options
         given = {name: value for name, value in given.items() if value is not None}
-        words = [word for name, value in given.items() for word in _words(name, value)]
+        words = [word for name, value in given.items() for word in option_words(name, value)]
         return [*words, "--config-only"] if self.config_only else words
 
 
@@ -238,10 +239,17 @@ class History:
         """
         from yarncli.config.reading import read_rope
         from yarncli.planning.plan import make_plan
+        from yarncli.planning.sliding import widened, window_note
 
         self.refuse_unmarked()
         rope = read_rope(config, assume_like=assume_like, original_length=original_length)
-        return self.informed(rope), make_plan(self.informed(rope), target)
+        if target.sliding_window is None:
+            return self.informed(rope), make_plan(self.informed(rope), target)
+        config = widened(config, rope, target.sliding_window)
+        note = window_note(rope, target.sliding_window)
+        rope = read_rope(config, assume_like=assume_like, original_length=original_length)
+        plan = make_plan(self.informed(rope), target)
+        return self.informed(rope), replace(plan, notes=(*plan.notes, note))
 
     def unconverted(self, name: str, text: JsonText) -> JsonText:
         """The file `name` as it was before the first step."""
@@ -353,17 +361,6 @@ def _is_value(value: Any) -> bool:
     """Whether an option can have it: a number, a word, a flag, or a list of numbers or words."""
     items = value if isinstance(value, list) else [value]
     return len(items) <= WIDEST_HEAD and all(isinstance(item, (str, int, float)) for item in items)
-
-
-def _words(name: str, value: Any) -> Iterator[str]:
-    """One option on the command line; a list is joined by commas, a flag has no value."""
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        yield f"--{flag}" if value else f"--no-{flag}"
-        return
-    items = value if isinstance(value, (list, tuple)) else [value]
-    shown = (str(item).removesuffix(".0") if isinstance(item, float) else item for item in items)
-    yield from (f"--{flag}", ",".join(map(str, shown)))
 
 
 def _proven_options(step: Step) -> dict[str, Any]:

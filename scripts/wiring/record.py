@@ -134,7 +134,8 @@ def _converted() -> Iterator[dict[str, Any]]:
     from yarncli.config.reading import read_rope
     from yarncli.errors import YarncliError
     from yarncli.jsontext.text import JsonText
-    from yarncli.planning.plan import Target, make_plan
+    from yarncli.planning.plan import make_plan
+    from yarncli.planning.target import Target
     from yarncli.planning.writing import write_rope
 
     cases = _engine_cases()

@@ -12,7 +12,8 @@ from yarncli.config.attention_keys import find_keys, unjudged_keys
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import read_rope
 from yarncli.errors import UnsupportedArchitectureError
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 
 LLAMA = {**configs.LLAMA, "max_position_embeddings": 8192}
 

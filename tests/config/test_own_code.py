@@ -10,7 +10,8 @@ from support import configs
 from yarncli.config.reading import read_rope
 from yarncli.engines.judgement import judge
 from yarncli.errors import CheckpointError, UnknownArchitectureError, UsageError
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 
 LLAMA = {**configs.LLAMA, "num_hidden_layers": 2, "max_position_embeddings": 16384}
 CHATGLM = {

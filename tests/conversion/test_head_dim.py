@@ -16,7 +16,8 @@ from yarncli.config.reading import read_rope
 from yarncli.conversion.convert import convert
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import write_rope
 
 FAST = (

@@ -23,7 +23,8 @@ from yarncli.engines.types import Status
 from yarncli.errors import UsageError
 from yarncli.history import NO_HISTORY, Baked, History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import write_rope
 
 IDS = (

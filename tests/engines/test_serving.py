@@ -13,7 +13,7 @@ from support.program import invoke
 from yarncli.engines.judgement import judge_checkpoint
 from yarncli.engines.registry import ENGINES
 from yarncli.errors import CheckpointError, UsageError
-from yarncli.planning.plan import Target
+from yarncli.planning.target import Target
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], **NARROW_LLAMA}
 FACTOR_4 = Target(factor=4)

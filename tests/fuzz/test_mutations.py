@@ -28,7 +28,8 @@ from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.failures import without_secrets
 from yarncli.jsontext.changes import FieldChange
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.publishing.card import has_our_part, own_words
 
 FIRST = int(os.environ.get("YARNCLI_FUZZ_SEED", "0"))

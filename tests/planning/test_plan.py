@@ -10,7 +10,8 @@ from support.configs import LLAMA
 from support.program import invoke
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
-from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.planning.plan import make_plan, window_of
+from yarncli.planning.target import Target
 from yarncli.rope.formulas import factor_for
 
 QWEN3 = {

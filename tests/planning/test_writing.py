@@ -8,7 +8,8 @@ from support.configs import LLAMA
 from yarncli.config.reading import read_rope
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import write_rope
 
 QWEN3 = """{

@@ -13,7 +13,8 @@ from yarncli.config.reading import read_rope
 from yarncli.demo import write_demo
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.evaluation.variants import parse_override
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.rope.methods import METHODS, by_rope_type, keeps_max, option_names
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,8 @@ import pytest
 from support import configs
 from yarncli.config.reading import read_rope
 from yarncli.history import History, Step
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.check import CheckReport
 from yarncli.rules.check import check as check_all
@@ -196,6 +197,13 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         **LLAMA,
         "rope_scaling": {"rope_type": "dynamic", "type": "dynamic", "factor": 4.0},
         "original_max_position_embeddings": 8192,
+    }),
+    ("window-raised", "warning", "max_position_embeddings", {
+        **QWEN3,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "max_position_embeddings": 131072,
     }),
     ("unknown-key", "warning", "rope_scaling.beta_fats", {
         **LLAMA, "rope_scaling": {**YARN, "beta_fats": 16.0},

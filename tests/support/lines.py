@@ -22,7 +22,8 @@ from yarncli.engines.types import Used
 from yarncli.errors import YarncliError
 from yarncli.history import NO_HISTORY, History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, make_plan
+from yarncli.planning.plan import make_plan
+from yarncli.planning.target import Target
 from yarncli.planning.writing import write_config
 
 SOURCE = "models/my model"  # a name that a shell would split

@@ -103,8 +103,8 @@ def require_complete(checkpoint: Checkpoint, layers: int | None) -> None:
         return
     if lack:
         raise WeightsError(
-            f"{lack.message} Half a model cannot be converted: `yarncli check {checkpoint.name}` "
-            "names everything that is wrong, and --config-only leaves the weights out."
+            f"{lack.message} Half a model cannot be converted; --config-only leaves the weights "
+            "out. See everything that is wrong with: yarncli check SOURCE"
         )
 
 

@@ -18,6 +18,7 @@ EXAMPLES = [
     ("yarncli convert ./model --in-place --method ntk --factor 2", "Change the directory itself."),
     ("yarncli convert ./model ./out --method linear --factor 4 --for llama.cpp", "For one engine."),
     ("yarncli convert ./model ./out --factor 4 --bake", "Convert and bake in one pass."),
+    ("yarncli convert ./mistral ./out --length 64k --sliding-window off", "Mistral-7B-v0.1 too."),
     ("yarncli convert ./model --undo", "Take the last conversion back."),
 ]
 
@@ -63,6 +64,7 @@ def convert(
     long_factor: options.LongFactor = None,
     rescale: options.Rescale = False,
     replace_scaling: options.ReplaceScaling = False,
+    sliding_window: options.SlidingWindowOption = None,
     assume_like: options.AssumeLike = None,
     spelling: options.SpellingOption = "both",
     for_: ForEngines = None,
@@ -91,7 +93,8 @@ def convert(
         truncate=truncate, rope_theta=rope_theta, low_freq_factor=low_freq_factor,
         high_freq_factor=high_freq_factor, short_factor=options.read_factors(short_factor),
         long_factor=options.read_factors(long_factor), rescale=rescale,
-        replace_scaling=replace_scaling, assume_like=assume_like, spelling=spelling,
+        replace_scaling=replace_scaling, sliding_window=options.read_window(sliding_window),
+        assume_like=assume_like, spelling=spelling,
         engines=tuple(name for name in (for_ or "").split(",") if name), bake=bake,
         weights=weights, config_only=config_only, in_place=in_place, dry_run=dry_run,
         overwrite=overwrite, fsync=fsync,

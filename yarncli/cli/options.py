@@ -12,7 +12,8 @@ from yarncli.errors import UsageError
 from yarncli.rope.methods import DEFAULT_METHOD, METHODS
 
 if TYPE_CHECKING:
-    from yarncli.planning.plan import Target
+    from yarncli.planning.sliding import SlidingWindow
+    from yarncli.planning.target import Target
 
 _LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
@@ -43,6 +44,17 @@ def parse_method(name: str) -> str:
     if name not in METHODS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, METHODS))}.")
     return name
+
+
+def read_window(given: str | None) -> SlidingWindow | None:
+    """The value of `--sliding-window`: a length, or `off`.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if given is None:
+        return None
+    return "off" if given == "off" else parse_length(given)
 
 
 def read_factors(given: str | None) -> list[float] | None:
@@ -84,7 +96,7 @@ def read_target(
         replace_scaling: drop the scaling that the model has.
         settings: the method's own.
     """
-    from yarncli.planning.plan import Target
+    from yarncli.planning.target import Target
 
     given = {name: value for name, value in settings.items() if value is not None}
     if not (method or length or factor or rescale or replace_scaling or given):
@@ -221,6 +233,14 @@ ReplaceScaling = Annotated[
     typer.Option(
         "--replace-scaling",
         help="Drop the scaling that the model has and start from --original-length.",
+    ),
+]
+SlidingWindowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sliding-window",
+        metavar="TOKENS|off",
+        help="Also widen the window that every layer attends within, or switch it off.",
     ),
 ]
 AssumeLike = Annotated[

@@ -24,6 +24,7 @@ from yarncli.config.own_code import (
 )
 from yarncli.config.scopes import Scope, read_scopes
 from yarncli.config.text_model import TextModel
+from yarncli.config.windows import trained_window
 from yarncli.errors import (
     ConfigError,
     UnsupportedArchitectureError,
@@ -306,7 +307,8 @@ def _original(model: TextModel, scopes: dict[str, Scope], given: int | None) -> 
     first = (extendable or list(scopes.values()))[0].parameters
     if first.original_max_position_embeddings is not None:
         return first.original_max_position_embeddings, "original_max_position_embeddings"
-    known, key = model.family.known_originals.get(model.length), "max_position_embeddings"
+    key = "max_position_embeddings"
+    known = trained_window(model.family, first.rope_theta, model.fields.values, model.length)
     if known is not None and first.rope_type == "default":
         return known, f"known original of {model.family.model_type}"
     if model.fields.has(key):

@@ -21,6 +21,7 @@ from yarncli.jsontext.text import JsonText
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
 from yarncli.planning.plan import check_values, window_of
 from yarncli.planning.rope_plan import RopePlan, same_setting
+from yarncli.planning.stated import refuse_tokenizer
 from yarncli.planning.writing import write_config
 
 if TYPE_CHECKING:
@@ -121,11 +122,10 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
     rope, plan = history.planned(
         config.value, options.target, assume_like=like, original_length=options.original_length
     )
+    refuse_tokenizer(rope, options.target, checkpoint.optional_json("tokenizer_config.json"))
     spelling = options.spelling
     if options.engines:
-        plan, spelling = fit(
-            config, rope, plan, spelling, options.engines, history=history, assume_like=like
-        )
+        plan, spelling = fit(config, rope, plan, options, history=history)
     check_values(plan)
     written = write_config(config, rope, plan, spelling)
     verify(written, rope, plan, assume_like=like)
@@ -181,6 +181,11 @@ def verify(
     planned = {scope.name: scope.after for scope in plan.scopes}
     for text in readings:
         found = read_rope(text.value, assume_like=assume_like)
+        if found.sliding_window != rope.sliding_window:
+            raise ConfigError(
+                f"The config written reads back with a sliding window of {found.sliding_window}, "
+                f"not {rope.sliding_window}. Nothing was changed; please report this."
+            )
         maximum_is_wrong = found.max_position_embeddings != plan.max_position_embeddings
         for name, scope in found.scopes.items():
             wanted = planned.get(name, rope.scopes[name].parameters)

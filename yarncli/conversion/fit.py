@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from yarncli.config.reading import RopeConfig
-from yarncli.engines.equivalents import stated_together
-from yarncli.engines.judgement import judge
+from yarncli.engines.fitting import by_ntk, first_way
 from yarncli.engines.registry import get_engine
-from yarncli.errors import CheckpointError, UnsupportedArchitectureError
-from yarncli.history import History, Step
+from yarncli.errors import UnsupportedArchitectureError
+from yarncli.history import History
 from yarncli.jsontext.text import JsonText
+from yarncli.planning.commands import convert_command, engines_command
 from yarncli.planning.rope_plan import RopePlan
-from yarncli.planning.writing import DEFAULT_BETAS, Spelling, with_betas, write_config
+from yarncli.planning.target import Target
+from yarncli.planning.writing import Spelling
+
+if TYPE_CHECKING:
+    from yarncli.conversion.options import ConvertOptions
 
 
 def fit(
     config: JsonText,
     rope: RopeConfig,
     plan: RopePlan,
-    spelling: Spelling,
-    engines: Sequence[str],
+    options: ConvertOptions,
     *,
     history: History,
-    assume_like: str | None = None,
 ) -> tuple[RopePlan, Spelling]:
-    """The first way to write the plan that all `engines` read as it is meant.
+    """The first way to write the plan that all engines of the options read as it is meant.
 
     Tried are the spellings (only the given one, unless it is "both"), every way to state the
     temperature, each with yarn's betas stated too, which ONNX Runtime GenAI needs, and, for linear,
@@ -35,72 +37,45 @@ def fit(
     Raises:
         UsageError: an unknown engine.
         UnsupportedArchitectureError: no config does; the message says what each engine makes of
-            the usual one.
+            the usual one, and what to do.
     """
-    engines = list(dict.fromkeys(get_engine(name).id for name in engines))
-    usual: dict[str, str] = {}
-    for way, chosen in _ways(plan, spelling, mla=rope.is_mla):
-        try:
-            written = write_config(config, rope, way, chosen).value
-            steps = history.then(Step(command="convert", source="", plan=way))
-            found = judge(written, steps, engines=engines, assume_like=assume_like, launch=False)
-        except CheckpointError:
-            continue
-        wrong = found.misreadings()
-        if not wrong:
-            return way, chosen
-        usual = usual or {name: wrong[name][0] for name in engines if name in wrong}
+    engines = [*dict.fromkeys(map(get_engine, options.engines))]
+    like = options.assume_like
+
+    def way(wanted: RopePlan) -> tuple[tuple[RopePlan, Spelling] | None, dict[str, str]]:
+        return first_way(
+            config, rope, wanted, options.spelling, engines, history=history, assume_like=like
+        )
+
+    found, usual = way(plan)
+    if found:
+        return found
+    names = [engine.id for engine in engines]
+    other = by_ntk(rope, plan, options.target)
+    command = None
+    if other and way(other)[0]:
+        target = replace(options.target, method=other.method, options={})
+        command = convert_command(rope, target, plan.length, **{"for": names})
     reasons = "; ".join(f"{name}: {text.rstrip('.')}" for name, text in usual.items())
     raise UnsupportedArchitectureError(
-        f"No config makes {', '.join(engines)} compute {plan.method} as planned ({reasons}). "
-        "Try --method ntk, or leave out --for and use the launch lines of `yarncli engines`."
+        f"No config makes {', '.join(names)} compute {plan.method} as planned ({reasons})."
+        + (f" Another method is right there: {command}." if command else "")
+        + _by_launching(rope, plan, options.target)
         + _by_baking(plan, mla=rope.is_mla)
     )
+
+
+def _by_launching(rope: RopeConfig, plan: RopePlan, target: Target) -> str:
+    if plan.sliding_window is not None:
+        return ""
+    command = engines_command(rope, target, plan.length)
+    return f" What can be done with the model as it is, by launch lines: {command}."
 
 
 def _by_baking(plan: RopePlan, *, mla: bool) -> str:
     if mla or all(scope.after.attention_factor is None for scope in plan.scopes):
         return ""
     return (
-        " The temperature reaches engines that compute yarn's own by yarncli bake --form residual."
+        " The temperature reaches engines that compute yarn's own through the weights: convert "
+        "without --for, and then run: yarncli bake OUT BAKED --form residual"
     )
-
-
-def _ways(plan: RopePlan, spelling: Spelling, *, mla: bool) -> Iterator[tuple[RopePlan, Spelling]]:
-    spellings: tuple[Spelling, ...] = (
-        ("both", "legacy", "v5") if spelling == "both" else (spelling,)
-    )
-    plans = [plan]
-    if plan.scopes[0].after.rope_type == "linear":
-        scopes = tuple(
-            replace(s, after=replace(s.after, max_position_embeddings=plan.length))
-            for s in plan.scopes
-        )
-        note = (
-            "max_position_embeddings is raised for the engines asked for; vLLM and SGLang would "
-            "multiply it by the factor once more."
-        )
-        raised = replace(plan, max_position_embeddings=plan.length, scopes=scopes, notes=(note,))
-        plans.append(raised)
-    if not mla:  # there, mscale drives the softmax scale too
-        after = [s.after for s in plan.scopes]
-        plans += [
-            replace(
-                plan,
-                scopes=tuple(replace(s, after=p) for s, p in zip(plan.scopes, stated, strict=True)),
-            )
-            for stated in stated_together(after, [None] * len(after))
-        ]
-    if plan.scopes[0].after.rope_type == "yarn":
-        plans += [
-            replace(
-                way,
-                scopes=tuple(
-                    replace(s, after=with_betas(s.after, DEFAULT_BETAS.keys())) for s in way.scopes
-                ),
-            )
-            for way in plans
-        ]
-    for way in plans:
-        for chosen in spellings:
-            yield way, chosen

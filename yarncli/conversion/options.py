@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from yarncli.errors import UsageError
 from yarncli.history import given_options
-from yarncli.planning.plan import Target
+from yarncli.planning.sliding import SlidingWindow
+from yarncli.planning.target import Target
 from yarncli.planning.writing import Spelling
 from yarncli.rope.methods import DEFAULT_METHOD, option_names
 
@@ -53,6 +54,8 @@ class ConvertOptions:
     """Extend the scaling that the model has, by its own method."""
     replace_scaling: bool = False
     """Drop the scaling that the model has and start from `original_length`."""
+    sliding_window: SlidingWindow | None = None
+    """Also widen the window that every layer attends within, tokens, or switch it "off"."""
     assume_like: str | None = None
     """Read an unknown model type as if it were this one."""
     spelling: Spelling = "both"
@@ -83,6 +86,7 @@ class ConvertOptions:
             factor=self.factor,
             rescale=self.rescale,
             replace_scaling=self.replace_scaling,
+            sliding_window=self.sliding_window,
             options={name: getattr(self, name) for name in option_names()},
         )
 
@@ -110,8 +114,8 @@ class ConvertOptions:
             )
         if self.bake and self.in_place:
             raise UsageError(
-                "--bake writes a copy. To change SOURCE itself, convert it with --in-place and run "
-                "yarncli bake SOURCE --in-place then."
+                "--bake writes a copy. To change SOURCE itself, convert it with --in-place, "
+                "and then run: yarncli bake SOURCE --in-place"
             )
         if self.bake and (self.config_only or self.weights != "copy"):
             raise UsageError(

@@ -13,6 +13,7 @@ from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
+from yarncli.engines.sliding import with_window
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
 from yarncli.engines.verdict import EngineView, unknown_view, view
 from yarncli.errors import UnknownArchitectureError
@@ -20,7 +21,7 @@ from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
 
 if TYPE_CHECKING:
     from yarncli.engines.serving import Serving
-    from yarncli.planning.plan import Target
+    from yarncli.planning.target import Target
 
 SCHEMA_VERSION = 1
 
@@ -177,6 +178,7 @@ def judge(
     # What transformers 5 refuses says nothing that a line could bring about.
     if launch and (is_recorded or not model.refusal):
         found = [_launched(item, model, intended) for item in found]
+    found = [with_window(item, model.rope) for item in found]
     return Judgement(
         source=source,
         intended_from=FILE_NAME if is_recorded else "transformers 5",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from yarncli.checkpoint.memory import (
@@ -14,6 +15,7 @@ from yarncli.checkpoint.memory import (
     stated_dtype,
 )
 from yarncli.engines.drafts import Draft, find_draft
+from yarncli.engines.fitting import by_ntk, first_way
 from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
@@ -21,9 +23,9 @@ from yarncli.engines.types import Engine, Model, NotKnown, Used
 from yarncli.engines.verdict import EngineView, as_intended, view
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target
 from yarncli.planning.rope_plan import RopePlan
-from yarncli.planning.writing import write_config
+from yarncli.planning.target import Target
+from yarncli.planning.writing import Spelling
 from yarncli.rope.methods import DEFAULT_METHOD
 
 
@@ -80,8 +82,7 @@ def serve(
     model = read_model(config.value, source=source, length=plan.length, assume_like=assume_like)
     intended = find_intended(model, history.then(Step(command="convert", source="", plan=plan)))
     draft = find_draft(model, plan)
-    written = write_config(config, rope, plan).value
-    converted = read_model(written, source=source, length=plan.length, assume_like=assume_like)
+    other = by_ntk(rope, plan, target)
     words = _convert_words(target, original_length, assume_like)
     found = []
     for engine in engines:
@@ -90,7 +91,11 @@ def serve(
             continue
         served = _served(engine, model, intended)
         if not served.launch and served.status not in ("unsupported", "unknown"):
-            served = _advised(served, converted, intended, words)
+            way = partial(
+                first_way, config, rope, spelling="both", engines=[engine], history=history,
+                assume_like=assume_like,
+            )  # fmt: skip
+            served = _advised(served, words, way, plan, other, source)
         found.append(served)
     size = bytes_per_number(stated_dtype(config.value, rope))
     cache = kv_cache_bytes(kv_cache_parts(config.value, rope), plan.length, size)
@@ -110,21 +115,40 @@ def _served(engine: Engine, model: Model, intended: Mapping[str, Used]) -> Engin
 
 
 def _advised(
-    found: EngineView, converted: Model, intended: Mapping[str, Used], words: list[str]
+    found: EngineView,
+    words: list[str],
+    way: Callable[[RopePlan], tuple[tuple[RopePlan, Spelling] | None, dict[str, str]]],
+    plan: RopePlan,
+    other: RopePlan | None,
+    source: str,
 ) -> EngineView:
-    """The view with what to do where no line helps."""
+    """The view with what to do where no line helps.
+
+    Args:
+        found: the view on the engine.
+        words: the options of `convert` for the extension.
+        way: how to write a plan for the engine, or what it makes of the usual way.
+        plan: the extension.
+        other: the same by another method, if there is one.
+        source: what to call the checkpoint.
+    """
     engine = found.engine
     takes = engine.override != "none" or engine.repair is not None
     why = "No override or flag brings it." if takes else "It takes no RoPE settings when started."
-    after = view(engine, converted, intended)
-    command = shlex.join(["yarncli", "convert", converted.source, "OUT", *words])
-    if after.status == "exact":
-        advice = f"{why} Write it and serve OUT: {command}"
+    command = ["yarncli", "convert", source, "OUT"]
+    written, usual = way(plan)
+    if written:
+        usual_way = written == (plan, "both")
+        more = [] if usual_way else ["--for", engine.id]
+        advice = f"{why} Write it and serve OUT: {shlex.join([*command, *words, *more])}"
     else:
-        advice = (
-            f"{why} Of what convert usually writes it makes this: {after.summary().rstrip('.')}. "
-            f"{command} --for {engine.id} finds what it does read, or says that there is nothing."
-        )
+        made = usual.get(engine.id, "").rstrip(".")
+        advice = f"{why} Of what convert usually writes it makes this: {made}. "
+        if other and way(other)[0]:
+            words = ["--method", other.method, "--length", str(other.length), "--for", engine.id]
+            advice += f"By another method: {shlex.join([*command, *words])}"
+        else:
+            advice += "No method and no spelling of it was found that it reads right."
     return replace(found, notes=(advice,))
 
 

@@ -175,7 +175,8 @@ def _refuse_contradictions(model: str | Checkpoint | None, options: PasskeyOptio
     elif options.override or options.compare or options.control or options.control_model:
         raise UsageError(
             "A server has one RoPE setting, so --override, --compare and --control do not go with "
-            "--base-url. Start it with the setting and compare the runs with yarncli plot."
+            "--base-url. Start it with each setting, save each run with --out, and compare them "
+            "with: yarncli plot ONE.jsonl OTHER.jsonl"
         )
 
 

@@ -11,8 +11,9 @@ from yarncli.config.reading import read_rope
 from yarncli.errors import UsageError
 from yarncli.history import read_history
 from yarncli.jsontext.text import JsonText
-from yarncli.planning.plan import Target, check_values, make_plan, window_of
+from yarncli.planning.plan import check_values, make_plan, window_of
 from yarncli.planning.rope_plan import parameters_to_json
+from yarncli.planning.target import Target
 from yarncli.planning.writing import write_rope
 from yarncli.rope.methods import DEFAULT_METHOD, METHODS, option_names
 

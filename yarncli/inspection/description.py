@@ -24,8 +24,9 @@ from yarncli.engines.verdict import EngineView
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.history import read_history
 from yarncli.inspection.dimensions import Dimension, dimensions
-from yarncli.planning.plan import Target, make_plan, window_of
+from yarncli.planning.plan import make_plan, window_of
 from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.target import Target
 from yarncli.rope.methods import DEFAULT_METHOD
 from yarncli.rope.parameters import RopeParameters
 

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from yarncli.config.attention_keys import DUAL_CHUNK
 from yarncli.config.reading import RopeConfig, Scope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
+from yarncli.planning.commands import convert_command
 from yarncli.planning.rescale import can_rescale, rescale, scaled_window
 from yarncli.planning.rope_plan import RopePlan, ScopePlan
+from yarncli.planning.sliding import OFF, can_widen, without_rope
+from yarncli.planning.stated import refuse_unclear
+from yarncli.planning.target import Target
 from yarncli.rope.formulas import factor_for
 from yarncli.rope.method import Extension, Method
-from yarncli.rope.methods import DEFAULT_METHOD, METHODS
+from yarncli.rope.methods import METHODS
 from yarncli.rope.parameters import HAVE_ORIGINAL, LONGEST, RopeParameters
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the user asks for; exactly one of `length` and `factor` is given."""
-
-    method: str = DEFAULT_METHOD
-    """The name of the method in `METHODS`."""
-    length: int | None = None
-    """The window to reach, tokens; `None` where `factor` is given."""
-    factor: float | None = None
-    """The window to reach as a multiple of the original one, or with `rescale` of the present one;
-    `None` where `length` is given."""
-    rescale: bool = False
-    """Extend the scaling that the model has, by its own method."""
-    replace_scaling: bool = False
-    """Drop the scaling that the model has and start from the original length that was given."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The method's own settings under transformers' names; `None` is "not given"."""
-
 
 # Llama 2 from 4,096 to 131,072 tokens (YaRN paper, §4.3). The largest published factor is 64.
 _FARTHEST_MEASURED = 32.0
@@ -55,10 +37,11 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
     """
     method = _checked_method(target)
     key_notes = _attention_keys(rope)
+    refuse_unclear(rope, target)
     original, source = _original_for(rope, target)
     base = window_of(rope) if target.rescale else original
     length, factor, notes = _length_and_factor(target, base, original)
-    scopes = _extendable(rope, length)
+    scopes = _extendable(rope, target, length)
     scaled = [s for s in scopes if s.parameters.rope_type != "default"]
     if target.rescale:
         method, after = rescale(
@@ -88,7 +71,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
     if factor > _FARTHEST_MEASURED:
         notes.append(
             f"Factor {factor:g} is beyond {_FARTHEST_MEASURED:g}, the largest that the YaRN paper "
-            "measured: see with yarncli check-passkey how far the result reads."
+            "measured. See how far the result reads with: yarncli check-passkey OUT"
         )
     notes += method.notes(before=before, maximum=maximum, length=length, is_mla=rope.is_mla)
     return RopePlan(
@@ -100,7 +83,8 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
         original_source=source,
         max_position_embeddings=maximum,
         scopes=planned,
-        notes=(*notes, *key_notes, *_window_notes(rope, scopes)),
+        notes=(*notes, *key_notes, *_window_notes(rope, scopes, length)),
+        sliding_window=target.sliding_window,
     )
 
 
@@ -153,20 +137,35 @@ def _attention_keys(rope: RopeConfig) -> list[str]:
     return notes
 
 
-def _extendable(rope: RopeConfig, length: int) -> list[Scope]:
+def _extendable(rope: RopeConfig, target: Target, length: int) -> list[Scope]:
     """The scopes whose layers attend past their window; only those can be lengthened."""
+    window = target.sliding_window
+    if isinstance(window, int) and window < length:
+        raise UsageError(
+            f"--sliding-window {window} is shorter than the {length:,} tokens asked for. Give at "
+            f"least --sliding-window {length}, or off."
+        )
     used = [s for s in rope.scopes.values() if s.layers]
-    open_scopes = [s for s in used if not s.windowed]
-    if open_scopes:
+    bounded = {
+        s.name
+        for s in used
+        if s.window is not None and s.window < length and set(s.layers) <= {*rope.windowed_layers}
+    }
+    if open_scopes := [s for s in used if s.name not in bounded]:
         return open_scopes
-    window = min((s.window for s in used if s.window), default=0)
-    if window >= length:
-        return used
-    raise UnsupportedArchitectureError(
-        f"Every layer of this {rope.model_type} model that uses RoPE attends only within "
-        f"{window:,} tokens; scaling RoPE cannot lengthen it. Layers that attend further have no "
-        "RoPE, or there are none."
+    shortest = min(s.window for s in used if s.window)
+    if rope.nope_layers:
+        raise UnsupportedArchitectureError(without_rope(rope, shortest))
+    every = (
+        f"Every layer of this {rope.model_type} model attends only within {shortest:,} tokens; "
+        "scaling RoPE alone cannot lengthen it."
     )
+    if can_widen(rope):
+        refused = {target.method, METHODS[target.method].rope_type} & rope.family.refuses.keys()
+        changes = {"method": "ntk"} if refused else {}
+        command = convert_command(rope, target, length, sliding_window=OFF, **changes)
+        every += f" Extend its sliding window with it: {command}."
+    raise UnsupportedArchitectureError(every)
 
 
 def _refuse(
@@ -195,7 +194,8 @@ def _refuse(
             "--replace-scaling needs --original-length N: the window, in tokens, that the model "
             "was trained with before any scaling."
         )
-    window = rope.max_position_embeddings
+    told = rope.original_source == "--original-length"
+    window = rope.original_length if told else rope.max_position_embeddings
     if not target.replace_scaling and length <= window and not method.follows_text:
         raise CheckpointError(
             f"The model already reads {window:,} tokens, so there is nothing to do for "
@@ -208,15 +208,17 @@ def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     window = scaled_window(p, nested=rope.maximum_is_window)
     length = target.length or int((target.factor or 1) * window)
     known = p.original_max_position_embeddings or _known_original(rope)
-    convert, ways = "yarncli convert SOURCE OUT", []
-    if rope.assume_like:
-        convert += f" --assume-like {rope.assume_like}"
+    ways = []
     if length > window and can_rescale(p):
-        ways.append(f"go on within that method with: {convert} --rescale --length {length}")
-    ways.append(
-        f"change the method with: {convert} --method {target.method} --length {length} "
-        f"--replace-scaling --original-length {known or 'N (the window it was trained with)'}"
-    )
+        plain = {"method": None, "replace_scaling": None, **dict.fromkeys(target.options)}
+        go_on = convert_command(rope, target, length, rescale=True, **plain)
+        ways.append(f"go on within that method with: {go_on}")
+    change = convert_command(
+        rope, target, length, method=target.method, replace_scaling=True,
+        original_length=known or "N",
+    )  # fmt: skip
+    unknown = "" if known else " (N is the window it was trained with)"
+    ways.append(f"change the method with: {change}{unknown}")
     raise CheckpointError(
         f"The model is already extended: rope_type {p.rope_type!r}, factor "
         f"{p.resolved_factor():g}, {window:,} tokens. You can {'; or '.join(ways)}."
@@ -316,9 +318,9 @@ def _largest_change(scope: ScopePlan) -> str:
     )
 
 
-def _window_notes(rope: RopeConfig, scopes: Sequence[Scope]) -> list[str]:
+def _window_notes(rope: RopeConfig, scopes: Sequence[Scope], length: int) -> list[str]:
     flat = len(rope.scopes) == 1
-    windowed = rope.sliding_window is not None and any(s.window for s in scopes)
+    windowed = any(s.window is not None and s.window < length for s in scopes)
     if flat and windowed:
         return [
             f"Some layers attend within {rope.sliding_window:,} tokens; the config has one RoPE "

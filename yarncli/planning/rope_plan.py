@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from yarncli.jsontext.fields import Fields
 from yarncli.rope.parameters import RopeParameters
@@ -47,6 +47,8 @@ class RopePlan:
     """The scopes that change."""
     notes: tuple[str, ...]
     """What a person should know about it."""
+    sliding_window: int | Literal["off"] | None = None
+    """The sliding window that is written, tokens, or "off"; `None` where it stays."""
 
     @property
     def is_unmarked(self) -> bool:
@@ -63,6 +65,7 @@ class RopePlan:
             "original_max_position_embeddings": self.original_length,
             "original_source": self.original_source,
             "max_position_embeddings": self.max_position_embeddings,
+            "sliding_window": self.sliding_window,
             "scopes": {
                 scope.name: {side: parameters_to_json(getattr(scope, side)) for side in _SIDES}
                 for scope in self.scopes
@@ -105,6 +108,7 @@ class RopePlan:
                 for name, scope in settings.items()
             ),
             notes=plan.required("notes", Fields.strings),
+            sliding_window=_sliding_window(plan),
         )
 
 
@@ -151,6 +155,12 @@ def _setting(fields: Fields, key: str) -> RopeParameters:
 def _size(fields: Fields, key: str) -> int:
     """A positive number of tokens or dimensions."""
     return fields.positive(key, 0)
+
+
+def _sliding_window(plan: Fields) -> int | Literal["off"] | None:
+    if not plan.has("sliding_window"):
+        return None
+    return "off" if plan.values["sliding_window"] == "off" else _size(plan, "sliding_window")
 
 
 _NEEDED = ("rope_type", "rope_theta", "head_dim", "max_position_embeddings")

@@ -11,6 +11,7 @@ from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText, Path
 from yarncli.planning.lengths import follow_maximum
 from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.sliding import window_value
 from yarncli.rope.parameters import RopeParameters
 
 Spelling = Literal["both", "legacy", "v5"]
@@ -113,6 +114,8 @@ def write_rope(
     changes[(*base, rope.length_key)] = plan.max_position_embeddings
     changes |= _top_level_original(config, rope, plan)
     changes |= _null_head_dim(config, rope)
+    if plan.sliding_window is not None:
+        changes[(*base, rope.family.window_key)] = window_value(plan.sliding_window)
     changes |= _copies_at_root(config, rope, changes)
     return config.edited(changes, removals)
 

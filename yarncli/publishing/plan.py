@@ -294,7 +294,7 @@ def _current_card(
         if mine and local.history.steps and not copied and not has_our_part(mine):
             notes.append(
                 "README.md goes along, with our part below. Do its words and metadata still hold "
-                "after the conversion? `yarncli card` shows it."
+                "after the conversion? See it with: yarncli card SOURCE"
             )
         return mine
     # A Hub's card that cannot be read ends it here, by its name; --force-card gets round it.

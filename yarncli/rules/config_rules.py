@@ -10,6 +10,7 @@ from yarncli.planning.lengths import CONFIG_LENGTHS
 from yarncli.rope.parameters import WIDEST_HEAD
 from yarncli.rules.config_view import ConfigView, finite, whole
 from yarncli.rules.finding import Edit, Finding, Severity
+from yarncli.rules.length_rules import LENGTH_RULES
 from yarncli.rules.scaling_rules import SCALING_RULES
 from yarncli.rules.spelling_rules import SPELLING_RULES
 
@@ -213,6 +214,7 @@ CONFIG_RULES = (
     unknown_model_type,
     *SPELLING_RULES,
     *SCALING_RULES,
+    *LENGTH_RULES,
     beta_order,
     no_ramp,
     dual_chunk,

@@ -1,0 +1,109 @@
+"""Refusing to extend a model whose trained window its files do not tell, or tell wrongly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from yarncli.errors import CheckpointError
+from yarncli.planning.commands import convert_command
+from yarncli.planning.lengths import CONFIG_LENGTHS, SENTINEL
+from yarncli.planning.published import multiplied_already, published_like, raised_over
+
+if TYPE_CHECKING:
+    from yarncli.config.reading import RopeConfig
+    from yarncli.jsontext.text import JsonText
+    from yarncli.planning.target import Target
+
+# Above this a limit is "none": no model reads so much. Below this share of the maximum more, two
+# numbers mean the same window: Qwen2.5-VL's config says 128,000 and its tokenizer 131,072.
+_NO_LIMIT = 2**24
+_ALIKE = 1.25
+
+# Qwen ships every Qwen2Tokenizer with this limit, also with models that read 4,096 (Qwen2.5-Math)
+# or 32,768 tokens (Qwen2.5, Qwen3): it is the window that their cards reach by YaRN.
+_QWEN_LIMIT = 131_072
+
+
+def refuse_unclear(rope: RopeConfig, target: Target) -> None:
+    """Insist that the config tells the window that the model was trained with, or the user does.
+
+    Raises:
+        CheckpointError: it does not; the message has the commands that go on.
+    """
+    if rope.original_source == "--original-length":
+        return
+    if found := multiplied_already(rope):
+        models, window = found
+        p = rope.scopes["model"].parameters
+        raise CheckpointError(
+            f"{rope.length_key} is {rope.max_position_embeddings:,}, which is the {window:,} of "
+            f"{models.name} times the factor {p.resolved_factor():g}. {p.rope_type} multiplies it "
+            f"once more, so it should be {window:,}. Set it so, or start from the window that the "
+            f"model was trained with: {_command(rope, target, window, replace=True)}."
+        )
+    if target.rescale or target.replace_scaling or not _is_plain(rope):
+        return
+    if found := raised_over(rope):
+        models, window = found
+        raise CheckpointError(
+            f"{rope.length_key} is {rope.max_position_embeddings:,} and there is no scaling, but "
+            f"models of this type, size and rope_theta ({models.name}) read "
+            f"{models.windows[-1]:,} tokens at most: it was raised, or the scaling was lost. "
+            + _ways(rope, target, rope.max_position_embeddings, window)
+        )
+    for key in CONFIG_LENGTHS:
+        _refuse_more(rope, target, key, rope.values.get(key))
+
+
+def refuse_tokenizer(rope: RopeConfig, target: Target, tokenizer: JsonText | None) -> None:
+    """Insist on the same about the tokenizer's limit, where that says something.
+
+    Raises:
+        CheckpointError: it says that the model reads more than the config does.
+    """
+    if tokenizer is None or target.rescale or target.replace_scaling or not _is_plain(rope):
+        return
+    limit, models = tokenizer.value.get("model_max_length"), published_like(rope)
+    is_qwens = str(tokenizer.value.get("tokenizer_class")).startswith("Qwen2Tokenizer")
+    if models and rope.max_position_embeddings in models.windows:
+        return
+    if not (is_qwens and limit == _QWEN_LIMIT):
+        _refuse_more(rope, target, "model_max_length of tokenizer_config.json", limit)
+
+
+def _is_plain(rope: RopeConfig) -> bool:
+    """Whether nobody has scaled it, as far as the config and the user tell."""
+    told = rope.original_source == "--original-length"
+    return not told and all(s.parameters.rope_type == "default" for s in rope.scopes.values())
+
+
+def _refuse_more(rope: RopeConfig, target: Target, place: str, value: object) -> None:
+    maximum = rope.max_position_embeddings
+    if type(value) not in (int, float) or place == rope.length_key:
+        return
+    length = int(min(value, SENTINEL))  # type: ignore[call-overload]
+    if maximum * _ALIKE < length < _NO_LIMIT:
+        raise CheckpointError(
+            f"{place} is {length:,}, but {rope.length_key} is {maximum:,}: the model may read more "
+            f"already than that. {_ways(rope, target, length, maximum)}"
+        )
+
+
+def _ways(rope: RopeConfig, target: Target, longer: int, shorter: int) -> str:
+    """What to do if either length is the trained one."""
+    asked = target.length or int((target.factor or 1) * shorter)
+    if asked > longer:
+        if_longer = f"extend it with: {_command(rope, target, longer)}"
+    else:
+        if_longer = f"it reads {asked:,} as it is: set {rope.length_key} to {longer}"
+    return (
+        f"If it was trained with {shorter:,} tokens, extend it with: "
+        f"{_command(rope, target, shorter)}; if with {longer:,}, {if_longer}."
+    )
+
+
+def _command(rope: RopeConfig, target: Target, window: int, *, replace: bool = False) -> str:
+    asked = target.length or int((target.factor or 1) * window)
+    length = asked if asked > window else 2 * window
+    more = {"replace_scaling": True} if replace else {}
+    return convert_command(rope, target, length, original_length=window, **more)
