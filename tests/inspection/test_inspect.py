@@ -54,7 +54,10 @@ def described(tmp_path, config, *arguments):
 def test_json_is_complete(demo):
     found = json.loads(run(demo, "--json").stdout)
     assert found["schema_version"] == 1
-    assert found["weights"] == {"parameters": {"F16": 650112}, "bytes": 1300224, "shards": 1}
+    assert found["weights"] == {
+        "parameters": {"F16": 650112}, "unpacked": 650112, "bytes": 1300224, "shards": 1,
+    }  # fmt: skip
+    assert (found["quantization"], found["weight_format"]) == (None, "unquantised safetensors")
     assert found["tokenizer_limit"] == 256
     assert found["tied_word_embeddings"] is True
     # 3 layers × keys and values × 4 heads × 32 dimensions × 2 bytes.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from yarncli.config.reading import RopeConfig
 from yarncli.engines.equivalents import stated_together
-from yarncli.engines.judgement import judge
+from yarncli.engines.judgement import Judgement, judge
 from yarncli.engines.registry import get_engine
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.history import History, Step
@@ -46,6 +46,7 @@ def fit(
             found = judge(written, steps, engines=engines, assume_like=assume_like, launch=False)
         except CheckpointError:
             continue
+        _refuse_weights(found)
         wrong = found.misreadings()
         if not wrong:
             return way, chosen
@@ -56,6 +57,15 @@ def fit(
         "Try --method ntk, or leave out --for and use the launch lines of `yarncli engines`."
         + _by_baking(plan, mla=rope.is_mla)
     )
+
+
+def _refuse_weights(found: Judgement) -> None:
+    for view in found.verdicts:
+        if view.weights and view.weights.status in ("refuses", "misreads"):
+            raise UnsupportedArchitectureError(
+                f"{view.engine.id} {'; '.join(view.notes)}. No config changes that: convert the "
+                "checkpoint in a format that it loads, or leave the engine out of --for."
+            )
 
 
 def _by_baking(plan: RopePlan, *, mla: bool) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.formats import count_parameters, read_format
 from yarncli.checkpoint.memory import (
     CachePart,
     bytes_per_number,
@@ -19,6 +20,7 @@ from yarncli.checkpoint.memory import (
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.config.families.refused_types import tied_by_default
 from yarncli.config.reading import RopeConfig, Scope, read_rope
+from yarncli.config.weight_format import WeightFormat
 from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
 from yarncli.errors import UnsupportedArchitectureError
@@ -42,11 +44,18 @@ class Weights:
     """Bytes of all tensors."""
     shards: int
     """How many files hold them."""
+    unpacked: int | None
+    """Parameters of the model, packed ones unpacked; `None` where the packing is not known."""
 
     def to_json(self) -> dict[str, Any]:
         """The entry of `inspect --json`."""
         parameters = dict(self.parameters)
-        return {"parameters": parameters, "bytes": self.nbytes, "shards": self.shards}
+        return {
+            "parameters": parameters,
+            "unpacked": self.unpacked,
+            "bytes": self.nbytes,
+            "shards": self.shards,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +74,8 @@ class Description:
     """What the shard headers say; `None` without weights."""
     dtype: str | None
     """The config's dtype."""
-    quantization: str | None
-    """The method by which the weights are quantised; `None` where they are not."""
+    format: WeightFormat
+    """How the weights are stored."""
     tied: bool
     """Whether the output head is the word embedding."""
     tokenizer_limit: int | None
@@ -128,7 +137,8 @@ class Description:
             "architecture": self.architecture,
             "model_type": rope.model_type,
             "dtype": self.dtype,
-            "quantization": self.quantization,
+            "quantization": self.format.method.removesuffix("-bare") or None,
+            "weight_format": self.format.name,
             "tied_word_embeddings": self.tied,
             "tokenizer_limit": self.tokenizer_limit,
             "weights": self.weights and self.weights.to_json(),
@@ -211,18 +221,19 @@ def inspect(
         rope = history.informed(read_rope(config, own_code=target is None, **options))
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     text = rope.text(config).values
-    quantization = config.get("quantization_config") or text.get("quantization_config")
+    weights = read_format(checkpoint)
     judged: tuple[EngineView, ...] = ()
     if not target and not rope.own_code:
-        judged = judge(config, history, assume_like=assume_like, launch=False).verdicts
+        like: dict[str, Any] = {"assume_like": assume_like, "weights": weights}
+        judged = judge(config, history, launch=False, **like).verdicts
     return Description(
         name=checkpoint.name,
         architecture=_architecture(config),
         made_for=made_for,
         rope=rope,
-        weights=_weights(checkpoint),
+        weights=_weights(checkpoint, config, weights),
         dtype=stated_dtype(config, rope),
-        quantization=_quantization(quantization),
+        format=weights,
         tied=_tied(config, text),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
@@ -277,7 +288,9 @@ def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
     return config.get("model_type") in tied_by_default()
 
 
-def _weights(checkpoint: Checkpoint) -> Weights | None:
+def _weights(
+    checkpoint: Checkpoint, config: Mapping[str, Any], weights: WeightFormat
+) -> Weights | None:
     headers = checkpoint.headers()
     if not headers:
         return None
@@ -287,10 +300,10 @@ def _weights(checkpoint: Checkpoint) -> Weights | None:
         for tensor in header.tensors.values():
             counts[tensor.dtype] += tensor.parameters
             nbytes += tensor.nbytes
-    return Weights(dict(counts.most_common()), nbytes, len(headers))
-
-
-def _quantization(found: Any) -> str | None:
-    if not isinstance(found, dict):
-        return None
-    return str(found.get("quant_method") or found.get("quant_algo") or "unnamed")
+    unpacked = count_parameters(headers.values(), config, weights)
+    return Weights(
+        parameters=dict(counts.most_common()),
+        nbytes=nbytes,
+        shards=len(headers),
+        unpacked=unpacked,
+    )
