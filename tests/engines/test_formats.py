@@ -242,6 +242,7 @@ def test_no_config_is_looked_for_where_the_weights_are_refused(tmp_path):
     ({"quantization_config": {"bits": "4", "group_size": 64}}, "unnamed"),
     ({"quantization_config": {"quant_method": "FP8"}}, "fp8"),
     ({"quantization_config": {"load_in_4bit": True}}, "bitsandbytes"),
+    ({"quantization_config": {"quant_method": "fp8", "moe_quant_algo": "NVFP4"}}, "fp8+NVFP4"),
     ({"quantization_config": {"quant_method": "modelopt", "kv_cache_quant_algo": "FP8"}}, ""),
     ({"quantization_config": {"quant_method": "compressed_tensors"}}, "compressed-tensors:dense"),
     ({"compression_config": {"format": "dense", "quant_method": "compressed-tensors"}},

@@ -127,3 +127,12 @@ def test_another_kind_of_adapter_is_only_named(demo: Path, tmp_path: Path) -> No
     root = adapter(tmp_path / "ia3", demo, peft_type="IA3", r=None)
     assert found(root) == [("adapter", "note")]
     assert "(IA3)" in check(root).findings[0].message
+
+
+def test_an_adapter_beside_a_config_is_no_half_model(demo: Path, tmp_path: Path) -> None:
+    """Trainers copy the base's config.json beside the adapter."""
+    root = adapter(tmp_path / "lora", demo)
+    shutil.copy(demo / "config.json", root)
+    assert found(root) == [("adapter", "note")]
+    assert "holds an adapter" in check(root).findings[0].message
+    assert invoke("convert", root, tmp_path / "out", "--factor", 4).exit_code == 0

@@ -8,7 +8,7 @@ from typing import Any
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.quantisation import MODELOPT_FILE
-from yarncli.config.weight_format import WeightFormat, stated_format
+from yarncli.config.weight_format import WeightFormat, stated_cache, stated_format
 
 # What the only weights of a directory are, by the ends of their names.
 _FILES = (
@@ -25,11 +25,7 @@ def read_format(checkpoint: Checkpoint) -> WeightFormat:
         CheckpointError: a config file cannot be read.
         HubError: it cannot be fetched.
     """
-    config = checkpoint.config().value
-    beside = checkpoint.optional_json(MODELOPT_FILE)
-    inner = config.get("text_config")
-    text = inner if isinstance(inner, dict) else {}
-    stated = stated_format(config, text, beside.value if beside else None)
+    stated = stated_format(*_stating(checkpoint))
     files = _format_of_files(checkpoint)
     if files is None or not stated.id:
         return files or stated
@@ -37,9 +33,23 @@ def read_format(checkpoint: Checkpoint) -> WeightFormat:
     return WeightFormat(f"{files.id}+{stated.id}", f"{stated.name} in {files.name} files")
 
 
+def read_cache_format(checkpoint: Checkpoint) -> str | None:
+    """The format of the KV cache that the checkpoint asks for. Raises as `read_format`."""
+    return stated_cache(*_stating(checkpoint))
+
+
+def _stating(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Config, its text part, and ModelOpt's own file."""
+    config = checkpoint.config().value
+    inner = config.get("text_config")
+    beside = checkpoint.optional_json(MODELOPT_FILE)
+    return config, inner if isinstance(inner, dict) else {}, beside.value if beside else None
+
+
 def _format_of_files(checkpoint: Checkpoint) -> WeightFormat | None:
     """What the weights are, where they are no safetensors with the names of transformers."""
-    names = [f.name for f in checkpoint.files if "/" not in f.name and f.kind in _WEIGHTS]
+    top = [f.name for f in checkpoint.files if "/" not in f.name and f.kind in _WEIGHTS]
+    names = [name for name in top if not name.startswith("adapter_")]
     if any(name.endswith(".safetensors") for name in names):
         own = all(name.startswith("consolidated") for name in names if name.endswith("safetensors"))
         return _CONSOLIDATED if own else None
@@ -88,7 +98,7 @@ def count_parameters(
     tensors = {name: info for header in headers for name, info in header.tensors.items()}
     if not weights.id:
         return sum(info.parameters for info in tensors.values())
-    if weights.method not in _KNOWN:
+    if weights.method.partition("+")[0] not in _KNOWN:
         return None
     return sum(_unpacked(info, tensors, config) for info in tensors.values())
 

@@ -52,7 +52,8 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
     facts["tokenizer limit"] = "none" if limit is None else f"{limit:,} tokens"
     per_token = console.format_bytes(description.kv_cache_bytes_per_token)
     whole = console.format_bytes(description.kv_cache_bytes(description.length))
-    facts["KV cache"] = f"{per_token} per token, {whole} at {description.length:,} tokens"
+    kept = f", in {cache} as vLLM keeps it" if (cache := description.cache_format) else ""
+    facts["KV cache"] = f"{per_token} per token, {whole} at {description.length:,} tokens{kept}"
     if description.engines:
         facts["engines"] = _engines(description)
     return facts
@@ -88,7 +89,7 @@ def _scope_title(description: Description, scope: Scope) -> str:
 def _scope_facts(description: Description, scope: Scope) -> dict[str, console.CellValue]:
     after = description.parameters(scope)
     facts: dict[str, console.CellValue] = {
-        "rotary dimensions": f"{after.rotary_dim} of {after.head_dim}",
+        "rotary dimensions": f"{description.turning_dimensions(scope)} of {after.head_dim}",
     }
     before = _setting(scope.parameters)
     for name, new in _setting(after).items():

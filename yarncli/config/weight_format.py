@@ -12,8 +12,8 @@ class WeightFormat:
     """How weights are stored."""
 
     id: str
-    """What tables are keyed by: the quantisation method, and after a colon its kind. Empty where
-    weights are safetensors in floating point."""
+    """What tables are keyed by: the quantisation method, after a colon its kind, after a plus sign
+    a second format. Empty where weights are safetensors in floating point."""
     name: str
     """For people."""
 
@@ -61,10 +61,7 @@ def stated_format(
         beside: that of `hf_quant_config.json`, if there is one.
     """
     mlx = _mapping(config, "quantization") or _mapping(text, "quantization")
-    found = _mapping(config, "quantization_config") or _mapping(text, "quantization_config")
-    found = found or _mapping(config, "compression_config")
-    if not found and (modelopt := _mapping(beside or {}, "quantization")):
-        found = {"quant_method": "modelopt", **modelopt}
+    found = _found(config, text, beside)
     # mlx-lm writes the same object under both keys (once it wrote the first alone), and no method.
     if _is_mlx(mlx) or (_is_mlx(found) and not found.get("quant_method")):
         return _mlx(mlx if _is_mlx(mlx) else found, "mlx" if found else "mlx-bare")
@@ -74,6 +71,44 @@ def stated_format(
         bits = 4 if found.get("load_in_4bit") else 8
         return WeightFormat("bitsandbytes", f"bitsandbytes {bits}-bit")
     return _named(found)
+
+
+def stated_cache(
+    config: Mapping[str, Any], text: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+) -> str | None:
+    """The format in which vLLM 0.33 keeps keys and values by itself: "FP8", "NVFP4", or `None`.
+
+    It follows `kv_cache_scheme` of compressed-tensors and ModelOpt, and ModelOpt's
+    `kv_cache_quant_algo`; all else is cached as the model computes.
+
+    Args:
+        config: the JSON object of `config.json`.
+        text: its text part.
+        beside: that of `hf_quant_config.json`, if there is one.
+    """
+    found = _found(config, text, beside)
+    method = str(found.get("quant_method") or "").lower()
+    inner = {**_mapping(found, "quantization"), **found}
+    scheme = inner.get("kv_cache_scheme")
+    if method.startswith("modelopt"):
+        scheme = scheme or inner.get("kv_cache_quant_algo")
+    elif not method.startswith("compressed"):
+        return None
+    if isinstance(scheme, Mapping) and scheme.get("type") == "float":
+        scheme = {8: "FP8", 4: "NVFP4"}.get(scheme.get("num_bits", 0))
+    name = scheme.upper() if isinstance(scheme, str) else None
+    return name if name in ("FP8", "NVFP4") else None
+
+
+def _found(
+    config: Mapping[str, Any], text: Mapping[str, Any], beside: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
+    """The quantisation config as loaders find it; empty where there is none."""
+    found = _mapping(config, "quantization_config") or _mapping(text, "quantization_config")
+    found = found or _mapping(config, "compression_config")
+    if not found and (modelopt := _mapping(beside or {}, "quantization")):
+        return {"quant_method": "modelopt", **modelopt}
+    return found
 
 
 def _named(found: Mapping[str, Any]) -> WeightFormat:
@@ -88,8 +123,10 @@ def _named(found: Mapping[str, Any]) -> WeightFormat:
         return WeightFormat(f"{method}:{kind}", f"{method} ({kind})")
     if not method:
         return WeightFormat("unnamed", "a quantisation that config.json does not name")
-    bits = found.get("bits")
+    bits, experts = found.get("bits"), found.get("moe_quant_algo")
     name = _NAMES.get(method, method)
+    if isinstance(experts, str):
+        return WeightFormat(f"{method}+{experts}", f"{name} with {experts} experts")
     return WeightFormat(method, f"{name} {bits:g}-bit" if _is_number(bits) else name)
 
 

@@ -13,6 +13,7 @@ from yarncli.checkpoint.memory import (
     kv_cache_parts,
     stated_dtype,
 )
+from yarncli.config.weight_format import stated_cache
 from yarncli.engines.drafts import Draft, find_draft
 from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
@@ -92,7 +93,8 @@ def serve(
         if not served.launch and served.status not in ("unsupported", "unknown"):
             served = _advised(served, converted, intended, words)
         found.append(served)
-    size = bytes_per_number(stated_dtype(config.value, rope))
+    kept = stated_cache(config.value, rope.text(config.value).values)
+    size = bytes_per_number(stated_dtype(config.value, rope), kept)
     cache = kv_cache_bytes(kv_cache_parts(config.value, rope), plan.length, size)
     return Serving(plan=plan, kv_cache_bytes=cache, draft=draft), found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yarncli.checkpoint.formats import count_parameters, read_format
+from yarncli.checkpoint.formats import count_parameters, read_cache_format, read_format
 from yarncli.checkpoint.memory import (
     CachePart,
     bytes_per_number,
@@ -82,6 +82,8 @@ class Description:
     """The tokenizer's `model_max_length`, tokens; `None` where it has no limit."""
     kv_cache: tuple[CachePart, ...]
     """What the layers keep for each sequence."""
+    cache_format: str | None
+    """The format of that, where the config asks for a quantised one and vLLM follows."""
     plan: RopePlan | None
     """The conversion that is previewed."""
     engines: tuple[EngineView, ...]
@@ -103,17 +105,18 @@ class Description:
         return planned.get(scope.name, scope.parameters)
 
     def kv_cache_bytes(self, length: int) -> int:
-        """Bytes of keys and values for one sequence of `length` tokens, unquantised."""
+        """Bytes of keys and values for one sequence of `length` tokens."""
         return kv_cache_bytes(self.kv_cache, length, self._itemsize)
 
     @property
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes that one more token adds while it lies within every window."""
-        return self._itemsize * sum(part.width // part.tokens_per_entry for part in self.kv_cache)
+        numbers = sum(part.width // part.tokens_per_entry for part in self.kv_cache)
+        return int(self._itemsize * numbers)
 
     @property
-    def _itemsize(self) -> int:
-        return bytes_per_number(self.dtype)
+    def _itemsize(self) -> float:
+        return bytes_per_number(self.dtype, self.cache_format)
 
     def dimensions(self, scope: Scope) -> list[Dimension]:
         """The dimension pairs of one scope, before and after."""
@@ -123,6 +126,15 @@ class Description:
             original_length=self.original_length,
             length=self.length,
         )
+
+    def turning_dimensions(self, scope: Scope) -> int:
+        """How many dimensions of a head really rotate.
+
+        Under "proportional" (Gemma 4) most have the frequency 0: the formula counts them, and they
+        stand still.
+        """
+        inv_freq = self.parameters(scope).inv_freq(self.length)
+        return 2 * sum(frequency != 0 for frequency in inv_freq)
 
     def to_json(self, *, table: bool = False) -> dict[str, Any]:
         """The contract of `inspect --json`.
@@ -137,7 +149,7 @@ class Description:
             "architecture": self.architecture,
             "model_type": rope.model_type,
             "dtype": self.dtype,
-            "quantization": self.format.method.removesuffix("-bare") or None,
+            "quantization": _method(self.format),
             "weight_format": self.format.name,
             "tied_word_embeddings": self.tied,
             "tokenizer_limit": self.tokenizer_limit,
@@ -148,6 +160,7 @@ class Description:
             "spelling": rope.spelling_found,
             "kv_cache_bytes_per_token": self.kv_cache_bytes_per_token,
             "kv_cache_bytes": self.kv_cache_bytes(self.length),
+            "kv_cache_format": self.cache_format,
             "length": self.length,
             "scopes": {s.name: self._scope_json(s, table) for s in rope.scopes.values()},
             "made_for": self.made_for,
@@ -164,7 +177,7 @@ class Description:
         found = {
             "rope_type": p.rope_type,
             "rope_theta": p.rope_theta,
-            "rotary_dim": p.rotary_dim,
+            "rotary_dim": self.turning_dimensions(scope),
             "head_dim": p.head_dim,
             "layers": list(scope.layers),
             "windowed": scope.windowed,
@@ -237,6 +250,7 @@ def inspect(
         tied=_tied(config, text),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
+        cache_format=read_cache_format(checkpoint),
         plan=make_plan(rope, target) if target else None,
         engines=judged,
     )
@@ -286,6 +300,11 @@ def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
         if values.get("tie_word_embeddings") is not None:
             return bool(values["tie_word_embeddings"])
     return config.get("model_type") in tied_by_default()
+
+
+def _method(weights: WeightFormat) -> str | None:
+    """The quantisation method alone; `None` without quantisation."""
+    return weights.method.partition("+")[0].removesuffix("-bare") or None
 
 
 def _weights(

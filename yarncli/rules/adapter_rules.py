@@ -54,7 +54,8 @@ def check_adapter(directory: Path) -> Iterator[Finding]:
     base, said = _base(config)
     kind = str(config.get("peft_type") or "PEFT")
     rank = f" of rank {config['r']}" if isinstance(config.get("r"), int) else ""
-    yield _finding("adapter", where, f"{directory} is an adapter ({kind}{rank}). {said}")
+    verb = "holds" if (directory / "config.json").exists() else "is"
+    yield _finding("adapter", where, f"{directory} {verb} an adapter ({kind}{rank}). {said}")
     if base is None:
         return
     yield from _baked(directory, where, history, base)

@@ -106,9 +106,7 @@ def _check(
     """Check a source, and mend it where its directory is held for that."""
     adapter = _adapter_directory(source)
     if adapter is not None:
-        from yarncli.rules.adapter_rules import check_adapter
-
-        found = check_adapter(adapter)
+        found = _check_adapter(adapter)
         return SourceReport(source, tuple(f for f in found if f.rule.id not in ignore))
     if _is_pending(source):
         return SourceReport(
@@ -131,6 +129,8 @@ def _check(
             findings += check_weights(checkpoint, require_weights=require_weights)
         except CheckpointError as error:
             findings.append(_unreadable(checkpoint.where(INDEX_NAME), error))
+    if checkpoint.directory is not None and checkpoint.file(ADAPTER_CONFIG):
+        findings += _check_adapter(checkpoint.directory)
     if directory and any(finding.edit for finding in findings):
         from yarncli.rules.fix import mend
 
@@ -176,6 +176,12 @@ def _adapter_directory(source: str) -> Path | None:
         return path.parent
     is_one = (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).exists()
     return path if is_one else None
+
+
+def _check_adapter(directory: Path) -> list[Finding]:
+    from yarncli.rules.adapter_rules import check_adapter
+
+    return list(check_adapter(directory))
 
 
 def _is_pending(source: str) -> bool:
