@@ -233,7 +233,6 @@ def inspect(
     with _naming(made_for := _made_for(checkpoint, config)):
         rope = history.informed(read_rope(config, own_code=target is None, **options))
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
-    text = rope.text(config).values
     weights = read_format(checkpoint)
     judged: tuple[EngineView, ...] = ()
     if not target and not rope.own_code:
@@ -247,7 +246,7 @@ def inspect(
         weights=_weights(checkpoint, config, weights),
         dtype=stated_dtype(config, rope),
         format=weights,
-        tied=_tied(config, text),
+        tied=_tied(config, rope.text(config).values),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
         cache_format=read_cache_format(checkpoint),
