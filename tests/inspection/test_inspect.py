@@ -54,7 +54,10 @@ def described(tmp_path, config, *arguments):
 def test_json_is_complete(demo):
     found = json.loads(run(demo, "--json").stdout)
     assert found["schema_version"] == 1
-    assert found["weights"] == {"parameters": {"F16": 650112}, "bytes": 1300224, "shards": 1}
+    assert found["weights"] == {
+        "parameters": {"F16": 650112}, "unpacked": 650112, "bytes": 1300224, "shards": 1,
+    }  # fmt: skip
+    assert (found["quantization"], found["weight_format"]) == (None, "unquantised safetensors")
     assert found["tokenizer_limit"] == 256
     assert found["tied_word_embeddings"] is True
     # 3 layers × keys and values × 4 heads × 32 dimensions × 2 bytes.
@@ -162,3 +165,45 @@ def test_the_original_window_survives_a_conversion_that_only_the_record_shows(de
         invoke("inspect", tmp_path / "out", "--original-length", 512, "--json", code=0).stdout
     )
     assert told["original_max_position_embeddings"] == 512
+
+
+def test_dimensions_that_stand_still_do_not_count_as_rotary(tmp_path):
+    """Gemma 4, as transformers computes its frequencies: 64 of the 256 pairs of full layers."""
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.gemma4.modeling_gemma4 import Gemma4TextRotaryEmbedding as Rotary
+
+    sizes = {"num_hidden_layers": 6, "hidden_size": 64, "head_dim": 256, "global_head_dim": 512}
+    real = Rotary(transformers.Gemma4TextConfig(**sizes))
+    config = {"model_type": "gemma4_text", **sizes}
+    scopes = described(tmp_path, config)["scopes"]
+    for name, expected in (("full_attention", 128), ("sliding_attention", 256)):
+        turning = 2 * int((getattr(real, f"{name}_inv_freq") != 0).sum())
+        assert scopes[name]["rotary_dim"] == turning == expected
+    assert scopes["full_attention"]["head_dim"] == 512
+    assert "rotary dimensions        128 of 512" in run(tmp_path / "config.json").stdout
+
+
+@pytest.mark.parametrize(("method", "keys", "expected"), [
+    ("modelopt", {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}, "FP8"),
+    ("modelopt", {"kv_cache_scheme": {"num_bits": 8, "type": "float", "dynamic": False}}, "FP8"),
+    ("modelopt", {"kv_cache_scheme": {"num_bits": 4, "type": "float"}}, "NVFP4"),
+    ("modelopt", {"quantization": {"kv_cache_quant_algo": "NVFP4"}}, "NVFP4"),
+    ("compressed-tensors", {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}, "FP8"),
+    ("compressed-tensors", {"kv_cache_scheme": None}, None),
+    ("compressed-tensors", {"kv_cache_scheme": {"num_bits": 8, "type": "int"}}, None),
+    ("modelopt", {"kv_cache_quant_algo": "INT8"}, None),
+    ("fp8", {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}, None),
+])  # fmt: skip
+def test_a_cache_that_the_config_quantises_is_smaller(tmp_path, method, keys, expected):
+    """As vLLM 0.33 resolves it: `get_kv_cache_quant_algo_string`, and its attention layer."""
+    config = {
+        "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 128, "head_dim": 32,
+        "num_attention_heads": 4, "torch_dtype": "bfloat16",
+        "quantization_config": {"quant_method": method, **keys},
+    }  # fmt: skip
+    found = described(tmp_path, config)
+    numbers = 2 * 2 * 4 * 32
+    per_number = {"FP8": 1, "NVFP4": 9 / 16, None: 2}[expected]
+    assert found["kv_cache_format"] == expected
+    assert found["kv_cache_bytes_per_token"] == numbers * per_number
+    assert found["kv_cache_bytes"] == numbers * per_number * 2048

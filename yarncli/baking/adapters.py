@@ -6,7 +6,6 @@ too, as the direction it multiplies is normalised. Copies of base parameters fol
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,8 @@ from yarncli.baking.deciding import Baking
 from yarncli.baking.dtypes import SCALABLE
 from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint import output, rewrite
+from yarncli.checkpoint.contents import ADAPTER_CONFIG as CONFIG_NAME
+from yarncli.checkpoint.contents import ADAPTER_WEIGHTS as WEIGHTS_NAME
 from yarncli.checkpoint.copying import fill
 from yarncli.checkpoint.files import SourceFile, read_file, walk_files
 from yarncli.checkpoint.rewrite import Patch
@@ -27,16 +28,6 @@ from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitecture
 from yarncli.history import FILE_NAME, History
 from yarncli.jsontext.text import JsonText
 
-WEIGHTS_NAME = "adapter_model.safetensors"
-CONFIG_NAME = "adapter_config.json"
-
-# What PEFT, torch.compile and distributed training put before and into a module's name.
-_PREFIX = re.compile(r"^(?:base_model\.model\.|base_model\.|module\.|_orig_mod\.)*")
-_INSIDE = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?|original_module)(?=\.)")
-_PARTS = re.compile(
-    r"(?P<owner>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB])"
-    r"(?:\.default)?(?:\.(?P<parameter>weight|bias))?"
-)
 # Ways to start a training that leave the base's weights alone when the adapter is loaded.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
@@ -198,29 +189,23 @@ class _Base:
             known = edits.setdefault(place, []) if place else []
             if all((edit.rows, edit.factor) != (other.rows, other.factor) for other in known):
                 known.append(edit)
-        return cls(stacks, frozenset(_key(name, stacks) for name in found), edits)
-
-
-def _key(name: str, stacks: str) -> Place | str:
-    return names.place_of(name, stacks) or name.removeprefix("model.")
+        return cls(stacks, frozenset(names.key_of(name, stacks) for name in found), edits)
 
 
 def _edits_of(info: TensorInfo, base: _Base) -> list[TensorEdit]:
     """The edits of one tensor of the adapter."""
-    name = _INSIDE.sub("", _PREFIX.sub("", info.name, count=1))
-    match = _PARTS.fullmatch(name)
-    owner = match["owner"] if match else name
+    owner, part = names.in_adapter(info.name)
     place = names.place_of(owner, base.stacks)
-    if _key(owner, base.stacks) not in base.places and (place or _may_be_text(owner)):
+    if names.key_of(owner, base.stacks) not in base.places and (place or _may_be_text(owner)):
         raise UnsupportedArchitectureError(
             f"{info.name} belongs to a module that the base checkpoint does not store under that "
             "name, so it is not known whether it must follow. Merge the adapter first."
         )
     if place is None:
         return []  # towers, embeddings, the head: nothing outside the layers carries the factor
-    if match is None:  # a copy of a base parameter, which takes its place
+    if part is None:  # a copy of a base parameter, which takes its place
         return [_follow(info, edit) for edit in base.edits.get(place, [])]
-    if match["part"] in ("lora_A", "lora_embedding_A", "lora_embedding_B"):
+    if part in ("lora_A", "lora_embedding_A", "lora_embedding_B"):
         return []  # the input of a projection, not its rows
     weight = base.edits.get(place._replace(rest=f"{place.rest}.weight"), [])
     return [_follow(info, edit) for edit in weight]

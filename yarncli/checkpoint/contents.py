@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
 # The first of these that a file name speaks of: the name, what it says, what to do.
 _SIGNS: tuple[tuple[str, str, str], ...] = (
     (

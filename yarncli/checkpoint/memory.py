@@ -30,7 +30,7 @@ class CachePart:
 
 
 def kv_cache_bytes(
-    parts: Iterable[CachePart], length: int, itemsize: int, *, windows: bool = True
+    parts: Iterable[CachePart], length: int, itemsize: float, *, windows: bool = True
 ) -> int:
     """Bytes of the KV cache of one sequence.
 
@@ -48,10 +48,11 @@ def kv_cache_bytes(
         >>> kv_cache_bytes(llama_3_8b, 8192, 2)
         1073741824
     """
-    return itemsize * sum(
+    numbers = sum(
         part.width * (min(length, (windows and part.window) or length) // part.tokens_per_entry)
         for part in parts
     )
+    return int(itemsize * numbers)
 
 
 def stated_dtype(config: Mapping[str, Any], rope: RopeConfig) -> str | None:
@@ -61,12 +62,15 @@ def stated_dtype(config: Mapping[str, Any], rope: RopeConfig) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def bytes_per_number(dtype: str | None) -> int:
-    """Bytes of one number of an unquantised cache, which has the dtype of the model.
+def bytes_per_number(dtype: str | None, cache: str | None = None) -> float:
+    """Bytes of one number of a cache, which has the dtype of the model if it is not quantised.
 
     Args:
         dtype: as config.json names it; bfloat16 where it does not.
+        cache: the format that `stated_cache` found.
     """
+    if cache is not None:  # NVFP4 has a scale of one byte for every 16 numbers
+        return 1 if cache == "FP8" else 9 / 16
     return _DTYPE_BYTES.get(dtype or "bfloat16", 2)
 
 

@@ -136,7 +136,8 @@ class Checkpoint:
             return names
         if SINGLE_SHARD_NAME in self._by_name:
             return (SINGLE_SHARD_NAME,)
-        return tuple(f.name for f in self.files if f.kind == "shard" and "/" not in f.name)
+        shards = (f.name for f in self.files if f.kind == "shard" and "/" not in f.name)
+        return tuple(name for name in shards if not name.startswith("adapter_"))
 
     def header(self, name: str) -> Header:
         """The header of one shard, read each time.
@@ -260,8 +261,7 @@ class Checkpoint:
 
     @property
     def _remote(self) -> tuple[str, str]:
-        assert self.repo_id is not None
-        assert self.commit is not None
+        assert self.repo_id is not None and self.commit is not None  # noqa: PT018
         return self.repo_id, self.commit
 
     def _local_path(self, name: str) -> Path:

@@ -29,8 +29,15 @@ def print_judgement(found: Judgement, *, lines: bool) -> None:
     length = found.verdicts[0].length
     meant = f"{length:,} tokens" if length else "what is not known"
     console.print_text(f"Meant: {meant} (from {found.intended_from})")
+    head = ["engine", "status", "serves", "attention", "what"]
     rows = [_row(item) for item in found.verdicts]
-    console.print_table(["engine", "status", "serves", "attention", "what"], rows)
+    if stored := next((item.weights for item in found.verdicts if item.weights), None):
+        console.print_text(f"Weights: {stored.format}; the status is of the config alone but where "
+                           "they are refused or misread")  # fmt: skip
+        head.insert(2, "weights")
+        for row, item in zip(rows, found.verdicts, strict=True):
+            row.insert(2, item.weights.status if item.weights else None)
+    console.print_table(head, rows)
     console.print_text(found.count())
     for item in found.verdicts:
         if item.launch and (lines or item.launch_is_exact):
@@ -53,6 +60,8 @@ def print_serving(found: Judgement) -> None:
         why = "; ".join(item.notes) or item.summary()
         said = item.launch if item.launch_is_exact else f"{item.status}: {why}"
         console.print_text(f"\n{item.engine.id}:\n  {said}")
+        if item.weights and item.launch_is_exact:
+            console.print_text(f"  {item.weights.describe()}")
         if item.launch and item.engine.id == "vllm":
             size = console.format_bytes(serving.kv_cache_bytes)
             console.print_text(f"  KV cache of one sequence of {plan.length:,} tokens: {size}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yarncli.cli import console
 from yarncli.config.reading import Scope
-from yarncli.inspection.description import Description
+from yarncli.inspection.description import Description, Weights
 from yarncli.planning.plan import window_of
 from yarncli.rope.methods import keeps_max
 from yarncli.rope.parameters import RopeParameters
@@ -39,10 +39,10 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
     if description.made_for:
         facts["made for"] = description.made_for
     if weights:
-        facts["parameters"] = ", ".join(f"{n:,} {d}" for d, n in weights.parameters.items())
+        facts["parameters"] = _parameters(weights)
         shards = "1 shard" if weights.shards == 1 else f"{weights.shards} shards"
         facts["weights"] = f"{console.format_bytes(weights.nbytes)} in {shards}"
-    facts["quantization"] = description.quantization or "none"
+    facts["quantization"] = description.format.name if description.format.id else "none"
     facts["tied embeddings"] = description.tied
     original = f"original {rope.original_length:,}, from {rope.original_source}"
     facts["window"] = f"{window_of(rope):,} tokens ({original})"
@@ -52,21 +52,31 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
     facts["tokenizer limit"] = "none" if limit is None else f"{limit:,} tokens"
     per_token = console.format_bytes(description.kv_cache_bytes_per_token)
     whole = console.format_bytes(description.kv_cache_bytes(description.length))
-    facts["KV cache"] = f"{per_token} per token, {whole} at {description.length:,} tokens"
+    kept = f", in {cache} as vLLM keeps it" if (cache := description.cache_format) else ""
+    facts["KV cache"] = f"{per_token} per token, {whole} at {description.length:,} tokens{kept}"
     if description.engines:
         facts["engines"] = _engines(description)
     return facts
 
 
+def _parameters(weights: Weights) -> str:
+    """How many there are; of packed ones that number first, and what is stored after it."""
+    stored = ", ".join(f"{n:,} {d}" for d, n in weights.parameters.items())
+    if weights.unpacked is None:
+        return f"not known; stored: {stored}"
+    packed = weights.unpacked != sum(weights.parameters.values())
+    return f"{weights.unpacked:,}; stored: {stored}" if packed else stored
+
+
 def _engines(description: Description) -> str:
     """The engines that compute what is intended, and by name those that do not."""
-    right = sum(view.status == "exact" for view in description.engines)
-    text = f"{right} of {len(description.engines)} as intended"
-    others: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {"exact": []}
     for view in description.engines:
-        if view.status != "exact":
-            others.setdefault(view.status, []).append(view.engine.id)
-    return "; ".join([text, *(f"{word}: {', '.join(ids)}" for word, ids in others.items())])
+        unjudged = view.status == "exact" and view.weights and view.weights.status == "not judged"
+        word = "RoPE as intended, format not judged" if unjudged else view.status
+        groups.setdefault(word, []).append(view.engine.id)
+    text = f"{len(groups.pop('exact'))} of {len(description.engines)} as intended"
+    return "; ".join([text, *(f"{word}: {', '.join(ids)}" for word, ids in groups.items())])
 
 
 def _scope_title(description: Description, scope: Scope) -> str:
@@ -79,7 +89,7 @@ def _scope_title(description: Description, scope: Scope) -> str:
 def _scope_facts(description: Description, scope: Scope) -> dict[str, console.CellValue]:
     after = description.parameters(scope)
     facts: dict[str, console.CellValue] = {
-        "rotary dimensions": f"{after.rotary_dim} of {after.head_dim}",
+        "rotary dimensions": f"{description.turning_dimensions(scope)} of {after.head_dim}",
     }
     before = _setting(scope.parameters)
     for name, new in _setting(after).items():

@@ -30,6 +30,13 @@ _FOREIGN = re.compile(
 _ATTENTION = re.compile(
     r"(?:^|[._])(?:q|k|qkv|gqkv|query|key)_?(?:proj|norm|layernorm|key_value)?(?:[._]|$)|Wqkv|kv_a_proj"
 )
+# What PEFT, torch.compile and distributed training put before and into a module's name.
+_PREFIX = re.compile(r"^(?:base_model\.model\.|base_model\.|module\.|_orig_mod\.)*")
+_INSIDE = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?|original_module)(?=\.)")
+_PARTS = re.compile(
+    r"(?P<owner>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB])"
+    r"(?:\.default)?(?:\.(?P<parameter>weight|bias))?"
+)
 
 
 class Place(NamedTuple):
@@ -69,6 +76,30 @@ def place_of(name: str, stacks: str = "") -> Place | None:
         if not stacks and re.fullmatch(TEXT_STACKS, spelling):
             return Place(TEXT, layer, rest)
     return None
+
+
+def key_of(name: str, stacks: str = "") -> Place | str:
+    """What compares as equal for all names of one module: its place, or outside layers its name.
+
+    Args:
+        name: of a module or parameter.
+        stacks: as `place_of` takes them.
+    """
+    return place_of(name, stacks) or name.removeprefix("model.")
+
+
+def in_adapter(name: str) -> tuple[str, str | None]:
+    """The module that a tensor of a LoRA adapter belongs to, and which of its parts it is.
+
+    Args:
+        name: as PEFT stores it.
+
+    Returns:
+        The module, and "lora_A" or the like; for a copy of a parameter its own name and `None`.
+    """
+    plain = _INSIDE.sub("", _PREFIX.sub("", name, count=1))
+    match = _PARTS.fullmatch(plain)
+    return (match["owner"], match["part"]) if match else (plain, None)
 
 
 def spellings(name: str) -> tuple[str, ...]:

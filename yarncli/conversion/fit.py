@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from yarncli.config.reading import RopeConfig
 from yarncli.engines.fitting import by_ntk, first_way
+from yarncli.engines.judgement import judge
 from yarncli.engines.registry import get_engine
+from yarncli.engines.types import Engine
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.history import History
 from yarncli.jsontext.text import JsonText
@@ -41,6 +44,7 @@ def fit(
     """
     engines = [*dict.fromkeys(map(get_engine, options.engines))]
     like = options.assume_like
+    _refuse_weights(config, history, engines, like)
 
     def way(wanted: RopePlan) -> tuple[tuple[RopePlan, Spelling] | None, dict[str, str]]:
         return first_way(
@@ -70,6 +74,19 @@ def _by_launching(rope: RopeConfig, plan: RopePlan, target: Target) -> str:
         return ""
     command = engines_command(rope, target, plan.length)
     return f" What can be done with the model as it is, by launch lines: {command}."
+
+
+def _refuse_weights(
+    config: JsonText, history: History, engines: Sequence[Engine], assume_like: str | None
+) -> None:
+    names = [engine.id for engine in engines]
+    found = judge(config.value, history, engines=names, assume_like=assume_like, launch=False)
+    for view in found.verdicts:
+        if view.weights and view.weights.status in ("refuses", "misreads"):
+            raise UnsupportedArchitectureError(
+                f"{view.engine.id} {'; '.join(view.notes)}. No config changes that: convert the "
+                "checkpoint in a format that it loads, or leave the engine out of --for."
+            )
 
 
 def _by_baking(plan: RopePlan, *, mla: bool) -> str:

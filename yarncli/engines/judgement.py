@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarncli.checkpoint.formats import read_format
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.config.weight_format import WeightFormat, stated_format
+from yarncli.engines.formats import with_weights
 from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
@@ -30,7 +33,8 @@ _KIND_OF: dict[Status, str] = {
     "unsupported": "without code for this model",
     "unknown": "not known",
 }
-_KINDS = ("as intended", "not", "without code for this model", "not known")
+_UNJUDGED = "as intended in RoPE alone (format not judged)"
+_KINDS = ("as intended", _UNJUDGED, "not", "without code for this model", "not known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Judgement:
 
     def count(self) -> str:
         """How many engines do what is intended, and how many do not or are not known to."""
-        kinds = Counter(_KIND_OF.get(item.status, "not") for item in self.verdicts)
+        kinds = Counter(map(_kind_of, self.verdicts))
         words = [f"{kinds[kind]} {kind}" for kind in _KINDS if kinds[kind]]
         return f"{', '.join(words)}, of {len(self.verdicts)} engines."
 
@@ -121,9 +125,10 @@ def judge_checkpoint(
     remote = checkpoint.repo_id if checkpoint.is_remote else None
     name, history = remote or checkpoint.name, read_history(checkpoint)
     options: dict[str, Any] = {"source": name, "assume_like": assume_like}
-    config = checkpoint.config()
+    config, weights = checkpoint.config(), read_format(checkpoint)
     if target is None:
-        found = judge(config.value, history, engines=engines, launch=launch, **options)
+        options |= {"launch": launch, "weights": weights}
+        found = judge(config.value, history, engines=engines, **options)
         return replace(found, source=checkpoint.name)
     from yarncli.engines.serving import serve
 
@@ -131,8 +136,9 @@ def judge_checkpoint(
     serving, views = serve(
         config, history, target, engines=chosen, original_length=original_length, **options
     )
+    verdicts = tuple(with_weights(item, weights) for item in views)
     return Judgement(
-        source=checkpoint.name, intended_from="the target", verdicts=tuple(views), serving=serving
+        source=checkpoint.name, intended_from="the target", verdicts=verdicts, serving=serving
     )
 
 
@@ -144,6 +150,7 @@ def judge(
     source: str = "SOURCE",
     assume_like: str | None = None,
     launch: bool = True,
+    weights: WeightFormat | None = None,
 ) -> Judgement:
     """What engines will make of a config, held against what is intended.
 
@@ -155,6 +162,7 @@ def judge(
         source: what to call the checkpoint in launch lines.
         assume_like: treat an unknown model type as this one.
         launch: whether to work out launch lines.
+        weights: their format, where more is known of it than the config states.
 
     Raises:
         UsageError: an unknown engine id.
@@ -178,12 +186,18 @@ def judge(
     # What transformers 5 refuses says nothing that a line could bring about.
     if launch and (is_recorded or not model.refusal):
         found = [_launched(item, model, intended) for item in found]
-    found = [with_window(item, model.rope) for item in found]
+    weights = weights or stated_format(config, model.text)
+    found = [with_weights(with_window(item, model.rope), weights) for item in found]
     return Judgement(
         source=source,
         intended_from=FILE_NAME if is_recorded else "transformers 5",
         verdicts=tuple(found),
     )
+
+
+def _kind_of(view: EngineView) -> str:
+    unjudged = view.weights is not None and view.weights.status == "not judged"
+    return _UNJUDGED if unjudged and view.status == "exact" else _KIND_OF.get(view.status, "not")
 
 
 def _chosen(ids: Iterable[str]) -> list[Engine]:

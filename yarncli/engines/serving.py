@@ -14,6 +14,7 @@ from yarncli.checkpoint.memory import (
     kv_cache_parts,
     stated_dtype,
 )
+from yarncli.config.weight_format import stated_cache
 from yarncli.engines.drafts import Draft, find_draft
 from yarncli.engines.fitting import by_ntk, first_way
 from yarncli.engines.intended import find_intended
@@ -97,7 +98,8 @@ def serve(
             )  # fmt: skip
             served = _advised(served, words, way, plan, other, source)
         found.append(served)
-    size = bytes_per_number(stated_dtype(config.value, rope))
+    kept = stated_cache(config.value, rope.text(config.value).values)
+    size = bytes_per_number(stated_dtype(config.value, rope), kept)
     cache = kv_cache_bytes(kv_cache_parts(config.value, rope), plan.length, size)
     return Serving(plan=plan, kv_cache_bytes=cache, draft=draft), found
 

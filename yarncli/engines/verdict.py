@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from yarncli.engines.types import Engine, Model, NoReading, Status, Used
 from yarncli.errors import ConfigError
@@ -57,6 +57,25 @@ class ScopeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsView:
+    """Whether one engine loads weights of a format at all."""
+
+    format: str
+    """Its name, for people."""
+    status: Literal["loads", "refuses", "misreads", "not judged"]
+    """The verdict; "not judged" where nobody looked."""
+    version: str = ""
+    """Of the engine, as it was read for this; empty where nobody looked."""
+
+    def describe(self) -> str:
+        """In words, to follow the verdict on RoPE."""
+        if self.status == "not judged":
+            return "format not judged"
+        verb = {"refuses": "does not load"}.get(self.status, self.status)
+        return f"{verb} {self.format} weights ({self.version})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineView:
     """What one engine will make of a checkpoint."""
 
@@ -78,6 +97,8 @@ class EngineView:
     """The command line that serves the model."""
     launch_is_exact: bool = False
     """Whether it makes everything as intended."""
+    weights: WeightsView | None = None
+    """Whether it loads the weights; `None` where they are not quantised, as all do then."""
 
     @property
     def has_reading(self) -> bool:
@@ -87,7 +108,8 @@ class EngineView:
     def summary(self) -> str:
         """One line: what is wrong, or that nothing is."""
         if self.status == "exact":
-            return "as intended"
+            # Said of the config alone: the weights have a verdict of their own.
+            return f"RoPE as intended; {self.weights.describe()}" if self.weights else "as intended"
         if not self.has_reading:
             return self.notes[0] if self.notes else self.status
         wrong = [text for scope in self.scopes for text in _differences(scope, len(self.scopes))]
@@ -112,6 +134,7 @@ class EngineView:
             "notes": list(self.notes),
             "launch": self.launch,
             "launch_is_exact": self.launch_is_exact,
+            "weights": self.weights and asdict(self.weights),
         }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.formats import count_parameters, read_cache_format, read_format
 from yarncli.checkpoint.memory import (
     CachePart,
     bytes_per_number,
@@ -19,6 +20,7 @@ from yarncli.checkpoint.memory import (
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.config.families.refused_types import tied_by_default
 from yarncli.config.reading import RopeConfig, Scope, read_rope
+from yarncli.config.weight_format import WeightFormat
 from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
 from yarncli.errors import UnsupportedArchitectureError
@@ -43,11 +45,18 @@ class Weights:
     """Bytes of all tensors."""
     shards: int
     """How many files hold them."""
+    unpacked: int | None
+    """Parameters of the model, packed ones unpacked; `None` where the packing is not known."""
 
     def to_json(self) -> dict[str, Any]:
         """The entry of `inspect --json`."""
         parameters = dict(self.parameters)
-        return {"parameters": parameters, "bytes": self.nbytes, "shards": self.shards}
+        return {
+            "parameters": parameters,
+            "unpacked": self.unpacked,
+            "bytes": self.nbytes,
+            "shards": self.shards,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +75,16 @@ class Description:
     """What the shard headers say; `None` without weights."""
     dtype: str | None
     """The config's dtype."""
-    quantization: str | None
-    """The method by which the weights are quantised; `None` where they are not."""
+    format: WeightFormat
+    """How the weights are stored."""
     tied: bool
     """Whether the output head is the word embedding."""
     tokenizer_limit: int | None
     """The tokenizer's `model_max_length`, tokens; `None` where it has no limit."""
     kv_cache: tuple[CachePart, ...]
     """What the layers keep for each sequence."""
+    cache_format: str | None
+    """The format of that, where the config asks for a quantised one and vLLM follows."""
     plan: RopePlan | None
     """The conversion that is previewed."""
     engines: tuple[EngineView, ...]
@@ -95,17 +106,18 @@ class Description:
         return planned.get(scope.name, scope.parameters)
 
     def kv_cache_bytes(self, length: int) -> int:
-        """Bytes of keys and values for one sequence of `length` tokens, unquantised."""
+        """Bytes of keys and values for one sequence of `length` tokens."""
         return kv_cache_bytes(self.kv_cache, length, self._itemsize)
 
     @property
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes that one more token adds while it lies within every window."""
-        return self._itemsize * sum(part.width // part.tokens_per_entry for part in self.kv_cache)
+        numbers = sum(part.width // part.tokens_per_entry for part in self.kv_cache)
+        return int(self._itemsize * numbers)
 
     @property
-    def _itemsize(self) -> int:
-        return bytes_per_number(self.dtype)
+    def _itemsize(self) -> float:
+        return bytes_per_number(self.dtype, self.cache_format)
 
     def dimensions(self, scope: Scope) -> list[Dimension]:
         """The dimension pairs of one scope, before and after."""
@@ -115,6 +127,15 @@ class Description:
             original_length=self.original_length,
             length=self.length,
         )
+
+    def turning_dimensions(self, scope: Scope) -> int:
+        """How many dimensions of a head really rotate.
+
+        Under "proportional" (Gemma 4) most have the frequency 0: the formula counts them, and they
+        stand still.
+        """
+        inv_freq = self.parameters(scope).inv_freq(self.length)
+        return 2 * sum(frequency != 0 for frequency in inv_freq)
 
     def to_json(self, *, table: bool = False) -> dict[str, Any]:
         """The contract of `inspect --json`.
@@ -129,7 +150,8 @@ class Description:
             "architecture": self.architecture,
             "model_type": rope.model_type,
             "dtype": self.dtype,
-            "quantization": self.quantization,
+            "quantization": _method(self.format),
+            "weight_format": self.format.name,
             "tied_word_embeddings": self.tied,
             "tokenizer_limit": self.tokenizer_limit,
             "weights": self.weights and self.weights.to_json(),
@@ -139,6 +161,7 @@ class Description:
             "spelling": rope.spelling_found,
             "kv_cache_bytes_per_token": self.kv_cache_bytes_per_token,
             "kv_cache_bytes": self.kv_cache_bytes(self.length),
+            "kv_cache_format": self.cache_format,
             "length": self.length,
             "scopes": {s.name: self._scope_json(s, table) for s in rope.scopes.values()},
             "made_for": self.made_for,
@@ -155,7 +178,7 @@ class Description:
         found = {
             "rope_type": p.rope_type,
             "rope_theta": p.rope_theta,
-            "rotary_dim": p.rotary_dim,
+            "rotary_dim": self.turning_dimensions(scope),
             "head_dim": p.head_dim,
             "layers": list(scope.layers),
             "windowed": scope.windowed,
@@ -211,22 +234,23 @@ def inspect(
     with _naming(made_for := _made_for(checkpoint, config)):
         rope = history.informed(read_rope(config, own_code=target is None, **options))
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
-    text = rope.text(config).values
-    quantization = config.get("quantization_config") or text.get("quantization_config")
+    weights = read_format(checkpoint)
     judged: tuple[EngineView, ...] = ()
     if not target and not rope.own_code:
-        judged = judge(config, history, assume_like=assume_like, launch=False).verdicts
+        like: dict[str, Any] = {"assume_like": assume_like, "weights": weights}
+        judged = judge(config, history, launch=False, **like).verdicts
     return Description(
         name=checkpoint.name,
         architecture=_architecture(config),
         made_for=made_for,
         rope=rope,
-        weights=_weights(checkpoint),
+        weights=_weights(checkpoint, config, weights),
         dtype=stated_dtype(config, rope),
-        quantization=_quantization(quantization),
-        tied=_tied(config, text),
+        format=weights,
+        tied=_tied(config, rope.text(config).values),
         tokenizer_limit=_limit(tokenizer.value.get("model_max_length") if tokenizer else None),
         kv_cache=kv_cache_parts(config, rope),
+        cache_format=read_cache_format(checkpoint),
         plan=make_plan(rope, target) if target else None,
         engines=judged,
     )
@@ -278,7 +302,14 @@ def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
     return config.get("model_type") in tied_by_default()
 
 
-def _weights(checkpoint: Checkpoint) -> Weights | None:
+def _method(weights: WeightFormat) -> str | None:
+    """The quantisation method alone; `None` without quantisation."""
+    return weights.method.partition("+")[0].removesuffix("-bare") or None
+
+
+def _weights(
+    checkpoint: Checkpoint, config: Mapping[str, Any], weights: WeightFormat
+) -> Weights | None:
     headers = checkpoint.headers()
     if not headers:
         return None
@@ -288,10 +319,10 @@ def _weights(checkpoint: Checkpoint) -> Weights | None:
         for tensor in header.tensors.values():
             counts[tensor.dtype] += tensor.parameters
             nbytes += tensor.nbytes
-    return Weights(dict(counts.most_common()), nbytes, len(headers))
-
-
-def _quantization(found: Any) -> str | None:
-    if not isinstance(found, dict):
-        return None
-    return str(found.get("quant_method") or found.get("quant_algo") or "unnamed")
+    unpacked = count_parameters(headers.values(), config, weights)
+    return Weights(
+        parameters=dict(counts.most_common()),
+        nbytes=nbytes,
+        shards=len(headers),
+        unpacked=unpacked,
+    )

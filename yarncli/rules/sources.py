@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yarncli.checkpoint.contents import ADAPTER_CONFIG
 from yarncli.checkpoint.directory import Directory, JournalError
 from yarncli.checkpoint.directory import pending as is_pending
 from yarncli.checkpoint.safetensors import is_lfs_pointer
@@ -103,6 +104,10 @@ def _check(
     engines: Collection[str],
 ) -> SourceReport:
     """Check a source, and mend it where its directory is held for that."""
+    adapter = _adapter_directory(source)
+    if adapter is not None:
+        found = _check_adapter(adapter)
+        return SourceReport(source, tuple(f for f in found if f.rule.id not in ignore))
     if _is_pending(source):
         return SourceReport(
             source, (_plain("change-pending", source, "A change was interrupted."),)
@@ -124,6 +129,8 @@ def _check(
             findings += check_weights(checkpoint, require_weights=require_weights)
         except CheckpointError as error:
             findings.append(_unreadable(checkpoint.where(INDEX_NAME), error))
+    if checkpoint.directory is not None and checkpoint.file(ADAPTER_CONFIG):
+        findings += _check_adapter(checkpoint.directory)
     if directory and any(finding.edit for finding in findings):
         from yarncli.rules.fix import mend
 
@@ -158,6 +165,23 @@ def check_documents(
 
         found += check_engines(view, history, engines)
     return found
+
+
+def _adapter_directory(source: str) -> Path | None:
+    """The directory of the adapter that `source` is; `None` where it is none, or a model too."""
+    if not source or "\0" in source or source.startswith("hf://"):
+        return None
+    path = Path(source)
+    if path.name == ADAPTER_CONFIG and path.is_file():
+        return path.parent
+    is_one = (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).exists()
+    return path if is_one else None
+
+
+def _check_adapter(directory: Path) -> list[Finding]:
+    from yarncli.rules.adapter_rules import check_adapter
+
+    return list(check_adapter(directory))
 
 
 def _is_pending(source: str) -> bool:

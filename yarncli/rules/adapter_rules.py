@@ -1,0 +1,153 @@
+"""Rules on a LoRA adapter: its files, and whether it fits the base model that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from yarncli.checkpoint.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from yarncli.checkpoint.files import read_file
+from yarncli.checkpoint.safetensors import Header, TensorInfo, is_lfs_pointer, read_header
+from yarncli.checkpoint.source import MAX_JSON_SIZE, Checkpoint, open_checkpoint
+from yarncli.config import names
+from yarncli.errors import CheckpointError, UsageError
+from yarncli.history import BAKED_MARKER, FILE_NAME, History, read_history
+from yarncli.jsontext.text import JsonText
+from yarncli.rules.catalogue import RULES
+from yarncli.rules.finding import Finding
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+# Which side of the weight has as many rows or columns as a part of the adapter: (of it, of the
+# weight). A weight has a row for each output, an embedding one for each token.
+_SIDES = {
+    "lora_A": (1, 1), "lora_B": (0, 0), "lora_embedding_A": (1, 0), "lora_embedding_B": (0, 1),
+}  # fmt: skip
+
+
+def check_adapter(directory: Path) -> Iterator[Finding]:
+    """Everything wrong with an adapter; the first finding says what it is.
+
+    Args:
+        directory: holds `adapter_config.json`.
+    """
+    where = str(directory / ADAPTER_CONFIG)
+    try:
+        config = JsonText.parse(read_file(Path(where), MAX_JSON_SIZE, where), where).value
+        history = _history(directory)
+    except CheckpointError as error:
+        yield _finding("unreadable", where, str(error))
+        return
+    header: Header | None = None
+    weights = directory / ADAPTER_WEIGHTS
+    if not weights.is_file():
+        if not (directory / "adapter_model.bin").is_file():
+            yield _finding("shard-missing", str(weights), f"{directory} has no {ADAPTER_WEIGHTS}.")
+    elif weights.stat().st_size < 1024 and is_lfs_pointer(weights.read_bytes()):
+        text = f"{weights} is a Git-LFS pointer; its content was not checked."
+        yield _finding("lfs-pointer", str(weights), text)
+    else:
+        try:
+            header = read_header(weights, str(weights))
+        except CheckpointError as error:
+            yield _finding("shard-damaged", str(weights), str(error))
+    base, said = _base(config)
+    kind = str(config.get("peft_type") or "PEFT")
+    rank = f" of rank {config['r']}" if isinstance(config.get("r"), int) else ""
+    verb = "holds" if (directory / "config.json").exists() else "is"
+    yield _finding("adapter", where, f"{directory} {verb} an adapter ({kind}{rank}). {said}")
+    if base is None:
+        return
+    yield from _baked(directory, where, history, base)
+    if header is not None and kind == "LORA":
+        yield from _fit(str(weights), header, base, transposed=bool(config.get("fan_in_fan_out")))
+
+
+def _base(config: Mapping[str, Any]) -> tuple[Checkpoint | None, str]:
+    """The base model, if it lies here, and what to say of it."""
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        return None, "It names no base model, so it was checked on its own."
+    if "\0" in name or not Path(name).is_dir():
+        return None, (
+            f"Its base model {name} is no directory here, so it was checked on its own. PEFT looks "
+            "for it from where it is started, and on the Hub."
+        )
+    try:
+        found = open_checkpoint(name, bare_hub_id=False, allow_pending=True)
+    except (CheckpointError, UsageError) as error:
+        return None, f"Its base model cannot be read: {error}"
+    return found, f"It was checked against its base model {name}."
+
+
+def _history(directory: Path) -> History:
+    path = directory / FILE_NAME
+    if not path.is_file():
+        return History()
+    document = JsonText.parse(read_file(path, MAX_JSON_SIZE, str(path)), str(path))
+    return History.from_json(document.value, str(path))
+
+
+def _baked(directory: Path, where: str, history: History, base: Checkpoint) -> Iterator[Finding]:
+    try:
+        marked = base.config().get((BAKED_MARKER,)) is not None
+        carries = marked or read_history(base).baked is not None
+    except CheckpointError as error:
+        yield _finding("unreadable", base.where("config.json"), str(error))
+        return
+    if carries and history.baked is None:
+        yield _finding(
+            "adapter-mismatch", where,
+            f"The weights of {base.name} carry the attention factor (baked), and this adapter was "
+            "not scaled with them. Scale it as the base was baked: yarncli bake SOURCE OUT "
+            f"--adapter {directory} ADAPTER_OUT, where SOURCE is the unbaked base.",
+        )  # fmt: skip
+    elif history.baked is not None and not carries:
+        yield _finding(
+            "adapter-mismatch", where,
+            f"This adapter was scaled for a baked base, and {base.name} is not baked. Name the "
+            "baked base, or use the adapter that this one was made from.",
+        )  # fmt: skip
+
+
+def _fit(where: str, adapter: Header, base: Checkpoint, *, transposed: bool) -> Iterator[Finding]:
+    try:
+        headers = base.headers()
+    except CheckpointError:
+        return  # `check` of the base says what is wrong with it
+    stored: dict[Any, TensorInfo] = {}
+    modules = set()
+    for header in headers.values():
+        for name, info in header.tensors.items():
+            stored[names.key_of(name)] = info
+            modules.add(names.key_of(name.rpartition(".")[0]))
+    owners = {name: names.in_adapter(name) for name in adapter.tensors}
+    parts = {name: owner for name, (owner, part) in owners.items() if part}
+    lost = [name for name, owner in parts.items() if names.key_of(owner) not in modules]
+    if modules and lost:
+        whole = len(lost) == len(parts)
+        some = f"{lost[0]}" + (f" and {len(lost) - 1:,} more" if len(lost) > 1 else "")
+        text = f"{some} belong to modules that {base.name} does not store under these names."
+        yield _finding("adapter-mismatch", where, text, severe=whole)
+    for name, (owner, part) in owners.items():
+        mine, weight = adapter.tensors[name], stored.get(names.key_of(f"{owner}.weight"))
+        if part not in _SIDES or weight is None or weight.dtype not in _FLOATS:
+            continue
+        if len(mine.shape) != 2 or len(weight.shape) != 2:
+            continue
+        ours, theirs = _SIDES[part]
+        if transposed and "embedding" not in part:
+            theirs = 1 - theirs
+        if mine.shape[ours] != weight.shape[theirs]:
+            yield _finding(
+                "adapter-mismatch", where,
+                f"{name} is {list(mine.shape)}, and {weight.name} of {base.name} is "
+                f"{list(weight.shape)}: they do not fit.",
+            )  # fmt: skip
+            return  # the others of its kind do not fit either
+
+
+def _finding(rule: str, file: str, message: str, *, severe: bool = True) -> Finding:
+    found = RULES[rule]
+    severity = found.severity if severe else "warning"
+    return Finding(found, severity=severity, file=file, line=None, path=(), message=message)
