@@ -11,6 +11,7 @@ from yarncli.rules.config_view import Block, ConfigView, finite
 from yarncli.rules.finding import Edit, Finding
 
 _TYPE_KEYS = ("rope_type", "type")
+_ORIGINAL = "original_max_position_embeddings"
 
 
 def spelling_conflict(view: ConfigView) -> Iterator[Finding]:
@@ -128,7 +129,7 @@ def legacy_only(view: ConfigView) -> Iterator[Finding]:
         yield view.finding(
             "legacy-only",
             legacy.path,
-            "The scaling is spelled only as rope_scaling, which transformers 5 still reads.",
+            "The scaling is spelled only as rope_scaling, the older of the two spellings.",
         )
 
 
@@ -226,6 +227,64 @@ def type_missing(view: ConfigView) -> Iterator[Finding]:
             )
 
 
+def type_old(view: ConfigView) -> Iterator[Finding]:
+    """The first name of longrope, with which some engines stop."""
+    for block in view.blocks if view.family else ():
+        old = [key for key in _TYPE_KEYS if block.values.get(key) == "su"]
+        if not old or (block.values.get("rope_type") or "su") != "su":
+            continue
+        inside, top = block.values.get(_ORIGINAL), view.top(_ORIGINAL)
+        changes: dict[Path, Any] = {(*block.path, key): "longrope" for key in old}
+        if inside is None and top is not None:
+            changes[(*block.path, _ORIGINAL)] = top
+        elif inside is not None and top is None and block.spelling == "legacy":
+            changes[(*view.base, _ORIGINAL)] = inside
+        stops = "SGLang stops" if inside is not None else "transformers 5 and SGLang stop"
+        yield view.finding(
+            "type-old",
+            (*block.path, old[0]),
+            f"{format_path((*block.path, old[0]))} is 'su', the first name of longrope; {stops} "
+            "at it. Write longrope.",
+            severity="warning" if inside is not None else "error",
+            edit=Edit(changes),
+        )
+
+
+def theta_missing(view: ConfigView) -> Iterator[Finding]:
+    """No place states θ, so that each reader takes a default."""
+    if view.rope is None or view.family is None:
+        return
+    block = next((b for b in view.blocks if _lacks_theta(view, b)), None)
+    if block is None:
+        return
+    from yarncli.rules.theta_readers import assumed_thetas
+
+    scope = next((n for n in (block.scope, *view.rope.scopes) if n in view.rope.scopes), "model")
+    taken = assumed_thetas(view.text.value, scope)
+    # Old files of old types may leave out a θ that is every reader's default.
+    if block.spelling == "legacy" and len(taken) < 2 and view.family.transformers_since != "5":
+        return
+    told = "; ".join(f"{', '.join(names)}: {theta}" for theta, names in taken.items())
+    yield view.finding(
+        "theta-missing",
+        block.path,
+        f"rope_theta is stated nowhere, so each reader takes its own ({told}). Write the one that "
+        f"the model was trained with into {format_path(block.path)}.",
+    )
+
+
+def _lacks_theta(view: ConfigView, block: Block) -> bool:
+    assert view.family is not None
+    rules = {rule.name: rule for rule in view.family.scopes}
+    flat = next((rule for rule in view.family.scopes if rule.takes_flat), None)
+    rule = rules.get(block.scope or "", flat)
+    keys = {*(rule.theta_keys if rule else ()), *view.family.theta_keys, "rope_theta"}
+    others = [b for b in view.blocks if b.scope in (None, block.scope)]
+    return not any(view.top(key) is not None for key in keys) and not any(
+        b.values.get("rope_theta") is not None for b in others
+    )
+
+
 def nested_truncate(view: ConfigView) -> Iterator[Finding]:
     """The library looks for `truncate` beside the scopes, not in them."""
     for block in view.v5():
@@ -265,5 +324,7 @@ SPELLING_RULES = (
     copy_differs,
     type_conflict,
     type_missing,
+    type_old,
+    theta_missing,
     nested_truncate,
 )
