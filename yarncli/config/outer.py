@@ -1,4 +1,8 @@
-"""RoPE blocks that stand beside the text part of a config, where no text model reads them."""
+"""RoPE blocks that stand beside the text part of a config, where no text model reads them.
+
+transformers before 4.52 reads Qwen2-VL and its relatives at the top level. A yarn there stops
+transformers 5, so such a copy counts as one of these.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yarncli.config.families.table import FAMILIES
 from yarncli.config.own_code import has_sizes, text_levels
 
 BLOCKS = ("rope_scaling", "rope_parameters")
@@ -15,7 +18,7 @@ BLOCKS = ("rope_scaling", "rope_parameters")
 _OWN_SETTING = frozenset({"musicflamingo"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadBlock:
     """One such block."""
 
@@ -51,7 +54,7 @@ def dead_levels(
     """
     level = config
     for depth, step in enumerate(text_path):
-        if not _is_copy(level) and level.get("model_type") not in _OWN_SETTING:
+        if level.get("model_type") not in _OWN_SETTING:
             yield text_path[:depth], level
         inner = level.get(step)
         level = inner if isinstance(inner, Mapping) else {}
@@ -78,13 +81,4 @@ def _blocks(
     for key in BLOCKS:
         values = level.get(key)
         if isinstance(values, Mapping) and values:
-            yield DeadBlock((*path, key), values, level, encloses)
-
-
-def _is_copy(level: Mapping[str, Any]) -> bool:
-    """Whether a level repeats its text part, for readers that know the old flat form of its type.
-
-    Qwen2-VL and its relatives: transformers before 4.52 reads nothing else.
-    """
-    family = FAMILIES.get(str(level.get("model_type")))
-    return bool(family and family.flat_text and has_sizes(level))
+            yield DeadBlock(path=(*path, key), values=values, beside=level, encloses=encloses)

@@ -96,7 +96,8 @@ def _without_invented(model: Model, fields: Mapping[str, Any]) -> dict[str, Any]
     unsaid = [name for name in model.rope.scopes if not states_theta(model, name)]
     if not unsaid:
         return dict(fields)
-    keys = {*model.family.theta_keys, "rope_theta"}
+    every = len(unsaid) == len(model.rope.scopes)
+    keys = {*model.family.theta_keys, "rope_theta"} if every else set()
     kept = {key: value for key, value in fields.items() if key not in keys}
     blocks = kept.get("rope_parameters")
     if isinstance(blocks, Mapping) and model.family.scopes:

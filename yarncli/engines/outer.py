@@ -78,15 +78,20 @@ def outer_fault(level: Mapping[str, Any], key: str, *, aliases: bool = False) ->
     if not isinstance(block, Mapping):
         return "AttributeError, it is no JSON object"
     kind = str(block.get("rope_type") or block.get("type") or "default")
-    kind = canonical_rope_type(kind) if aliases else kind
+    has_field = level.get("model_type") in _HAVE_MAXIMUM
+    here = {*level, *((_MAXIMUM,) if has_field else ())}
+    stated = set(block)
+    if key == "rope_scaling" and level.get("rope_theta"):
+        # The two are merged before the fields that the class does not know are set.
+        if kind in HAVE_ORIGINAL and not has_field:
+            return f"AttributeError, {kind} needs {_MAXIMUM} beside it"
+        stated |= {"rope_theta", _ORIGINAL}
     read: tuple[str, ...] = _READ.get(kind, ())
-    if aliases and kind in HAVE_ORIGINAL:
+    if aliases and canonical_rope_type(kind) in HAVE_ORIGINAL:
         read = (*read, _MAXIMUM)
-    has = {*block, *({"rope_theta"} & level.keys() if key == "rope_scaling" else ())}
-    lacks = [name for name in _REQUIRED.get(kind, ()) if name not in has]
+    lacks = [name for name in _REQUIRED.get(kind, ()) if name not in stated]
     if lacks:
         return f"KeyError, {kind} lacks {lacks[0]}"
-    here = {*level, *((_MAXIMUM,) if level.get("model_type") in _HAVE_MAXIMUM else ())}
     missing = [name for name in read if name not in here]
     return f"AttributeError, {kind} needs {missing[0]} beside it" if missing else ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from yarncli.errors import CheckpointError
 from yarncli.jsontext.text import Path, format_path
 from yarncli.rope.parameters import canonical_rope_type
 from yarncli.rules.config_view import Block, ConfigView, finite
@@ -68,14 +69,32 @@ def v5_only(view: ConfigView) -> Iterator[Finding]:
     lost = [block for block in blocks if _is_lost(view, block)]
     if not lost:
         return
+    readers = _misreaders(view)
+    if not readers:
+        return
     flat = blocks[0].scope is None
     yield view.finding(
         "v5-only",
         lost[0].path,
-        f"Only rope_parameters says this; transformers 4 and mlx-lm do not read it and "
-        f"{_without(view, lost[0])}.",
+        f"Only rope_parameters says this; {' and '.join(readers)} "
+        f"{_without(view, lost[0], one=len(readers) == 1)}.",
         edit=_legacy_edit(view, blocks[0]) if flat else None,
     )
+
+
+def _misreaders(view: ConfigView) -> list[str]:
+    """Which readers of the older spelling miss what `rope_parameters` says, by their own rules."""
+    from yarncli.engines.judgement import judge
+
+    engines = {"transformers-4.57": "transformers 4", "mlx-lm": "mlx-lm"}
+    try:
+        judged = judge(view.text.value, engines=("transformers-5", *engines), launch=False)
+    except CheckpointError:
+        return list(engines.values())
+    meant, *found = judged.verdicts
+    if not meant.has_reading:
+        return list(engines.values())
+    return [engines[v.engine.id] for v in found if v.status in ("ignores", "differs")]
 
 
 def _is_lost(view: ConfigView, block: Block) -> bool:
@@ -92,13 +111,17 @@ def _is_lost(view: ConfigView, block: Block) -> bool:
     return theta is not None and theta != (rule or view.family).rope_theta
 
 
-def _without(view: ConfigView, block: Block) -> str:
-    """What a reader that misses the block does."""
+def _without(view: ConfigView, block: Block, *, one: bool) -> str:
+    """What readers that miss the block do; `one` for a single reader."""
     assert view.family is not None
-    said = any(view.top(key) is not None for key in view.family.theta_keys)
+    rule = next((rule for rule in view.family.scopes if rule.name == block.scope), None)
+    keys = rule.theta_keys if rule else view.family.theta_keys
+    said = any(view.top(key) is not None for key in keys)
     unscaled = block.rope_type not in (None, "default")
-    theta = "" if said else f"take {view.family.rope_theta:g} for rope_theta"
-    return " and ".join(filter(None, (theta, "scale nothing" if unscaled else "")))
+    s, do = ("s", "does") if one else ("", "do")
+    theta = "" if said else f"take{s} {(rule or view.family).rope_theta:g} for rope_theta"
+    lost = filter(None, (theta, f"scale{s} nothing" if unscaled else ""))
+    return " and ".join((f"{do} not read it", *lost))
 
 
 def _legacy_edit(view: ConfigView, block: Block) -> Edit:
@@ -264,12 +287,12 @@ def theta_missing(view: ConfigView) -> Iterator[Finding]:
     # Old files of old types may leave out a θ that is every reader's default.
     if block.spelling == "legacy" and len(taken) < 2 and view.family.transformers_since != "5":
         return
-    told = "; ".join(f"{', '.join(names)}: {theta}" for theta, names in taken.items())
+    told = "; ".join(f"{', '.join(names)} {does}" for does, names in taken.items())
     yield view.finding(
         "theta-missing",
         block.path,
-        f"rope_theta is stated nowhere, so each reader takes its own ({told}). Write the one that "
-        f"the model was trained with into {format_path(block.path)}.",
+        f"rope_theta is stated nowhere{f': {told}' if told else ''}. Write the one that the model "
+        f"was trained with into {format_path(block.path)}.",
     )
 
 

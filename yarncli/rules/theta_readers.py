@@ -34,10 +34,16 @@ def assumed_thetas(config: Mapping[str, Any], scope: str) -> dict[str, list[str]
     except CheckpointError:
         return {}
     found: dict[str, list[str]] = {}
+    stopping: list[str] = []
     for engine, name in _READERS.items():
         theta, row = default_theta(engine, model, scope), get_row(engine, model.rope.model_type)
         if theta is not None:
             found.setdefault(f"{theta:,.0f}", []).append(name)
-        elif row and row.failure("no theta"):
-            found.setdefault("stops", []).append(name)
-    return found
+        elif row and "theta" in row.failure("no theta"):
+            stopping.append(name)
+    says = {_verb(names, "take") + f" {theta}": names for theta, names in found.items()}
+    return says | ({_verb(stopping, "stop"): stopping} if stopping else {})
+
+
+def _verb(names: list[str], verb: str) -> str:
+    return f"{verb}s" if len(names) == 1 else verb
