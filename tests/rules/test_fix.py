@@ -59,6 +59,22 @@ CASES = [
         ['    "max_position_embeddings": 8192,'],
     ),
     (
+        "type-old",
+        config(
+            THETA
+            + ",\n    "
+            + ORIGINAL
+            + ",\n    "
+            + LONG.replace('"rope_type": "longrope", ', '"rope_scaling": {"type": "su", ')
+            + "}"
+        ).replace("llama", "phi3"),
+        [f'    "rope_scaling": {{"type": "su", {LONG.partition(", ")[2]}}},'],
+        [
+            '    "rope_scaling": {"type": "longrope", '
+            f'{LONG.partition(", ")[2]}, "original_max_position_embeddings": 8192}},'
+        ],
+    ),
+    (
         "factor-integer",
         config(THETA + ', "rope_scaling": {"rope_type": "linear", "factor": 4}'),
         ['    "rope_theta": 500000.0, "rope_scaling": {"rope_type": "linear", "factor": 4},'],
@@ -146,7 +162,8 @@ def test_the_diff_is_minimal_and_the_finding_gone(
 
 
 def test_every_fixable_rule_has_a_case() -> None:
-    elsewhere = {"tokenizer-limit", "index-size", "index-missing"}  # below, and in test_weights
+    # below, in test_weights and in test_places
+    elsewhere = {"tokenizer-limit", "index-size", "index-missing", "unread-block"}
     assert {r.id for r in RULES.values() if r.fixable} == {c[0] for c in CASES} | elsewhere
 
 

@@ -54,6 +54,7 @@ GEMMA3 = {
 }
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 4096}
 QWEN3 = {**LLAMA, "model_type": "qwen3", "rope_theta": 1000000.0}
+LLAVA = {"model_type": "llava", "text_config": LLAMA}
 QWEN_VL = {
     "model_type": "qwen2_vl",
     "text_config": {**LLAMA, "model_type": "qwen2_vl_text"},
@@ -129,6 +130,77 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         },
     ),
     ("copy-differs", "warning", "rope_theta", {**QWEN_VL, "rope_theta": 1000000.0}),
+    ("unread-block", "error", "rope_scaling", {**LLAVA, "rope_scaling": YARN}),
+    ("unread-block", "error", "rope_parameters", {**LLAVA, "rope_parameters": LLAMA3}),
+    ("unread-block", "error", "rope_scaling", {**LLAVA, "rope_scaling": LONG}),
+    ("unread-block", "error", "rope_scaling", {  # a copy for older readers
+        **LLAMA,
+        "model_type": "qwen2_vl",
+        "text_config": {**LLAMA, "model_type": "qwen2_vl_text", "rope_scaling": YARN},
+        "rope_scaling": YARN,
+    }),
+    ("unread-block", "error", "thinker_config.rope_scaling", {
+        "model_type": "qwen2_5_omni",
+        "thinker_config": {
+            "text_config": {**LLAMA, "model_type": "qwen2_5_omni_text"}, "rope_scaling": YARN,
+        },
+    }),
+    ("unread-block", "error", "rope_scaling", {"model_type": "gemma3", "rope_scaling": YARN}),
+    ("unread-block", "warning", "rope_scaling", {
+        **LLAVA, "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+    }),
+    ("unread-block", "warning", "rope_scaling", {
+        **LLAVA, "rope_scaling": YARN, "max_position_embeddings": 32768,
+    }),
+    ("unread-block", "warning", "llm_config.rope_scaling", {
+        **LLAVA, "llm_config": {"rope_scaling": YARN},
+    }),
+    ("unread-block", "warning", "rope_scaling", {
+        "model_type": "internvl_chat",
+        "llm_config": {**LLAMA, "model_type": "internlm2"},
+        "rope_scaling": YARN,
+    }),
+    ("unread-block", "warning", "rope_parameters", {
+        "model_type": "a-draft-head", "transformer_layer_config": LLAMA, "rope_parameters": YARN,
+    }),
+    ("unread-block", "warning", "rope_theta", {
+        "model_type": "llava",
+        "text_config": without(LLAMA, "rope_theta"),
+        "rope_theta": 500000.0,
+    }),
+    ("unread-block", "warning", "max_position_embeddings", {
+        "model_type": "llava",
+        "text_config": without(LLAMA, "max_position_embeddings"),
+        "max_position_embeddings": 32768,
+    }),
+    ("theta-missing", "warning", "rope_scaling", {
+        **without(QWEN3, "rope_theta"), "rope_scaling": YARN, "rope_parameters": YARN,
+    }),
+    ("theta-missing", "warning", "rope_scaling", {
+        **without(QWEN3, "rope_theta"), "rope_scaling": YARN,
+    }),
+    ("type-old", "error", "rope_scaling.type", {
+        **LLAMA,
+        "model_type": "phi3",
+        "original_max_position_embeddings": 8192,
+        "rope_scaling": {
+            **without(LONG, "rope_type", "original_max_position_embeddings"), "type": "su",
+        },
+    }),
+    ("type-old", "warning", "rope_scaling.type", {
+        **LLAMA,
+        "model_type": "phi3",
+        "original_max_position_embeddings": 8192,
+        "rope_scaling": {**without(LONG, "rope_type"), "type": "su"},
+    }),
+    ("engine-stops", "error", "rope_scaling", {
+        **LLAMA, "rope_scaling": {**YARN, "rope_theta": None},
+    }),
+    ("engine-stops", "warning", "rope_scaling", {
+        **LLAMA,
+        "architectures": ["LlamaForCausalLM"],
+        "rope_scaling": {"type": "mrope"},
+    }),
     ("type-conflict", "error", "rope_scaling.type", scaled({**YARN, "type": "linear"})),
     (
         "type-missing",
@@ -363,6 +435,19 @@ CLEAN = {
         },
     },
     "a window without scaling": MISTRAL,
+    "a copy that stops nothing": {
+        "model_type": "llava",
+        "text_config": {**LLAMA, "rope_scaling": {"type": "linear", "factor": 4.0}},
+        "rope_scaling": {"type": "linear", "factor": 4.0},
+    },
+    "a RoPE of the audio part": {
+        "model_type": "musicflamingo",
+        "text_config": {**LLAMA, "model_type": "qwen2"},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 2000.0},
+    },
+    "a default θ of every reader": {
+        **without(LLAMA, "rope_theta"), "rope_scaling": {"type": "linear", "factor": 4.0},
+    },
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from yarncli.jsontext.fields import Fields, json_path
 
 Level = tuple[tuple[str, ...], Mapping[str, Any]]
 
+NO_NAMES: Mapping[str, str] = {}
 _DEEPEST = 3  # levels of sub-configs, as in thinker_config.text_config
 
 
@@ -32,7 +33,7 @@ def text_levels(config: Mapping[str, Any]) -> Iterator[Level]:
 
 def text_base(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Path of the text part of a config of an unknown type: the first level that has sizes."""
-    return next((path for path, values in text_levels(config) if _has_sizes(values, {})), ())
+    return next((path for path, values in text_levels(config) if has_sizes(values)), ())
 
 
 def level_like(config: Mapping[str, Any], family: Family) -> Level:
@@ -41,7 +42,7 @@ def level_like(config: Mapping[str, Any], family: Family) -> Level:
     Raises:
         UsageError: none has the sizes that this type reads, or several have.
     """
-    found = [level for level in text_levels(config) if _has_sizes(level[1], family.names)]
+    found = [level for level in text_levels(config) if has_sizes(level[1], family.names)]
     keys = [family.names.get(key, key) for key in SIZES]
     if not found:
         inside = ", ".join(json_path(path) for path, _ in text_levels(config) if path)
@@ -65,12 +66,12 @@ def find_own(config: Mapping[str, Any]) -> tuple[Family, tuple[str, ...], Mappin
     for path, values in text_levels(config):
         kind = values.get("model_type")
         own = OWN_CODE.get(str(kind))
-        if own and _has_sizes(values, own.family.names):
+        if own and has_sizes(values, own.family.names):
             read = own.values(values)
             _require_rope(own.family, read)
             return own.family, path, read
         family = FAMILIES.get(str(kind)) if path else None
-        if family and not family.is_wrapper and _has_sizes(values, family.names):
+        if family and not family.is_wrapper and has_sizes(values, family.names):
             return family, path, values
     return None
 
@@ -112,7 +113,7 @@ def refusal(config: Mapping[str, Any], model_type: str) -> UnsupportedArchitectu
     """Why a config of an unknown type cannot be extended or judged."""
     for path, values in text_levels(config):
         kind = values.get("model_type")
-        if path and kind in no_rope_types() and _has_sizes(values, {}):
+        if path and kind in no_rope_types() and has_sizes(values):
             return UnsupportedArchitectureError(
                 f"model_type {model_type!r} is not one that yarncli knows; its text part "
                 f"{json_path(path)} is {KINDS[no_rope_types()[kind]]}. RoPE scaling does not apply."
@@ -168,6 +169,12 @@ def require_window(fields: Fields, assume_like: str) -> None:
         )
 
 
-def _has_sizes(values: Mapping[str, Any], names: Mapping[str, str]) -> bool:
+def has_sizes(values: Mapping[str, Any], names: Mapping[str, str] = NO_NAMES) -> bool:
+    """Whether a level has the sizes of a text model.
+
+    Args:
+        values: the level.
+        names: the usual names of keys → its own.
+    """
     keys = [names.get(key, key) for key in SIZES]
     return all(isinstance(values.get(key), (int, float)) for key in keys)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.config.outer import dead_blocks
 from yarncli.config.reading import RopeConfig, read_rope
 from yarncli.conversion.fit import fit
 from yarncli.conversion.options import ConvertOptions
@@ -17,7 +18,7 @@ from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import ConfigError
 from yarncli.history import FILE_NAME, History, Step, describe_source, read_history
 from yarncli.jsontext.changes import FieldChange, changed_fields
-from yarncli.jsontext.text import JsonText
+from yarncli.jsontext.text import JsonText, format_path
 from yarncli.planning.lengths import raise_generation_length, raise_tokenizer_length
 from yarncli.planning.plan import check_values, window_of
 from yarncli.planning.rope_plan import RopePlan, same_setting
@@ -123,11 +124,11 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
         config.value, options.target, assume_like=like, original_length=options.original_length
     )
     refuse_tokenizer(rope, options.target, checkpoint.optional_json("tokenizer_config.json"))
-    spelling = options.spelling
+    spelling, readable = options.spelling, without_unread(config, rope)
     if options.engines:
-        plan, spelling = fit(config, rope, plan, options, history=history)
+        plan, spelling = fit(readable, rope, plan, options, history=history)
     check_values(plan)
-    written = write_config(config, rope, plan, spelling)
+    written = write_config(readable, rope, plan, spelling)
     verify(written, rope, plan, assume_like=like)
     files = {"config.json": (config, written), **_other_lengths(checkpoint, rope, plan)}
     files = {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
@@ -147,6 +148,26 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
         files=files,
         history=history.then(step),
     )
+
+
+def without_unread(config: JsonText, rope: RopeConfig) -> JsonText:
+    """The config without RoPE blocks beside the text part, which transformers 5 may stop at.
+
+    Args:
+        config: config.json as read.
+        rope: the same config, interpreted.
+
+    Raises:
+        ConfigError: there is one in a config whose own code may read it.
+    """
+    dead = list(dead_blocks(config.value, rope.text_path))
+    if dead and rope.assume_like and rope.text_path:
+        where, inside = format_path(dead[0].path), format_path(rope.text_path)
+        raise ConfigError(
+            f"{where} stands outside {inside}, which is what --assume-like reads; whether the "
+            f"model's own code reads it is not known. Remove it, or move it into {inside}."
+        )
+    return config.edited({}, [block.path for block in dead])
 
 
 def _other_lengths(

@@ -77,7 +77,8 @@ def working_override(
     if not model.rope.is_mla and model.text.get("head_dim") is None:
         # Some config classes leave the width empty, and their model then fails.
         tried += [{"head_dim": model.rope.head_dim, **fields} for fields in tried]
-    for fields in tried:
+    for given in tried:
+        fields = _without_invented(model, given)
         if engine.settable and not all(engine.settable(model, key) for key in fields):
             continue
         try:
@@ -88,6 +89,25 @@ def working_override(
         if _is_right(view(engine, changed, intended)):
             return fields
     return None
+
+
+def _without_invented(model: Model, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without a θ that the file does not state: a line never says one of ours."""
+    unsaid = [name for name in model.rope.scopes if not states_theta(model, name)]
+    if not unsaid:
+        return dict(fields)
+    every = len(unsaid) == len(model.rope.scopes)
+    keys = {*model.family.theta_keys, "rope_theta"} if every else set()
+    kept = {key: value for key, value in fields.items() if key not in keys}
+    blocks = kept.get("rope_parameters")
+    if isinstance(blocks, Mapping) and model.family.scopes:
+        kept["rope_parameters"] = {
+            name: {k: v for k, v in block.items() if name not in unsaid or k != "rope_theta"}
+            for name, block in blocks.items()
+        }
+    elif isinstance(blocks, Mapping):
+        kept["rope_parameters"] = {k: v for k, v in blocks.items() if k != "rope_theta"}
+    return kept
 
 
 def _is_right(found: EngineView) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 from yarncli.config.families.family import Family
 from yarncli.config.families.shared import NEEDS_ORIGINAL
 from yarncli.config.reading import RopeConfig, find_text, read_rope
-from yarncli.engines.resolving import BLOCKS, as_version_5, mapping, theta_keys, without_settings
+from yarncli.engines.outer import refuse_outer
+from yarncli.engines.resolving import BLOCKS, as_version_5, theta_keys, without_settings
 from yarncli.engines.shared import ORIGINAL, refuse_gaps
 from yarncli.engines.tables import Row, get_row
 from yarncli.engines.types import LoaderError, Model, NotKnown
@@ -107,7 +108,8 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
     """
     if model.refusal:
         raise (NotKnown if model.is_ours else LoaderError)(model.refusal)
-    _refuse_outer(model)
+    refuse_outer(model.config, model.text_path)
+    refuse_float_window(model)
     found = {}
     for name, scope in model.rope.scopes.items():
         kind = scope.parameters.rope_type
@@ -120,29 +122,23 @@ def version_5(model: Model) -> dict[str, RopeParameters]:
     return found
 
 
-def _refuse_outer(model: Model) -> None:
-    """Refuse a RoPE block beside the text part, which the config of the whole model checks.
+def refuse_float_window(model: Model) -> None:
+    """Refuse a window like 65536.0: config classes check the types of their fields.
 
-    linear and dynamic pass the check, and nothing reads them.
+    Args:
+        model: the config.
 
     Raises:
-        LoaderError: it is of a type for which that config has no fields.
+        LoaderError: it is written so.
 
-    Source: run with 5.23 on llava, gemma3, mistral3, qwen2_5_vl, llama4, qwen3_vl, internvl.
+    Source: run with 5.23 on every type; bailing_hybrid alone sets it after the check.
     """
-    level: Mapping[str, Any] = model.config
-    for step in model.text_path:
-        for key in BLOCKS:
-            block = mapping(level.get(key))
-            kind = canonical_rope_type(str(block.get("rope_type") or block.get("type")))
-            if kind in HAVE_ORIGINAL:
-                raise LoaderError(
-                    f"{key} with {kind} stands beside {step}, whose model has no fields for it: "
-                    f"AttributeError or KeyError. Move it into {step}."
-                )
-            if block:
-                refuse_gaps(block, kind)
-        level = level[step]
+    found = model.text.get(model.rope.length_key)
+    if isinstance(found, float) and model.rope.model_type != "bailing_hybrid":
+        raise LoaderError(
+            f"{model.rope.length_key} is {found}, not an integer: "
+            "StrictDataclassFieldValidationError."
+        )
 
 
 def _refuse_missing(model: Model, block: Mapping[str, Any], rope_type: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from yarncli.engines.outer import ignored_block
 from yarncli.engines.types import Engine, Model, NoReading, Status, Used
 from yarncli.errors import ConfigError
 
@@ -165,6 +166,9 @@ def view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineVi
 
 def _view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineView:
     reading = engine.read(model)
+    lost = ignored_block(engine.id, model)
+    if lost:
+        reading = replace(reading, faults=(*reading.faults, lost))
     at = min(reading.served_length or model.length, model.length)
     scopes = tuple(
         _compare(name, used, intended[name], at, model.length)
@@ -174,7 +178,8 @@ def _view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineV
     # A limit above the intended window is wrong too: nothing was made for the positions beyond it.
     status: Status = "exact"
     wrong = [scope for scope in scopes if not scope.is_exact]
-    if wrong and all(_is_ignored(model, reading.scopes[s.scope], s.intended) for s in wrong):
+    ignored = all(_is_ignored(model, reading.scopes[s.scope], s.intended) for s in wrong)
+    if (wrong or lost) and ignored:
         status = "ignores"
     elif wrong or reading.faults or reading.served_length not in (None, model.length):
         status = "differs"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from yarncli.config.outer import dead_blocks
 from yarncli.config.reading import RopeConfig
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.jsontext.text import JsonText, Path
@@ -241,14 +242,18 @@ def _null_head_dim(config: JsonText, rope: RopeConfig) -> dict[Path, Any]:
 def _copies_at_root(
     config: JsonText, rope: RopeConfig, changes: dict[Path, Any]
 ) -> dict[Path, Any]:
-    """The same values where a multimodal config repeats its text fields at the root."""
+    """The same values where a multimodal config repeats its text fields at the root.
+
+    Not in a RoPE block that no model reads: a yarn there may stop transformers 5.
+    """
     depth = len(rope.text_path)
     if not depth:
         return {}
+    dead = {block.path for block in dead_blocks(config.value, rope.text_path)}
     return {
         path[depth:]: value
         for path, value in changes.items()
-        if config.get(path[depth:], _ABSENT) is not _ABSENT
+        if path[depth:] not in dead and config.get(path[depth:], _ABSENT) is not _ABSENT
     }
 
 

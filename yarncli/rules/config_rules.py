@@ -11,6 +11,8 @@ from yarncli.rope.parameters import WIDEST_HEAD
 from yarncli.rules.config_view import ConfigView, finite, whole
 from yarncli.rules.finding import Edit, Finding, Severity
 from yarncli.rules.length_rules import LENGTH_RULES
+from yarncli.rules.place_rules import PLACE_RULES
+from yarncli.rules.refusal_rules import refused_by_engines
 from yarncli.rules.scaling_rules import SCALING_RULES
 from yarncli.rules.spelling_rules import SPELLING_RULES
 
@@ -20,8 +22,12 @@ _ORIGINAL = "original_max_position_embeddings"
 def check_config(view: ConfigView) -> list[Finding]:
     """Everything wrong with one config, in the order of its lines."""
     found = [finding for rule in CONFIG_RULES for finding in rule(view)]
+    unread = {finding.path for finding in found if finding.rule.id == "unread-block"}
+    found = [f for f in found if f.rule.id != "copy-differs" or f.path not in unread]
     if not any(finding.severity == "error" for finding in found):
         found += view.refusal()
+    if not any(finding.severity == "error" for finding in found):
+        found += refused_by_engines(view)
     return sorted(found, key=lambda finding: finding.line or 0)
 
 
@@ -212,6 +218,7 @@ def _window(view: ConfigView) -> int | None:
 
 CONFIG_RULES = (
     unknown_model_type,
+    *PLACE_RULES,
     *SPELLING_RULES,
     *SCALING_RULES,
     *LENGTH_RULES,

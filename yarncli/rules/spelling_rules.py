@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from yarncli.errors import CheckpointError
 from yarncli.jsontext.text import Path, format_path
 from yarncli.rope.parameters import canonical_rope_type
 from yarncli.rules.config_view import Block, ConfigView, finite
 from yarncli.rules.finding import Edit, Finding
 
 _TYPE_KEYS = ("rope_type", "type")
+_ORIGINAL = "original_max_position_embeddings"
 
 
 def spelling_conflict(view: ConfigView) -> Iterator[Finding]:
@@ -67,14 +69,32 @@ def v5_only(view: ConfigView) -> Iterator[Finding]:
     lost = [block for block in blocks if _is_lost(view, block)]
     if not lost:
         return
+    readers = _misreaders(view)
+    if not readers:
+        return
     flat = blocks[0].scope is None
     yield view.finding(
         "v5-only",
         lost[0].path,
-        f"Only rope_parameters says this; transformers 4 and mlx-lm do not read it and "
-        f"{_without(view, lost[0])}.",
+        f"Only rope_parameters says this; {' and '.join(readers)} "
+        f"{_without(view, lost[0], one=len(readers) == 1)}.",
         edit=_legacy_edit(view, blocks[0]) if flat else None,
     )
+
+
+def _misreaders(view: ConfigView) -> list[str]:
+    """Which readers of the older spelling miss what `rope_parameters` says, by their own rules."""
+    from yarncli.engines.judgement import judge
+
+    engines = {"transformers-4.57": "transformers 4", "mlx-lm": "mlx-lm"}
+    try:
+        judged = judge(view.text.value, engines=("transformers-5", *engines), launch=False)
+    except CheckpointError:
+        return list(engines.values())
+    meant, *found = judged.verdicts
+    if not meant.has_reading:
+        return list(engines.values())
+    return [engines[v.engine.id] for v in found if v.status in ("ignores", "differs")]
 
 
 def _is_lost(view: ConfigView, block: Block) -> bool:
@@ -91,13 +111,17 @@ def _is_lost(view: ConfigView, block: Block) -> bool:
     return theta is not None and theta != (rule or view.family).rope_theta
 
 
-def _without(view: ConfigView, block: Block) -> str:
-    """What a reader that misses the block does."""
+def _without(view: ConfigView, block: Block, *, one: bool) -> str:
+    """What readers that miss the block do; `one` for a single reader."""
     assert view.family is not None
-    said = any(view.top(key) is not None for key in view.family.theta_keys)
+    rule = next((rule for rule in view.family.scopes if rule.name == block.scope), None)
+    keys = rule.theta_keys if rule else view.family.theta_keys
+    said = any(view.top(key) is not None for key in keys)
     unscaled = block.rope_type not in (None, "default")
-    theta = "" if said else f"take {view.family.rope_theta:g} for rope_theta"
-    return " and ".join(filter(None, (theta, "scale nothing" if unscaled else "")))
+    s, do = ("s", "does") if one else ("", "do")
+    theta = "" if said else f"take{s} {(rule or view.family).rope_theta:g} for rope_theta"
+    lost = filter(None, (theta, f"scale{s} nothing" if unscaled else ""))
+    return " and ".join((f"{do} not read it", *lost))
 
 
 def _legacy_edit(view: ConfigView, block: Block) -> Edit:
@@ -128,7 +152,7 @@ def legacy_only(view: ConfigView) -> Iterator[Finding]:
         yield view.finding(
             "legacy-only",
             legacy.path,
-            "The scaling is spelled only as rope_scaling, which transformers 5 still reads.",
+            "The scaling is spelled only as rope_scaling, the older of the two spellings.",
         )
 
 
@@ -226,6 +250,64 @@ def type_missing(view: ConfigView) -> Iterator[Finding]:
             )
 
 
+def type_old(view: ConfigView) -> Iterator[Finding]:
+    """The first name of longrope, with which some engines stop."""
+    for block in view.blocks if view.family else ():
+        old = [key for key in _TYPE_KEYS if block.values.get(key) == "su"]
+        if not old or (block.values.get("rope_type") or "su") != "su":
+            continue
+        inside, top = block.values.get(_ORIGINAL), view.top(_ORIGINAL)
+        changes: dict[Path, Any] = {(*block.path, key): "longrope" for key in old}
+        if inside is None and top is not None:
+            changes[(*block.path, _ORIGINAL)] = top
+        elif inside is not None and top is None and block.spelling == "legacy":
+            changes[(*view.base, _ORIGINAL)] = inside
+        stops = "SGLang stops" if inside is not None else "transformers 5 and SGLang stop"
+        yield view.finding(
+            "type-old",
+            (*block.path, old[0]),
+            f"{format_path((*block.path, old[0]))} is 'su', the first name of longrope; {stops} "
+            "at it. Write longrope.",
+            severity="warning" if inside is not None else "error",
+            edit=Edit(changes),
+        )
+
+
+def theta_missing(view: ConfigView) -> Iterator[Finding]:
+    """No place states θ, so that each reader takes a default."""
+    if view.rope is None or view.family is None:
+        return
+    block = next((b for b in view.blocks if _lacks_theta(view, b)), None)
+    if block is None:
+        return
+    from yarncli.rules.theta_readers import assumed_thetas
+
+    scope = next((n for n in (block.scope, *view.rope.scopes) if n in view.rope.scopes), "model")
+    taken = assumed_thetas(view.text.value, scope)
+    # Old files of old types may leave out a θ that is every reader's default.
+    if block.spelling == "legacy" and len(taken) < 2 and view.family.transformers_since != "5":
+        return
+    told = "; ".join(f"{', '.join(names)} {does}" for does, names in taken.items())
+    yield view.finding(
+        "theta-missing",
+        block.path,
+        f"rope_theta is stated nowhere{f': {told}' if told else ''}. Write the one that the model "
+        f"was trained with into {format_path(block.path)}.",
+    )
+
+
+def _lacks_theta(view: ConfigView, block: Block) -> bool:
+    assert view.family is not None
+    rules = {rule.name: rule for rule in view.family.scopes}
+    flat = next((rule for rule in view.family.scopes if rule.takes_flat), None)
+    rule = rules.get(block.scope or "", flat)
+    keys = {*(rule.theta_keys if rule else ()), *view.family.theta_keys, "rope_theta"}
+    others = [b for b in view.blocks if b.scope in (None, block.scope)]
+    return not any(view.top(key) is not None for key in keys) and not any(
+        b.values.get("rope_theta") is not None for b in others
+    )
+
+
 def nested_truncate(view: ConfigView) -> Iterator[Finding]:
     """The library looks for `truncate` beside the scopes, not in them."""
     for block in view.v5():
@@ -265,5 +347,7 @@ SPELLING_RULES = (
     copy_differs,
     type_conflict,
     type_missing,
+    type_old,
+    theta_missing,
     nested_truncate,
 )

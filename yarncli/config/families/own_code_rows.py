@@ -126,5 +126,6 @@ TEXT_PARTS = (
     "lm_config",
     "llm",
     "language_model",
+    "transformer_layer_config",  # of draft heads in the format of speculators
 )
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")

@@ -14,7 +14,8 @@ from typing import Any
 
 from yarncli.engines.architectures import find_class
 from yarncli.engines.lengths import served_length, table_rows
-from yarncli.engines.loaders import version_5
+from yarncli.engines.loaders import refuse_float_window, version_5
+from yarncli.engines.outer import refuse_outer
 from yarncli.engines.shared import (
     ORIGINAL,
     deepseek_yarn,
@@ -106,8 +107,13 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
             "dual_chunk_attention_config: its backend was removed in vLLM 0.11. Drop the key, and "
             "make max_position_embeddings the trained window."
         )
+    refuse_outer(model.config, model.text_path, aliases=True)
     if row is None:
         return version_5(model)
+    if not loads_more(row):
+        refuse_float_window(model)
+    elif isinstance(model.text.get(model.rope.length_key), float):
+        raise NotKnown("Nobody examined what its own config class does with a window like 4096.0.")
     if model.refusal and (_ignores(row) or loads_more(row)):
         raise NotKnown(f"vLLM loads more than transformers 5 does. {model.refusal}")
     if model.refusal:

@@ -1,0 +1,49 @@
+"""Which θ readers take where a config states none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from yarncli.engines.loaders import read_model
+from yarncli.engines.tables import default_theta, get_row
+from yarncli.errors import CheckpointError
+
+_READERS = {
+    "transformers-5": "transformers 5",
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "llama.cpp": "llama.cpp",
+    "transformers-4.57": "transformers 4",
+    "exllamav3": "exllamav3",
+    "mlx-lm": "mlx-lm",
+}
+
+
+def assumed_thetas(config: Mapping[str, Any], scope: str) -> dict[str, list[str]]:
+    """What engines take for θ where a file does not say it, as words → engines.
+
+    Engines of which that is not known are left out.
+
+    Args:
+        config: the JSON object of `config.json`.
+        scope: of which layers.
+    """
+    try:
+        model = read_model(config)
+    except CheckpointError:
+        return {}
+    found: dict[str, list[str]] = {}
+    stopping: list[str] = []
+    for engine, name in _READERS.items():
+        theta, row = default_theta(engine, model, scope), get_row(engine, model.rope.model_type)
+        if theta is not None:
+            found.setdefault(f"{theta:,.0f}", []).append(name)
+        elif row and "theta" in row.failure("no theta"):
+            stopping.append(name)
+    says = {_verb(names, "take") + f" {theta}": names for theta, names in found.items()}
+    return says | ({_verb(stopping, "stop"): stopping} if stopping else {})
+
+
+def _verb(names: list[str], verb: str) -> str:
+    return f"{verb}s" if len(names) == 1 else verb
