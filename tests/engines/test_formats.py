@@ -241,6 +241,7 @@ def test_no_config_is_looked_for_where_the_weights_are_refused(tmp_path):
     ({"quantization_config": None}, ""),
     ({"quantization_config": []}, ""),
     ({"quantization_config": {"bits": "4", "group_size": 64}}, "unnamed"),
+    ({"quantization_config": {"quant_method": ["fp8"]}}, "unnamed"),
     ({"quantization_config": {"quant_method": "FP8"}}, "fp8"),
     ({"quantization_config": {"load_in_4bit": True}}, "bitsandbytes"),
     ({"quantization_config": {"quant_method": "fp8", "moe_quant_algo": "NVFP4"}}, "fp8+NVFP4"),
