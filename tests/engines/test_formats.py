@@ -203,6 +203,7 @@ def test_rows_are_of_engines_and_name_a_format_once():
 @pytest.mark.parametrize(("engine", "status"), [
     ("vllm", "refuses"), ("sglang", "refuses"), ("llama.cpp", "refuses"), ("exllamav3", "refuses"),
     ("mlx-lm", "exact"), ("mlx-vlm", "exact"), ("lmdeploy-turbomind", "refuses"),
+    ("ollama", "refuses"),
 ])  # fmt: skip
 def test_an_mlx_folder(engine, status, tmp_path):
     root, _ = make(tmp_path, "mlx")
@@ -217,7 +218,7 @@ def test_an_mlx_folder(engine, status, tmp_path):
 
 def test_a_verdict_on_rope_is_not_worded_as_one_on_the_checkpoint(tmp_path):
     root, _ = make(tmp_path, "gptq")
-    found = invoke("engines", root, "--engine", "tgi", "--engine", "vllm").stdout
+    found = invoke("engines", root, "--engine", "max", "--engine", "vllm").stdout
     assert "Weights: GPTQ 4-bit" in found
     assert "format not judged" in found
     assert "loads GPTQ 4-bit weights (0.33)" in found
@@ -240,6 +241,7 @@ def test_no_config_is_looked_for_where_the_weights_are_refused(tmp_path):
     ({"quantization_config": None}, ""),
     ({"quantization_config": []}, ""),
     ({"quantization_config": {"bits": "4", "group_size": 64}}, "unnamed"),
+    ({"quantization_config": {"quant_method": ["fp8"]}}, "unnamed"),
     ({"quantization_config": {"quant_method": "FP8"}}, "fp8"),
     ({"quantization_config": {"load_in_4bit": True}}, "bitsandbytes"),
     ({"quantization_config": {"quant_method": "fp8", "moe_quant_algo": "NVFP4"}}, "fp8+NVFP4"),

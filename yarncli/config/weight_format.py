@@ -87,12 +87,12 @@ def stated_cache(
         beside: that of `hf_quant_config.json`, if there is one.
     """
     found = _found(config, text, beside)
-    method = str(found.get("quant_method") or "").lower()
+    method = _method(found)
     inner = {**_mapping(found, "quantization"), **found}
     scheme = inner.get("kv_cache_scheme")
     if method.startswith("modelopt"):
         scheme = scheme or inner.get("kv_cache_quant_algo")
-    elif not method.startswith("compressed"):
+    elif method != "compressed-tensors":
         return None
     if isinstance(scheme, Mapping) and scheme.get("type") == "float":
         scheme = {8: "FP8", 4: "NVFP4"}.get(scheme.get("num_bits", 0))
@@ -112,7 +112,7 @@ def _found(
 
 
 def _named(found: Mapping[str, Any]) -> WeightFormat:
-    method = str(found.get("quant_method") or "").lower().replace("compressed_t", "compressed-t")
+    method = _method(found)
     if method.startswith("modelopt") or (not method and found.get("quant_algo")):
         algorithm = str(found.get("quant_algo") or "").upper()
         if not algorithm:  # of the cache alone
@@ -128,6 +128,11 @@ def _named(found: Mapping[str, Any]) -> WeightFormat:
     if isinstance(experts, str):
         return WeightFormat(f"{method}+{experts}", f"{name} with {experts} experts")
     return WeightFormat(method, f"{name} {bits:g}-bit" if _is_number(bits) else name)
+
+
+def _method(found: Mapping[str, Any]) -> str:
+    named = found.get("quant_method")
+    return named.lower().replace("_tensors", "-tensors") if isinstance(named, str) else ""
 
 
 def _mlx(found: Mapping[str, Any], method: str) -> WeightFormat:

@@ -144,6 +144,18 @@ _LOADERS: Mapping[str, _Loader] = {
         "mlx-bare modelopt:NVFP4 mxfp4",
         refuses=dict.fromkeys(("pickle", "gguf"), _ONLY_SAFETENSORS),
     ),
+    "tgi": _Loader(version="3, at 05d0aa6", loads="awq compressed-tensors exl2 gptq"),
+    "tensorrt-llm": _Loader(
+        version="at 008e0af", loads="fp8 modelopt:FP8 modelopt:NVFP4 mxfp4 mxfp8 nvfp4"
+    ),
+    "ollama": _Loader(
+        version="importer, at 05fca2e",
+        refuses={
+            **dict.fromkeys(("mlx", "mlx-bare"), "it stops with 'unknown data type: U32'"),
+            **dict.fromkeys(("awq", "gptq"), "it stops with 'unknown data type: I32'"),
+            "fp8": "it stops with 'unknown data type: F8_E4M3'",
+        },
+    ),
     "exllamav3": _Loader(
         version="1.6.5",
         loads="exl3 fp8",
