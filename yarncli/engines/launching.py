@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from yarncli.engines.assumed import assumed_thetas
 from yarncli.engines.equivalents import stated_together
 from yarncli.engines.loaders import states_theta, with_fields
 from yarncli.engines.tables import default_theta
@@ -39,6 +40,8 @@ def with_launch(found: EngineView, model: Model, intended: Mapping[str, Used]) -
     elif engine.repair is not None and found.has_reading:
         flags = engine.repair(model, intended, engine.read(model))
         right = flags is not None
+    if fields:
+        _refuse_invented(model)
     if fields or flags:
         require_theta(engine, model)
     if not found.has_reading and not right:
@@ -67,6 +70,25 @@ def require_theta(engine: Engine, model: Model) -> None:
         raise NotKnown(f"config.json states no rope_theta{where}, and {told}. Add it to the file.")
 
 
+def _refuse_invented(model: Model) -> None:
+    """Insist on the file's θ where a dict without one has replaced that of the model.
+
+    Old files are another matter: what they leave out is the default of every reader.
+
+    Raises:
+        NotKnown: the line would have to state θ.
+    """
+    unsaid = [name for name in model.rope.scopes if not states_theta(model, name)]
+    legacy = bool(model.block("rope_scaling"))
+    if not unsaid or not (legacy or model.block("rope_parameters")):
+        return
+    if not legacy or any(len(assumed_thetas(model, name)) > 1 for name in unsaid):
+        raise NotKnown(
+            "config.json states no rope_theta, and a line would have to: its RoPE dict may have "
+            "replaced one that had it. Add the θ that the model was trained with to the file."
+        )
+
+
 def working_override(
     engine: Engine, model: Model, intended: Mapping[str, Used]
 ) -> dict[str, Any] | None:
@@ -77,8 +99,7 @@ def working_override(
     if not model.rope.is_mla and model.text.get("head_dim") is None:
         # Some config classes leave the width empty, and their model then fails.
         tried += [{"head_dim": model.rope.head_dim, **fields} for fields in tried]
-    for given in tried:
-        fields = _without_invented(model, given)
+    for fields in tried:
         if engine.settable and not all(engine.settable(model, key) for key in fields):
             continue
         try:
@@ -89,25 +110,6 @@ def working_override(
         if _is_right(view(engine, changed, intended)):
             return fields
     return None
-
-
-def _without_invented(model: Model, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields without a θ that the file does not state: a line never says one of ours."""
-    unsaid = [name for name in model.rope.scopes if not states_theta(model, name)]
-    if not unsaid:
-        return dict(fields)
-    every = len(unsaid) == len(model.rope.scopes)
-    keys = {*model.family.theta_keys, "rope_theta"} if every else set()
-    kept = {key: value for key, value in fields.items() if key not in keys}
-    blocks = kept.get("rope_parameters")
-    if isinstance(blocks, Mapping) and model.family.scopes:
-        kept["rope_parameters"] = {
-            name: {k: v for k, v in block.items() if name not in unsaid or k != "rope_theta"}
-            for name, block in blocks.items()
-        }
-    elif isinstance(blocks, Mapping):
-        kept["rope_parameters"] = {k: v for k, v in blocks.items() if k != "rope_theta"}
-    return kept
 
 
 def _is_right(found: EngineView) -> bool:

@@ -43,14 +43,14 @@ def read_model(
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
     """
     family, path, text = find_text(config, assume_like)
-    sizes = _with_text(config, path, without_settings(text, family))
-    bare = read_rope(sizes, assume_like=assume_like)
     refusal, is_ours = "", False
     try:
         resolved = _with_text(config, path, as_version_5(text, family))
         rope = read_rope(resolved, assume_like=assume_like)
     except (ConfigError, LoaderError) as error:
-        rope, refusal, is_ours = bare, str(error), isinstance(error, NotComputedError)
+        refusal, is_ours = str(error), isinstance(error, NotComputedError)
+        sizes = _with_text(config, path, without_settings(text, family))
+        rope = read_rope(sizes, assume_like=assume_like)
     return Model(
         source=source,
         config=config,

@@ -280,12 +280,16 @@ def theta_missing(view: ConfigView) -> Iterator[Finding]:
     block = next((b for b in view.blocks if _lacks_theta(view, b)), None)
     if block is None:
         return
-    from yarncli.rules.theta_readers import assumed_thetas
+    from yarncli.engines.assumed import assumed_thetas
+    from yarncli.engines.loaders import read_model
 
     scope = next((n for n in (block.scope, *view.rope.scopes) if n in view.rope.scopes), "model")
-    taken = assumed_thetas(view.text.value, scope)
-    # Old files of old types may leave out a θ that is every reader's default.
-    if block.spelling == "legacy" and len(taken) < 2 and view.family.transformers_since != "5":
+    try:
+        taken = assumed_thetas(read_model(view.text.value), scope)
+    except CheckpointError:
+        taken = {}
+    # Old files may leave out a θ that is every reader's default.
+    if block.spelling == "legacy" and len(taken) < 2:
         return
     told = "; ".join(f"{', '.join(names)} {does}" for does, names in taken.items())
     yield view.finding(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from yarncli.engines.loaders import read_model
 from yarncli.engines.tables import default_theta, get_row
-from yarncli.errors import CheckpointError
+from yarncli.engines.types import Model
 
 _READERS = {
     "transformers-5": "transformers 5",
@@ -20,19 +16,15 @@ _READERS = {
 }
 
 
-def assumed_thetas(config: Mapping[str, Any], scope: str) -> dict[str, list[str]]:
+def assumed_thetas(model: Model, scope: str) -> dict[str, list[str]]:
     """What engines take for θ where a file does not say it, as words → engines.
 
     Engines of which that is not known are left out.
 
     Args:
-        config: the JSON object of `config.json`.
+        model: the config.
         scope: of which layers.
     """
-    try:
-        model = read_model(config)
-    except CheckpointError:
-        return {}
     found: dict[str, list[str]] = {}
     stopping: list[str] = []
     for engine, name in _READERS.items():
