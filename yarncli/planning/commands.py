@@ -49,9 +49,9 @@ def _given(
     given: dict[str, Any] = {
         "assume_like": rope.assume_like,
         "rescale": target.rescale or None,
-        "replace_scaling": target.replace_scaling or None,
         "method": target.method if target.method != DEFAULT_METHOD else None,
         "length": length,
+        "replace_scaling": target.replace_scaling or None,
         "sliding_window": target.sliding_window,
         **target.options,
         **changes,
