@@ -12,6 +12,8 @@
                             line per probe; a model type has an index into these
     functions               what its shared functions read, where that was looked at
     others                  "unsupported" where the engine has no code for other model types
+    registered              its model types, where `model_types` has those only that yarncli has
+    configs                 the config classes that it goes by
     renamed                 class in `architectures` → the model type whose code is taken for it
     model_types             model type → an object of
 
