@@ -14,6 +14,9 @@
     others                  "unsupported" where the engine has no code for other model types
     registered              its model types, where `model_types` has those only that yarncli has
     configs                 the config classes that it goes by
+    causal, unsure          TGI: model types that go to transformers in all releases in question,
+                            or in some only
+    runs_own_code           whether it runs the code that comes with a checkpoint
     renamed                 class in `architectures` → the model type whose code is taken for it
     model_types             model type → an object of
 

@@ -193,7 +193,7 @@ def registered(folder: Path) -> set[str]:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if _is_about_configs(node):
-                found |= {k for k in _first_strings(node) if k}
+                found |= {k for k in first_strings(node) if k}
     return found
 
 
@@ -208,7 +208,7 @@ def _is_about_configs(node: ast.AST) -> bool:
     return False
 
 
-def _first_strings(node: ast.AST) -> set[str]:
+def first_strings(node: ast.AST) -> set[str]:
     """Keys of dicts and first members of pairs below a node."""
     found = set()
     for item in ast.walk(node):

@@ -42,7 +42,9 @@ def _lacks(engine: str, config: Mapping[str, Any]) -> bool:
         names = {*_classes(config, "AutoConfig")}
         return bool(names) and not names & {*table["configs"]}
     if "registered" in table:
-        return kind.replace("-", "_") not in {k.replace("-", "_") for k in table["registered"]}
+        keys = ("registered", "causal", "unsure")
+        has = {k.replace("-", "_") for key in keys for k in table.get(key, ())}
+        return kind.replace("-", "_") not in has
     if "architectures" in table:
         named = {*_classes(config, "AutoModelForCausalLM"), *_architectures(config)}
         return bool(named) and not named & {*table["architectures"]}
