@@ -42,6 +42,8 @@
         wrapper     vLLM: the multimodal model type in which the text part was built
         requires    keys whose absence is an error
         attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has
+        flat        transformers: read as a config of the outer type with all at the top level
+        indexes     transformers 4: a key that an attention layer takes out of rope_scaling
         sections    transformers: the `mrope_section` that its class takes where there is none
         backend     another engine whose code runs instead
         config      the engine's own config class, where it replaces transformers'

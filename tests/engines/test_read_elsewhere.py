@@ -118,3 +118,61 @@ def test_tensorrt_llm_has_one_list_of_longrope_and_a_scale_from_the_lengths():
     assert used.parameters.inv_freq(100)[0] == pytest.approx(0.25)
     assert used.attention_factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(8192)))
     assert status("tensorrt-llm", {**config, "max_position_embeddings": 8192}) == "unknown"
+
+
+PLAIN_VL = {
+    **BASE,
+    "model_type": "qwen2_vl",
+    "architectures": ["Qwen2VLForConditionalGeneration"],
+    "rope_theta": 1e6,
+}
+
+
+@pytest.mark.parametrize("release", ["4.50", "4.55", "4.57"])
+def test_attention_of_qwen2_vl_takes_its_sections_from_rope_scaling_in_transformers_4(release):
+    engine = f"transformers-{release}"
+    assert status(engine, {**PLAIN_VL, "rope_scaling": SECTIONS}) == "exact"
+    assert status(engine, PLAIN_VL) == "crashes"
+    assert status(engine, {**PLAIN_VL, "rope_scaling": {**YARN, "type": "yarn"}}) == "crashes"
+
+
+def test_dbrx_has_its_theta_in_attn_config_in_transformers_4_and_in_gguf():
+    dbrx = {
+        "model_type": "dbrx",
+        "architectures": ["DbrxForCausalLM"],
+        "d_model": 4096,
+        "n_heads": 32,
+        "n_layers": 6,
+        "max_seq_len": 32768,
+        "attn_config": {"kv_n_heads": 8, "rope_theta": 250000.0},
+    }
+    for engine in ("transformers-4.50", "transformers-4.57", "tgi", "llama.cpp"):
+        (used,) = ENGINES[engine].read(read_model(dbrx)).scopes.values()
+        assert used.parameters.rope_theta == 250000.0, engine
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "mlx-vlm"])
+def test_deepseek_v4_rotates_qk_rope_head_dim_with_a_base_for_each_kind_of_layer(engine):
+    model = read_model({**V4, "compress_ratios": [0, 4, 128, 4, 128, 0]})
+    scopes = ENGINES[engine].read(model).scopes
+    compressed, main = (scopes[name].parameters for name in ("compress", "main"))
+    assert (main.rotary_dim, compressed.rotary_dim) == (64, 64)
+    assert main.inv_freq(100)[1] == pytest.approx(10000.0 ** (-2 / 64))
+    assert compressed.inv_freq(100)[31] == pytest.approx(160000.0 ** (-62 / 64) / 16)
+    assert {used.attention_factor for used in scopes.values()} == {1.0}
+
+
+def test_llama_cpp_does_not_convert_mimo_v2_flash_as_published():
+    # conversion/mimo.py:165 wants a key of the one dict, which transformers 5 nests.
+    published = {
+        **BASE,
+        "model_type": "mimo_v2_flash",
+        "architectures": ["MiMoV2FlashForCausalLM"],
+        "head_dim": 192,
+        "partial_rotary_factor": 0.334,
+        "swa_rope_theta": 10000.0,
+        "hybrid_layer_pattern": [0, 1, 1, 1, 1, 0],
+        "sliding_window": 128,
+    }
+    assert status("llama.cpp", published) == "refuses"
+    assert status("llama.cpp", {**published, "rope_scaling": YARN}) == "unknown"

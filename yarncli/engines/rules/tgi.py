@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from yarncli.engines.loaders import is_v5_only, legacy
+from yarncli.engines.loaders import is_v5_only, legacy, with_inner_theta
 from yarncli.engines.shared import (
     IGNORES_ROPE_PARAMETERS,
     ORIGINAL,
@@ -57,7 +57,9 @@ def _read(model: Model, backends: Sequence[Engine]) -> Reading:
     _insist_on_width(model, row)
     notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
     faults: list[str] = []
-    parameters = legacy(model, type_wins=False, default_theta=_inner_theta(model, row))
+    if "inner_theta" in row.entry:
+        model = with_inner_theta(model, row.entry["inner_theta"])
+    parameters = legacy(model, type_wins=False)
     scopes = {name: _used(model, row, p, notes, faults) for name, p in parameters.items()}
     served = model.rope.max_position_embeddings
     return Reading(scopes, served_length=served, notes=tuple(notes), faults=tuple(faults))
@@ -127,19 +129,9 @@ def _insist_on_width(model: Model, row: Row) -> None:
             raise NotKnown(f"Nobody examined the width of a head of {row.model_type} in TGI 3.")
 
 
-def _inner_theta(model: Model, row: Row) -> float | None:
-    """θ that its class has instead of the config's, or takes from another place in the file."""
-    inner = model.text.get(row.entry.get("inner_theta", ""))
-    found = inner.get("rope_theta") if isinstance(inner, Mapping) else row.entry.get("theta")
-    if found is None and "inner_theta" in row.entry:
-        raise NotKnown(f"Nobody examined {row.model_type} without a θ in TGI 3.")
-    return found
-
-
 def _used(model: Model, row: Row, p: RopeParameters, notes: list[str], faults: list[str]) -> Used:
     block = model.block("rope_scaling")
-    theta = _inner_theta(model, row)
-    p = p if theta is None else replace(p, rope_theta=theta)
+    p = replace(p, rope_theta=row.entry["theta"]) if "theta" in row.entry else p
     if row.entry.get("mla") and p.rope_type != "yarn":
         raise EngineCrash(f"{row.model_type} without yarn: AttributeError 'mscale_all_dim'.")
     refuse_gaps(block, p.rope_type, not_null=("factor", "mscale", "mscale_all_dim"))
