@@ -39,7 +39,8 @@ def main() -> None:
             for probe, line in found[kind].get("outcomes", found[kind]).items():
                 print(f"{kind:16} {probe:40} {line}")
         return
-    write("ctranslate2", options.version or ctranslate2.__version__, "run", found)
+    configs = sorted(converter._MODEL_LOADERS)
+    write("ctranslate2", options.version or ctranslate2.__version__, "run", found, configs=configs)
 
 
 def prepare() -> None:

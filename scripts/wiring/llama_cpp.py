@@ -13,6 +13,8 @@ runtime makes of them: `llama_cpp_runtime.py`. A row says what is written:
     part      the share of a head that rotates where the config does not say
     window    the window of the file, if it is not max_position_embeddings
     raw       transformers does not know the type, so the converter reads config.json itself
+    unsure    a shape of the RoPE setting whose outcome the rule does not tell
+    inner_theta  the part of the config that holds θ
     through   other architectures that load it, with a graph and `writes` of their own
     writes    RoPE type → key → what stands there: a string, a number, or the name of the config's
               value ("theta", "factor", "original", "0.1 mscale_all_dim", …); `tensors`: the names
@@ -80,7 +82,6 @@ _KEYS: dict[str, dict[str, Any]] = {
     "hunyuan_v1_moe": {"moe_topk": [1] * 4, "moe_intermediate_size": [32] * 4,
                        "num_shared_expert": [1] * 4, "num_experts_per_tok": [1] * 4},
     "kimi_k2": OWN["deepseek_v3"],
-    "mimo_v2_flash": {"partial_rotary_factor": 1.0},
     "step3p5": {"num_attention_groups": 2, "layer_types": SIZES["layer_types"],
                 "attention_other_setting": {"num_attention_heads": 4, "num_attention_groups": 2},
                 "moe_num_experts": 2, "moe_top_k": 1, "moe_layers_enum": "1,2",
@@ -93,6 +94,16 @@ _WINDOW: dict[str, dict[str, Any]] = {
     "falcon": {"window": 2048},
     "glm": {"window": ["seq_length", "hidden_size"]},
 }
+# What the rule cannot tell from a row: shapes of the RoPE setting that were not followed up (where
+# it is "flat", the converter fails on all others), and where θ is instead (conversion/dbrx.py:28).
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "dbrx": {"inner_theta": "attn_config"},
+    "deepseek_v4": {"unsure": "proportional"},
+    "mimo_v2_flash": {"unsure": "flat"},
+    "modernbert": {"unsure": "turned"},
+}
+# Their blocks of other shapes than their own were not followed up: the rows say "unknown".
+_NOT_FOLLOWED = ("laguna", "mellum")
 # Keys that these converters ask for and the config classes of transformers 5 moved.
 _MOVED = ("KeyError: 'rotary_pct'", "KeyError: 'num_attention_groups'")
 _FLAT = ("qwen2_vl", "qwen2_5_vl")
@@ -138,6 +149,9 @@ def entry(kind: str, conversion: Any, graphs: dict[str, Facts]) -> dict[str, Any
     known = ways(kind, architecture, conversion.TEXT_MODEL_MAP)
     if not known:
         return {"rope": "unsupported", "note": architecture}
+    if kind in _NOT_FOLLOWED:
+        note = "flat blocks in a nested family were not followed up"
+        return {**_about(kind, known[0], conversion), "rope": "unknown", "note": note}
     problem = ""
     for way in known:
         flat = Way(way.architecture, way.wrapper, flat=True)
@@ -190,9 +204,9 @@ def _measured(
     found = {"dim": 2 * shape.pairs, "graph": file.graph, **_about(kind, way, conversion)}
     if (way.wrapper or kind) not in CONFIG_MAPPING:
         found["raw"] = True
-    found |= _WINDOW.get(kind, {})
+    found |= {**_WINDOW.get(kind, {}), **_SPECIAL.get(kind, {})}
     if shape.part is None:
-        found["part"] = found["dim"] / 64
+        found["part"] = found["dim"] / base.get("head_dim", 64)
     outcomes = {}
     for name, asked, config in probes(base, shape):
         outcomes[name] = tried(

@@ -33,11 +33,11 @@ def main() -> None:
     version = options.version or importlib.metadata.version("mlx-vlm")
     folder = only_models("mlx_vlm")
     record(importlib.import_module(f"{MODELS}.base").BaseModelConfig)
-    found = {}
-    for kind, name in sorted(folders(folder).items()):
+    found, has = {}, folders(folder)
+    for kind, name in sorted((k, f) for k, f in has.items() if k in FAMILIES):
         found[kind] = entry(kind, name, folder)
         print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr)
-    write("mlx-vlm", version, "run", found, others="unsupported")
+    write("mlx-vlm", version, "run", found, others="unsupported", registered=sorted(has))
 
 
 def folders(package: Path) -> dict[str, str]:
@@ -48,7 +48,7 @@ def folders(package: Path) -> dict[str, str]:
     renamed = dict(re.findall(r'"([^"]+)": "([^"]+)"', table[1]))
     own = {path.parent.name for path in (package / "models").glob("*/__init__.py")}
     # Where a name is both, the renaming comes first.
-    return {k: f for k, f in ({n: n for n in own} | renamed).items() if k in FAMILIES and f in own}
+    return {k: f for k, f in ({n: n for n in own} | renamed).items() if f in own}
 
 
 def entry(kind: str, name: str, package: Path) -> dict[str, Any]:

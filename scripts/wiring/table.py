@@ -12,6 +12,11 @@
                             line per probe; a model type has an index into these
     functions               what its shared functions read, where that was looked at
     others                  "unsupported" where the engine has no code for other model types
+    registered              its model types, where `model_types` has those only that yarncli has
+    configs                 the config classes that it goes by
+    causal, unsure          TGI: model types that go to transformers in all releases in question,
+                            or in some only
+    runs_own_code           whether it runs the code that comes with a checkpoint
     renamed                 class in `architectures` → the model type whose code is taken for it
     model_types             model type → an object of
 
@@ -37,6 +42,8 @@
         wrapper     vLLM: the multimodal model type in which the text part was built
         requires    keys whose absence is an error
         attributes  transformers: which of rope_scaling, rope_parameters, rope_theta its class has
+        flat        transformers: read as a config of the outer type with all at the top level
+        indexes     transformers 4: a key that an attention layer takes out of rope_scaling
         sections    transformers: the `mrope_section` that its class takes where there is none
         backend     another engine whose code runs instead
         config      the engine's own config class, where it replaces transformers'

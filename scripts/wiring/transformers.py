@@ -20,10 +20,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, fresh, probes
+from scripts.wiring.probes import EXTENDED, SHORT_TEXT, TYPES, describe, fresh, probes
 from scripts.wiring.sizes import as_in_files, config_for, model_types, shape_of
 from scripts.wiring.table import ROOT, TABLES, arguments, read, summary, today, update, write
 from yarncli.config.families.table import FAMILIES
+
+# Model types of 4.x that rotate by a class which takes no config, read.
+READ: dict[str, dict[str, Any]] = {
+    "dbrx": {"rope": "ignores", "types": dict.fromkeys(TYPES, "ignores"), "how": "read",
+             "spelling": "none", "theta": 10000.0, "inner_theta": "attn_config", "attributes": [],
+             "config": "DbrxConfig", "at": "models/dbrx/modeling_dbrx.py: DbrxRotaryEmbedding"},
+}  # fmt: skip
 
 _ORACLE = ROOT / "tests" / "support" / "engine_oracle.py"
 
@@ -70,12 +77,27 @@ def entry(kind: str, bare_compute: Any) -> dict[str, Any]:
     if place is None:
         return {"rope": "unsupported"}
     path, named = place
+    found = _entry(kind, bare_compute, path, named)
+    if found["rope"] == "own" and kind in READ:
+        return READ[kind]
+    if path and found["rope"] == "own":
+        flat = _entry(kind, bare_compute, (), named)
+        found = found if flat["rope"] == "own" else {**flat, "flat": True, "wrapper": named}
+    return found
+
+
+def _entry(kind: str, bare_compute: Any, path: tuple[str, ...], named: str) -> dict[str, Any]:
+    """The same, from a config with the text part at these keys."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
     base, _ = config_for(kind)
-    found = {"at": f"models/{named}/modeling_{named}.py"}
-    if not path:
+    found: dict[str, Any] = {"at": f"models/{named}/modeling_{named}.py"}
+    if named == kind:
         found["config"] = CONFIG_MAPPING_NAMES[kind]
     else:
         found["note"] = f"built as the text part of {named}"
+    if _indexes_sections(named):
+        found["indexes"] = "mrope_section"
 
     def compute(config: dict[str, Any], length: int) -> Any:
         for key in reversed(path):
@@ -104,6 +126,15 @@ def entry(kind: str, bare_compute: Any) -> dict[str, Any]:
         file = {**as_in_files(kind, config), "model_type": kind}
         outcomes[name] = outcome(compute, file, (asked, name, 2 * pairs))
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
+
+
+def _indexes_sections(named: str) -> bool:
+    """Whether an attention layer takes `mrope_section` out of `rope_scaling`, whatever is there."""
+    from transformers import CONFIG_MAPPING
+
+    module = sys.modules[CONFIG_MAPPING[named].__module__]
+    files = Path(str(module.__file__)).parent.glob("modeling_*.py")
+    return any('.rope_scaling["mrope_section"]' in f.read_text(encoding="utf-8") for f in files)
 
 
 def wrapped(kind: str, known: Any) -> tuple[tuple[str, ...], str] | None:
@@ -193,7 +224,7 @@ def registered(folder: Path) -> set[str]:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if _is_about_configs(node):
-                found |= {k for k in _first_strings(node) if k}
+                found |= {k for k in first_strings(node) if k}
     return found
 
 
@@ -208,7 +239,7 @@ def _is_about_configs(node: ast.AST) -> bool:
     return False
 
 
-def _first_strings(node: ast.AST) -> set[str]:
+def first_strings(node: ast.AST) -> set[str]:
     """Keys of dicts and first members of pairs below a node."""
     found = set()
     for item in ast.walk(node):

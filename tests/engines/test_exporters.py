@@ -67,9 +67,16 @@ def status(engine, config):
         # layers/rotary.py@0666316: linear passes, longrope changes inside a text.
         ("tgi", "qwen2", YARN, "exact"),
         ("tgi", "qwen2", LINEAR, "ignores"),
-        ("tgi", "olmo2", YARN, "unknown"),
+        ("tgi", "gpt_neox", YARN, "unknown"),
+        # models/__init__.py@78c236f: transformers runs what it has no code for.
+        ("tgi", "qwen3_moe", YARN, "exact"),
+        ("tgi", "qwen3_moe", LONGROPE, "unknown"),
+        ("tgi", "olmo2", YARN, "refuses"),
+        ("tgi", "olmo3", YARN, "unknown"),
+        ("tgi", "olmo_hybrid", YARN, "unsupported"),
         ("tensorrt-llm", "llama", YARN, "exact"),
-        ("tensorrt-llm", "llama", LONGROPE, "unknown"),
+        # functional.py@0071496: the long list for every text.
+        ("tensorrt-llm", "llama", LONGROPE, "differs"),
         ("tensorrt-llm", "qwen3", YARN, "exact"),
         # models/modeling_qwen3.py@010bb95 reads it, RopeParams.from_config does not.
         ("tensorrt-llm", "qwen3", {**YARN, "attention_factor": 1.0}, "unknown"),

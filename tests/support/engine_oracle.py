@@ -65,6 +65,8 @@ def compute_loaded(text, length):
     torch.set_num_threads(1)
     module = _modelling(text)
     rotary_class = _rotary_class(module, type(text).__name__)
+    if '.rope_scaling["mrope_section"]' in inspect.getsource(module):
+        text.rope_scaling["mrope_section"]  # as its attention layers take it
     if hasattr(module, "get_llama_4_attn_scale"):
         rope = text.rope_parameters
         keys = ("llama_4_scaling_beta", "original_max_position_embeddings")

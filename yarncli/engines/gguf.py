@@ -77,7 +77,7 @@ def convert_to_gguf(model: Model, row: Row) -> Gguf:
     block, theta_swa = _parameters(model, row)
     p = sizes(model, row, full_scope(model))
     kind = _kind(str(block["rope_type"]), block, entry["writes"])
-    if _is_turned(model) and row.outcome("yarn turned").startswith("plain"):
+    if is_turned(model) and row.outcome("yarn turned").startswith("plain"):
         kind = "default"
     written = entry["writes"].get(kind) or entry["writes"]["default"]
     if "error" in written:
@@ -128,7 +128,7 @@ def _refuse_gaps(model: Model, row: Row, block: Block, kind: str, written: Block
         lacking.append("rope_theta")
     if lacking:
         raise LoaderError(f"Its converter fails on {kind} without {lacking[0]}: KeyError.")
-    if _is_turned(model) and _fails(row, "yarn turned"):
+    if is_turned(model) and _fails(row, "yarn turned"):
         raise LoaderError("Its converter fails on rope_parameters of this shape: KeyError.")
 
 
@@ -136,7 +136,7 @@ def _fails(row: Row, probe: str) -> bool:
     return "Error: " in row.outcome(probe)
 
 
-def _is_turned(model: Model) -> bool:
+def is_turned(model: Model) -> bool:
     """Whether `rope_parameters` is nested where the family has it flat, or the other way round."""
     parameters = model.block("rope_parameters")
     if not parameters or model.block("rope_scaling"):
@@ -160,7 +160,7 @@ def sizes(model: Model, row: Row, scope: str) -> RopeParameters:
     part = row.entry.get("part")
     blocks = (model.text, model.winning_block(scope))
     keys = {*model.family.partial_keys, "partial_rotary_factor", "attn_rotary_emb"}
-    keys |= {model.family.rotary_dim_key} - {""}
+    keys |= {model.family.rotary_dim_key, "qk_rope_head_dim"} - {""}
     stated = any(block.get(key) is not None for block in blocks for key in keys)
     if part is None or stated or model.rope.is_mla or p.rope_type == "proportional":
         return p
@@ -222,7 +222,7 @@ def _block(model: Model, entry: Block, scope: str) -> Block:
         # Its class reads `rope_scaling` of config.json (conversion/deepseek.py:543-548).
         return {**scaling, "rope_theta": model.text.get("rope_theta") or RUNTIME_THETA}
     if model.family.scopes:
-        flat = _is_turned(model) and not model.family.fills_scopes
+        flat = is_turned(model) and not model.family.fills_scopes
         return parameters if flat else model.winning_block(scope)
     if entry.get("wins") == "rope_parameters" or entry.get("raw"):
         block = parameters or scaling

@@ -18,7 +18,8 @@ from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.sliding import with_window
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
-from yarncli.engines.verdict import EngineView, unknown_view, view
+from yarncli.engines.unread import unread_view
+from yarncli.engines.verdict import EngineView, view
 from yarncli.errors import UnknownArchitectureError
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
 
@@ -178,7 +179,7 @@ def judge(
         return Judgement(
             source=source,
             intended_from="the code that comes with the model",
-            verdicts=tuple(unknown_view(engine, reason) for engine in chosen),
+            verdicts=tuple(unread_view(engine, config, reason) for engine in chosen),
         )
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]

@@ -209,6 +209,24 @@ def legacy(
     return found
 
 
+def with_inner_theta(model: Model, key: str, default: float | None = None) -> Model:
+    """The model with the θ that a part of its config has, whatever its own keys say.
+
+    Args:
+        model: the config.
+        key: the part.
+        default: θ where it has none.
+
+    Raises:
+        NotKnown: it has none, and there is no default.
+    """
+    theta = model.block(key).get("rope_theta", default)
+    if theta is None:
+        raise NotKnown(f"Nobody examined {model.model_type} without {key}.rope_theta.")
+    inner = {k: v for k, v in model.block(key).items() if k != "rope_theta"}
+    return replace(model, text={**model.text, key: inner, model.family.theta_keys[0]: theta})
+
+
 def refuse_aliases(model: Model) -> None:
     """Insist on type names that transformers' own model classes know.
 

@@ -48,7 +48,7 @@ ENGINES: Mapping[str, Engine] = {
         llama_cpp.ENGINE,
         mlx_lm.ENGINE,
         mlx_vlm.ENGINE,
-        tgi.ENGINE,
+        tgi.make_engine((transformers_4.ENGINES[1], transformers_4.ENGINES[0])),
         tensorrt_llm.ENGINE,
         exllamav3.ENGINE,
         ollama.ENGINE,

@@ -212,7 +212,7 @@ def find_transformers_row(engine: str, model: Model) -> Row:
     """
     table = load_table(engine)
     release = f"transformers {table['version']}"
-    if model.model_type not in _registered(table["version"]) and not model.assume_like:
+    if model.model_type not in registered_types(table["version"]) and not model.assume_like:
         if "auto_map" in model.config:
             raise NotKnown(
                 f"{release} does not know the model type {model.model_type!r}. The checkpoint's "
@@ -228,8 +228,12 @@ def find_transformers_row(engine: str, model: Model) -> Row:
 
 
 @functools.cache
-def _registered(version: str) -> frozenset[str]:
-    """The model types that checkpoints of a transformers release may name."""
+def registered_types(version: str) -> frozenset[str]:
+    """The model types that checkpoints of a transformers release may name.
+
+    Args:
+        version: the release, such as "4.57.6".
+    """
     known: set[str] = set()
     for row in load_table("transformers-types")["releases"]:
         if _numbers(row["release"]) > _numbers(version):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 
 from yarncli.engines.gguf import (
     FREQS,
@@ -12,12 +13,13 @@ from yarncli.engines.gguf import (
     Gguf,
     convert_to_gguf,
     full_scope,
+    is_turned,
     run,
     run_windowed,
     sizes,
 )
 from yarncli.engines.shared import unmeant
-from yarncli.engines.tables import find_row
+from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import Engine, Launch, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.errors import ConfigError
 from yarncli.rope import formulas
@@ -57,10 +59,33 @@ def _file(model: Model) -> Gguf:
     block = model.block("rope_scaling") or model.block("rope_parameters")
     if block.get("alpha") is not None:
         raise NotKnown(f"Nobody examined what its converter makes of alpha in {row.model_type}.")
+    _insist_on_tried(model, row)
     try:
-        return convert_to_gguf(model, row)
+        gguf = convert_to_gguf(model, row)
     except ConfigError as error:
         raise NotKnown(f"Nobody examined what its converter writes here: {error}") from error
+    if "inner_theta" not in row.entry:
+        return gguf
+    inner = model.block(row.entry["inner_theta"])
+    if "rope_theta" not in inner:
+        raise LoaderError(f"Its converter fails without {row.entry['inner_theta']}.rope_theta.")
+    return replace(gguf, keys={**gguf.keys, "rope.freq_base": inner["rope_theta"]})
+
+
+def _insist_on_tried(model: Model, row: Row) -> None:
+    """Insist on a shape of the RoPE setting that was followed up for the model type.
+
+    Raises:
+        LoaderError: the converter wants a key of the one dict where transformers 5 nests it.
+        NotKnown: it was not.
+    """
+    unsure = row.entry.get("unsure")
+    kinds = {scope.parameters.rope_type for scope in model.rope.scopes.values()}
+    is_flat = "rope_scaling" in model.text or is_turned(model)
+    if {"flat": is_flat, "turned": is_turned(model)}.get(str(unsure), unsure in kinds):
+        raise NotKnown(f"Nobody examined {row.model_type} with a RoPE setting of this shape.")
+    if unsure == "flat":
+        raise LoaderError("Its converter fails: KeyError 'partial_rotary_factor'.")
 
 
 _WINDOWED = "windowed layers are not scaled, though the config gives all layers one setting"

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
+from yarncli.engines.loaders import is_v5_only
 from yarncli.engines.mlx import read_by_table
-from yarncli.engines.types import Engine, Launch, Model, NotKnown, Reading
+from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL, refuse_gaps
+from yarncli.engines.tables import find_row
+from yarncli.engines.types import (
+    Engine,
+    EngineCrash,
+    Launch,
+    LoaderError,
+    Model,
+    NotKnown,
+    Reading,
+    Used,
+)
+from yarncli.rope.parameters import RopeParameters
 
 
 def read(model: Model) -> Reading:
@@ -21,7 +35,45 @@ def read(model: Model) -> Reading:
     """
     if model.config.get("dflash_config") is not None:
         raise NotKnown("dflash_config makes it a draft model, whose code was not examined.")
+    if model.model_type == "deepseek_v4":
+        return _deepseek_v4(model)
     return read_by_table("mlx-vlm", model)
+
+
+def _deepseek_v4(model: Model) -> Reading:
+    """Plain RoPE in layers that are not compressed, yarn without a temperature in the others.
+
+    Source: mlx_vlm/models/deepseek_v4/language.py:258-305, 822-827, 921-929.
+    """
+    find_row("mlx-vlm", model)
+    block = model.block("rope_scaling")
+    kind = str(block.get("type") or block.get("rope_type") or "default")
+    if kind not in ("default", "yarn", "deepseek_yarn"):
+        raise LoaderError(f"Unsupported DeepSeek-V4 RoPE type: {kind}.")
+    main, compress = (
+        RopeParameters(
+            rope_type="default",
+            rope_theta=float(model.text.get(key, theta)),
+            head_dim=int(model.text["qk_rope_head_dim"]),
+            max_position_embeddings=model.rope.max_position_embeddings,
+        )
+        for key, theta in (("rope_theta", 10000.0), ("compress_rope_theta", 160000.0))
+    )
+    if kind != "default":
+        refuse_gaps(block, "yarn", not_null=("factor", ORIGINAL, "beta_fast", "beta_slow"))
+        if ORIGINAL not in block:
+            raise EngineCrash(f"yarn without {ORIGINAL}: KeyError.")
+        compress = replace(
+            compress,
+            rope_type="yarn",
+            factor=float(block["factor"]),
+            original_max_position_embeddings=block[ORIGINAL],
+            beta_fast=float(block.get("beta_fast", 32)),
+            beta_slow=float(block.get("beta_slow", 1)),
+        )
+    found = {"main": Used(main), "compress": Used(compress)}
+    notes = (IGNORES_ROPE_PARAMETERS,) if is_v5_only(model) else ()
+    return Reading({name: found[name] for name in model.rope.scopes}, notes=notes)
 
 
 def launch(parts: Launch) -> str:

@@ -11,16 +11,18 @@ from typing import Any
 from yarncli.engines.loaders import is_v5_only, legacy
 from yarncli.engines.shared import (
     ORIGINAL,
+    longrope_scale_by_lengths,
     mscale_ratio,
     refuse_gaps,
     second_hand_softmax,
 )
 from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import Engine, EngineCrash, Launch, Model, NotKnown, Reading, Used
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, canonical_rope_type
 
 _DEFAULT_ORIGINAL = 1024
 _NOT_NULL = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+_WIDTHS = ("rotary_dim", "rotary_pct", "partial_rotary_factor", "qk_rope_head_dim")
 _ONE_KERNEL_ONLY = ("attention_factor", "truncate", "mscale", "mscale_all_dim")
 
 
@@ -37,9 +39,18 @@ def read(model: Model) -> Reading:
         and the model file that the table names.
     """
     row = find_row("tensorrt-llm", model)
+    if "class" in row.entry:
+        row.require_class(model)
+    if row.entry.get("needs_block") and not model.block("rope_scaling"):
+        raise NotKnown(f"Nobody examined {row.release} without rope_scaling in {row.model_type}.")
     theta = model.block("rope_parameters").get("rope_theta")
     notes = ["takes θ from rope_parameters, but no scaling"] if is_v5_only(model) else []
     parameters = legacy(model, default_theta=float(theta) if theta else None)
+    if row.entry.get("nested"):
+        for name in parameters:
+            block = model.winning_block(name)
+            row.word(canonical_rope_type(str(block.get("rope_type") or block.get("type"))))
+    _insist_on_width(model, row)
     scopes = {name: _used(model, row, p) for name, p in parameters.items()}
     return Reading(scopes, served_length=model.rope.max_position_embeddings, notes=tuple(notes))
 
@@ -50,6 +61,8 @@ def _used(model: Model, row: Row, p: RopeParameters) -> Used:
     keys = row.entry.get("requires", ())
     if p.rope_type == "default" and keys:
         raise EngineCrash(f"{row.model_type} without rope_scaling: TypeError.")
+    if p.rope_type == "longrope":
+        return _longrope(model, row, p)
     if p.rope_type != "yarn":
         return Used(p)
     refuse_gaps(block, p.rope_type, not_null=("factor", *_NOT_NULL))
@@ -60,7 +73,35 @@ def _used(model: Model, row: Row, p: RopeParameters) -> Used:
     if row.entry.get("kernel") == "fused":
         _insist_on_plain_yarn(row, p, block, original)
     read_as = replace(p, original_max_position_embeddings=original, truncate=None)
+    if row.entry.get("kernel") == "v4":
+        return Used(read_as)  # its two mscales are set to 0
     return Used(read_as, mscale_ratio(p), second_hand_softmax(model, p))
+
+
+def _insist_on_width(model: Model, row: Row) -> None:
+    """Insist that what rotates of a head is said where `RopeParams.from_config` looks.
+
+    Raises:
+        NotKnown: it is not.
+    """
+    if row.entry.get("nested") or any(model.text.get(key) is not None for key in _WIDTHS):
+        return
+    if any(s.parameters.rotary_dim != s.parameters.head_dim for s in model.rope.scopes.values()):
+        raise NotKnown(f"Nobody examined what {row.release} rotates of a head here.")
+
+
+def _longrope(model: Model, row: Row, p: RopeParameters) -> Used:
+    """The long list for every text, and a scale from the two lengths.
+
+    Raises:
+        NotKnown: the maximum is not above the original length, where the list is another one.
+    """
+    original = model.text.get(ORIGINAL) or model.block("rope_scaling").get(ORIGINAL)
+    read_as = replace(p, original_max_position_embeddings=original or _DEFAULT_ORIGINAL)
+    if p.max_position_embeddings <= read_as.original_length:
+        raise NotKnown(f"Nobody examined which of longrope's lists {row.release} takes here.")
+    read_as = replace(read_as, short_factor=p.long_factor)
+    return Used(read_as, longrope_scale_by_lengths(read_as))
 
 
 def _insist_on_plain_yarn(
@@ -97,7 +138,8 @@ ENGINE = Engine(
         "yarn: `attention_factor` is not read, the mscale pair is; without an original length it "
         "takes 1024, and the top-level one wins.",
         "The table of angles ends at max_position_embeddings.",
-        "Llama, Mistral, Mixtral, Qwen 2 and 3, gpt-oss and DeepSeek V3 were read; what it makes "
-        "of dynamic and longrope is not known.",
+        "longrope: the long list for every text, with a scale from the two lengths.",
+        "What it makes of dynamic is not known, nor what Qwen's multimodal models make of any "
+        "type but the plain one.",
     ),
 )

@@ -3,43 +3,137 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 
-from yarncli.engines.loaders import is_v5_only, legacy
+from yarncli.engines.loaders import is_v5_only, legacy, with_inner_theta
 from yarncli.engines.shared import (
     IGNORES_ROPE_PARAMETERS,
     ORIGINAL,
     longrope_scale_by_lengths,
+    mla_softmax,
     mscale_ratio,
     refuse_gaps,
 )
-from yarncli.engines.tables import Row, find_row
-from yarncli.engines.types import Engine, EngineCrash, Launch, Model, Reading, Used
+from yarncli.engines.tables import Row, find_row, load_table
+from yarncli.engines.types import (
+    Engine,
+    EngineCrash,
+    Launch,
+    Model,
+    NoReading,
+    NotKnown,
+    NotSupported,
+    Reading,
+    Used,
+)
 from yarncli.rope.parameters import RopeParameters
 
 
-def read(model: Model) -> Reading:
+def make_engine(backends: Sequence[Engine]) -> Engine:
+    """The engine, with the releases of transformers that it may go to.
+
+    Args:
+        backends: the rules of the oldest and the newest.
+    """
+    return replace(_ENGINE, read=lambda model: _read(model, backends))
+
+
+def _read(model: Model, backends: Sequence[Engine]) -> Reading:
     """What TGI computes; it serves max_position_embeddings tokens.
 
     Raises:
         LoaderError: it refuses the config.
         EngineCrash: it fails at start-up.
+        NotSupported: neither it nor its transformers has the model.
         NotKnown: its model file was not read.
 
     Source: text_generation_server/layers/rotary.py@0666316, `PositionRotaryEmbedding.static`, and
         the model file that the table names.
     """
+    if model.model_type not in load_table("tgi")["registered"] and not model.assume_like:
+        return _through_transformers(model, backends)
     row = find_row("tgi", model)
+    _insist_on_width(model, row)
     notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
     faults: list[str] = []
+    if "inner_theta" in row.entry:
+        model = with_inner_theta(model, row.entry["inner_theta"])
     parameters = legacy(model, type_wins=False)
     scopes = {name: _used(model, row, p, notes, faults) for name, p in parameters.items()}
     served = model.rope.max_position_embeddings
     return Reading(scopes, served_length=served, notes=tuple(notes), faults=tuple(faults))
 
 
+def _through_transformers(model: Model, backends: Sequence[Engine]) -> Reading:
+    """What AutoModelForCausalLM computes, where all releases in question agree.
+
+    Raises:
+        LoaderError: they refuse the config.
+        EngineCrash: they fail on it.
+        NotSupported: no such release maps the model type.
+        NotKnown: the checkpoint's own code would run, or the releases differ.
+
+    Source: models/__init__.py@78c236f, the end of `get_model`;
+        models/transformers_flash_causal_lm.py@1169fea.
+    """
+    kind, table = model.model_type, load_table("tgi")
+    if kind in table["unsure"]:
+        raise NotKnown(f"TGI 3 runs {kind} by transformers, if its release has that.")
+    if kind not in table["causal"]:
+        if "auto_map" in model.config:
+            raise NotKnown(f"TGI 3 would run the checkpoint's own code for {kind}.")
+        raise NotSupported(f"TGI 3 and its transformers have no causal model for {kind}.")
+    oldest, newest = (_tried(engine, model) for engine in backends)
+    if isinstance(newest, NoReading):
+        if type(oldest) is type(newest):
+            raise newest
+    elif isinstance(oldest, Reading) and oldest.scopes == newest.scopes:
+        return _of_a_batch(newest, model)
+    raise NotKnown(f"TGI 3 runs {kind} by transformers, whose releases differ here.")
+
+
+def _tried(engine: Engine, model: Model) -> Reading | NoReading:
+    try:
+        return engine.read(model)
+    except NoReading as error:
+        return error
+
+
+def _of_a_batch(found: Reading, model: Model) -> Reading:
+    """The reading, where it is the same for each text of a batch.
+
+    Its attention function takes no softmax scale from the model.
+
+    Raises:
+        NotKnown: it is not, or that matters.
+    """
+    for used in found.scopes.values():
+        if used.parameters.rope_type in ("dynamic", "longrope") or used.softmax_scale_ratio != 1:
+            raise NotKnown(f"Nobody examined {used.parameters.rope_type} in TGI's transformers.")
+    return replace(found, served_length=model.rope.max_position_embeddings)
+
+
+def _insist_on_width(model: Model, row: Row) -> None:
+    """Insist that what rotates of a head is what its class takes, from hidden_size or whole.
+
+    Raises:
+        NotKnown: it is not.
+    """
+    hidden, heads = model.text.get("hidden_size"), model.rope.num_attention_heads
+    for p in (scope.parameters for scope in model.rope.scopes.values()):
+        width = hidden // heads if isinstance(hidden, int) else None
+        is_partial = p.rotary_dim != p.head_dim and "share" not in row.entry
+        other = row.entry.get("width") == "hidden_size" and width != p.head_dim
+        if other or is_partial:
+            raise NotKnown(f"Nobody examined the width of a head of {row.model_type} in TGI 3.")
+
+
 def _used(model: Model, row: Row, p: RopeParameters, notes: list[str], faults: list[str]) -> Used:
     block = model.block("rope_scaling")
+    p = replace(p, rope_theta=row.entry["theta"]) if "theta" in row.entry else p
+    if row.entry.get("mla") and p.rope_type != "yarn":
+        raise EngineCrash(f"{row.model_type} without yarn: AttributeError 'mscale_all_dim'.")
     refuse_gaps(block, p.rope_type, not_null=("factor", "mscale", "mscale_all_dim"))
     if row.word(p.rope_type) == "ignores":
         notes.append(f"{p.rope_type} does nothing")
@@ -53,7 +147,7 @@ def _used(model: Model, row: Row, p: RopeParameters, notes: list[str], faults: l
             if ORIGINAL not in block:
                 raise EngineCrash(f"yarn without {ORIGINAL}: KeyError.")
             plain = replace(p, beta_fast=None, beta_slow=None, truncate=None)
-            return Used(plain, mscale_ratio(p))
+            return Used(plain, mscale_ratio(p), mla_softmax(p) if "mla" in row.entry else 1.0)
         case "longrope":
             faults.append("longrope: the factors change at the original window inside each text")
             if "short_mscale" in p.extra or "long_mscale" in p.extra:
@@ -69,11 +163,11 @@ def launch(parts: Launch) -> str:
     return shlex.join(words)
 
 
-ENGINE = Engine(
+_ENGINE = Engine(
     id="tgi",
     name="Text Generation Inference",
     versions="3",
-    read=read,
+    read=lambda model: _read(model, ()),
     launch=launch,
     about=(
         "linear does nothing.",
@@ -81,6 +175,6 @@ ENGINE = Engine(
         "mscale pair is.",
         "longrope changes its factors at the original window inside each text; with "
         "`short_mscale`/`long_mscale` it multiplies the angles by them.",
-        "Llama, Mistral, Mixtral, Gemma 2, Qwen 2 and 3 were read; the others are not known.",
+        "Model types without code of its own run by transformers 4.51 to 4.57, if that has them.",
     ),
 )

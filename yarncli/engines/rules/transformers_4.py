@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Release
-from yarncli.engines.loaders import is_v5_only, legacy, refuse_aliases
+from yarncli.engines.loaders import is_v5_only, legacy, refuse_aliases, with_inner_theta
 from yarncli.engines.shared import (
     ORIGINAL,
     factor_by_lengths,
@@ -18,7 +18,7 @@ from yarncli.engines.shared import (
     refuse_null_head_dim,
 )
 from yarncli.engines.tables import Row, find_transformers_row, get_row
-from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, Reading, Used
+from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.rope.formulas import longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters, canonical_rope_type
 
@@ -81,9 +81,14 @@ def _reader(version: Release, yarn: Yarn) -> Callable[[Model], Reading]:
     def read(model: Model) -> Reading:
         row = find_transformers_row(f"transformers-{version}", model)
         notes = (_IGNORES,) if is_v5_only(model) else ()
+        if row.entry.get("flat") and model.text_path:
+            raise NotKnown(f"Nobody examined {row.release} with a text part that it does not know.")
         if row.entry["rope"] == "ignores":
             text = {k: v for k, v in model.text.items() if k != "rope_scaling"}
-            plain = legacy(replace(model, text=text), default_theta=_theta(row))
+            read_as = replace(model, text=text)
+            if "inner_theta" in row.entry:
+                read_as = with_inner_theta(read_as, row.entry["inner_theta"], _theta(row))
+            plain = legacy(read_as, default_theta=_theta(row))
             return Reading({name: Used(p) for name, p in plain.items()}, notes=notes)
         refuse_aliases(model)
         _refuse_block(model, row)
@@ -137,6 +142,9 @@ def _refuse_block(model: Model, row: Row) -> None:
     if not block and error:
         raise LoaderError(f"rope_scaling is empty: {error}. Remove it.")
     _refuse_strict(model, block, error)
+    key = row.entry.get("indexes")
+    if key and key not in block:
+        raise EngineCrash(f"rope_scaling without {key}: KeyError at the first token. Add it.")
     mscales = (block.get("short_mscale"), block.get("long_mscale"))
     if "short_mscale" in error and None in mscales:
         raise LoaderError(f"{kind} needs the numbers short_mscale and long_mscale.")
@@ -145,6 +153,8 @@ def _refuse_block(model: Model, row: Row) -> None:
         raise LoaderError(f"rope_scaling names no type: {row.failure('yarn no type')}.")
     if "rope_type" not in block and "rope_type" in row.entry.get("requires", ()):
         raise LoaderError("rope_scaling has no rope_type: KeyError. Rename `type`.")
+    if named == "mrope" and row.failure("mrope"):
+        raise LoaderError("It does not know rope_type 'mrope'; the name is default.")
     not_null = ["factor"] if row.failure("yarn factor null") else []
     not_null += ["beta_fast", "beta_slow"] if row.failure("yarn betas null") else []
     if canonical_rope_type(str(named)) != "default":

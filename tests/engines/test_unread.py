@@ -1,0 +1,87 @@
+"""Model types without a row: an engine's own list of models says whether it has them at all."""
+
+import pytest
+
+from yarncli.engines.judgement import judge
+
+SIZES = {
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 2,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 8192,
+}
+QWEN = {
+    **SIZES,
+    "model_type": "qwen",
+    "architectures": ["QWenLMHeadModel"],
+    "rotary_emb_base": 10000,
+    "seq_length": 8192,
+    "auto_map": {
+        "AutoConfig": "configuration_qwen.QWenConfig",
+        "AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel",
+    },
+}
+INTERNLM = {
+    **SIZES,
+    "model_type": "internlm2",
+    "architectures": ["InternLM2ForCausalLM"],
+    "auto_map": {
+        "AutoConfig": "configuration_internlm2.InternLM2Config",
+        "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM",
+    },
+}
+
+
+def statuses(config):
+    return {view.engine.id: view.status for view in judge(config, launch=False).verdicts}
+
+
+@pytest.mark.parametrize(
+    ("config", "lacking", "having"),
+    [
+        # By the class of the model or of the config; by model type.
+        (
+            QWEN,
+            {"exllamav3", "max", "ollama", "onnxruntime-genai", "ctranslate2", "tensorrt-llm"},
+            {
+                "llama.cpp",
+                "openvino",
+                "mlx-lm",
+                "mlx-vlm",
+                "vllm",
+                "sglang",
+                "transformers-5",
+                "tgi",
+            },
+        ),
+        (
+            INTERNLM,
+            {"exllamav3", "max", "ollama", "ctranslate2", "tensorrt-llm"},
+            {"llama.cpp", "lmdeploy-turbomind", "onnxruntime-genai", "mlx-lm", "transformers-4.57"},
+        ),
+    ],
+)
+def test_an_engine_without_the_model_says_so(config, lacking, having):
+    found = statuses(config)
+    assert {engine for engine in lacking if found[engine] != "unsupported"} == set()
+    assert {engine for engine in having if found[engine] != "unknown"} == set()
+
+
+def test_code_that_comes_with_the_checkpoint_is_unknown_where_it_would_run():
+    bare = {key: value for key, value in QWEN.items() if key != "auto_map"}
+    for engine in ("transformers-5", "transformers-4.50"):
+        assert statuses(QWEN)[engine] == "unknown"
+        assert statuses(bare)[engine] == "unsupported"
+    assert statuses({**QWEN, "model_file": "qwen.py"})["mlx-vlm"] == "unknown"
+
+
+def test_what_lists_no_class_is_not_judged_by_one():
+    bare = {key: QWEN[key] for key in QWEN if key not in ("architectures", "auto_map")}
+    assert statuses(bare)["exllamav3"] == "unknown"
+    assert statuses({**QWEN, "architectures": "QWenLMHeadModel"})["max"] == "unsupported"
+
+
+def test_a_class_that_only_the_automatic_map_names_counts():
+    found = statuses({**INTERNLM, "architectures": ["SomethingElse"]})
+    assert found["lmdeploy-turbomind"] == "unknown"

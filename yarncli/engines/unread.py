@@ -1,0 +1,64 @@
+"""A model type that yarncli has no row for: all that may be said is whether an engine has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from yarncli.engines.tables import load_table, registered_types
+from yarncli.engines.types import Engine
+from yarncli.engines.verdict import EngineView, unknown_view
+
+
+def unread_view(engine: Engine, config: Mapping[str, Any], reason: str) -> EngineView:
+    """The verdict on a model type that nobody examined: unknown, or not supported.
+
+    Args:
+        engine: the engine.
+        config: the JSON object of `config.json`.
+        reason: why nothing is known.
+    """
+    if not _lacks(engine.id, config):
+        return unknown_view(engine, reason)
+    table = load_table(engine.id)
+    note = f"{engine.name} {table['version']} has no code for {config.get('model_type')}."
+    return EngineView(engine=engine, status="unsupported", length=0, notes=(note,))
+
+
+def _lacks(engine: str, config: Mapping[str, Any]) -> bool:
+    """Whether the engine's own list of models, which its table holds, leaves this one out.
+
+    An engine that would run the checkpoint's own code lacks nothing; without a list nobody knows.
+    """
+    table, kind = load_table(engine), str(config.get("model_type"))
+    has_code = bool(config.get("auto_map"))
+    if engine.startswith("transformers-"):
+        return not has_code and kind not in registered_types(table["version"])
+    if "through_transformers" in table or (table.get("runs_own_code") and has_code):
+        return False
+    if config.get("model_file"):  # mlx-lm and mlx-vlm run that
+        return False
+    if "configs" in table:
+        names = {*_classes(config, "AutoConfig")}
+        return bool(names) and not names & {*table["configs"]}
+    if "registered" in table:
+        keys = ("registered", "causal", "unsure")
+        has = {k.replace("-", "_") for key in keys for k in table.get(key, ())}
+        return kind.replace("-", "_") not in has
+    if "architectures" in table:
+        named = {*_classes(config, "AutoModelForCausalLM"), *_architectures(config)}
+        return bool(named) and not named & {*table["architectures"]}
+    return table.get("others") == "unsupported" and kind not in table["model_types"]
+
+
+def _architectures(config: Mapping[str, Any]) -> Iterator[str]:
+    named = config.get("architectures")
+    yield from (str(name) for name in named or ()) if isinstance(named, list) else ()
+
+
+def _classes(config: Mapping[str, Any], key: str) -> Iterator[str]:
+    """The class that `auto_map` names for a key, without its file."""
+    auto_map = config.get("auto_map")
+    named = auto_map.get(key) if isinstance(auto_map, Mapping) else None
+    if isinstance(named, str):
+        yield named.rpartition(".")[2]
