@@ -138,7 +138,8 @@ def test_a_window_that_the_config_or_the_user_states_counts(checkpoint, tmp_path
 
 def test_a_length_that_was_chosen_is_not_lowered(checkpoint, tmp_path):
     config = {**CONFIG, "seq_length": 65536, "max_sequence_length": 1024}
-    out = convert(checkpoint(config), tmp_path / "out", "--method", "linear", "--factor", 4)
+    given = ["--method", "linear", "--factor", 4, "--original-length", 32768]
+    out = convert(checkpoint(config), tmp_path / "out", *given)
     written = json.loads((out / "config.json").read_text())
     assert (written["seq_length"], written["max_sequence_length"]) == (65536, 32768)
 
