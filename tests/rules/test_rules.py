@@ -187,6 +187,11 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
             **without(LONG, "rope_type", "original_max_position_embeddings"), "type": "su",
         },
     }),
+    ("type-old", "error", "rope_scaling.type", {
+        **LLAMA,
+        "original_max_position_embeddings": 8192,
+        "rope_scaling": {**without(LONG, "rope_type"), "type": "su"},
+    }),
     ("type-old", "warning", "rope_scaling.type", {
         **LLAMA,
         "model_type": "phi3",

@@ -262,13 +262,15 @@ def type_old(view: ConfigView) -> Iterator[Finding]:
             changes[(*block.path, _ORIGINAL)] = top
         elif inside is not None and top is None and block.spelling == "legacy":
             changes[(*view.base, _ORIGINAL)] = inside
-        stops = "SGLang stops" if inside is not None else "transformers 5 and SGLang stop"
+        # Phi's config classes alone rename it, but look into the dict only.
+        loads = inside is not None and view.family is not None and view.family.yarn_means_longrope
+        stops = "SGLang stops" if loads else "transformers 5 and SGLang stop"
         yield view.finding(
             "type-old",
             (*block.path, old[0]),
             f"{format_path((*block.path, old[0]))} is 'su', the first name of longrope; {stops} "
             "at it. Write longrope.",
-            severity="warning" if inside is not None else "error",
+            severity="warning" if loads else "error",
             edit=Edit(changes),
         )
 
