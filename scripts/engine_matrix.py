@@ -138,6 +138,11 @@ rules answer `yarncli engines SOURCE` for a checkpoint of yours, with all number
 The transformers rules are compared with the libraries themselves in more than a thousand configs.
 The other engines are read, not run here: their rules are held against values recorded from them.
 
+A verdict here is one on RoPE. Where the weights are quantised, or no safetensors, `yarncli engines`
+has one more column: whether the engine loads that format at all (MLX, bitsandbytes, AWQ, GPTQ,
+compressed-tensors, FP8, MXFP4, NVFP4, EXL3, GGUF, pickles), read in its own code at a named
+version, or "format not judged". An engine that does not load the weights `refuses`.
+
 A Llama with a window of 8,192 tokens (unless the row says otherwise), converted to 32,768. A yarn
 whose temperature was baked into the weights is read like ntk-by-parts:
 
@@ -250,6 +255,7 @@ _TAIL = """\
 | `intended_from` | `yarncli.json` (the recorded plan) or `transformers 5` (what it reads) |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |
+| `engines[].weights` | `format`, `status` (`loads`, `refuses`, `misreads`, `not judged`), `version`; `null` for plain safetensors |
 | `engines[].served_length` | tokens; `null` where the engine sets no limit |
 | `….scopes[].scope`, `.inv_freq`, `.at_length` | frequencies, radians per token, at that length |
 | `….scopes[].attention_factor`, `.attention_factor_ratio` | on cos and sin; over the intended one |
