@@ -255,7 +255,7 @@ _TAIL = """\
 | `intended_from` | `yarncli.json` (the recorded plan) or `transformers 5` (what it reads) |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |
-| `engines[].weights` | `format`, `status` (`loads`, `refuses`, `misreads`, `not judged`), `version`; `null` for plain safetensors |
+| `engines[].weights` | `format`, `status` and `version`; `null` for plain safetensors |
 | `engines[].served_length` | tokens; `null` where the engine sets no limit |
 | `….scopes[].scope`, `.inv_freq`, `.at_length` | frequencies, radians per token, at that length |
 | `….scopes[].attention_factor`, `.attention_factor_ratio` | on cos and sin; over the intended one |
