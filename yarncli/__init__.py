@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         HubError,
         MissingExtraError,
         NotComputedError,
+        NotOnHubError,
         OutputError,
         UnknownArchitectureError,
         UnsupportedArchitectureError,
@@ -41,9 +42,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
-    "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "OutputError",
-    "PasskeyOptions", "PushOptions", "UnknownArchitectureError", "UnsupportedArchitectureError",
-    "UsageError", "WeightsError", "YarncliError",
+    "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "NotOnHubError",
+    "OutputError", "PasskeyOptions", "PushOptions", "UnknownArchitectureError",
+    "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
     "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
     "plan", "push",
 ]  # fmt: skip

@@ -70,6 +70,19 @@ def half_baked(place: Path) -> Path:
     return place / "model"
 
 
+def baked_with_an_adapter(place: Path) -> Path:
+    """An unbaked base, a bake of it, and in `adapter` one that was not scaled with that."""
+    model = place / "model"
+    commands.write_model(model)
+    invoke("convert", model, "--in-place", "--factor", 4, code=0)
+    invoke("bake", model, place / "baked0", code=0)
+    commands.write_adapter(place / "adapter")
+    path = place / "adapter" / "adapter_config.json"
+    named = {"base_model_name_or_path": str(place / "baked0")}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    return model
+
+
 YARN3 = {"rope_type": "yarn", "factor": 3.0}
 # The fields of Qwen3-8B as ms-swift #5146 has it: extended, the original window not stated.
 SWIFT = {
@@ -126,6 +139,9 @@ CASES: dict[str, tuple[Prepare, tuple[object, ...], int, dict[str, object], int]
     "bake in place": (
         demo("convert", "--factor", 4),
         ("convert", "SOURCE", "--in-place", "--factor", 2, "--bake"), 2, {}, 1,
+    ),
+    "an adapter of a baked base": (
+        baked_with_an_adapter, ("check", "adapter"), 1, {"ADAPTER_OUT": "adapter-out"}, 1,
     ),
     "half a model": (half, ("convert", "SOURCE", "OUT", "--factor", 4), 3, {}, 1),
     "interrupted": (half_baked, ("convert", "SOURCE", "OUT", "--factor", 8), 3, {}, 1),
@@ -236,6 +252,7 @@ COVERED = {
     "planning/commands.py": {"extended", "raised", "multiplied", "wider window"},
     "planning/plan.py": {"dual chunk attention", "largest measured factor"},
     "planning/sliding.py": {"wider window"},
+    "rules/adapter_rules.py": {"an adapter of a baked base"},
 }
 # They are names, or told and tried elsewhere: the card's lines in tests/publishing.
 OTHERS = {

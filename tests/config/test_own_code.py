@@ -67,9 +67,12 @@ def test_own_code_is_shown_but_neither_extended_nor_judged(config: dict[str, Any
     assert read_rope(config, own_code=True).own_code
     with pytest.raises(UnknownArchitectureError, match="runs its own code"):
         read_rope(config)
-    found = judge(config)
-    assert {view.status for view in found.verdicts} == {"unknown"}
-    assert found.verdicts[0].served_length is None
+    assert judge(config, engines=["transformers-5"]).verdicts[0].status == "unsupported"
+    found = judge({**config, "auto_map": {"AutoModelForCausalLM": "modeling.Model"}})
+    # Who has no code for the type lacks it for certain; about all others nothing is known.
+    assert {view.status for view in found.verdicts} == {"unknown", "unsupported"}
+    assert found.verdicts[0].status == "unknown"
+    assert {view.served_length for view in found.verdicts} == {None}
 
 
 @pytest.mark.parametrize("config", [CHATGLM, QWEN])

@@ -63,6 +63,7 @@ CONVERT = {
     "spelling": "--spelling v5",
     "for_": "--for llama.cpp,transformers-5",
     "config_only": "--config-only",
+    "sliding_window": "--sliding-window 8192",
 }
 BAKE = {
     "form": "--form residual",

@@ -218,7 +218,8 @@ def test_an_mlx_folder(engine, status, tmp_path):
 
 def test_a_verdict_on_rope_is_not_worded_as_one_on_the_checkpoint(tmp_path):
     root, _ = make(tmp_path, "gptq")
-    found = invoke("engines", root, "--engine", "max", "--engine", "vllm").stdout
+    wide = {"COLUMNS": "200"}
+    found = invoke("engines", root, "--engine", "max", "--engine", "vllm", env=wide).stdout
     assert "Weights: GPTQ 4-bit" in found
     assert "format not judged" in found
     assert "loads GPTQ 4-bit weights (0.33)" in found

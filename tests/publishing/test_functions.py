@@ -74,7 +74,7 @@ def test_a_second_push_sends_nothing(hub, model):
     assert json.loads(json.dumps(again.to_json())) | {"notes": []} == {
         "schema_version": 1, "repository": "me/long", "exists": True, "public": False,
         "pull_request": False, "revision": "main", "files": [], "copies": [],
-        "unchanged": sorted(path.name for path in model.iterdir()), "left_out": {},
+        "unchanged": sorted(path.name for path in model.iterdir()), "left_out": {}, "deleted": [],
         "card_diff": "", "notes": [], "sent": False, "commit": head, "url": once.commit.url,
     }  # fmt: skip
 

@@ -99,8 +99,8 @@ def _baked(directory: Path, where: str, history: History, base: Checkpoint) -> I
         yield _finding(
             "adapter-mismatch", where,
             f"The weights of {base.name} carry the attention factor (baked), and this adapter was "
-            "not scaled with them. Scale it as the base was baked: yarncli bake SOURCE OUT "
-            f"--adapter {directory} ADAPTER_OUT, where SOURCE is the unbaked base.",
+            "not scaled with them. Scale it in the bake of the unbaked base, here called SOURCE: "
+            f"yarncli bake SOURCE OUT --adapter {directory} ADAPTER_OUT.",
         )  # fmt: skip
     elif history.baked is not None and not carries:
         yield _finding(
