@@ -350,7 +350,8 @@ def _close(one: Sequence[float], other: Sequence[float]) -> bool:
 def failure(error: BaseException) -> str:
     """An exception as one short line without paths."""
     words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:90].rstrip()
+    first = words.partition(". ")[0]
+    return f"{type(error).__name__}: {first}"[:90].rstrip()
 
 
 def fresh(config: dict[str, Any]) -> dict[str, Any]:
