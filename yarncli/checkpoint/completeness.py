@@ -109,11 +109,11 @@ def require_complete(checkpoint: Checkpoint, layers: int | None) -> None:
 
 
 def layers_of(checkpoint: Checkpoint) -> int | None:
-    """How many layers the text part has by its config; `None` where that cannot be read."""
+    """How many layers the weights have by the config; `None` where that cannot be read."""
     from yarncli.config.reading import read_rope
 
     try:
-        return read_rope(checkpoint.config().value).num_hidden_layers
+        return read_rope(checkpoint.config().value).stored_layers
     except CheckpointError:
         return None
 

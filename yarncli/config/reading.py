@@ -92,6 +92,14 @@ class RopeConfig:
         """The keys beside the RoPE settings that change positions or attention."""
         return find_keys(self.values, self.family)
 
+    @property
+    def stored_layers(self) -> int:
+        """Layers as the weights number them; a layer may attend twice, or run several times."""
+        key = self.family.stored_layers_key
+        stated = self.values.get(key) if key else None
+        each = self.num_hidden_layers // self.family.attentions_per_layer
+        return stated if type(stated) is int else each
+
     def text(self, config: Mapping[str, Any]) -> Fields:
         """The text part of `config`, the JSON object that this was read from."""
         for key in self.text_path:

@@ -88,7 +88,7 @@ def _convert(
 ) -> Conversion:
     conversion = replace(decide(open_checkpoint(source), options), output=out)
     if not options.config_only:
-        require_complete(conversion.checkpoint, conversion.rope.num_hidden_layers)
+        require_complete(conversion.checkpoint, conversion.rope.stored_layers)
     if out and not options.dry_run:  # before anything large is fetched
         origin = conversion.checkpoint.directory
         check_destination(out, source=origin, overwrite=options.overwrite)

@@ -77,6 +77,8 @@ class Family:
     """The number of layers."""
     attentions_per_layer: int = 1
     """How many attentions one of these layers has."""
+    stored_layers_key: str = ""
+    """The key of how many layers the weights have, where each runs more than once."""
     head_dim: int | None = None
     """The width of a head; None means that it is computed from the two sizes above."""
     head_dim_fixed: bool = False

@@ -96,7 +96,7 @@ UNIFORM_ROWS: dict[str, Family] = {
     "higgs_audio_v2": Family(hidden_size=3072, num_attention_heads=24, num_key_value_heads=8,
         num_hidden_layers=28, head_dim=128, rope_defaults=shared.HIGGS),
     "hrm_text": Family(hidden_size=1536, num_attention_heads=12, num_hidden_layers=16,
-        head_dim=128),
+        head_dim=128, stored_layers_key="num_layers_per_stack"),
     "hunyuan_v1_dense": Family(transformers_since="4.57", head_dim_null_in=("4.57", "5")),
     "hunyuan_v1_moe": Family(transformers_since="4.57", head_dim_null_in=("4.57", "5")),
     "hunyuan_vl_text": Family(head_dim_null_in=("5",)),
