@@ -224,7 +224,7 @@ def test_a_verdict_on_rope_is_not_worded_as_one_on_the_checkpoint(tmp_path):
     assert "format not judged" in found
     assert "loads GPTQ 4-bit weights (0.33)" in found
     assert "1 as intended, 1 as intended in RoPE alone (format not judged), of 2 engines." in found
-    assert "format not judged: " in invoke("inspect", root).stdout
+    assert "format not judged: " in invoke("inspect", root, env=wide).stdout
 
 
 def test_no_config_is_looked_for_where_the_weights_are_refused(tmp_path):
