@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from yarncli.checkpoint.files import kind_of
+from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.errors import CheckpointError, ConfigError
 from yarncli.history import FILE_NAME, NO_HISTORY, Baked, History
 from yarncli.hub.cards import read_metadata
@@ -20,7 +21,6 @@ from yarncli.publishing.selection import CONFIG_FILES, README
 from yarncli.rules.finding import Finding
 
 CONFIG = "config.json"
-_MAX_JSON = 32 << 20  # bytes
 # What the weights of a model were made for; another value is another model.
 _SIZES = (
     "model_type", "hidden_size", "n_embd", "d_model", "num_hidden_layers", "n_layer", "num_layers",
@@ -103,18 +103,16 @@ class _Theirs:
         self.start = start
         self.config = self._json(CONFIG)
         self.record = self._history()
-        self.library = self._library()
 
     def _json(self, name: str) -> JsonText | None:
         held = self.start.files.get(name)
-        if held is None or held.size > _MAX_JSON:
+        if held is None or held.size > MAX_JSON_SIZE:
             return None
         path = fetch(self.start.repo_id, self.start.commit, name)
         try:
-            text = JsonText.parse(path.read_bytes(), f"{name} of {self.start.repo_id}")
+            return JsonText.parse(path.read_bytes(), f"{name} of {self.start.repo_id}")
         except CheckpointError:
             return None
-        return text if isinstance(text.value, dict) else None
 
     def _history(self) -> History:
         """The steps that the branch's own record has, whether its config agrees or not."""
@@ -124,7 +122,8 @@ class _Theirs:
         except ConfigError:
             return NO_HISTORY
 
-    def _library(self) -> str:
+    def library(self) -> str:
+        """The library that the card names; empty where it names none."""
         if README not in self.start.files:
             return ""
         path = fetch(self.start.repo_id, self.start.commit, README)
@@ -151,8 +150,8 @@ def _another_library(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
         ),
         None,
     )
-    if found is None and theirs.library and theirs.library.lower() not in _OURS:
-        found = (README, theirs.library)
+    if found is None and (library := theirs.library()) and library.lower() not in _OURS:
+        found = (README, library)
     if found is not None:
         yield finding(
             "other-library",
@@ -176,7 +175,7 @@ def _another_model(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
             "other-model",
             landing.start.repo_id,
             f"{landing.start.repo_id} holds another model than {landing.local.checkpoint.name}: "
-            f"{_few(wrong)}.",
+            f"{few(wrong)}.",
         )
 
 
@@ -271,7 +270,7 @@ def _apart(landing: _Landing) -> Iterator[Finding]:
         yield finding(
             "configs-apart",
             checkpoint.name,
-            f"{_few(sent)} would be sent without {_few(left)}, which differs from that of "
+            f"{few(sent)} would be sent without {few(left)}, which differs from that of "
             f"{landing.start.repo_id} or is not there.",
         )
 
@@ -289,7 +288,7 @@ def _old_weights(landing: _Landing) -> Iterator[Finding]:
         yield finding(
             "old-weights",
             landing.start.repo_id,
-            f"{landing.start.repo_id} also holds {_few(stale)}, which the checkpoint does not "
+            f"{landing.start.repo_id} also holds {few(stale)}, which the checkpoint does not "
             f"have. Delete it in the same commit: {' '.join(f'--delete {n}' for n in stale[:3])}"
             f"{' …' if stale[3:] else ''}.",
         )
@@ -299,6 +298,7 @@ def _shown(value: Any) -> str:
     return str(value)[:40]
 
 
-def _few(names: Iterable[str]) -> str:
+def few(names: Iterable[str]) -> str:
+    """The first of some names, and that there are others."""
     found = list(names)
     return ", ".join(found[:_SHOWN]) + (" and others" if found[_SHOWN:] else "")

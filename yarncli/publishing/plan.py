@@ -25,7 +25,7 @@ from yarncli.publishing.card import (
     make_card,
     own_words,
 )
-from yarncli.publishing.landing import find_misfits
+from yarncli.publishing.landing import few, find_misfits
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import SCHEMA_VERSION, about_licence, finding, is_legal_file, told
@@ -246,20 +246,16 @@ def _warn_of_weights(local: LocalModel, held: set[str], names: set[str], notes: 
     lacking = sorted(set(local.checkpoint.shard_names()) - names - held)
     if lacking:
         notes.append(
-            f"{_first(lacking)} will be missing on the Hub: --include or --exclude leaves weights "
+            f"{few(lacking)} will be missing on the Hub: --include or --exclude leaves weights "
             "out that the model needs."
         )
     # Safetensors beside the new ones are a finding of `landing`.
     stale = [n for n in held - names if kind_of(n) == "weights"]
     if stale and not local.options.include:
         notes.append(
-            f"The repository also holds {_first(sorted(stale))}, which the checkpoint does not "
+            f"The repository also holds {few(sorted(stale))}, which the checkpoint does not "
             "have. Delete what is old with --delete."
         )
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" and others" if names[3:] else "")
 
 
 def _remote_card(remote: Remote | None) -> str | None:
