@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from yarncli.config.reading import RopeConfig
+from yarncli.config.weight_format import stated_format
 from yarncli.engines.fitting import by_ntk, first_way
 from yarncli.engines.judgement import judge
 from yarncli.engines.registry import get_engine
@@ -44,7 +45,9 @@ def fit(
     """
     engines = [*dict.fromkeys(map(get_engine, options.engines))]
     like = options.assume_like
-    _refuse_weights(config, history, engines, like)
+    # Plain weights are loaded by every engine.
+    if stated_format(config.value, rope.text(config.value).values).id:
+        _refuse_weights(config, history, engines, like)
 
     def way(wanted: RopePlan) -> tuple[tuple[RopePlan, Spelling] | None, dict[str, str]]:
         return first_way(
