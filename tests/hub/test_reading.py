@@ -45,11 +45,6 @@ def repo(minihub: Any, files: dict[str, bytes]) -> Any:
     return minihub.add_repo("org/name", files)
 
 
-@pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "RETRY_WAITS", (0.0, 0.0))
-
-
 def test_listing(minihub: Any, repo: Any, files: dict[str, bytes]) -> None:
     checkpoint = open_checkpoint("hf://org/name")
     assert checkpoint.is_remote
@@ -426,7 +421,6 @@ def test_snapshot_paths(tmp_path: Path) -> None:
     snapshot = Path("/cache/models--org--my-name/snapshots") / commit
     assert hub.identify_snapshot(snapshot) == ("org/my-name", commit)
     assert hub.identify_snapshot(Path("/cache/models--gpt2/snapshots") / commit) == ("gpt2", commit)
-    assert hub.blobs_of_snapshot(snapshot) == Path("/cache/models--org--my-name/blobs")
+    assert hub.is_blob_of(snapshot, Path("/cache/models--org--my-name/blobs/1"))
     for other in (snapshot.parent, snapshot / "sub", tmp_path, Path("/")):
         assert hub.identify_snapshot(other) is None
-        assert hub.blobs_of_snapshot(other) is None

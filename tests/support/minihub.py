@@ -102,6 +102,7 @@ class MiniHub:
         self.failures: list[Failure] = []
         self.lfs_suffixes = (".safetensors", ".bin")
         self.supports_ranges = True
+        self.xet_headers: Callable[[str, str, str], dict[str, str]] = lambda *_: {}
         self.lock = threading.RLock()
         self._servers = [self._serve(), self._serve()]  # the second one is the file storage
 
@@ -359,6 +360,7 @@ def resolve(exchange: Exchange, hub: MiniHub, id: str, revision: str, name: str)
         "X-Linked-ETag": f'"{oid}"',
         "X-Linked-Size": str(hub.blob(oid).stat().st_size),
         "Location": f"{hub.storage_url}/storage/{oid}?{SIGNATURE}",
+        **hub.xet_headers(id, commit, oid),
     }
     exchange.answer(302, b"", headers)
 
@@ -395,7 +397,11 @@ def auth_check(exchange: Exchange, hub: MiniHub, id: str, write: str) -> None:
 
 
 def _send_file(exchange: Exchange, hub: MiniHub, oid: str, headers: dict[str, str]) -> None:
-    data = hub.blob(oid).read_bytes()
+    send_bytes(exchange, hub, hub.blob(oid).read_bytes(), headers)
+
+
+def send_bytes(exchange: Exchange, hub: MiniHub, data: bytes, headers: dict[str, str]) -> None:
+    """Answer with bytes, or with the range of them that is asked for."""
     wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", exchange.headers.get("Range") or "")
     if not hub.supports_ranges or not wanted:
         exchange.answer(200, data, headers)

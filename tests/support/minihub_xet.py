@@ -1,7 +1,9 @@
-"""The Xet side of the small Hub: write tokens, and a store for xorbs and shards.
+"""The Xet side of the small Hub: tokens, a store for xorbs and shards, and what reads it.
 
 Loaded beside minihub_writing.py, whose routes it adds to. Formats and paths are those of
-https://huggingface.co/docs/xet (api, xorb, shard). Chunks must come uncompressed
+https://huggingface.co/docs/xet (api, xorb, shard, download protocol). A file that is read comes as
+one xorb of its own, made when it is asked for; the client does not compute the hashes of what it
+reads, so these are made up. Chunks must come uncompressed
 (HF_XET_XORB_COMPRESSION_POLICY=none). A shard is accepted only if each of its files, put together
 from the xorbs, has the SHA-256 that it claims.
 """
@@ -10,13 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 
-from support.minihub import Exchange, MiniHub, route
+from support.minihub import SIGNATURE, Exchange, MiniHub, route, send_bytes
 from support.minihub_writing import is_pull, writable_repo
 
+CHUNK = 1 << 16  # bytes of a chunk of a file that is read
 ENTRY = 48  # bytes of every record of a shard
 WITH_VERIFICATION, WITH_SHA256 = 1 << 31, 1 << 30
 
@@ -25,7 +30,17 @@ def open_for_xet(hub: MiniHub) -> MiniHub:
     """Give a hub the state that these routes need; without it, it has no Xet."""
     hub.xet_tokens = {}  # token → repository
     hub.xorbs = {}  # hash → chunks
+    hub.xet_files = {}  # hash of a file → SHA-256 of its content
+    hub.xet_headers = partial(_headers, hub)
     return hub
+
+
+def _headers(hub: MiniHub, repo_id: str, commit: str, oid: str) -> dict[str, str]:
+    """What tells a client that a file can be read through Xet."""
+    name = hashlib.sha256(b"xet" + oid.encode()).hexdigest()
+    hub.xet_files[name] = oid
+    address = f"{hub.url}/api/models/{repo_id}/xet-read-token/{commit}"
+    return {"X-Xet-Hash": name, "Link": f'<{address}>; rel="xet-auth"'}
 
 
 @route("GET", r"/api/models/{id}/xet-write-token/(?P<revision>[^/]+)")
@@ -33,11 +48,20 @@ def write_token(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> Non
     if not hasattr(hub, "xet_tokens"):
         exchange.error(404, message="no such route")
         return
-    repo = writable_repo(exchange, id, pull=is_pull(exchange, revision))
-    if repo is None:
-        return
+    if writable_repo(exchange, id, pull=is_pull(exchange, revision)) is not None:
+        _give_token(exchange, hub, id)
+
+
+@route("GET", r"/api/models/{id}/xet-read-token/(?P<revision>[^/]+)")
+def read_token(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
+    repo = exchange.readable_repo(id)
+    if repo is not None and exchange.readable_files(repo):
+        _give_token(exchange, hub, id)
+
+
+def _give_token(exchange: Exchange, hub: MiniHub, repo_id: str) -> None:
     token, expires = f"xet-secret-{len(hub.xet_tokens)}", int(time.time()) + 3600
-    hub.xet_tokens[token] = id
+    hub.xet_tokens[token] = repo_id
     headers = {
         "X-Xet-Cas-Url": hub.storage_url,
         "X-Xet-Access-Token": token,
@@ -67,6 +91,54 @@ def shard(exchange: Exchange, hub: MiniHub) -> None:
         hub.store(data)
         hub.objects.setdefault(repo_id, set()).add(sha256)
     exchange.answer_json({"result": 1})
+
+
+@route("GET", r"/v1/reconstructions/(?P<name>[0-9a-f]{64})")
+def reconstruction(exchange: Exchange, hub: MiniHub, name: str) -> None:
+    """Where the bytes of a file are, or of the range of it that is asked for."""
+    if _repo_of(exchange, hub) is None:
+        return
+    data = hub.blob(hub.xet_files[name]).read_bytes()
+    wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", exchange.headers.get("Range") or "")
+    begin, end = (int(wanted[1]), int(wanted[2] or len(data))) if wanted else (0, len(data))
+    if wanted and begin >= len(data):
+        exchange.error(416)
+        return
+    first, last = begin // CHUNK, min(end // CHUNK, (len(data) - 1) // CHUNK)
+    size = min((last + 1) * CHUNK, len(data)) - first * CHUNK
+    term = {"start": first, "end": last + 1}
+    where = {
+        "start": first * (CHUNK + 8),
+        "end": first * (CHUNK + 8) + size + (last - first) * 8 + 7,
+    }
+    exchange.answer_json(
+        {
+            "offset_into_first_range": begin - first * CHUNK,
+            "terms": [{"hash": name, "unpacked_length": size, "range": term}],
+            "fetch_info": {
+                name: [
+                    {
+                        "range": term,
+                        "url": f"{hub.storage_url}/read-xorbs/{name}?{SIGNATURE}",
+                        "url_range": where,
+                    }
+                ]
+            },
+        }
+    )
+
+
+@route("GET", r"/read-xorbs/(?P<name>[0-9a-f]{64})")
+def read_xorb(exchange: Exchange, hub: MiniHub, name: str) -> None:
+    data = hub.blob(hub.xet_files[name]).read_bytes()
+    chunks = (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
+    send_bytes(exchange, hub, b"".join(map(_packed, chunks)), {})
+
+
+def _packed(chunk: bytes) -> bytes:
+    """A chunk as xorbs hold it: version 0, size there, 0 for uncompressed, size, bytes."""
+    size = len(chunk).to_bytes(3, "little")
+    return b"\0" + size + b"\0" + size + chunk
 
 
 def _repo_of(exchange: Exchange, hub: MiniHub) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 from zlib import crc32
 
+from yarncli import hub
 from yarncli.errors import CheckpointError, UsageError
 
 try:
@@ -173,7 +174,7 @@ class Directory:
             problem = "is not a regular file"
         elif found.st_nlink > 1:
             problem = "has several hard links"
-        elif re.search(r"/models--[^/]+/(blobs|snapshots)/", str((self.path / name).resolve())):
+        elif hub.in_cache((self.path / name).resolve()):
             problem = "lies in the Hub cache"
         else:
             return

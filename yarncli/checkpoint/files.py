@@ -76,16 +76,15 @@ def _describe(path: Path, name: str, root: Path) -> SourceFile:
         what = "is a link to something that is no regular file"
         problem = what if is_link else "is not a regular file"
         return SourceFile(name=name, size=0, kind=kind, problem=problem)
-    if is_link and not any(path.resolve().is_relative_to(place) for place in _own(root)):
+    if is_link and not _is_own(root, path.resolve()):
         problem = f"is a link to {path.resolve()}, outside the checkpoint"
         return SourceFile(name=name, size=info.st_size, kind=kind, problem=problem)
     return SourceFile(name=name, size=info.st_size, kind=kind, modified=info.st_mtime_ns)
 
 
-def _own(root: Path) -> tuple[Path, ...]:
-    """The directories that links of a checkpoint may lead to."""
-    blobs = hub.blobs_of_snapshot(root)
-    return (root,) if blobs is None else (root, blobs)
+def _is_own(root: Path, target: Path) -> bool:
+    """Whether a link of the checkpoint at `root` may lead to `target`; both are real paths."""
+    return target.is_relative_to(root) or hub.is_blob_of(root, target)
 
 
 def read_file(path: Path, limit: int, where: str | None = None) -> bytes:

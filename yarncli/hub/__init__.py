@@ -4,13 +4,12 @@ Written for huggingface_hub 1.31 and 2.x alike. Tokens, endpoints and offline mo
 own business (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME).
 """
 
+from yarncli.hub.cache import identify_snapshot, in_cache, is_blob_of
 from yarncli.hub.failures import hub_errors
 from yarncli.hub.reading import (
     Listing,
-    blobs_of_snapshot,
     cached_file,
     download,
-    identify_snapshot,
     is_cached,
     list_files,
     read_range,
@@ -18,11 +17,12 @@ from yarncli.hub.reading import (
 
 __all__ = [
     "Listing",
-    "blobs_of_snapshot",
     "cached_file",
     "download",
     "hub_errors",
     "identify_snapshot",
+    "in_cache",
+    "is_blob_of",
     "is_cached",
     "list_files",
     "read_range",

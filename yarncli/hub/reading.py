@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.errors import HubError
+from yarncli.hub.cache import COMMIT
 from yarncli.hub.failures import client_utils, hub_errors, retried
 from yarncli.progress import Advance
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_CONFIG_SIZE = 32 << 20
 _AT_A_TIME = 4  # files that are downloaded at once
 
@@ -64,7 +63,7 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
         files = {file.rfilename: file.size for file in info.siblings or ()}
         commit = info.sha or ""
         sizes = {name: size for name, size in files.items() if size is not None}
-        if not _COMMIT.fullmatch(commit) or sizes.keys() != files.keys():
+        if not COMMIT.fullmatch(commit) or sizes.keys() != files.keys():
             raise HubError(
                 f"The server's answer about {repo_id} names no commit or no file sizes. "
                 "Check HF_ENDPOINT."
@@ -196,22 +195,6 @@ def read_range(repo_id: str, commit: str, name: str, offset: int, length: int) -
                 return bytes(data[:length])
 
         return retried(get)
-
-
-def identify_snapshot(directory: Path) -> tuple[str, str] | None:
-    """`(repo_id, commit)` of a Hub cache's snapshot directory (its real path); else None."""
-    repo, commit = directory.parent.parent.name, directory.name
-    if blobs_of_snapshot(directory) is None or not _COMMIT.fullmatch(commit):
-        return None
-    return repo.removeprefix("models--").replace("--", "/"), commit
-
-
-def blobs_of_snapshot(directory: Path) -> Path | None:
-    """The blobs that the links of a snapshot directory (its real path) may lead to; else None."""
-    repo = directory.parent.parent
-    if directory.parent.name == "snapshots" and repo.name.startswith("models--"):
-        return repo / "blobs"
-    return None
 
 
 def _offline_listing(repo_id: str, revision: str | None) -> Listing:
