@@ -144,8 +144,9 @@ def test_download(minihub: Any, repo: Any, files: dict[str, bytes]) -> None:
     assert remote.missing_bytes() == total - len(CONFIG)
     told: list[Progress] = []
     local = remote.download(progress=told.append)
-    assert {(now.stage, now.total) for now in told} == {("Fetching", total - len(CONFIG))}
-    assert told[-1].done == total - len(CONFIG)
+    stages = {"Fetching": total - len(CONFIG), "Verifying": total}
+    assert {(now.stage, now.total) for now in told} == set(stages.items())
+    assert {now.stage: now.done for now in told if now.ended} == stages
     assert not local.is_remote
     assert (local.repo_id, local.commit, local.name) == ("org/name", remote.commit, remote.name)
     assert {

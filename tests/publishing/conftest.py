@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pytest
 from support.checkpoints import write_index
 from support.minihub_writing import open_for_writing
 from support.minihub_xet import open_for_xet
-from support.program import PROGRAM, invoke
+from support.program import PROGRAM, interrupt, invoke
 from yarncli.demo import write_demo
 
 TOKEN = "hf_" + "t" * 34
@@ -140,21 +138,8 @@ def program() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def interrupted() -> Callable[..., str]:
-    """Run the program, press Ctrl-C once `is_time()`, and give back what it said on stderr."""
-
-    def run(is_time: Callable[[], Any], *arguments: object) -> str:
-        process = subprocess.Popen(
-            [*PROGRAM, *map(str, arguments)], stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 60
-        while not is_time() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=30)[1]
-        assert process.returncode == 130, told
-        return str(told)
-
-    return run
+    """`support.program.interrupt`."""
+    return interrupt
 
 
 @pytest.fixture

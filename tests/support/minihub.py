@@ -74,11 +74,15 @@ class Request:
     authorization: str | None
     status: int = 0
     sent: int = 0  # bytes of the body
+    failed: bool = False  # on demand
 
 
 @dataclass
 class Failure:
-    """What to do instead of answering: `status`, "drop", "half" (of the body) or a wait."""
+    """What to do instead of answering: `status`, "drop" or a wait; or how to spoil the answer.
+
+    "half" breaks off in the body, "short" leaves its last byte out, "flip" changes one bit.
+    """
 
     method: str
     pattern: re.Pattern[str]
@@ -193,6 +197,7 @@ class Exchange(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.log.append(self.entry)
         self.failure = self._next_failure()
+        self.entry.failed = self.failure is not None
         if self.failure and self._fail(self.failure):
             return
         parts = urlsplit(self.path)
@@ -226,7 +231,7 @@ class Exchange(BaseHTTPRequestHandler):
         if failure.how == "status":
             self.answer(failure.status, failure.body, failure.headers)
             return True
-        return False  # "half" and "wait": the route answers
+        return False  # the route answers
 
     @property
     def user(self) -> User | None:
@@ -240,6 +245,8 @@ class Exchange(BaseHTTPRequestHandler):
         self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> None:
         headers = dict(headers or {})
+        if self.failure and self.command == "GET":
+            body = _spoilt(body, self.failure.how)
         headers.setdefault("Content-Length", str(len(body)))
         self.entry.status = status
         self.send_response(status)
@@ -413,6 +420,15 @@ def send_bytes(exchange: Exchange, hub: MiniHub, data: bytes, headers: dict[str,
         return
     headers["Content-Range"] = f"bytes {begin}-{end}/{len(data)}"
     exchange.answer(206, data[begin : end + 1], headers)
+
+
+def _spoilt(body: bytes, how: str) -> bytes:
+    if how == "short":
+        return body[:-1]
+    if how == "flip" and body:
+        place = len(body) // 2
+        return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+    return body
 
 
 def _git_oid(hub: MiniHub, oid: str) -> str:

@@ -55,7 +55,7 @@ def write_copy(
     """
     checkpoint = baking.checkpoint
     output.check_destination(destination, source=checkpoint.directory, overwrite=overwrite)
-    checkpoint = checkpoint.download(progress=progress)
+    checkpoint = checkpoint.download(copied=True, progress=progress)
     baking = replace(baking, checkpoint=checkpoint)
     files = baking.files
     carried = [file for file in checkpoint.files_to_copy() if file.name not in files]

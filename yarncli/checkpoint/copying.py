@@ -38,13 +38,17 @@ def fill(
 
     Raises:
         CheckpointError: a source cannot be read.
+        HubError: a file of the Hub is not what the Hub has.
         OutputError: something cannot be written.
     """
     copies = []
     for file in carried:
         output.make_parents(staging, file.name, source)
         mine = tuple(patches.get(file.name, ()))
-        copies.append(FileCopy(source / file.name, staging / file.name, mine))
+        copy = FileCopy(
+            source / file.name, destination=staging / file.name, patches=mine, digest=file.digest
+        )
+        copies.append(copy)
     copy_files(copies, progress=progress)
     for name, data in written.items():
         output.write_new(staging / name, data, like)

@@ -35,6 +35,8 @@ class SourceFile:
     """"shard" is safetensors, "weights" weights of any other format, "index" a weight index."""
     modified: int = 0
     """When it was last written, in nanoseconds since 1970; 0 on the Hub, where files stay."""
+    digest: hub.Digest | None = None
+    """The hash that it must have; None where nobody says: in directories of the user's own."""
     problem: str = ""
     """Why it cannot be carried over ("is a link to …"); empty for nearly all files."""
 
@@ -79,7 +81,10 @@ def _describe(path: Path, name: str, root: Path) -> SourceFile:
     if is_link and not _is_own(root, path.resolve()):
         problem = f"is a link to {path.resolve()}, outside the checkpoint"
         return SourceFile(name=name, size=info.st_size, kind=kind, problem=problem)
-    return SourceFile(name=name, size=info.st_size, kind=kind, modified=info.st_mtime_ns)
+    digest = hub.digest_of_blob(path) if is_link else None
+    return SourceFile(
+        name=name, size=info.st_size, kind=kind, modified=info.st_mtime_ns, digest=digest
+    )
 
 
 def _is_own(root: Path, target: Path) -> bool:

@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from yarncli.checkpoint.directory import read_at, read_exactly, write_exactly
+from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import CheckpointError, OutputError
-from yarncli.progress import Advance
+from yarncli.hub import Digest
+from yarncli.progress import Advance, ProgressCallback, stage
 
 Result = TypeVar("Result")
 
@@ -60,11 +63,16 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class FileCopy:
-    """One file to be written: `destination` (new) is `source` with `patches` applied."""
+    """One file to be written."""
 
     source: Path
+    """What it is made from."""
     destination: Path
+    """The new file."""
     patches: tuple[Patch, ...] = ()
+    """The ranges that become others on the way."""
+    digest: Digest | None = None
+    """The hash that the source must have; taken on the way, while its bytes are in memory."""
 
 
 def copy_files(
@@ -77,10 +85,39 @@ def copy_files(
 
     Raises:
         CheckpointError: a source cannot be read, or changes while it is read.
+        HubError: a source has another hash than it must have.
         OutputError: a destination cannot be written.
     """
     jobs = sorted(copies, key=lambda job: _size(job.source), reverse=True)
     in_parallel([partial(_copy, job) for job in jobs], workers=workers, progress=progress)
+
+
+def verify(
+    directory: Path, files: Iterable[SourceFile], *, progress: ProgressCallback | None = None
+) -> None:
+    """Insist on the hashes that files must have.
+
+    Args:
+        directory: where they are.
+        files: those without a hash are left out.
+        progress: told how far the stage "Verifying" is, in bytes.
+
+    Raises:
+        CheckpointError: one cannot be read.
+        HubError: one is not what the Hub has.
+    """
+    listed = sorted(files, key=lambda file: file.size, reverse=True)
+    jobs = [partial(_verify, directory / f.name, f.digest) for f in listed if f.digest]
+    with stage(progress, "Verifying", sum(file.size for file in listed if file.digest)) as advance:
+        in_parallel(jobs, progress=advance)
+
+
+def _verify(path: Path, digest: Digest, count: Advance) -> None:
+    with _reading(path) as source:
+        size = os.fstat(source).st_size
+        behind = _Hash(path, digest, source, size, count)
+        behind(size)
+        behind.require()
 
 
 def in_parallel(
@@ -221,22 +258,58 @@ def _copy(job: FileCopy, count: Advance) -> None:
         with output_errors(str(job.destination)):
             destination = os.open(job.destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         try:
-            cloned = _clone(source, destination)
-            for begin, end in _gaps(job.patches, info.st_size):
-                if cloned:
-                    count(end - begin)
-                else:
-                    with output_errors(str(job.destination)):
-                        _copy_range(source, destination, begin, end, count)
-            for patch in job.patches:
-                for offset, length in patch.pieces():
-                    made = patch.apply(read_exactly(source, offset, length))
-                    with output_errors(str(job.destination)):
-                        write_exactly(destination, made, offset)
-                    count(length)
+            _write(job, source, destination, info.st_size, count)
         finally:
             with output_errors(str(job.destination)):
                 os.close(destination)  # some file systems report a full disk only here
+
+
+def _write(job: FileCopy, source: int, destination: int, size: int, count: Advance) -> None:
+    behind = _Hash(job.source, job.digest, source, size, count) if job.digest else None
+    count, cloned = behind or count, _clone(source, destination)
+    for begin, end, patch in _parts(job.patches, size):
+        if patch:
+            for offset, length in patch.pieces():
+                made = patch.apply(read_exactly(source, offset, length))
+                with output_errors(str(job.destination)):
+                    write_exactly(destination, made, offset)
+                count(length)
+        elif cloned:
+            count(end - begin)
+        else:
+            with output_errors(str(job.destination)):
+                _copy_range(source, destination, begin, end, count)
+    if behind:
+        behind.require()
+
+
+class _Hash:
+    """Takes the hash of a source right behind the copy, while its bytes are in memory."""
+
+    def __init__(self, path: Path, digest: Digest, source: int, size: int, count: Advance) -> None:
+        self.path, self.digest, self.found = path, digest, digest.start(size)
+        self.source, self.position, self.count = source, 0, count
+
+    def __call__(self, done: int) -> None:
+        """The next `done` bytes have been copied."""
+        end = self.position + done
+        while self.position < end:
+            with _source_errors(self.path):
+                piece = read_exactly(self.source, self.position, min(CHUNK, end - self.position))
+            self.found.update(piece)
+            self.position += len(piece)
+            self.count(len(piece))
+
+    def require(self) -> None:
+        """Insist on the hash that the source must have."""
+        self.digest.require(self.path, self.found)
+
+
+def _parts(patches: Sequence[Patch], size: int) -> list[tuple[int, int, Patch | None]]:
+    """`(begin, end, patch)` of all of a file of `size` bytes, in order; None: as it was."""
+    gaps = [(begin, end, None) for begin, end in _gaps(patches, size)]
+    changed = [(patch.offset, patch.offset + patch.length, patch) for patch in patches]
+    return sorted([*gaps, *changed], key=itemgetter(0))
 
 
 def _gaps(patches: Sequence[Patch], size: int) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,9 @@ from yarncli.checkpoint import safetensors
 from yarncli.checkpoint.contents import describe_file, describe_without_config
 from yarncli.checkpoint.directory import require_not_pending
 from yarncli.checkpoint.files import SourceFile, kind_of, read_file, walk_files
+from yarncli.checkpoint.naming import bare_hub_source, hub_source
 from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.rewrite import verify
 from yarncli.checkpoint.safetensors import Header, Index
 from yarncli.errors import CheckpointError, UsageError, WeightsError
 from yarncli.jsontext.text import JsonText
@@ -24,9 +25,6 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_SHARD_NAME = "model.safetensors"
 MAX_JSON_SIZE = 32 << 20  # bytes of a config-like file
 MAX_CONFIG_SIZE = 4 << 20  # bytes of config.json, which is read anew for each value that changes
-_REPO_ID = r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}"
-_HUB_SOURCE = re.compile(rf"hf://({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
-_BARE_ID = re.compile(rf"({_REPO_ID})(?:@([^@\s]{{1,255}}))?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class Checkpoint:
         Raises:
             CheckpointError: missing, not a regular file, a link out, larger than `limit` bytes, or
                 unreadable.
-            HubError: it cannot be fetched.
+            HubError: it cannot be fetched, or is not what the Hub has.
         """
         file = self._by_name.get(name)
         if file is None:
@@ -79,7 +77,10 @@ class Checkpoint:
                 path = hub.cached_file(*self._remote, name)
         else:
             path = self._local_path(name)
-        data = self.contents_read[name] = read_file(path, limit, self.where(name))
+        data = read_file(path, limit, self.where(name))
+        if file.digest:
+            file.digest.require_of(path, data)
+        self.contents_read[name] = data
         return data
 
     def config(self) -> JsonText:
@@ -203,16 +204,19 @@ class Checkpoint:
         self,
         names: tuple[str, ...] | None = None,
         *,
+        copied: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Checkpoint:
         """This checkpoint with its files (or only `names`) in the Hub cache; itself if local.
 
         Args:
             names: of files; None for all.
-            progress: told how far the stage "Fetching" is, in bytes.
+            copied: whether they are copied from there next, which takes their hashes on the way;
+                otherwise they are taken here.
+            progress: told how far the stages "Fetching" and "Verifying" are, in bytes.
 
         Raises:
-            HubError: a file cannot be fetched.
+            HubError: a file cannot be fetched, or is not what the Hub has.
             OutputError: the cache cannot be written.
         """
         if not self.is_remote:
@@ -225,8 +229,12 @@ class Checkpoint:
                 repo_id, commit, [(file.name, file.size) for file in wanted], progress=advance
             )
         local = _local_checkpoint(directory, self.name)
-        have = {file.name for file in wanted}
-        files = tuple(file for file in local.files if file.name in have)
+        digests = {file.name: file.digest for file in wanted}
+        files = tuple(
+            replace(file, digest=digests[file.name]) for file in local.files if file.name in digests
+        )
+        if not copied:
+            verify(directory, files, progress=progress)
         return replace(local, repo_id=repo_id, commit=commit, files=files)
 
     def where(self, name: str) -> str:
@@ -300,32 +308,14 @@ def open_checkpoint(
     if isinstance(source, Checkpoint):
         return _afresh(source, allow_pending)
     source = os.fspath(source)
-    if source.startswith("hf://"):
-        match = _HUB_SOURCE.fullmatch(source)
-        if not match:
-            raise UsageError(
-                f"{source!r} is not a Hub id. Write hf://org/name or hf://org/name@rev."
-            )
-        return _hub_checkpoint(match[1], match[2])
+    if named := hub_source(source):
+        return _hub_checkpoint(*named)
     if not source or "\0" in source:
         raise UsageError(f"{source!r} is not a path.")
     path = Path(source)
     if os.path.lexists(path):
         return _local_source(path, source, allow_pending)
-    if re.match(r"https?://", source):
-        raise UsageError(
-            f"{source!r} is a web address. For a model of the Hub write hf://org/name."
-        )
-    match = _BARE_ID.fullmatch(source)
-    if match and "/" in match[1]:
-        if Path(match[1].partition("/")[0]).is_dir():
-            raise CheckpointError(
-                f"There is no {source} here. For the model of that name on the Hub write "
-                f"hf://{source}."
-            )
-        if bare_hub_id:
-            return _hub_checkpoint(match[1], match[2])
-    raise CheckpointError(f"{source} does not exist. For a model of the Hub write hf://org/name.")
+    return _hub_checkpoint(*bare_hub_source(source, allowed=bare_hub_id))
 
 
 def _local_source(path: Path, source: str, allow_pending: bool) -> Checkpoint:
@@ -391,7 +381,7 @@ def _hub_checkpoint(repo_id: str, revision: str | None) -> Checkpoint:
         local = _local_checkpoint(listing.snapshot, name)
         return replace(local, repo_id=repo_id, commit=listing.commit)
     files = tuple(
-        SourceFile(name=file, size=size, kind=kind_of(file))
+        SourceFile(name=file, size=size, kind=kind_of(file), digest=listing.digests.get(file))
         for file, size in sorted(listing.files.items())
         if safetensors.is_safe_name(file)
     )

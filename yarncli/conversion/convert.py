@@ -102,6 +102,7 @@ def _convert(
         write_in_place(conversion, directory)
     else:
         names = tuple(f.name for f in files_to_carry(conversion.checkpoint, options))
-        local = conversion.checkpoint.download(names, progress=progress)
+        copied = options.weights == "copy"
+        local = conversion.checkpoint.download(names, copied=copied, progress=progress)
         write_copy(replace(conversion, checkpoint=local), out, progress=progress)
     return replace(conversion, written=True)

@@ -5,6 +5,7 @@ own business (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME).
 """
 
 from yarncli.hub.cache import identify_snapshot, in_cache, is_blob_of
+from yarncli.hub.digests import Digest, digest_of_blob
 from yarncli.hub.failures import hub_errors
 from yarncli.hub.reading import (
     Listing,
@@ -16,8 +17,10 @@ from yarncli.hub.reading import (
 )
 
 __all__ = [
+    "Digest",
     "Listing",
     "cached_file",
+    "digest_of_blob",
     "download",
     "hub_errors",
     "identify_snapshot",

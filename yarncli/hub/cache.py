@@ -47,6 +47,21 @@ def in_cache(path: Path) -> bool:
     )
 
 
+def removed(path: Path) -> str:
+    """Remove a file that the Hub has otherwise: the client would take it from the cache again.
+
+    What is left is a link to nothing, which the client replaces.
+
+    Returns:
+        What the user has to do next.
+    """
+    try:
+        path.resolve().unlink()
+    except OSError:
+        return f"Delete {path.resolve()} and run again."
+    return "It has been removed from the Hub cache. Run again to fetch it anew."
+
+
 def _snapshot_of(directory: Path) -> Path | None:
     """The snapshot directory that a directory is, or lies in."""
     for place in (directory, *directory.parents):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ _NOT_FOUND = (
     "the Hub has no such model, or it is private. Check the name; for a private model log in with "
     "`hf auth login` or set HF_TOKEN."
 )
+_BROKE = "the connection broke. Run the command again."
+_XET_READING = "Task error: File reconstruction error"  # how hf_xet begins
+_XET_CANNOT_WRITE = re.compile(rf"{_XET_READING}: IO Error: .*\(os error (\d+)\)")
 _SAID = {401, 404, 412, 416, 429}  # the server's own words add nothing to ours
 _PASSING = {408, 429, 500, 502, 503, 504}
 
@@ -39,6 +43,7 @@ def hub_errors(what: str) -> Iterator[None]:
 
     Raises:
         HubError: the text of the original exception is dropped, as it may hold a signed address.
+        OSError: the cache cannot be written.
     """
     from huggingface_hub import errors
 
@@ -61,8 +66,10 @@ def hub_errors(what: str) -> Iterator[None]:
     ) as error:
         kind = NotOnHubError if _names_nothing(error) else HubError
         raise kind(_about(what, _sentence(error))) from None
-    except (RuntimeError, ValueError) as error:
-        sentence = _upload_sentence(str(error))
+    except (RuntimeError, ValueError, OSError) as error:
+        if found := _XET_CANNOT_WRITE.match(str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+        sentence = _sentence_of_text(str(error))
         if sentence is None:
             raise
         raise HubError(_about(what, sentence)) from None
@@ -123,7 +130,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, errors.HfHubHTTPError):
         said = "" if error.response.status_code in _SAID else error.server_message
         return _status_sentence(error) + _server_words(said)
-    return _xet_sentence(str(error)) or "the connection broke. Run the command again."
+    return _xet_sentence(str(error)) or _BROKE
 
 
 def _status_sentence(error: Any) -> str:
@@ -168,7 +175,7 @@ def _is_address(word: str) -> bool:
 
 
 def _xet_sentence(text: str) -> str | None:
-    """Sentences for hf_xet, which reports everything as a `ConnectionError` with a text."""
+    """Sentences for hf_xet, which has a text: of a `ConnectionError`, reading a `RuntimeError`."""
     found = re.search(r"status \w+ error \((\d{3})\b", text)
     if found is None:
         return None
@@ -178,7 +185,8 @@ def _xet_sentence(text: str) -> str | None:
         return "this Hub has no Xet storage. Set HF_HUB_DISABLE_XET=1 and run again."
     if asks_hub and status == 403:
         return "the Hub gives no access to its Xet storage. Check the token's rights."
-    if status in (401, 403):
+    signed = text.startswith(_XET_READING) and "/reconstructions/" not in text
+    if status in (401, 403) and not signed:  # a signed address takes no token
         return "the Xet storage does not accept the token. Log in again with `hf auth login`."
     if status == 429:
         return "the Xet storage limits the number of requests. Try again later."
@@ -187,10 +195,14 @@ def _xet_sentence(text: str) -> str | None:
     return f"the Xet storage refused with status {status}. Run the command again."
 
 
-def _upload_sentence(text: str) -> str | None:
-    """Sentences for the client's bare `RuntimeError` and `ValueError`; None for anybody else's."""
+def _sentence_of_text(text: str) -> str | None:
+    """Sentences for what the client raises without a class of its own; None for anybody else's."""
+    if text.startswith(_XET_READING):
+        return _xet_sentence(text) or _BROKE
     first, _, details = text.partition("\n")
     for start, sentence in {
+        "Consistency check failed": "it arrived with another size than the Hub says. Run the "
+        "command again.",
         "Error while uploading": "the upload of a file kept failing. Run the command again.",
         "Invalid metadata in README.md": "the Hub does not accept the metadata of README.md. "
         "Correct what stands between its --- lines." + _server_words(details),

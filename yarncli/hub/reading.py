@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from yarncli.errors import HubError
-from yarncli.hub.cache import COMMIT
+from yarncli.hub.cache import COMMIT, removed
+from yarncli.hub.digests import Digest
 from yarncli.hub.failures import client_utils, hub_errors, retried
 from yarncli.progress import Advance
 
@@ -25,11 +26,13 @@ class Listing:
         commit: full commit hash.
         files: name → size in bytes; empty when offline.
         snapshot: directory in the cache that stands for the commit when offline, else None.
+        digests: name → the hash that the file must have.
     """
 
     commit: str
     files: dict[str, int]
     snapshot: Path | None = None
+    digests: Mapping[str, Digest] = field(default_factory=dict)
 
 
 def list_files(repo_id: str, revision: str | None = None) -> Listing:
@@ -46,7 +49,7 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
         HubError: see `hub_errors`.
     """
     with hub_errors(_called(repo_id, revision)):
-        from huggingface_hub import HfApi, constants, hf_hub_download
+        from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         try:
@@ -69,12 +72,24 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
                 "Check HF_ENDPOINT."
             )
         if sizes.get("config.json", _MAX_CONFIG_SIZE + 1) <= _MAX_CONFIG_SIZE:
-            hf_hub_download(repo_id, "config.json", revision=revision, tqdm_class=_bar_class(None))
-        return Listing(commit, sizes)
+            cached_file(repo_id, revision, "config.json")
+        return Listing(commit, sizes, digests=_digests(repo_id, info.siblings or ()))
 
 
-def cached_file(repo_id: str, commit: str, name: str) -> Path:
+def _digests(repo_id: str, siblings: Iterable[Any]) -> dict[str, Digest]:
+    """Name → the hash by which the Hub lists it: SHA-256 in its large file storage, git's else."""
+    values = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in siblings}
+    return {
+        name: Digest(file=f"{name} of {repo_id}", value=value, listed=True)
+        for name, value in values.items()
+        if value
+    }
+
+
+def cached_file(repo_id: str, revision: str | None, name: str) -> Path:
     """Path of a small file in the Hub cache, fetched if it is not there yet.
+
+    A commit that is in the cache is not asked for again; another revision is.
 
     Raises:
         HubError: see `hub_errors`.
@@ -83,7 +98,10 @@ def cached_file(repo_id: str, commit: str, name: str) -> Path:
     with hub_errors(f"{name} of {repo_id}"):
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(repo_id, name, revision=commit, tqdm_class=_bar_class(None)))
+        bar = _bar_class(None)
+        return Path(
+            retried(lambda: hf_hub_download(repo_id, name, revision=revision, tqdm_class=bar))
+        )
 
 
 def is_cached(repo_id: str, commit: str, name: str) -> bool:
@@ -155,10 +173,7 @@ def download(
 def _require_size(path: Path, size: int, what: str) -> None:
     found = path.stat().st_size
     if found != size:
-        raise HubError(
-            f"{what} arrived with {found} bytes instead of {size}. Delete {path.resolve()} and run "
-            "again."
-        )
+        raise HubError(f"{what} has {found} bytes instead of {size}. {removed(path)}")
 
 
 def read_range(repo_id: str, commit: str, name: str, offset: int, length: int) -> bytes:
