@@ -12,6 +12,7 @@ from support.minihub_writing import open_for_writing
 from support.program import invoke
 from yarncli import hub
 from yarncli.checkpoint.source import open_checkpoint
+from yarncli.progress import Progress
 
 FILES = {path.name: path.read_bytes() for path in DEMO.iterdir() if path.is_file()}
 
@@ -102,7 +103,9 @@ def test_every_command_of_a_hub_id(
     assert {r.range for r in minihub.requests("GET", "/storage/|/read-xorbs/")} <= {HEADER}
 
 
+@pytest.mark.full
 def test_the_passkey_command_loads_it(snapshot: Path) -> None:
+    pytest.importorskip("torch")
     invoke("check-passkey", snapshot, "--lengths", 128, "--depths", 1, "--trials", 1, code=0)
 
 
@@ -115,6 +118,18 @@ def test_nothing_is_changed_in_place(snapshot: Path, command: str) -> None:
     real = (snapshot / "model.safetensors").resolve()
     assert hub.in_cache(real)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_bytes_are_counted_once(xet_hub: Any) -> None:
+    """The client has two bars for what comes through Xet."""
+    xet_hub.add_repo("org/name", FILES)
+    remote = open_checkpoint("hf://org/name")
+    told: list[Progress] = []
+    remote.download(progress=told.append)
+    (fetching, *_) = (now for now in told if now.ended)
+    assert (
+        fetching.done == fetching.total == sum(map(len, FILES.values())) - len(FILES["config.json"])
+    )
 
 
 def test_a_folder_of_a_snapshot(minihub: Any, snapshot: Path, tmp_path: Path) -> None:

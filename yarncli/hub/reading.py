@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +143,11 @@ def download(
     stop, lock = threading.Event(), threading.Lock()
 
     def count(done: int) -> None:
-        if stop.is_set():
-            raise _StoppedError
         if progress:
             with lock:
                 progress(done)
 
-    bar = _bar_class(count)
+    bar = _bar_class(count, stop)
 
     def fetch(file: tuple[str, int]) -> Path:
         name, size = file
@@ -165,6 +165,7 @@ def download(
             snapshots = [future.result() for future in done]
         except BaseException:
             stop.set()
+            _stop_xet()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return snapshots[0]
@@ -227,20 +228,42 @@ def _called(repo_id: str, revision: str | None) -> str:
     return f"{repo_id}@{revision}" if revision else repo_id
 
 
+def _stop_xet() -> None:
+    """End what hf_xet has begun: it goes on in threads of its own, and the program waits for them.
+
+    The client itself does so only where Ctrl-C reaches it.
+    """
+    with suppress(ImportError, AttributeError):  # not the client's public part
+        import_module("huggingface_hub.utils._xet").abort_xet_session()
+
+
 class _StoppedError(Exception):
     """Another download failed; this one gives up quietly."""
 
 
-def _bar_class(progress: Advance | None) -> Any:
-    """A progress bar for the client that draws nothing and passes the bytes on."""
+def _bar_class(progress: Advance | None, stop: threading.Event | None = None) -> Any:
+    """A progress bar for the client that draws nothing and passes the bytes on.
+
+    Args:
+        progress: gets them.
+        stop: once it is set, the bar ends the transfer that it belongs to.
+    """
 
     class Bar(client_utils().tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
+            name = str(kwargs.get("name"))
+            self.of_xet = ".xet_get" in name
+            self.counts = not name.endswith(".transfer")  # a second bar for the same bytes, packed
+            if stop and stop.is_set():
+                raise _StoppedError
             self.update(kwargs.get("initial", 0))
 
         def update(self, n: float | None = 1) -> bool | None:
-            if progress and n:
+            if stop and stop.is_set():
+                if not self.of_xet:  # which calls this where nobody catches it
+                    raise _StoppedError
+            elif progress and n and self.counts:
                 progress(int(n))
             return None
 
