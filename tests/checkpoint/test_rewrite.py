@@ -1,8 +1,10 @@
 """Copies with patched ranges, against the same edit done on the whole file in memory."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from yarncli.checkpoint import rewrite
 from yarncli.checkpoint.rewrite import FileCopy, Patch, copy_files, link_file
-from yarncli.errors import CheckpointError, OutputError
+from yarncli.errors import CheckpointError, HubError, OutputError
+from yarncli.hub import Digest
 
 DATA = bytes(range(256)) * 40
 
@@ -230,3 +233,25 @@ def test_links(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         link_file(via, source.with_name("third"), "hardlink")
     with pytest.raises(CheckpointError, match="cannot be read"):
         link_file(source.with_name("gone"), source.with_name("x"), "symlink")
+
+
+@pytest.mark.parametrize("clone", [True, False])
+def test_the_hash_of_the_source_is_taken_on_the_way(
+    tmp_path: Path, clone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what was read, not of what the patches made of it; with the kernel's copy and without."""
+    source, data = tmp_path / "in", bytes(range(256)) * 20_000
+    source.write_bytes(data)
+    monkeypatch.setattr(rewrite, "_clone", lambda old, new: clone)
+    patches = [Patch(4_000_000, 100, bytes.swapcase), Patch(10, 2_000_000, bytes.swapcase)]
+    right = {64: hashlib.sha256(data), 40: hashlib.sha1(b"blob 5120000\0" + data)}
+    for number, found in enumerate(right.values()):
+        digest = Digest(file="x of org/name", value=found.hexdigest(), listed=False)
+        copies = [FileCopy(source, tmp_path / f"out{number}", tuple(patches), digest)]
+        counted: list[int] = []
+        copy_files(copies, progress=counted.append)
+        assert sum(counted) == len(data)
+        wrong = replace(digest, value=digest.value[::-1])
+        with pytest.raises(HubError, match=f"x of org/name is damaged.*{digest.value}"):
+            copy_files([replace(copies[0], destination=tmp_path / f"w{number}", digest=wrong)])
+    assert source.exists()  # only what the Hub listed is removed

@@ -221,3 +221,15 @@ def test_the_store_outside_of_a_snapshot_is_refused(strange: Path, tmp_path: Pat
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to(f"../blobs/01/{STORE}")
     assert "outside the checkpoint" in problem(folder)
+
+
+def test_only_the_name_of_a_repositorys_own_blob_is_a_hash(strange: Path) -> None:
+    """The store's names are hashes of Xet; what is no SHA-256 may be anything a mirror has."""
+    blobs = strange.parents[1] / "blobs"
+    blobs.mkdir()
+    for name in ("a" * 64, "b" * 40):
+        (blobs / name).write_text("x")
+        (strange / name[0]).symlink_to(f"../../blobs/{name}")
+    digests = {file.name: file.digest for file in open_checkpoint(strange).files}
+    assert {name for name, digest in digests.items() if digest} == {"a"}
+    assert digests["a"].value == "a" * 64
