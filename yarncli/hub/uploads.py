@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.errors import CheckpointError
+from yarncli.hub import waits
 from yarncli.hub.failures import client_utils
 from yarncli.progress import Advance
 
@@ -70,9 +71,17 @@ class Upload:
         if remote.sha256 is None:
             start = b"blob %d\0" % self.size
             return self._digest(hashlib.sha1(start), progress) == remote.git_oid
+        return self.hashed(progress) == remote.sha256
+
+    def hashed(self, progress: Advance | None = None) -> str:
+        """Its SHA-256, which is computed where nobody has done so.
+
+        Raises:
+            CheckpointError: the local file cannot be read.
+        """
         if self.sha256 is None:
             self.sha256 = self._digest(hashlib.sha256(), progress)
-        return self.sha256 == remote.sha256
+        return self.sha256
 
     def _digest(self, digest: Any, progress: Advance | None) -> str:
         with self.open() as file, _readable(self.content):
@@ -80,6 +89,7 @@ class Upload:
                 digest.update(block)
                 if progress:
                     progress(len(block))
+                waits.moved()
         return str(digest.hexdigest())
 
     def open(self) -> io.BufferedIOBase:
@@ -175,7 +185,11 @@ def counted_uploads(progress: Advance | None) -> Iterator[None]:
 
     What goes the other way is counted by `add_operation`.
     """
-    with _counted_xet(progress) if uses_xet() else _hidden_bars():
+    if not uses_xet():
+        with _hidden_bars():
+            yield
+        return
+    with _counted_xet(progress), waits.at_work():
         yield
 
 
@@ -227,6 +241,8 @@ class _XetCounter:
         """Called with the state of the whole upload, from a thread of Xet, in a standstill too."""
         step = max(0, int(group.total_bytes_completed) - self._done)
         self._done += step
+        if step:
+            waits.moved()
         if self._progress:
             self._progress(step)
 
@@ -248,4 +264,5 @@ class _CountedFile(io.BufferedReader):
         if position > self._furthest:
             self._progress(position - self._furthest)
             self._furthest = position
+            waits.moved()
         return data
