@@ -360,7 +360,12 @@ def paths_info(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None
     for name, oid in repo.commits[commit].items() if commit else ():
         if name in wanted:
             size = hub.blob(oid).stat().st_size
-            entry = {"type": "file", "path": name, "size": size, "oid": _git_oid(hub, oid)}
+            entry = {
+                "type": "file",
+                "path": name,
+                "size": size,
+                "oid": _git_oid(hub, oid, is_pointer=hub.is_lfs(name)),
+            }
             if hub.is_lfs(name):
                 entry["lfs"] = {"oid": oid, "size": size, "pointerSize": 130}
                 entry |= {"xetHash": oid} if hub.copies_files else {}

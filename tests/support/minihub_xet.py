@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from support.minihub import Exchange, MiniHub, route
 from support.minihub_writing import is_pull, writable_repo
@@ -60,13 +62,27 @@ def shard(exchange: Exchange, hub: MiniHub) -> None:
     if repo_id is None:
         return
     for sha256, terms in _files(exchange.body):
-        data = b"".join(b"".join(hub.xorbs[name][begin:end]) for name, begin, end in terms)
-        if hashlib.sha256(data).hexdigest() != sha256:
+        chunks = (chunk for name, begin, end in terms for chunk in hub.xorbs[name][begin:end])
+        if _stored(hub, chunks) != sha256:
             exchange.error(400, message="the file has another SHA-256")
             return
-        hub.store(data)
         hub.objects.setdefault(repo_id, set()).add(sha256)
     exchange.answer_json({"result": 1})
+
+
+def _stored(hub: MiniHub, chunks: Iterator[bytes]) -> str:
+    """Store a file that may be larger than the memory, zeros as a hole; returns its SHA-256."""
+    digest = hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=hub.root, delete=False) as out:
+        for chunk in chunks:
+            digest.update(chunk)
+            if chunk.strip(b"\0"):
+                out.write(chunk)
+            else:
+                out.seek(len(chunk), 1)
+        out.truncate()
+    Path(out.name).replace(hub.blob(digest.hexdigest()))
+    return digest.hexdigest()
 
 
 def _repo_of(exchange: Exchange, hub: MiniHub) -> str | None:

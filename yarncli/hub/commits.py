@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -143,17 +142,15 @@ class Draft:
             HubError: see `hub_errors`.
         """
         uploads, destination = self.contents.uploads, self.destination
-        with session(destination.repo_id) as api, _warnings_of_client() as self._remarks:
-            for upload in uploads:
-                if upload.name == "README.md":
-                    with upload.open() as file:
-                        card = file.read().decode(errors="replace")
-                    retried(partial(api._validate_yaml, card, repo_type="model"))
+        for upload in uploads:
+            if upload.name == "README.md":
+                with upload.open() as file, session(destination.repo_id) as api:
+                    text = file.read().decode(errors="replace")
+                    self._remarks = retried(partial(_ask_about_card, api, text))
         if not uses_xet():  # which hashes while it reads for sending
             self._hash(progress)
         with (
             session(destination.repo_id) as api,
-            _warnings_of_client(),
             stage(progress, SENDING, sum(upload.size for upload in uploads)) as self._progress,
             counted_uploads(self._progress),
         ):
@@ -206,7 +203,8 @@ class Draft:
         copies = self.contents.copies
         operations = [*self._additions, *map(copy_operation, copies)]
         operations += map(delete_operation, self.contents.deleted)
-        with session(destination.repo_id) as api, _warnings_of_client():
+        # The client warns of what the Hub says of the card, which `send` has heard.
+        with session(destination.repo_id) as api, warnings.catch_warnings(action="ignore"):
             try:
                 done = retried(lambda: attempt(api))
             except FileDuplicationError:
@@ -233,14 +231,26 @@ def _create_commit(
     return Commit(oid=info.oid, url=page, revision=destination.revision)
 
 
-@contextmanager
-def _warnings_of_client() -> Iterator[list[str]]:
-    """Collect what the client would print as Python warnings: the Hub's remarks on a card."""
-    remarks: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield remarks
-    remarks += [without_secrets(str(w.message)) for w in caught if w.category is UserWarning]
+def _ask_about_card(api: Any, text: str) -> list[str]:
+    """What the Hub has to say about a card; a sentence each.
+
+    Raises:
+        ValueError: it does not accept the metadata; in the client's words.
+    """
+    utils = client_utils()
+    answer = utils.get_session().post(
+        f"{api.endpoint}/api/validate-yaml",
+        json={"content": text, "repoType": "model"},
+        headers=utils.build_hf_headers(),
+    )
+    if answer.status_code != 400:
+        utils.hf_raise_for_status(answer)
+    told = answer.json()
+    if answer.status_code == 400:
+        wrong = "\n".join(f"- {error.get('message')}" for error in told.get("errors", []))
+        raise ValueError(f"Invalid metadata in README.md.\n{wrong}")
+    found = (without_secrets(str(each.get("message"))) for each in told.get("warnings", []))
+    return [f"The Hub says of README.md: {words}" for words in found]
 
 
 def _ask_for_words(api: Any, destination: Destination, text: str) -> None:
