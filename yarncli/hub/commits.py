@@ -21,6 +21,7 @@ from yarncli.hub.uploads import (
     Copy,
     Upload,
     add_operation,
+    bounded_memory,
     copy_operation,
     counted_uploads,
     delete_operation,
@@ -151,8 +152,10 @@ class Draft:
             self._hash(progress)
         with (
             session(destination.repo_id) as api,
+            warnings.catch_warnings(action="ignore"),  # the client's own, on its calls of httpx
             stage(progress, SENDING, sum(upload.size for upload in uploads)) as self._progress,
             counted_uploads(self._progress),
+            bounded_memory([file.size for file in uploads if file.size >= 1 << 20]),
         ):
             try:
                 api.preupload_lfs_files(

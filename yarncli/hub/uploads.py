@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,6 +19,8 @@ from yarncli.hub.failures import client_utils
 from yarncli.progress import Advance
 
 _BLOCK = 1 << 20
+_BLOCK_OF_XET = 64 << 20  # bytes of a xorb
+_XET_FILES = "HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,24 @@ def uses_xet() -> bool:
     from huggingface_hub import constants
 
     return not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
+
+
+@contextmanager
+def bounded_memory(sizes: Sequence[int]) -> Iterator[None]:
+    """Let Xet read fewer files at once where they are large, as it holds up to 64 MB of each.
+
+    Large files fill the line one by one; many small ones would each wait for answers. What the
+    environment says already stays. Counts for a session of Xet that is made within the block.
+    """
+    mean = sum(sizes) // max(1, len(sizes))
+    if mean < _BLOCK_OF_XET or _XET_FILES in os.environ:
+        yield
+        return
+    os.environ[_XET_FILES] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_XET_FILES, None)
 
 
 @contextmanager
