@@ -147,18 +147,8 @@ def plan_push(
     copies = _copies(local, uploads)
     old = _remote_card(target.start)
     if local.options.with_card:
-        if heatmap is not None:
-            uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
-        request = CardRequest(
-            name=name,
-            base=base,
-            licence=local.options.licence,
-            results=results,
-            heatmap=heatmap is not None,
-            repairs=local.options.config_only,
-        )
-        text = _card(local, old, request, notes)
-        uploads[README] = Upload.of(README, text.encode())
+        request = _request(local, name, base, results, heatmap)
+        _add_card(local, old, request, heatmap, uploads, notes)
     held = target.start.files if target.start else {}
     files: list[Upload | Copy] = [*uploads.values(), *copies]
     deleted = _deleted(local.options, set(held) - {file.name for file in files}, notes)
@@ -166,12 +156,11 @@ def plan_push(
     _warn_of_weights(local, set(held) - set(deleted), {file.name for file in files}, notes)
     changed = {name: file for name, file in uploads.items() if name not in same}
     copies = [file for file in copies if file.name not in same]
+    is_new = bool(changed or copies or deleted)
     public = not target.start.private if target.start else local.options.public
     found = [*find_misfits(local, target.start, files, deleted)]
     found += _private_bases(local, base, uploads, name) if public else ()
-    body = ""
-    if target.destination.pull_request and target.start and (changed or copies or deleted):
-        body = proposal(local, target.start, changed, copies, results)
+    start, opens = target.start, target.destination.pull_request and is_new
     return PushPlan(
         target=target,
         public=public,
@@ -183,8 +172,8 @@ def plan_push(
         notes=tuple(notes),
         deleted=deleted,
         findings=heeding(found, local.options.allow),
-        body=body,
-        tag=_tag(local.options.tag, target, is_new=bool(changed or copies or deleted)),
+        body=proposal(local, start, changed, copies, results) if start and opens else "",
+        tag=_tag(local.options.tag, target, is_new=is_new),
     )
 
 
@@ -322,6 +311,37 @@ def _remote_card(remote: Remote | None) -> str | None:
     if remote is None or README not in remote.files:
         return None
     return card_text(fetch(remote.repo_id, remote.commit, README), f"{README} of the Hub")
+
+
+def _request(
+    local: LocalModel,
+    name: str,
+    base: Base | None,
+    results: PasskeyReport | None,
+    heatmap: bytes | None,
+) -> CardRequest:
+    return CardRequest(
+        name=name,
+        base=base,
+        licence=local.options.licence,
+        results=results,
+        heatmap=heatmap is not None,
+        repairs=local.options.config_only,
+    )
+
+
+def _add_card(
+    local: LocalModel,
+    old: str | None,
+    request: CardRequest,
+    heatmap: bytes | None,
+    uploads: dict[str, Upload],
+    notes: list[str],
+) -> None:
+    """Add README.md and its figure to what is sent; `old` is the Hub's card."""
+    if heatmap is not None:
+        uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
+    uploads[README] = Upload.of(README, _card(local, old, request, notes).encode())
 
 
 def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:

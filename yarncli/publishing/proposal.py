@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from yarncli import __version__
+from yarncli.checkpoint.files import kind_of
 from yarncli.engines.judgement import judge
 from yarncli.errors import CheckpointError
 from yarncli.evaluation.report import PasskeyReport
@@ -62,7 +63,7 @@ def _what(local: LocalModel, uploads: Mapping[str, Upload], copies: list[Copy]) 
             f"with {method.label if method else done.method}, factor {done.factor:.6g}."
         )
     names = {*uploads, *(copy.name for copy in copies)}
-    weights = any(file.is_weights and file.name in names for file in local.checkpoint.files)
+    weights = any(kind_of(name) in ("shard", "weights") for name in names)
     yield f"Files: {', '.join(f'`{name}`' for name in sorted(names))}."
     if not weights:
         yield "The weights stay as they are."

@@ -76,7 +76,7 @@ def find_target(local: LocalModel, name: str, notes: list[str]) -> PushTarget:
     """
     options = local.options
     destination = _destination(local, name)
-    nothing_yet = PushTarget(destination, None, options.revision != MAIN)
+    nothing_yet = PushTarget(destination, is_new_branch=options.revision != MAIN)
     if options.dry_run and writing.is_offline():
         notes.append("HF_HUB_OFFLINE is set, so every file counts as new.")
         return nothing_yet
@@ -106,7 +106,7 @@ def find_target(local: LocalModel, name: str, notes: list[str]) -> PushTarget:
             f"--revision {options.revision} is a {kind} of {name}, which stays as it is. Give a "
             "branch; one that is not there is made."
         )
-    return PushTarget(destination, branch or main, branch is None, refs=refs)
+    return PushTarget(destination, start=branch or main, is_new_branch=branch is None, refs=refs)
 
 
 def _destination(local: LocalModel, name: str) -> Destination:
@@ -142,10 +142,10 @@ def _pull_request(destination: Destination, main: Remote, notes: list[str]) -> P
     opened = writing.find_pull_request(destination) if destination.author else None
     start = writing.look_up(destination.repo_id, opened.revision) if opened else None
     if opened is None or start is None:
-        return PushTarget(destination, main)
+        return PushTarget(destination, start=main)
     notes.append(f"Your open pull request {opened.revision} is continued.")
     going_on = replace(destination, revision=opened.revision, pull_request=False)
-    return PushTarget(going_on, start, is_draft=opened.is_draft)
+    return PushTarget(going_on, start=start, is_draft=opened.is_draft)
 
 
 def _require_visibility(main: Remote, options: PushOptions, notes: list[str]) -> None:
