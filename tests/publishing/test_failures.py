@@ -321,3 +321,20 @@ def test_a_gated_model_can_be_mended_by_those_who_may_read_it(hub, cli, model):
     hub.users["hf_" + "t" * 34].may_read.add("other/gated")
     cli(*arguments)
     assert len(hub.pulls["other/gated"]) == 1
+
+
+def test_a_server_that_vanishes_is_named_and_so_is_what_was_made(
+    hub, cli, model, fast_retries, monkeypatch
+):
+    from yarncli.hub.commits import Draft
+
+    send = Draft.send
+
+    def vanish_and_send(self, progress):
+        hub.__exit__()
+        send(self, progress)
+
+    monkeypatch.setattr(Draft, "send", vanish_and_send)
+    told = cli("push", model, "me/long", code=5).stderr
+    assert "me/long was created (private) and exists. The same command goes on from there." in told
+    assert "cannot be reached" in told.splitlines()[-1]
