@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 
+from support.progress import Stages
 from yarncli.errors import CheckpointError, HubError
 from yarncli.publishing.local import prepare_local
 from yarncli.publishing.options import PushOptions
@@ -68,10 +72,43 @@ def test_what_needs_a_repository_creates_none(hub, cli, model, option):
     assert not hub.requests("POST")
 
 
-@pytest.mark.parametrize("name", ["model", "a/b/c", "me/--x", "me/" + "x" * 100, "hf://me/x"])
-def test_a_bad_name(hub, cli, model, name):
-    assert "is not the name of a repository" in cli("push", model, name, code=5).stderr
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("long", "Put its owner before it: ORG/long."),
+        ("a/b/c", "is not the name of a repository. Write ORG/NAME."),
+        ("me/--x", "Write ORG/NAME."),
+        ("me/" + "x" * 100, "Write ORG/NAME."),
+        ("", "Write ORG/NAME."),
+        ("./long", "Write ORG/NAME."),
+        ("hf://long", "Write ORG/NAME."),
+        ("hf://datasets/me/long", "is no model"),
+        ("https://huggingface.co/spaces/me/long", "is no model"),
+        ("hf://me/long@yarn8", "Give the branch apart: me/long --revision yarn8"),
+        ("https://hf.co/me/long/tree/yarn8", "Give the branch apart: me/long --revision yarn8"),
+    ],
+)
+def test_a_bad_name(hub, cli, model, name, form):
+    assert form in cli("push", model, name, code=2).stderr
     assert hub.log == []
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["hf://", "hf://models/", "https://huggingface.co/", "http://localhost:1234/", "hf.co/"],
+)
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_repository_may_be_given_by_its_address(hub, cli, model, start, end):
+    cli("push", model, f"{start}me/long{end}")
+    assert "model.safetensors" in hub.repos["me/long"].commits[main_of(hub)]
+
+
+def test_the_arguments_the_other_way_round(hub, cli, model):
+    told = cli("push", "me/long", model, code=2).stderr
+    (command,) = re.findall(r"The directory comes first: yarncli (push .*)", told)
+    assert hub.log == []
+    cli(*shlex.split(command))
+    assert "model.safetensors" in hub.repos["me/long"].commits[main_of(hub)]
 
 
 def test_offline(hub, cli, model):
@@ -185,11 +222,12 @@ def test_a_passing_failure_passes(hub, cli, model, fast_retries, method, path, f
 def test_what_is_sent_twice_is_counted_once(hub, model, fast_retries):
     hub.fail("PUT", "/upload/", status=503)
     plan = planned(model)
-    counts = []
-    carry_out(plan, progress=counts.append)
+    stages = Stages()
+    carry_out(plan, progress=stages)
     assert len(hub.requests("PUT")) == 2
-    assert min(counts) > 0
-    assert sum(counts) == (model / "model.safetensors").stat().st_size
+    size = (model / "model.safetensors").stat().st_size
+    assert ("Sending", plan.size, size) in stages.done()
+    assert ("Hashing", plan.size, plan.size) in stages.done()
 
 
 def test_a_rate_limit_that_stays_names_the_wait(hub, cli, model, fast_retries):
@@ -203,7 +241,7 @@ def test_a_push_goes_on_where_it_stopped(hub, cli, sharded, fast_retries):
     hub.blob(oid).unlink()
     hub.fail("PUT", oid, times=99, status=500)
     result = cli("push", sharded, "me/long", code=5)
-    assert "kept failing. Run the command again" in result.stderr
+    assert "failed with status 500 at model-00002-of-00002.safetensors" in result.stderr
     assert list(hub.repos["me/long"].commits[main_of(hub)]) == [".gitattributes"]
     hub.failures.clear()
     hub.log.clear()
@@ -241,9 +279,15 @@ def test_a_repository_that_appeared_in_public_is_not_filled(hub, model):
     assert not hub.requests("POST", "preupload|/commit/")
 
 
-def test_a_file_that_the_hub_ignores_is_noticed(hub, cli, model):
-    (model / "notes.ignored").write_text("x")
-    assert "does not hold notes.ignored" in cli("push", model, "me/long", code=5).stderr
+def test_a_file_that_the_hub_would_ignore_is_refused(hub, cli, model):
+    before = hub.add_repo("me/long", {".gitignore": b"*.safetensors\n"}, private=True).refs
+    for _ in range(2):
+        told = cli("push", model, "me/long", code=1).stderr
+        assert "A .gitignore of me/long names model.safetensors." in told
+        assert "[ignored]" in told
+    assert main_of(hub) == before["main"]
+    assert len(hub.repos["me/long"].commits) == 1
+    assert not hub.requests("", "batch|/upload/|/commit/")
 
 
 def test_a_hub_without_xet_is_named(hub, cli, model, fast_retries, monkeypatch):
@@ -255,9 +299,9 @@ def test_a_hub_without_xet_is_named(hub, cli, model, fast_retries, monkeypatch):
 
 
 def test_a_hub_that_hangs(hub, cli, model, fast_retries, monkeypatch):
-    from yarncli.hub import writing
+    from yarncli.hub import waits
 
-    monkeypatch.setattr(writing, "ANSWER_WAIT", 0.2)
+    monkeypatch.setattr(waits, "ANSWER_WAIT", 0.2)
     hub.fail("GET", "auth-check", times=99, how="wait", seconds=1.0)
     assert "did not answer in time" in cli("push", model, "me/long", code=5).stderr
 
@@ -277,3 +321,20 @@ def test_a_gated_model_can_be_mended_by_those_who_may_read_it(hub, cli, model):
     hub.users["hf_" + "t" * 34].may_read.add("other/gated")
     cli(*arguments)
     assert len(hub.pulls["other/gated"]) == 1
+
+
+def test_a_server_that_vanishes_is_named_and_so_is_what_was_made(
+    hub, cli, model, fast_retries, monkeypatch
+):
+    from yarncli.hub.commits import Draft
+
+    send = Draft.send
+
+    def vanish_and_send(self, progress):
+        hub.__exit__()
+        send(self, progress)
+
+    monkeypatch.setattr(Draft, "send", vanish_and_send)
+    told = cli("push", model, "me/long", code=5).stderr
+    assert "me/long was created (private) and exists. The same command goes on from there." in told
+    assert "cannot be reached" in told.splitlines()[-1]

@@ -9,7 +9,7 @@ import pytest
 
 from support.checkpoints import size_of
 from support.progress import Stages
-from yarncli.errors import CheckFailed, HubError, NotOnHubError, UsageError
+from yarncli.errors import CheckFailed, NotOnHubError, UsageError
 from yarncli.publishing.card import card
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import PreflightFailed
@@ -60,7 +60,8 @@ def test_a_second_push_sends_nothing(hub, model):
     # README.md goes with our part, everything else as it is here.
     sent = size_of(model) - (model / "README.md").stat().st_size
     sent += next(file.size for file in once.plan.changed if file.name == "README.md")
-    (compared, sending) = stages.done()
+    (compared, hashed, sending) = stages.done()
+    assert hashed == ("Hashing", sent, sent)
     assert compared == ("Comparing", size_of(model), 0)
     assert sending[:2] == ("Sending", sent)
     assert sending[2] >= (model / "model.safetensors").stat().st_size
@@ -70,10 +71,11 @@ def test_a_second_push_sends_nothing(hub, model):
     assert writes(hub) == []
     assert not again.sent
     assert again.commit.oid == head
-    assert stages.done() == [("Comparing", size_of(model), sent), ("Sending", 0, 0)]
+    assert stages.done() == [("Comparing", size_of(model), sent)]
     assert json.loads(json.dumps(again.to_json())) | {"notes": []} == {
         "schema_version": 1, "repository": "me/long", "exists": True, "public": False,
-        "pull_request": False, "revision": "main", "files": [], "copies": [],
+        "pull_request": False, "body": "", "revision": "main", "tag": None,
+        "files": [], "copies": [],
         "unchanged": sorted(path.name for path in model.iterdir()), "left_out": {}, "deleted": [],
         "card_diff": "", "notes": [], "sent": False, "commit": head, "url": once.commit.url,
     }  # fmt: skip
@@ -125,7 +127,7 @@ def test_messages_are_told_before_a_failure_and_kept_in_the_result(hub, model, t
         ("warning", f"The results in {results} are of else, not of {model}."),
     ]
     heard = []
-    with pytest.raises(HubError, match="not the name of a repository"):
+    with pytest.raises(UsageError, match="not the name of a repository"):
         push(model, "bad", results=results, notify=lambda *message: heard.append(message))
     assert heard[:2] == expected
     heard.clear()

@@ -189,6 +189,6 @@ def test_what_is_sent_is_not_deleted(hub, cli, model):
     assert {".gitattributes", CONFIG, WEIGHTS} <= set(found)
 
 
-@pytest.mark.parametrize("name", ["nothing", "secret", "pickle", ""])
+@pytest.mark.parametrize("name", ["nothing", "secret", "ignored", ""])
 def test_only_such_rules_can_be_allowed(hub, cli, model, name):
     assert "can be allowed" in cli("push", model, "me/long", "--allow", name, code=2).stderr

@@ -30,7 +30,7 @@ def test_all_findings_come_at_once(hub, cli, model):
     told = refused(hub, cli, model)
     for rule in ("spelling-conflict", "pickle", "secret"):
         assert f"[{rule}]" in told
-    assert "insist with --allow-pickle. [pickle]" in told  # what to do comes along
+    assert "insist with --allow pickle. [pickle]" in told  # what to do comes along
     assert f"error: {model / 'config.json'}: " in told
     assert TOKEN_TEXT not in told
 
@@ -64,7 +64,7 @@ def test_a_secret_in_a_text_is_found_but_not_shown(hub, cli, model, text):
 def test_a_pickle_may_be_insisted_on(hub, cli, model):
     (model / "extra.pt").write_bytes(b"x")
     assert "[pickle]" in refused(hub, cli, model)
-    assert "[weights-twice]" in cli("push", model, "me/long", "--allow-pickle").stderr
+    assert "[weights-twice]" in cli("push", model, "me/long", "--allow", "pickle").stderr
 
 
 def test_a_pickle_may_be_left_out(hub, cli, model):

@@ -312,7 +312,7 @@ def model_info(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None
         sibling: dict[str, Any] = {"rfilename": name}
         if "blobs" in exchange.query:
             size = hub.blob(oid).stat().st_size
-            sibling |= {"size": size, "blobId": _git_oid(hub, oid)}
+            sibling |= {"size": size, "blobId": _git_oid(hub, oid, is_pointer=hub.is_lfs(name))}
             if hub.is_lfs(name):
                 sibling["lfs"] = {"sha256": oid, "size": size, "pointerSize": 130}
         siblings.append(sibling)
@@ -338,7 +338,12 @@ def tree(exchange: Exchange, hub: MiniHub, id: str, revision: str, folder: str) 
     for name, oid in repo.commits[commit].items():
         if name.startswith(folder):
             size = hub.blob(oid).stat().st_size
-            entry = {"type": "file", "path": name, "size": size, "oid": _git_oid(hub, oid)}
+            entry = {
+                "type": "file",
+                "path": name,
+                "size": size,
+                "oid": _git_oid(hub, oid, is_pointer=hub.is_lfs(name)),
+            }
             if hub.is_lfs(name):
                 entry["lfs"] = {"oid": oid, "size": size, "pointerSize": 130}
             entries.append(entry)
@@ -360,7 +365,7 @@ def resolve(exchange: Exchange, hub: MiniHub, id: str, revision: str, name: str)
         return
     headers = {"X-Repo-Commit": commit}
     if not hub.is_lfs(name):
-        headers["ETag"] = f'"{_git_oid(hub, oid)}"'
+        headers["ETag"] = f'"{_git_oid(hub, oid, is_pointer=hub.is_lfs(name))}"'
         _send_file(exchange, hub, oid, headers)
         return
     headers |= {
@@ -431,6 +436,7 @@ def _spoilt(body: bytes, how: str) -> bytes:
     return body
 
 
-def _git_oid(hub: MiniHub, oid: str) -> str:
-    data = hub.blob(oid).read_bytes()
+def _git_oid(hub: MiniHub, oid: str, *, is_pointer: bool = False) -> str:
+    """The git hash of a file, or of the pointer that git holds in place of a large one."""
+    data = f"oid sha256:{oid}".encode() if is_pointer else hub.blob(oid).read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from support.minihub import (
@@ -30,6 +31,7 @@ class PullRequest:
     title: str
     author: str
     status: str = "open"
+    body: str = ""
 
     @property
     def ref(self) -> str:
@@ -43,6 +45,8 @@ def open_for_writing(hub: MiniHub) -> MiniHub:
     hub.multipart_size = 1 << 40
     hub.copies_files = True
     hub.card_remarks = []
+    hub.tags = {}  # (repository, tag) → commit
+    hub.protected = set()  # branches that take no commits
     return hub
 
 
@@ -100,15 +104,29 @@ def preupload(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
         return
     commit = repo.resolve(revision)
     there = repo.commits[commit] if commit else {}
+    asked = exchange.json()
+    text = hub.blob(there[".gitignore"]).read_text() if ".gitignore" in there else ""
+    ignoring = asked.get("gitIgnore", text).splitlines()
     answers = []
-    for file in exchange.json()["files"]:
+    for file in asked["files"]:
         name = file["path"]
         mode = "lfs" if hub.is_lfs(name) else "regular"
-        answer = {"path": name, "uploadMode": mode, "shouldIgnore": name.endswith(".ignored")}
+        answer = {"path": name, "uploadMode": mode, "shouldIgnore": ignored(name, ignoring)}
         if name in there:
             answer["oid"] = there[name] if mode == "lfs" else _git_oid(hub, there[name])
         answers.append(answer)
     exchange.answer_json({"files": answers})
+
+
+def ignored(name: str, lines: list[str]) -> bool:
+    """Whether a .gitignore names a file: patterns for a part of the path, negations."""
+    found = False
+    for line in lines:
+        pattern = line.strip().removeprefix("!").rstrip("/")
+        fits = any(fnmatchcase(part, pattern) for part in (name, *name.split("/")))
+        if fits and not pattern.startswith("#"):
+            found = not line.startswith("!")
+    return found
 
 
 @route("POST", r"/{id}\.git/info/lfs/objects/batch")
@@ -198,6 +216,9 @@ def _commit(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
     repo = writable_repo(exchange, id, pull=pull or is_pull(exchange, revision))
     if repo is None:
         return
+    if revision in hub.protected and not pull:
+        exchange.error(403, message="This branch is protected")
+        return
     head = repo.resolve(revision)
     lines = [json.loads(line) for line in exchange.body.splitlines()]
     header = lines[0]["value"]
@@ -229,25 +250,91 @@ def _commit(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
     exchange.answer_json({"success": True, "commitOid": made, "commitUrl": url, **answer})
 
 
+def _overview(pull: PullRequest, repo_id: str) -> dict[str, Any]:
+    return {
+        "num": pull.num,
+        "title": pull.title,
+        "author": {"name": pull.author},
+        "status": pull.status,
+        "createdAt": "2026-01-01T00:00:00.000Z",
+        "isPullRequest": True,
+        "repo": {"name": repo_id, "type": "model"},
+    }
+
+
 @route("GET", r"/api/models/{id}/discussions")
 def discussions(exchange: Exchange, hub: MiniHub, id: str) -> None:
     if exchange.readable_repo(id) is None:
         return
     author = exchange.query.get("author", [None])[0]
-    found = [
-        {
-            "num": pull.num,
-            "title": pull.title,
-            "author": {"name": pull.author},
-            "status": pull.status,
-            "createdAt": "2026-01-01T00:00:00.000Z",
-            "isPullRequest": True,
-            "repo": {"name": id, "type": "model"},
-        }
-        for pull in hub.pulls.get(id, [])
-        if author in (None, pull.author)
-    ]
+    found = [_overview(p, id) for p in hub.pulls.get(id, []) if author in (None, p.author)]
     exchange.answer_json({"discussions": found, "count": len(found), "start": 0})
+
+
+@route("POST", r"/api/models/{id}/discussions")
+def open_discussion(exchange: Exchange, hub: MiniHub, id: str) -> None:
+    repo = writable_repo(exchange, id, pull=True)
+    if repo is None:
+        return
+    wanted = exchange.json()
+    assert wanted["pullRequest"]
+    assert 3 <= len(wanted["title"]) <= 200
+    pulls = hub.pulls.setdefault(id, [])
+    opened = PullRequest(len(pulls) + 1, wanted["title"], exchange.user.name, "draft")
+    opened.body = wanted["description"]
+    pulls.append(opened)
+    repo.refs[opened.ref] = repo.refs["main"]
+    exchange.answer_json({"num": opened.num})
+
+
+@route("GET", r"/api/models/{id}/discussions/(?P<num>\d+)")
+def discussion(exchange: Exchange, hub: MiniHub, id: str, num: str) -> None:
+    if exchange.readable_repo(id) is None:
+        return
+    changes = {"base": "refs/heads/main", "mergeCommitId": None}
+    found = {"events": [], "filesWithConflicts": [], "changes": changes, "diff": ""}
+    exchange.answer_json({**_overview(hub.pulls[id][int(num) - 1], id), **found})
+
+
+@route("POST", r"/api/models/{id}/discussions/(?P<num>\d+)/status")
+def discussion_status(exchange: Exchange, hub: MiniHub, id: str, num: str) -> None:
+    if writable_repo(exchange, id, pull=True) is None:
+        return
+    hub.pulls[id][int(num) - 1].status = exchange.json()["status"]
+    event = {"id": "1", "type": "status-change", "createdAt": "2026-01-01T00:00:00.000Z"}
+    author = {"name": exchange.user.name}
+    exchange.answer_json({"newStatus": {**event, "author": author, "data": exchange.json()}})
+
+
+@route("GET", r"/api/models/{id}/refs")
+def refs(exchange: Exchange, hub: MiniHub, id: str) -> None:
+    repo = exchange.readable_repo(id)
+    if repo is None:
+        return
+    named = {name: oid for name, oid in repo.refs.items() if not name.startswith("refs/")}
+    tags = {tag for where, tag in hub.tags if where == id}
+    found = {
+        kind: [
+            {"name": name, "ref": f"refs/{prefix}/{name}", "targetCommit": oid}
+            for name, oid in named.items()
+            if (name in tags) == (kind == "tags")
+        ]
+        for kind, prefix in {"branches": "heads", "tags": "tags"}.items()
+    }
+    exchange.answer_json({**found, "converts": []})
+
+
+@route("POST", r"/api/models/{id}/tag/(?P<revision>[^/]+)")
+def tag(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None:
+    repo = writable_repo(exchange, id)
+    if repo is None:
+        return
+    name = exchange.json()["tag"]
+    if name in repo.refs:
+        exchange.error(409, message="Tag reference exists already")
+        return
+    hub.tags[id, name] = repo.refs[name] = repo.resolve(revision)
+    exchange.answer_json({})
 
 
 @route("POST", r"/api/models/{id}/branch/(?P<name>[^/]+)")
@@ -273,7 +360,12 @@ def paths_info(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None
     for name, oid in repo.commits[commit].items() if commit else ():
         if name in wanted:
             size = hub.blob(oid).stat().st_size
-            entry = {"type": "file", "path": name, "size": size, "oid": _git_oid(hub, oid)}
+            entry = {
+                "type": "file",
+                "path": name,
+                "size": size,
+                "oid": _git_oid(hub, oid, is_pointer=hub.is_lfs(name)),
+            }
             if hub.is_lfs(name):
                 entry["lfs"] = {"oid": oid, "size": size, "pointerSize": 130}
                 entry |= {"xetHash": oid} if hub.copies_files else {}

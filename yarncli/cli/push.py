@@ -25,7 +25,8 @@ def push(
         str, typer.Argument(metavar="ORG/NAME", show_default=False, help="The repository.")
     ],
     public: Annotated[
-        bool, typer.Option("--public", help="Create it public, or push to a public one.")
+        bool,
+        typer.Option("--public/--private", help="Create it public, or push to a public one."),
     ] = False,
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
@@ -41,6 +42,9 @@ def push(
     revision: Annotated[
         str, typer.Option("--revision", metavar="BRANCH", help="The branch; made if missing.")
     ] = "main",
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="NAME", help="Give the commit this tag.")
+    ] = None,
     commit_message: Annotated[
         str | None, typer.Option("--commit-message", "-m", metavar="TEXT", help="First line.")
     ] = None,
@@ -56,7 +60,7 @@ def push(
         typer.Option("--exclude", metavar="PATTERN", help="Leave these out; may be repeated."),
     ] = None,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Send files that run code when loaded.")
+        bool, typer.Option("--allow-pickle", hidden=True, help="The old form of --allow pickle.")
     ] = False,
     allow: Annotated[
         list[str] | None,
@@ -76,6 +80,13 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only read: show files, sizes and the card's diff.")
     ] = False,
+    token_env: Annotated[
+        str | None,
+        typer.Option("--token-env", metavar="NAME", help="Environment variable with the token."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No notes, no progress; warnings and errors stay.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -89,19 +100,21 @@ def push(
     from yarncli.publishing.preflight import PreflightFailed
     from yarncli.publishing.push import push as publish
 
+    if token_env is not None:
+        push_print.use_token_of(token_env)
     chosen = PushOptions(
-        public=public, create_pr=create_pr, config_only=config_only, allow_pickle=allow_pickle,
-        revision=revision, commit_message=commit_message, commit_description=commit_description,
-        allow=allow or (), delete=delete or (), include=include or (), exclude=exclude or (),
-        copy_from=copy_from, results=results,
+        public=public, create_pr=create_pr, config_only=config_only, revision=revision, tag=tag,
+        commit_message=commit_message, commit_description=commit_description,
+        allow=[*(allow or ()), *(["pickle"] if allow_pickle else [])], delete=delete or (),
+        include=include or (), exclude=exclude or (), copy_from=copy_from, results=results,
         with_card=not no_card, force_card=force_card, licence=licence, base_model=base_model,
         dry_run=dry_run,
     )  # fmt: skip
-    bars = push_print.PushBars()
+    bars = push_print.PushBars(quiet=quiet)
     try:
         done = publish(
-            path, target, chosen, progress=bars, notify=console.tell,
-            confirm=lambda plan: push_print.agreed(plan, ask=not (yes or json)),
+            path, target, chosen, progress=bars, notify=bars.tell,
+            confirm=lambda plan: push_print.agreed(plan, ask=not (yes or json), quiet=quiet),
         )  # fmt: skip
     except PreflightFailed as failure:
         if json:
@@ -116,4 +129,4 @@ def push(
     elif dry_run:
         push_print.show_plan(done.plan)
     elif done.commit:
-        push_print.show_commit(done.plan, done.commit)
+        push_print.show_commit(done.plan, done.commit, quiet=quiet)

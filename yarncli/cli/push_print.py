@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from yarncli.cli import console
-from yarncli.hub.writing import Commit
+from yarncli.errors import UsageError
+from yarncli.hub.commits import HASHING, SENDING, Commit
 from yarncli.progress import Progress
 from yarncli.publishing.options import MAIN
 from yarncli.publishing.plan import PushPlan
-from yarncli.publishing.push import SENDING
+from yarncli.rules.finding import Severity
 
 
 class PushBars(console.ProgressBars):
     """The progress of a push; it knows whether anything was being sent."""
 
-    sending = False
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__()
+        self.sending = False
+        self._quiet = quiet
 
     def __call__(self, now: Progress) -> None:
         """Take what the push tells."""
-        self.sending = now.stage == SENDING
-        super().__call__(now)
+        self.sending = now.stage in (HASHING, SENDING)
+        if not self._quiet:
+            super().__call__(now)
+
+    def tell(self, severity: Severity, text: str) -> None:
+        """Take a message; with `quiet` only what the user must know."""
+        if not (self._quiet and severity == "note"):
+            console.tell(severity, text)
 
 
-def agreed(plan: PushPlan, *, ask: bool) -> bool:
+def use_token_of(variable: str) -> None:
+    """Take the token from an environment variable, for this process.
+
+    Raises:
+        UsageError: it is not set.
+    """
+    token = os.environ.get(variable, "").strip()
+    if not token:
+        # What was given may be the token itself, so it is not shown.
+        raise UsageError("--token-env names no environment variable that is set. Give its name.")
+    os.environ["HF_TOKEN"] = token
+
+
+def agreed(plan: PushPlan, *, ask: bool, quiet: bool) -> bool:
     """Tell what will be sent, and ask where somebody sits at a terminal.
 
     Raises:
         KeyboardInterrupt: the question was broken off.
     """
-    console.note(_summary(plan))
-    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    if plan.is_empty or not (ask and is_terminal):
+    asks = ask and not plan.is_empty and sys.stdin.isatty() and sys.stderr.isatty()
+    if asks or not quiet:
+        console.note(_summary(plan))
+    if not asks:
         return True
     try:
         yes = typer.confirm("Go on?", err=True)
@@ -59,11 +84,13 @@ def show_plan(plan: PushPlan) -> None:
     console.print_table(["what", "size", "file"], rows)
     if plan.card_diff:
         console.print_text("\n" + plan.card_diff)
+    if plan.body:
+        console.print_text("\nThe text of the pull request:\n\n" + plan.body)
 
 
-def show_commit(plan: PushPlan, commit: Commit) -> None:
+def show_commit(plan: PushPlan, commit: Commit, *, quiet: bool) -> None:
     """Print the address of the commit or pull request, alone."""
-    if plan.is_empty:
+    if plan.is_empty and not quiet:
         console.note("Everything is there already; nothing was sent.")
     console.print_text(commit.url)
 
@@ -85,4 +112,5 @@ def _summary(plan: PushPlan) -> str:
     parts += [f"{len(plan.deleted)} deleted"] if plan.deleted else []
     parts += [f"{len(plan.unchanged)} unchanged"] if exists else []
     parts += [f"{len(plan.left_out)} left out"] if plan.left_out else []
+    parts += [f"tag {plan.tag}"] if plan.tag else []
     return f"To {destination.repo_id} ({', '.join(facts)}): {', '.join(parts)}."

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from yarncli.errors import HubError, NotOnHubError
+from yarncli.hub import waits
 
 T = TypeVar("T")
 
@@ -29,6 +30,16 @@ _XET_READING = "Task error: File reconstruction error"  # how hf_xet begins
 _XET_CANNOT_WRITE = re.compile(rf"{_XET_READING}: IO Error: .*\(os error (\d+)\)")
 _SAID = {401, 404, 412, 416, 429}  # the server's own words add nothing to ours
 _PASSING = {408, 429, 500, 502, 503, 504}
+_REFUSALS = {400, 402, 403, 413, 422, 507}
+# Words of the Hub's own refusals, e.g. "Private repository storage limit reached, please upgrade
+# your plan", "Your storage patterns tripped our internal systems!", "pass `create_pr=1` as a query
+# parameter to create a Pull Request" (huggingface_hub issues 3049, 3366, 1182).
+_STORAGE_LIMIT = re.compile(r"storage (limit|patterns)|quota|upgrade your plan", re.IGNORECASE)
+_BRANCH_CLOSED = re.compile(r"protected|create_pr", re.IGNORECASE)
+_NO_SPACE = (
+    "the storage of the account is used up or limited. Free some, or raise the limit in the "
+    "settings of the account, then run the command again."
+)
 
 
 @contextmanager
@@ -64,12 +75,14 @@ def hub_errors(what: str) -> Iterator[None]:
         json.JSONDecodeError,
         UnicodeEncodeError,  # a header cannot hold the token
     ) as error:
+        if isinstance(error, UnicodeEncodeError) and error.encoding != "ascii":
+            raise  # no header
         kind = NotOnHubError if _names_nothing(error) else HubError
         raise kind(_about(what, _sentence(error))) from None
     except (RuntimeError, ValueError, OSError) as error:
         if found := _XET_CANNOT_WRITE.match(str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
-        sentence = _sentence_of_text(str(error))
+        sentence = _sentence_of_bare(error)
         if sentence is None:
             raise
         raise HubError(_about(what, sentence)) from None
@@ -129,8 +142,23 @@ def _sentence(error: BaseException) -> str:
             return sentence
     if isinstance(error, errors.HfHubHTTPError):
         said = "" if error.response.status_code in _SAID else error.server_message
-        return _status_sentence(error) + _server_words(said)
+        return (_cause_said(error) or _status_sentence(error)) + _server_words(said)
     return _xet_sentence(str(error)) or _BROKE
+
+
+def _cause_said(error: Any) -> str | None:
+    """The cause of a refusal where the Hub's own words name it; its status would name another."""
+    if error.response.status_code not in _REFUSALS:
+        return None
+    said = error.server_message or ""
+    if _STORAGE_LIMIT.search(said):
+        return _NO_SPACE
+    if _BRANCH_CLOSED.search(said):
+        return (
+            "the branch takes no commits from this token. Open a pull request with --create-pr, or "
+            "push to another branch with --revision."
+        )
+    return None
 
 
 def _status_sentence(error: Any) -> str:
@@ -145,6 +173,7 @@ def _status_sentence(error: Any) -> str:
         404: "the Hub does not have it. Check the name and HF_ENDPOINT.",
         409: "it conflicts with what is already on the Hub. Look there, then run it again.",
         412: "the branch has moved in the meantime. Run the command again.",
+        413: "the Hub does not take a file or a request of this size.",
         416: "the file is shorter than the Hub said. Run the command again.",
     }
     if status == 429:
@@ -195,23 +224,50 @@ def _xet_sentence(text: str) -> str | None:
     return f"the Xet storage refused with status {status}. Run the command again."
 
 
-def _sentence_of_text(text: str) -> str | None:
+def _sentence_of_bare(error: BaseException) -> str | None:
     """Sentences for what the client raises without a class of its own; None for anybody else's."""
+    text = str(error)
     if text.startswith(_XET_READING):
         return _xet_sentence(text) or _BROKE
     first, _, details = text.partition("\n")
-    for start, sentence in {
-        "Consistency check failed": "it arrived with another size than the Hub says. Run the "
-        "command again.",
-        "Error while uploading": "the upload of a file kept failing. Run the command again.",
-        "Invalid metadata in README.md": "the Hub does not accept the metadata of README.md. "
-        "Correct what stands between its --- lines." + _server_words(details),
-        "LFS batch API returned errors": "the Hub's file storage refused an upload. Look at the "
-        "storage limits of the account, then run the command again." + _server_words(details),
-    }.items():
-        if first.startswith(start):
-            return sentence
+    if first.startswith("Consistency check failed"):
+        return "it arrived with another size than the Hub says. Run the command again."
+    if found := re.match(r"Error while uploading '(.*)' to the Hub", first):
+        return _storage_sentence(found[1], error.__cause__)
+    if first.startswith("Invalid metadata in README.md"):
+        return (
+            "the Hub does not accept the metadata of README.md. Correct what stands between its "
+            "--- lines." + _server_words(details)
+        )
+    if first.startswith("LFS batch API returned errors"):
+        refused = "the Hub's file storage refused an upload. Run the command again, or ask the Hub."
+        sentence = _NO_SPACE if _STORAGE_LIMIT.search(details) else refused
+        return sentence + _server_words(details)
     return None
+
+
+def _storage_sentence(name: str, cause: BaseException | None) -> str:
+    """Why the file storage did not take a file: what the client's last try ended with."""
+    from huggingface_hub import errors
+
+    httpx = client_utils().httpx
+    if isinstance(cause, errors.HfHubHTTPError):
+        status = cause.response.status_code
+        if said := _cause_said(cause):
+            return said + _server_words(cause.server_message)
+        if status >= 500:
+            return f"the file storage failed with status {status} at {name}. Try again later."
+        words = _server_words(cause.server_message)
+        return (
+            f"the file storage refused {name} with status {status}. Run the command again.{words}"
+        )
+    if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return f"the file storage cannot be reached for {name}. Check the network."
+    if isinstance(cause, httpx.TimeoutException):
+        return f"the file storage did not answer in time at {name}. Run the command again."
+    if isinstance(cause, httpx.HTTPError):
+        return f"the connection to the file storage broke at {name}. Run the command again."
+    return f"the upload of {name} failed. Run the command again."
 
 
 def retried(call: Callable[[], T]) -> T:
@@ -223,25 +279,26 @@ def retried(call: Callable[[], T]) -> T:
 
     httpx = client_utils().httpx
 
-    for pause in RETRY_WAITS:
+    for number, pause in enumerate(RETRY_WAITS, 2):
+        cause = "The connection broke"
         try:
             return call()
         except HfHubHTTPError as error:
             if error.response.status_code not in _PASSING:
                 raise
+            cause = f"The server answered {error.response.status_code}"
             asked = _wait_asked(error.response)
             if asked is not None:
                 if asked > _LONGEST_WAIT:
                     raise
                 pause = asked
-        except (
-            httpx.ReadError,
-            httpx.WriteError,
-            httpx.RemoteProtocolError,
-            httpx.TimeoutException,
-            json.JSONDecodeError,  # the page of a proxy in place of an answer
-        ):
+        except httpx.TimeoutException:
+            cause = "The server did not answer in time"
+        except json.JSONDecodeError:
+            cause = "The answer was not the Hub's, but perhaps a proxy's"
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
             pass
+        waits.tell_retry(cause, pause, number, len(RETRY_WAITS) + 1)
         time.sleep(pause)
     return call()
 

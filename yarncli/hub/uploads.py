@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.errors import CheckpointError
+from yarncli.hub import waits
 from yarncli.hub.failures import client_utils
 from yarncli.progress import Advance
 
 _BLOCK = 1 << 20
+_BLOCK_OF_XET = 64 << 20  # bytes of a xorb
+_XET_FILES = "HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,17 @@ class Upload:
         if remote.sha256 is None:
             start = b"blob %d\0" % self.size
             return self._digest(hashlib.sha1(start), progress) == remote.git_oid
+        return self.hashed(progress) == remote.sha256
+
+    def hashed(self, progress: Advance | None = None) -> str:
+        """Its SHA-256, which is computed where nobody has done so.
+
+        Raises:
+            CheckpointError: the local file cannot be read.
+        """
         if self.sha256 is None:
             self.sha256 = self._digest(hashlib.sha256(), progress)
-        return self.sha256 == remote.sha256
+        return self.sha256
 
     def _digest(self, digest: Any, progress: Advance | None) -> str:
         with self.open() as file, _readable(self.content):
@@ -80,6 +92,7 @@ class Upload:
                 digest.update(block)
                 if progress:
                     progress(len(block))
+                waits.moved()
         return str(digest.hexdigest())
 
     def open(self) -> io.BufferedIOBase:
@@ -170,12 +183,34 @@ def uses_xet() -> bool:
 
 
 @contextmanager
+def bounded_memory(sizes: Sequence[int]) -> Iterator[None]:
+    """Let Xet read fewer files at once where they are large, as it holds up to 64 MB of each.
+
+    Large files fill the line one by one; many small ones would each wait for answers. What the
+    environment says already stays. Counts for a session of Xet that is made within the block.
+    """
+    mean = sum(sizes) // max(1, len(sizes))
+    if mean < _BLOCK_OF_XET or _XET_FILES in os.environ:
+        yield
+        return
+    os.environ[_XET_FILES] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_XET_FILES, None)
+
+
+@contextmanager
 def counted_uploads(progress: Advance | None) -> Iterator[None]:
     """Hide the client's own bars, and let `progress` hear what goes through Xet.
 
     What goes the other way is counted by `add_operation`.
     """
-    with _counted_xet(progress) if uses_xet() else _hidden_bars():
+    if not uses_xet():
+        with _hidden_bars():
+            yield
+        return
+    with _counted_xet(progress), waits.at_work():
         yield
 
 
@@ -227,6 +262,8 @@ class _XetCounter:
         """Called with the state of the whole upload, from a thread of Xet, in a standstill too."""
         step = max(0, int(group.total_bytes_completed) - self._done)
         self._done += step
+        if step:
+            waits.moved()
         if self._progress:
             self._progress(step)
 
@@ -248,4 +285,5 @@ class _CountedFile(io.BufferedReader):
         if position > self._furthest:
             self._progress(position - self._furthest)
             self._furthest = position
+            waits.moved()
         return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from yarncli.checkpoint.files import kind_of
@@ -50,7 +50,7 @@ def find_misfits(
     """Everything that would not fit on a branch after a push.
 
     Args:
-        local: what is pushed; what its options allow by the name of the rule is a warning.
+        local: what is pushed.
         start: the branch as it is; None for a new repository, where all fits.
         files: what the commit adds or replaces.
         deleted: names of what it deletes.
@@ -63,11 +63,7 @@ def find_misfits(
         return ()
     sent = {file.name: file for file in files}
     landing = _Landing(local=local, start=start, sent=sent, deleted=deleted)
-    allow = local.options.allow
-    return tuple(
-        replace(found, severity="warning") if found.rule.id in allow else found
-        for found in landing.findings()
-    )
+    return tuple(landing.findings())
 
 
 @dataclass(frozen=True, kw_only=True)

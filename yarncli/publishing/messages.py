@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,10 +27,16 @@ class Messages:
 
     def __init__(self, notify: Notify) -> None:
         self._notify = notify
+        self._one_at_a_time = threading.Lock()
         self.kept: tuple[Message, ...] = ()
 
     def add(self, severity: Severity, text: str) -> None:
         """Keep a message, and pass it on where somebody listens."""
-        self.kept += (Message(severity, text),)
-        if self._notify:
-            self._notify(severity, text)
+        with self._one_at_a_time:
+            self.kept += (Message(severity, text),)
+            if self._notify:
+                self._notify(severity, text)
+
+    def note(self, text: str) -> None:
+        """Keep and pass on what is neither a mistake nor a danger."""
+        self.add("note", text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from yarncli.errors import UsageError
 
 MAIN = "main"
+SHORTEST_TITLE = 3  # characters of a pull request's, says the client
 # The rules that a user may set aside, each by its name.
 ALLOWABLE = (
     "other-library",
@@ -18,11 +19,15 @@ ALLOWABLE = (
     "record-contradicts",
     "configs-apart",
     "old-weights",
+    "pickle",
+    "private-base",
 )
 # What git allows as the name of a branch (git check-ref-format).
 _BRANCH = re.compile(
     r"(?![-./])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)))[^\s\x00-\x20~^:?*\[\\\x7f]{1,255}(?<![./])"
 )
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REQUEST = re.compile(r"refs/pr/[1-9]\d*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +43,17 @@ class PushOptions:
     config_only: bool = False
     """Send only the small config files, yarncli.json and README.md."""
 
-    allow_pickle: bool = False
-    """Send files that may run code when they are loaded."""
-
     allow: Sequence[str] = ()
-    """Ids of rules on what a push lands on whose errors become warnings; of `ALLOWABLE`."""
+    """Ids of rules whose errors become warnings; of `ALLOWABLE`."""
 
     delete: Sequence[str] = ()
     """Patterns of files of the branch that the commit deletes; what is sent stays."""
 
     revision: str = MAIN
     """The branch, which is created if it is missing, or `refs/pr/N`."""
+
+    tag: str | None = None
+    """A name for the commit; one that the repository has for another commit is refused."""
 
     commit_message: str | None = None
     """First line of the commit message; None writes one from the conversion."""
@@ -89,13 +94,7 @@ class PushOptions:
         Raises:
             UsageError: they do, or `revision` cannot be the name of a branch.
         """
-        if self.create_pr and self.revision != MAIN:
-            raise UsageError(
-                "--create-pr goes to the main branch, so leave out --revision. To add to a pull "
-                "request give --revision refs/pr/N alone."
-            )
-        if not _BRANCH.fullmatch(self.revision):
-            raise UsageError(f"--revision {self.revision!r} cannot be the name of a branch.")
+        self._require_names()
         if self.copy_from and self.config_only:
             raise UsageError("--from publishes weights and --config-only none. Leave one out.")
         if unknown := sorted(set(self.allow) - set(ALLOWABLE)):
@@ -105,3 +104,38 @@ class PushOptions:
             )
         if self.force_card and not self.with_card:
             raise UsageError("--force-card and --no-card contradict each other. Leave one out.")
+
+    def _require_names(self) -> None:
+        """Refuse what cannot be the name of a branch, a tag, or a commit."""
+        is_request = self.revision.startswith("refs/pr/")
+        if self.create_pr and self.revision != MAIN:
+            raise UsageError(
+                "--create-pr goes to the main branch, so leave out --revision. To add to a pull "
+                "request give --revision refs/pr/N alone."
+            )
+        if self.tag is not None and (self.create_pr or is_request):
+            raise UsageError("--tag names a commit of a branch, and a pull request is none yet.")
+        for option, name in {"revision": self.revision, "tag": self.tag or MAIN}.items():
+            if not _BRANCH.fullmatch(name) or not is_text(name):
+                raise UsageError(f"--{option} {name!r} cannot be the name of a branch or tag.")
+            if _COMMIT.fullmatch(name):
+                raise UsageError(f"--{option} {name} is a commit. Give the name of a branch.")
+            if name.startswith("refs/") and (option == "tag" or not _REQUEST.fullmatch(name)):
+                raise UsageError(f"--{option} {name}: write the name without refs/heads/.")
+        message = self.commit_message
+        if message is not None and len(message.strip()) < (SHORTEST_TITLE if self.create_pr else 1):
+            raise UsageError(
+                "--commit-message is too short. Leave it out, and one is written from the "
+                "conversion."
+            )
+        if not is_text(f"{message}{self.commit_description}"):
+            raise UsageError("--commit-message and --commit-description must be UTF-8 text.")
+
+
+def is_text(name: str) -> bool:
+    """Whether UTF-8 can hold a text: bytes of a name that are none come as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from yarncli.checkpoint.files import SourceFile, kind_of
-from yarncli.errors import CheckFailed
+from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
@@ -28,10 +28,18 @@ from yarncli.publishing.card import (
 from yarncli.publishing.landing import few, find_misfits
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
-from yarncli.publishing.preflight import SCHEMA_VERSION, about_licence, finding, is_legal_file, told
+from yarncli.publishing.preflight import (
+    SCHEMA_VERSION,
+    about_licence,
+    finding,
+    heeding,
+    is_legal_file,
+    told,
+)
+from yarncli.publishing.proposal import proposal
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
-from yarncli.publishing.target import PushTarget, find_target
+from yarncli.publishing.target import PushTarget, find_target, repository_name
 from yarncli.rules.finding import Finding
 
 
@@ -69,6 +77,12 @@ class PushPlan:
     findings: tuple[Finding, ...] = ()
     """What speaks against it, beside what the branch holds; errors among them forbid it."""
 
+    body: str = ""
+    """The text of the pull request that is opened; empty where none is."""
+
+    tag: str | None = None
+    """A name that the commit gets; None where it has it already, or none is wanted."""
+
     @property
     def size(self) -> int:
         """Bytes to send."""
@@ -88,7 +102,9 @@ class PushPlan:
             "exists": self.target.start is not None,
             "public": self.public,
             "pull_request": destination.pull_request,
+            "body": self.body,
             "revision": destination.revision,
+            "tag": self.tag,
             "files": [{"name": u.name, "size": u.size} for u in self.changed],
             "copies": [{"name": c.name, "from": f"{c.repo_id}@{c.commit}"} for c in self.copies],
             "unchanged": list(self.unchanged),
@@ -111,16 +127,17 @@ def plan_push(
 
     Args:
         local: what `prepare_local` found; its findings have been heeded, its options count.
-        name: `org/name`.
+        name: `org/name`, or another form that `repository_name` takes.
         results: passkey results for the card.
         heatmap: their figure as PNG.
         progress: called with bytes of local files read for comparison.
 
     Raises:
-        UsageError: a public target without `public`.
+        UsageError: a public target without `public`, a tag that names another commit.
         CheckFailed: nothing states the licence of what becomes public.
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
+    name = repository_name(name)
     notes: list[str] = []
     target = find_target(local, name, notes)
     base = _base(local, notes)
@@ -130,35 +147,67 @@ def plan_push(
     copies = _copies(local, uploads)
     old = _remote_card(target.start)
     if local.options.with_card:
-        if heatmap is not None:
-            uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
-        request = CardRequest(
-            name=name,
-            base=base,
-            licence=local.options.licence,
-            results=results,
-            heatmap=heatmap is not None,
-            repairs=local.options.config_only,
-        )
-        text = _card(local, old, request, notes)
-        uploads[README] = Upload.of(README, text.encode())
+        request = _request(local, name, base, results, heatmap)
+        _add_card(local, old, request, heatmap, uploads, notes)
     held = target.start.files if target.start else {}
     files: list[Upload | Copy] = [*uploads.values(), *copies]
     deleted = _deleted(local.options, set(held) - {file.name for file in files}, notes)
     same = {f.name for f in files if f.name in held and _equals(f, held[f.name], progress)}
     _warn_of_weights(local, set(held) - set(deleted), {file.name for file in files}, notes)
+    changed = {name: file for name, file in uploads.items() if name not in same}
+    copies = [file for file in copies if file.name not in same]
+    is_new = bool(changed or copies or deleted)
+    public = not target.start.private if target.start else local.options.public
+    found = [*find_misfits(local, target.start, files, deleted)]
+    found += _private_bases(local, base, uploads, name) if public else ()
+    start, opens = target.start, target.destination.pull_request and is_new
     return PushPlan(
         target=target,
-        public=not target.start.private if target.start else local.options.public,
-        changed=tuple(upload for upload in uploads.values() if upload.name not in same),
+        public=public,
+        changed=tuple(changed.values()),
         unchanged=tuple(sorted(same)),
-        copies=tuple(file for file in copies if file.name not in same),
+        copies=tuple(copies),
         card_diff=_diff(old or "", uploads.get(README)),
         left_out=local.selection.left_out,
         notes=tuple(notes),
         deleted=deleted,
-        findings=find_misfits(local, target.start, files, deleted),
+        findings=heeding(found, local.options.allow),
+        body=proposal(local, start, changed, copies, results) if start and opens else "",
+        tag=_tag(local.options.tag, target, is_new=is_new),
     )
+
+
+def _tag(tag: str | None, target: PushTarget, *, is_new: bool) -> str | None:
+    """The tag that is still to be made; one that names another commit is not moved."""
+    there = target.refs.tags.get(tag) if target.refs and tag else None
+    if there is None:
+        return tag
+    if is_new or target.start is None or there != target.start.commit:
+        raise UsageError(
+            f"{target.destination.repo_id} has a tag {tag} already, for the commit {there[:12]}. "
+            "Give another --tag."
+        )
+    return None
+
+
+def _private_bases(
+    local: LocalModel, base: Base | None, uploads: Mapping[str, Upload], target: str
+) -> Iterator[Finding]:
+    """Private models that files of the public repository `target` would name."""
+    if writing.is_offline():
+        return
+    names = set(filter(None, [base and base.repo_id, *(local.history.origin or ())[:1]]))
+    if README in uploads:
+        with uploads[README].open() as file:
+            stated = read_metadata(file.read().decode(errors="replace"), README).get("base_model")
+        found = stated if isinstance(stated, list) else [stated]
+        names |= {name for name in found if isinstance(name, str) and writing.is_repo_id(name)}
+    for name in sorted(names - {target}):
+        remote = writing.look_up(name)
+        if remote is not None and remote.private:
+            yield finding(
+                "private-base", name, f"{name} is private, and everybody would read its name."
+            )
 
 
 def _deleted(options: PushOptions, held: set[str], notes: list[str]) -> tuple[str, ...]:
@@ -236,7 +285,7 @@ def _copies(local: LocalModel, uploads: Mapping[str, Upload]) -> list[Copy]:
 
 def _may_copy(file: SourceFile, options: PushOptions) -> bool:
     own = file.name in (README, ".gitattributes")
-    return not own and (options.allow_pickle or not is_pickle(file.name))
+    return not own and ("pickle" in options.allow or not is_pickle(file.name))
 
 
 def _warn_of_weights(local: LocalModel, held: set[str], names: set[str], notes: list[str]) -> None:
@@ -262,6 +311,37 @@ def _remote_card(remote: Remote | None) -> str | None:
     if remote is None or README not in remote.files:
         return None
     return card_text(fetch(remote.repo_id, remote.commit, README), f"{README} of the Hub")
+
+
+def _request(
+    local: LocalModel,
+    name: str,
+    base: Base | None,
+    results: PasskeyReport | None,
+    heatmap: bytes | None,
+) -> CardRequest:
+    return CardRequest(
+        name=name,
+        base=base,
+        licence=local.options.licence,
+        results=results,
+        heatmap=heatmap is not None,
+        repairs=local.options.config_only,
+    )
+
+
+def _add_card(
+    local: LocalModel,
+    old: str | None,
+    request: CardRequest,
+    heatmap: bytes | None,
+    uploads: dict[str, Upload],
+    notes: list[str],
+) -> None:
+    """Add README.md and its figure to what is sent; `old` is the Hub's card."""
+    if heatmap is not None:
+        uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
+    uploads[README] = Upload.of(README, _card(local, old, request, notes).encode())
 
 
 def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from yarncli.history import History
 from yarncli.hub.cards import read_metadata
 from yarncli.hub.uploads import Upload
 from yarncli.publishing.base import Base, local_card
-from yarncli.publishing.options import PushOptions
+from yarncli.publishing.options import PushOptions, is_text
 from yarncli.publishing.secrets import find_secrets
 from yarncli.publishing.selection import README, FileSelection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
@@ -85,14 +85,22 @@ def preflight(
     found = [f for f in report.findings if not (weightless and _is_about_weights(f))]
     found = [replace(f, severity="error") if f.rule.id in _STRICTER else f for f in found]
     for file in selection.files:
-        found += _about_file(checkpoint, file, options)
+        found += _about_file(checkpoint, file)
     if base is not None:
         found += _about_base(checkpoint, history, base)
     if not options.config_only:
         found += _about_whole(checkpoint, selection, base)
         if base is None and not history.origin:
             found += about_licence(checkpoint, options)
-    return found
+    return [*heeding(found, options.allow)]
+
+
+def heeding(findings: Iterable[Finding], allow: Collection[str]) -> tuple[Finding, ...]:
+    """Findings, with those that the user allows by the name of the rule as warnings."""
+    return tuple(
+        replace(found, severity="warning") if found.rule.id in allow else found
+        for found in findings
+    )
 
 
 def finding(
@@ -147,14 +155,15 @@ def _is_about_weights(found: Finding) -> bool:
     return found.rule.id in _ABOUT_WEIGHTS or _WEIGHT_RULE.match(found.rule.id) is not None
 
 
-def _about_file(
-    checkpoint: Checkpoint, file: SourceFile, options: PushOptions
-) -> Iterator[Finding]:
+def _about_file(checkpoint: Checkpoint, file: SourceFile) -> Iterator[Finding]:
     where = checkpoint.where(file.name)
+    if not is_text(file.name):
+        yield finding("file-name", where, f"The name of {where} is not UTF-8.")
+        return
     if file.problem:
         yield finding("outside-link", where, f"{where} {file.problem}.")
         return
-    if is_pickle(file.name) and not options.allow_pickle:
+    if is_pickle(file.name):
         yield finding("pickle", where, f"{where} may run code when it is loaded.")
     small = file.size < _POINTER_SIZE and not file.is_weights  # check knows those of weights
     if small and is_lfs_pointer(checkpoint.read_bytes(file.name)):

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.copying import require_unchanged
 from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import HubError
+from yarncli.errors import HubError, UsageError
 from yarncli.evaluation.report import PasskeyReport
-from yarncli.hub import writing
-from yarncli.hub.writing import Commit, Contents, Remote
+from yarncli.hub import waits, writing
+from yarncli.hub.commits import Commit, Contents, Draft, page_of, require_same
+from yarncli.hub.writing import Destination, Remote
 from yarncli.options import checked
-from yarncli.progress import Advance, ProgressCallback, stage
+from yarncli.progress import ProgressCallback, stage
 from yarncli.publishing.local import LocalModel, prepare_local
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.plan import PushPlan, plan_push
-from yarncli.publishing.preflight import PreflightFailed, told
+from yarncli.publishing.preflight import PreflightFailed, finding, told
 from yarncli.publishing.results import draw_heatmap, read_results
 from yarncli.rules.finding import Finding
 
 COMPARING = "Comparing"
-SENDING = "Sending"
 
 _DEFAULTS = PushOptions()
 
@@ -77,12 +78,14 @@ def push(
 
     Args:
         source: the directory of a checkpoint, or what `open_checkpoint` returned.
-        target: the repository, `org/name`.
+        target: the repository: `org/name`, `hf://org/name`, or the address of its page.
         options: what the caller decides.
         confirm: asked with the plan before anything is sent; False ends the push. It is not asked
             in a dry run.
-        progress: told how far the stages are, "Comparing" and "Sending", in bytes.
-        notify: called with the severity and the text of each message, as soon as it is known.
+        progress: told how far the stages are, in bytes: "Comparing", "Hashing" (where the Hub's
+            storage is not Xet), "Sending".
+        notify: called with the severity and the text of each message, as soon as it is known, of
+            waits and retries too; from other threads as well, but one at a time.
         **changes: single options by name, in place of those in `options`.
 
     Returns:
@@ -113,30 +116,42 @@ def _push(
     progress: ProgressCallback | None,
     messages: Messages,
 ) -> Push:
+    _refuse_swapped(source, target)
     local = prepare_local(source, options)
-    for found in local.findings:
-        messages.add(found.severity, told(found))
-    if any(found.severity == "error" for found in local.findings):
-        raise PreflightFailed(local.findings)
+    _heed(local.findings, messages)
     results, heatmap = _results(local, messages)
     total = sum(file.size for file in local.selection.files)
-    with stage(progress, COMPARING, total) as advance:
+    with waits.told_waits(messages.note), stage(progress, COMPARING, total) as advance:
         plan = plan_push(local, target, results=results, heatmap=heatmap, progress=advance)
-    for found in plan.findings:
-        messages.add(found.severity, told(found))
-    if any(found.severity == "error" for found in plan.findings):
-        raise PreflightFailed(plan.findings)
+    _heed(plan.findings, messages)
     for note in plan.notes:
-        messages.add("note", note)
+        messages.note(note)
     commit = None
     if not options.dry_run and (confirm is None or confirm(plan)):
         require_unchanged(local.checkpoint, [file.name for file in local.selection.files])
-        with stage(progress, SENDING, plan.size) as advance:
-            commit = carry_out(plan, progress=advance)
+        commit = carry_out(plan, progress=progress, messages=messages)
         for remark in commit.remarks:
             messages.add("warning", remark)
     findings = (*local.findings, *plan.findings)
     return Push(plan=plan, findings=findings, messages=messages.kept, commit=commit)
+
+
+def _refuse_swapped(source: str | Path | Checkpoint, target: str) -> None:
+    """Refuse a repository before the directory that belongs there."""
+    is_swapped = not isinstance(source, Checkpoint) and not Path(source).exists()
+    if is_swapped and Path(target).is_dir():
+        raise UsageError(
+            f"{target} is a directory, and {source} is none here. The directory comes first: "
+            f"{shlex.join(['yarncli', 'push', target, str(source)])}"
+        )
+
+
+def _heed(findings: tuple[Finding, ...], messages: Messages) -> None:
+    """Tell what was found, and stop at an error."""
+    for found in findings:
+        messages.add(found.severity, told(found))
+    if any(found.severity == "error" for found in findings):
+        raise PreflightFailed(findings)
 
 
 def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | None, bytes | None]:
@@ -147,41 +162,100 @@ def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | Non
     return report, draw_heatmap(report, messages) if local.options.with_card else None
 
 
-def carry_out(plan: PushPlan, *, progress: Advance | None = None) -> Commit:
+def carry_out(
+    plan: PushPlan, *, progress: ProgressCallback | None = None, messages: Messages | None = None
+) -> Commit:
     """Create what is missing, send one commit, and check what the Hub holds afterwards.
 
     Args:
         plan: from `plan_push`, of the same minute.
-        progress: called with bytes sent, from worker threads.
+        progress: told how far the stages are, from worker threads.
+        messages: told of waits, and after a failure of what this push has made on the Hub.
 
     Returns:
         The commit made, or the one that is there where nothing was to be sent.
 
     Raises:
+        PreflightFailed: the Hub would leave files out of the commit.
         CheckpointError: a file cannot be read any more.
         HubError: something failed; the branch is as it was, and another push goes on from there.
     """
+    messages = messages or Messages(None)
+    made: list[str] = []
+    try:
+        with waits.told_waits(messages.note):
+            return _carry_out(plan, progress, messages, made)
+    except BaseException:
+        for what in made:
+            messages.note(what)
+        raise
+
+
+def _carry_out(
+    plan: PushPlan, progress: ProgressCallback | None, messages: Messages, made: list[str]
+) -> Commit:
     destination = plan.target.destination
-    start = plan.target.start or _new_repository(destination.repo_id, public=plan.public)
+    repo_id, start = destination.repo_id, plan.target.start
+    if start is None:
+        start = _new_repository(repo_id, public=plan.public, made=made)
     if plan.target.is_new_branch:
-        writing.create_branch(destination.repo_id, destination.revision)
+        writing.create_branch(repo_id, destination.revision)
+        made.append(f"The branch {destination.revision} of {repo_id} was made, and exists.")
     if plan.is_empty:
-        page = writing.page_of(destination.repo_id, start.commit, destination.revision)
-        return Commit(oid=start.commit, url=page, revision=destination.revision)
-    contents = Contents(uploads=plan.changed, copies=plan.copies, deleted=plan.deleted)
-    done = writing.commit(destination, contents, parent=start.commit, progress=progress)
-    writing.require_same(destination.repo_id, done.oid, contents)
+        page = page_of(repo_id, start.commit, destination.revision)
+        done = Commit(oid=start.commit, url=page, revision=destination.revision)
+        if plan.target.is_draft:
+            writing.publish_pull_request(repo_id, destination.revision)
+    else:
+        done = _commit(plan, start, progress, messages, made)
+    if plan.tag:
+        writing.create_tag(repo_id, plan.tag, done.oid)
     return done
 
 
-def _new_repository(repo_id: str, *, public: bool) -> Remote:
+def _commit(
+    plan: PushPlan,
+    start: Remote,
+    progress: ProgressCallback | None,
+    messages: Messages,
+    made: list[str],
+) -> Commit:
+    destination = plan.target.destination
+    contents = Contents(uploads=plan.changed, copies=plan.copies, deleted=plan.deleted)
+    draft = Draft(destination, contents)
+    _heed(tuple(_ignored(draft, destination)), messages)
+    draft.send(progress)
+    is_draft = plan.target.is_draft
+    if destination.pull_request:
+        opened = writing.open_pull_request(destination, plan.body)
+        is_draft = opened.is_draft
+        destination = replace(destination, revision=opened.revision, pull_request=False)
+        page = page_of(destination.repo_id, "", opened.revision)
+        made.append(f"The pull request {page} is open; the same command continues it.")
+    done = draft.commit(destination, parent=start.commit)
+    require_same(destination.repo_id, done.oid, contents)
+    if is_draft:
+        writing.publish_pull_request(destination.repo_id, destination.revision)
+    return done
+
+
+def _ignored(draft: Draft, destination: Destination) -> Iterator[Finding]:
+    """The files that would be missing in the commit."""
+    for name in draft.left_out():
+        message = f"A .gitignore of {destination.repo_id} names {name}."
+        yield finding("ignored", destination.repo_id, message)
+
+
+def _new_repository(repo_id: str, *, public: bool, made: list[str]) -> Remote:
     """Create a repository; one that appeared meanwhile must be as wanted, and the user's."""
+    kind = "public" if public else "private"
     writing.create_repository(repo_id, private=not public)
+    made.append(f"{repo_id} was created ({kind}) and exists. The same command goes on from there.")
     writing.require_write_access(repo_id)
     main = writing.look_up(repo_id)
     if main is None or main.private == public:
         raise HubError(
-            f"{repo_id} was not created {'public' if public else 'private'}. Look at its settings "
-            "on the Hub before you push again."
+            f"{repo_id} was not created {kind}. Look at its settings on the Hub before you push "
+            "again."
         )
     return main

@@ -1,0 +1,132 @@
+"""The body of a pull request, for those who did not ask for it: what, why, how it was checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+from yarncli import __version__
+from yarncli.checkpoint.files import kind_of
+from yarncli.engines.judgement import judge
+from yarncli.errors import CheckpointError
+from yarncli.evaluation.report import PasskeyReport
+from yarncli.history import CONVERTED_FILES
+from yarncli.hub.uploads import Copy, Upload
+from yarncli.hub.writing import Remote
+from yarncli.publishing.base import fetch
+from yarncli.publishing.local import LocalModel
+from yarncli.rope.methods import METHODS
+
+_MOST_LINES = 60  # of a diff; a tokenizer's config may be long
+_LONGEST = 16 << 20  # bytes of a file that is shown as a diff
+
+
+def proposal(
+    local: LocalModel,
+    start: Remote,
+    uploads: Mapping[str, Upload],
+    copies: list[Copy],
+    results: PasskeyReport | None,
+) -> str:
+    """The body of a pull request, as Markdown.
+
+    Args:
+        local: what is proposed.
+        start: the branch as it is.
+        uploads: the files that are sent, by name.
+        copies: the files that come from another repository.
+        results: passkey results, if any.
+
+    Raises:
+        HubError: a file of the branch cannot be fetched.
+        OutputError: the Hub cache cannot be written.
+    """
+    parts = [
+        [local.options.commit_description],
+        ["## What", "", *_what(local, uploads, copies), *_changes(start, uploads)],
+        ["## Why", "", _why(local)],
+        _engines(local, start.repo_id),
+        ["## How it was checked", "", *_checked(local, results)],
+        [f"Made with yarncli {__version__}."],
+    ]
+    return "\n\n".join(text for part in parts if (text := "\n".join(part).strip())) + "\n"
+
+
+def _what(local: LocalModel, uploads: Mapping[str, Upload], copies: list[Copy]) -> Iterator[str]:
+    done = local.history.plan
+    if done is None:
+        yield "Corrects the RoPE configuration."
+    else:
+        method = METHODS.get(done.method)
+        yield (
+            f"Extends the context window from {done.original_length:,} to {done.length:,} tokens "
+            f"with {method.label if method else done.method}, factor {done.factor:.6g}."
+        )
+    names = {*uploads, *(copy.name for copy in copies)}
+    weights = any(kind_of(name) in ("shard", "weights") for name in names)
+    yield f"Files: {', '.join(f'`{name}`' for name in sorted(names))}."
+    if not weights:
+        yield "The weights stay as they are."
+    elif local.history.baked:
+        yield "The weights carry the attention temperature; nothing else about them changed."
+
+
+def _changes(start: Remote, uploads: Mapping[str, Upload]) -> Iterator[str]:
+    """What changes in the config files, as a diff."""
+    for name in CONVERTED_FILES:
+        held = start.files.get(name)
+        if name not in uploads or held is None or max(held.size, uploads[name].size) > _LONGEST:
+            continue
+        old = fetch(start.repo_id, start.commit, name).read_bytes()
+        with uploads[name].open() as file:
+            new = file.read()
+        before, after = (data.decode(errors="replace").splitlines() for data in (old, new))
+        diff = list(difflib.unified_diff(before, after, name, name, lineterm="", n=1))
+        if len(diff) > _MOST_LINES:
+            diff = [*diff[:_MOST_LINES], "…"]
+        if diff:
+            yield from ("", "```diff", *diff, "```")
+
+
+def _why(local: LocalModel) -> str:
+    done = local.history.plan
+    if done is None:
+        return "Engines read the present configuration otherwise than it is meant; see below."
+    return (
+        f"Positions beyond {done.original_length:,} tokens are outside of what the model was made "
+        "for: without scaling of the rotary frequencies, engines refuse longer texts or answer "
+        "them badly. Decline this if short texts matter more to your users: scaling changes how "
+        "they are read, too."
+    )
+
+
+def _engines(local: LocalModel, name: str) -> list[str]:
+    """What each engine makes of the checkpoint; nothing for a model type that is not known."""
+    try:
+        found = judge(local.checkpoint.config().value, local.history, source=name)
+    except CheckpointError:
+        return []
+    rows = [
+        f"| {view.engine.name} | {view.engine.versions} | {view.status} | "
+        f"{f'{view.served_length:,}' if view.served_length else '–'} |"
+        for view in found.verdicts
+    ]
+    if not rows:
+        return []
+    head = ["| engine | versions | result | serves (tokens) |", "|---|---|---|---|"]
+    told = f"Compared with what is meant (by {found.intended_from}):"
+    return ["## What each engine does with it", "", told, "", *head, *rows]
+
+
+def _checked(local: LocalModel, results: PasskeyReport | None) -> Iterator[str]:
+    warnings = sorted({found.rule.id for found in local.findings})
+    yield (
+        "- `yarncli check` finds no errors"
+        + (f"; warnings: {', '.join(f'`{rule}`' for rule in warnings)}." if warnings else ".")
+    )
+    yield "- The verdicts on engines follow the released code of the versions named; none was run."
+    if results is None:
+        yield "- No measurement of retrieval at the new length comes with this."
+        return
+    shown = ", ".join(f"{row.length:,} tokens {row.accuracy:.0%}" for row in results.lengths())
+    yield f"- Passkey retrieval ({results.first}): {shown}."
