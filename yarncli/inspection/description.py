@@ -213,7 +213,7 @@ def inspect(
         length: the window to preview, tokens.
         factor: the same as a multiple of the original window.
         original_length: the window in training, where the config does not say, tokens.
-        assume_like: the model type to read an unknown one as.
+        assume_like: the model type to read an unknown one as; by default what yarncli.json names.
 
     Raises:
         CheckpointError: the config or a header cannot be read, or the preview is refused.
@@ -230,6 +230,7 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
+    assume_like = assume_like or history.assume_like
     options: dict[str, Any] = {"assume_like": assume_like, "original_length": original_length}
     with _naming(made_for := _made_for(checkpoint, config)):
         rope = history.informed(read_rope(config, own_code=target is None, **options))
