@@ -129,8 +129,7 @@ def judge_checkpoint(
     # An engine can be started with the Hub id, or with the directory as the user named it.
     remote = checkpoint.repo_id if checkpoint.is_remote else None
     name, history = remote or checkpoint.name, read_history(checkpoint)
-    assume_like = assume_like or history.assume_like
-    options: dict[str, Any] = {"source": name, "assume_like": assume_like}
+    options: dict[str, Any] = {"source": name, "assume_like": assume_like or history.assume_like}
     config, weights = checkpoint.config(), read_format(checkpoint)
     if target is None:
         options |= {"launch": launch, "weights": weights}
@@ -145,7 +144,7 @@ def judge_checkpoint(
     verdicts = tuple(with_weights(item, weights) for item in views)
     return Judgement(
         source=checkpoint.name, intended_from="the target", verdicts=verdicts,
-        assume_like=assume_like, serving=serving,
+        assume_like=options["assume_like"], serving=serving,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from yarncli.checkpoint.files import SourceFile, kind_of
 from yarncli.errors import CheckFailed
-from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, RemoteFile, Upload
@@ -29,6 +28,7 @@ from yarncli.publishing.landing import few, find_misfits
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import SCHEMA_VERSION, about_licence, finding, is_legal_file, told
+from yarncli.publishing.results import Results
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
 from yarncli.publishing.target import PushTarget, find_target
@@ -103,7 +103,7 @@ def plan_push(
     local: LocalModel,
     name: str,
     *,
-    results: PasskeyReport | None = None,
+    results: Results | None = None,
     heatmap: bytes | None = None,
     progress: Advance | None = None,
 ) -> PushPlan:
@@ -133,13 +133,9 @@ def plan_push(
         if heatmap is not None:
             uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
         request = CardRequest(
-            name=name,
-            base=base,
-            licence=local.options.licence,
-            results=results,
-            heatmap=heatmap is not None,
-            repairs=local.options.config_only,
-        )
+            name=name, base=base, licence=local.options.licence, results=results,
+            heatmap=heatmap is not None, repairs=local.options.config_only, rest=local.copy_base,
+        )  # fmt: skip
         text = _card(local, old, request, notes)
         uploads[README] = Upload.of(README, text.encode())
     held = target.start.files if target.start else {}

@@ -11,7 +11,6 @@ from yarncli.checkpoint.copying import require_unchanged
 from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError
-from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.writing import Commit, Contents, Remote
 from yarncli.options import checked
@@ -21,7 +20,7 @@ from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.plan import PushPlan, plan_push
 from yarncli.publishing.preflight import PreflightFailed, told
-from yarncli.publishing.results import draw_heatmap, read_results
+from yarncli.publishing.results import Results, draw_heatmap, read_results
 from yarncli.rules.finding import Finding
 
 COMPARING = "Comparing"
@@ -139,12 +138,12 @@ def _push(
     return Push(plan=plan, findings=findings, messages=messages.kept, commit=commit)
 
 
-def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | None, bytes | None]:
+def _results(local: LocalModel, messages: Messages) -> tuple[Results | None, bytes | None]:
     """The passkey results for the card, and their figure."""
     if not local.options.results:
         return None, None
-    report = read_results(local.options.results, local.checkpoint, messages)
-    return report, draw_heatmap(report, messages) if local.options.with_card else None
+    found = read_results(local.options.results, local.checkpoint, messages)
+    return found, draw_heatmap(found.report, messages) if local.options.with_card else None
 
 
 def carry_out(plan: PushPlan, *, progress: Advance | None = None) -> Commit:
