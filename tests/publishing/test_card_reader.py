@@ -354,6 +354,50 @@ def test_a_chat_model_is_asked_as_one(cards):
     assert "apply_chat_template" not in cards("converted")
 
 
+def test_a_model_for_another_task_gets_no_snippet_that_writes(model):
+    path = model / "config.json"
+    config = json.loads(path.read_text()) | {"architectures": ["LlamaForSequenceClassification"]}
+    path.write_text(json.dumps(config))
+    card = run("card", model).stdout
+    assert ".generate(" not in card
+    assert "`LlamaForSequenceClassification`, model type `llama`" in card
+
+
+@pytest.mark.parametrize("key", ["dtype", "model_type", "architectures"])
+def test_a_strangers_config_does_not_leave_its_place(model, key):
+    path = model / "config.json"
+    evil = "x|<img src=y>\n```\n# Gotcha\n<!-- yarncli:end -->"
+    config = json.loads(path.read_text())
+    config.pop("torch_dtype", None)
+    path.write_text(json.dumps(config | {key: [evil] if key == "architectures" else evil}))
+    tokens = rendered(run("card", model).stdout)
+    titles = [tokens[n + 1].content for n, t in enumerate(tokens) if t.type == "heading_open"]
+    assert "Gotcha" not in " ".join(titles)
+    assert not [t for t in tokens if "<img" in t.content and t.type.startswith("html")]
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not [c for c in inline if c.type.startswith("html") and "img" in c.content]
+
+
+def test_a_note_of_a_strangers_record_makes_no_link(model):
+    path = model / "yarncli.json"
+    record = json.loads(path.read_text())
+    record["steps"][0]["plan"]["notes"] = ["see ![x](https://x.test/y.png) <b>"]
+    path.write_text(json.dumps(record))
+    inline = [c for t in rendered(run("card", model).stdout) for c in t.children or ()]
+    assert "image" not in {child.type for child in inline}
+    assert "see ![x](https://x.test/y.png) <b>" in "".join(child.content for child in inline)
+
+
+def test_an_assumed_type_without_a_window_is_no_obstacle(tmp_path):
+    """Its record is a bake alone, which counts whatever the config says."""
+    source = make("assumed", tmp_path)
+    run("bake", source, tmp_path / "baked", "--assume-like", "llama")
+    config = json.loads((tmp_path / "baked" / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (tmp_path / "baked" / "config.json").write_text(json.dumps(config))
+    assert "## Context extension" in run("card", tmp_path / "baked").stdout
+
+
 def test_a_base_that_is_stated_is_named(hub, cli, model, demo):
     hub.add_repo("org/base", demo)
     card = cli("card", model, "--name", "me/long", "--base-model", "org/base").stdout

@@ -291,7 +291,7 @@ def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement
     config = checkpoint.config().value
     try:
         return judge(config, history, source=name)
-    except CheckpointError:  # a model type that is not known; `check` has said so
+    except (CheckpointError, UsageError):  # a type that is not known; `check` has said so
         return Judgement(source=name, intended_from="", verdicts=())
 
 

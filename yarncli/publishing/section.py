@@ -250,7 +250,7 @@ def _limits(facts: Facts) -> Iterator[str]:
         return
     yield from ("### Limitations", "")
     for note in done.notes if done else ():
-        yield f"- {plain(note)}"
+        yield f"- {plain(note).replace('[', '&#91;')}"  # no link of a stranger's record
     if any(_passkey(facts)):
         yield "- Passkey retrieval tells whether a fact is found, not whether a text is understood."
     elif done:

@@ -12,7 +12,7 @@ from yarncli.checkpoint.memory import sequence_bytes, stated_dtype
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig, read_rope
 from yarncli.config.weight_format import WeightFormat
-from yarncli.errors import CheckpointError
+from yarncli.errors import CheckpointError, UsageError
 from yarncli.history import History
 from yarncli.inspection.description import Weights, read_weights
 from yarncli.planning.plan import window_of
@@ -28,6 +28,7 @@ _DTYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+_WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Subject:
 
     architecture: str
     """The first of the config's `architectures`; empty where it names none."""
+    writes: bool
+    """Whether it is made to write text, as far as that name tells."""
     model_type: str
     """As the config states it; empty where it does not."""
     rope: RopeConfig | None
@@ -77,7 +80,8 @@ def read_subject(
     tokenizer = next(filter(None, (p.optional_json("tokenizer_config.json") for p in places)), None)
     stored, rope = read_format(places[-1]), None
     length, cache, dtype, kept = 0, 0, "bfloat16", read_cache_format(checkpoint)
-    with suppress(CheckpointError):  # a model type that is not known; `check` has said so
+    # A model type that is not known, or read as another without a window; `check` has said so.
+    with suppress(CheckpointError, UsageError):
         rope = read_rope(config, assume_like=history.assume_like, own_code=True)
         length = history.plan.length if history.plan else window_of(history.informed(rope))
         cache = sequence_bytes(config, rope, length, kept)
@@ -85,9 +89,10 @@ def read_subject(
     weights = None
     with suppress(CheckpointError):  # not fetched, or damaged; `check` says which
         weights = read_weights(places[-1], config, stored)
-    classes = config.get("architectures")
+    architecture = _architecture(config)
     return Subject(
-        architecture=str(classes[0]) if isinstance(classes, list) and classes else "",
+        architecture=architecture,
+        writes=not architecture or architecture.endswith(_WRITERS),
         model_type=str(config.get("model_type") or ""),
         rope=rope,
         length=length,
@@ -125,10 +130,8 @@ def overview(subject: Subject, original_length: int) -> Iterator[str]:
         before = f"; {original_length:,} before the extension" if original_length else ""
         yield f"- Context length: {subject.length:,} tokens{before}"
     if subject.cache_bytes:
-        yield (
-            f"- KV cache of one sequence of {subject.length:,} tokens: "
-            f"{format_bytes(subject.cache_bytes)} in {subject.cache_dtype}, beside the weights"
-        )
+        size = f"{format_bytes(subject.cache_bytes)} in {plain(subject.cache_dtype)}"
+        yield f"- KV cache of one sequence of {subject.length:,} tokens: {size}, beside the weights"
 
 
 def _parameters(weights: Weights, stored: WeightFormat) -> str:
@@ -152,10 +155,14 @@ def _size(count: float) -> str:
     return f"{count / 1000:.3g} trillion"
 
 
+def _architecture(config: Mapping[str, Any]) -> str:
+    classes = config.get("architectures")
+    return str(classes[0]) if isinstance(classes, list) and classes else ""
+
+
 def task_of(config: Mapping[str, Any]) -> str | None:
     """The Hub's name for what a model does; None where its class does not tell."""
-    classes = config.get("architectures")
-    architecture = str(classes[0]) if isinstance(classes, list) and classes else ""
+    architecture = _architecture(config)
     if architecture.endswith("ForCausalLM"):
         return "text-generation"
     sees = "vision_config" in config and "audio_config" not in config

@@ -37,7 +37,9 @@ def use(subject: Subject, judgement: Judgement, name: str) -> Iterator[str]:
     else:
         told = ""
     view = found["transformers-5"]
-    if _is_right(view):
+    if not subject.writes:
+        pass  # what loads and asks a model for another task is not known here
+    elif _is_right(view):
         yield from (f"With transformers {view.engine.versions}{_why(view)}:", "")
         yield from block("python", _snippet(subject, view.launch or "", name, trusted=trusted))
         yield from ("", told, "") if told else ("",)
