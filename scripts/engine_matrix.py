@@ -253,6 +253,7 @@ _TAIL = """\
 |---|---|
 | `schema_version` | 1 |
 | `intended_from` | `yarncli.json` (the recorded plan) or `transformers 5` (what it reads) |
+| `assume_like` | the type that an unknown one was assumed to be like; else `null` |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |
 | `engines[].weights` | `format`, `status` and `version`; `null` for plain safetensors |

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from yarncli import __version__
@@ -164,9 +164,8 @@ class History:
         for step in reversed(self.steps):
             if step.plan is None:
                 continue
-            like = (step.options or {}).get("assume_like")
             try:
-                rope = read_rope(config, assume_like=like if isinstance(like, str) else None)
+                rope = read_rope(config, assume_like=self.assume_like)
             except (CheckpointError, UsageError):
                 return False
             return step.plan.describes(rope, is_baked=self.baked is not None)
@@ -180,6 +179,14 @@ class History:
     def plan(self) -> RopePlan | None:
         """The plan of the last conversion; None if there was none."""
         return next((step.plan for step in reversed(self.steps) if step.plan), None)
+
+    @property
+    def assume_like(self) -> str | None:
+        """The known type that the last step with `--assume-like` had the model read as, if any."""
+        from yarncli.config.families.table import FAMILIES
+
+        named = [str((step.options or {}).get("assume_like")) for step in self.steps]
+        return next((name for name in reversed(named) if name in FAMILIES), None)
 
     @property
     def baked(self) -> Baked | None:
@@ -312,12 +319,6 @@ def read_history(checkpoint: Checkpoint) -> History:
         return NO_HISTORY
     history = History.from_json(document.value, document.where)
     return history.believed(checkpoint.config().value)
-
-
-def given_options(options: Any) -> dict[str, Any]:
-    """The fields with a default, of a dataclass of options, that differ from it."""
-    usual = {field.name: field.default for field in fields(options) if field.default is not MISSING}
-    return {n: value for n in usual if (value := getattr(options, n)) != usual[n]}
 
 
 def describe_source(checkpoint: Checkpoint) -> str:

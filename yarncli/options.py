@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -40,6 +40,12 @@ def checked(options: Options, changes: Mapping[str, Any]) -> Options:
         elif not _fits(value, hint):
             raise UsageError(f"{name} is {value!r:.80}; it must be {_named(hint)}.")
     return options
+
+
+def given_options(options: Any) -> dict[str, Any]:
+    """The fields with a default, of a dataclass of options, that differ from it."""
+    usual = {field.name: field.default for field in fields(options) if field.default is not MISSING}
+    return {n: value for n in usual if (value := getattr(options, n)) != usual[n]}
 
 
 def _fits(value: Any, hint: Any) -> bool:

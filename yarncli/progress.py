@@ -29,6 +29,15 @@ Advance = Callable[[int], None]
 """Takes what was done since its last call: bytes, or the unit of its stage."""
 
 
+def format_bytes(count: float) -> str:
+    """A number of bytes with a decimal unit: `2.6 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.95:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 @contextmanager
 def stage(
     progress: ProgressCallback | None, name: str, total: int, *, unit: str = "bytes"

@@ -369,3 +369,15 @@ def test_an_unknown_model_type_is_converted_and_judged_like_another(demo, tmp_pa
     result = run(*options, "--assume-like", "llama", "--for", "vllm")
     assert result.exit_code == 0, result.stderr
     assert "ollama ignores" in result.stderr
+    # The record says so to the other commands.
+    shown = invoke("engines", tmp_path / "out")
+    assert "Meant: 1,024 tokens (from yarncli.json; assumed to be like llama)" in shown.stdout
+    document = json.loads(invoke("engines", tmp_path / "out", "--json").stdout)
+    assert document["assume_like"] == "llama"
+    assert {v["status"] for v in document["engines"] if v["engine"] == "ollama"} == {"ignores"}
+    assert "assumed to be like llama" in invoke("inspect", tmp_path / "out").stdout
+    served = invoke("engines", tmp_path / "out", "--length", "2k", "--rescale", "--engine", "tgi")
+    assert served.exit_code == 0, served.stderr
+    record = tmp_path / "out" / "yarncli.json"
+    record.write_text(record.read_text().replace('"assume_like": "llama"', '"assume_like": "no"'))
+    assert invoke("engines", tmp_path / "out").exit_code == 3  # nobody believes that

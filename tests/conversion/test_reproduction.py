@@ -20,10 +20,9 @@ from yarncli.cli import bake_print, convert_print
 from yarncli.cli.app import app
 from yarncli.conversion import convert as convert_module
 from yarncli.demo import write_demo
-from yarncli.engines.judgement import Judgement
 from yarncli.errors import YarncliError
 from yarncli.history import History
-from yarncli.publishing.section import Facts, section
+from yarncli.publishing.reproduction import reproduction
 from yarncli.rope.methods import METHODS
 
 GROUP = typer.main.get_command(app)
@@ -100,9 +99,8 @@ def test_every_option_is_recorded_or_about_the_run(name: str, known: set[str]) -
 
 def printed(history: History) -> list[list[str]]:
     """The words of the commands that a card prints under "How to reproduce it"."""
-    nothing = Judgement("again", "", ())
-    facts = Facts(name="again", history=history, judgement=nothing, results=None, heatmap=False)
-    return [shlex.split(line) for line in re.findall(r"^yarncli (.*)$", section(facts), re.M)]
+    text = "\n".join(reproduction(history, "again"))
+    return [shlex.split(line) for line in re.findall(r"^yarncli (.*)$", text, re.M)]
 
 
 @pytest.fixture

@@ -9,36 +9,17 @@ import shutil
 import pytest
 import yaml
 
+from support.cards import card_on_hub, passkey_results, rendered
 from yarncli.config.reading import read_rope
 from yarncli.planning.rope_plan import parameters_to_json
 
 OURS = "<!-- yarncli:begin"
 
 
-def card_on_hub(hub, repo_id="me/long", ref="main"):
-    repo = hub.repos[repo_id]
-    return hub.blob(repo.commits[repo.refs[ref]]["README.md"]).read_bytes().decode()
-
-
 def metadata(card):
     from huggingface_hub import ModelCard
 
     return ModelCard(card).data
-
-
-def passkey_results(path):
-    """A result file in the format of `check-passkey --out`."""
-    cells = [
-        {"variant": "as it is", "length": length, "depth": depth, "trial": 0, "key": "12345",
-         "text": "12345" if right else "1", "correct": right}
-        for length, depth, right in [(256, 0.0, True), (256, 1.0, True), (2048, 0.0, True),
-                                     (2048, 1.0, False)]
-    ]  # fmt: skip
-    settings = {"model": "x", "lengths": [256, 2048], "depths": 2, "trials": 1, "seed": 7,
-                "variants": {"as it is": {"original": 256, "window": 2048}}}  # fmt: skip
-    head = {"schema_version": 1, "settings": settings}
-    path.write_text("".join(json.dumps(line) + "\n" for line in [head, *cells]))
-    return path
 
 
 def test_a_card_of_our_own_keeps_the_words_that_are_there(cli, model):
@@ -60,7 +41,7 @@ def test_the_card_tells_the_numbers(cli, model):
     assert "from 256 to **2,048 tokens**" in card
     assert "| `max_position_embeddings` | 256 | 2,048 |" in card
     assert "| `factor` | – | 8 |" in card
-    assert re.search(r"^\| vLLM \| .* \| exact \| 2,048 \|", card, re.M)
+    assert re.search(r"^- as meant: \d+ of \d+ \(.*; vLLM; .*\)$", card, re.M)
     assert "vllm serve me/long --max-model-len 2048" in card
     assert "yarncli convert model model-yarn --factor 8" not in card  # the name that was given
     assert "yarncli convert model long --factor 8" in card
@@ -117,7 +98,12 @@ def test_recorded_names_do_not_break_the_card(cli, model):
     card = cli("card", model, "--name", "me/long").stdout
     tokens = rendered(card)
     titles = [tokens[n + 1].content for n, t in enumerate(tokens) if t.type == "heading_open"]
-    assert titles[-3:] == ["What engines make of it", "How to serve it", "How to reproduce it"]
+    assert titles[-4:] == [
+        "What engines make of it",
+        "How to reproduce it",
+        "Limitations",
+        "Citation",
+    ]
     inline = [child for token in tokens for child in token.children or ()]
     assert not [
         t
@@ -129,22 +115,13 @@ def test_recorded_names_do_not_break_the_card(cli, model):
     assert block.startswith("yarncli convert 'my model ``` # Gotcha' long ")
 
 
-def rendered(card):
-    """The tokens of the card as Markdown, without its metadata."""
-    from markdown_it import MarkdownIt
-
-    from yarncli.hub.cards import body_of
-
-    return MarkdownIt("commonmark").enable("table").parse(body_of(card))
-
-
 def test_the_card_is_sound_markdown(cli, model, tmp_path):
     results = passkey_results(tmp_path / "r.jsonl")
     tokens = rendered(cli("card", model, "--name", "me/long", "--results", results).stdout)
     assert [t.type for t in tokens].count("table_open") == 3
-    assert {t.info for t in tokens if t.type == "fence"} == {"sh", "python"}
+    assert {t.info for t in tokens if t.type == "fence"} == {"sh", "python", "bibtex"}
     folds = "".join(t.content for t in tokens if t.type == "html_block")
-    assert folds.count("<details>") == folds.count("</details>") == 2
+    assert folds.count("<details>") == folds.count("</details>") == 3
 
 
 def test_line_ends_of_the_card_stay(hub, cli, model):

@@ -154,7 +154,7 @@ def test_a_card_twice(hub, model, tmp_path):
     document = json.loads(json.dumps(once.to_json()))
     assert document == {
         "schema_version": 1, "name": "me/long", "text": once.text,
-        "messages": [{"severity": s, "text": t} for s, t in heard],
+        "messages": [{"severity": s, "text": t} for s, t in heard], "written": [],
     }  # fmt: skip
     assert card(model).name == model.name
 

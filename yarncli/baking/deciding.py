@@ -27,11 +27,11 @@ from yarncli.history import (
     Side,
     Step,
     describe_source,
-    given_options,
     read_history,
 )
 from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
+from yarncli.options import given_options
 
 SCHEMA_VERSION = 1
 _DEFAULTS = BakeSettings()

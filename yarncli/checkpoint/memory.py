@@ -74,6 +74,24 @@ def bytes_per_number(dtype: str | None, cache: str | None = None) -> float:
     return _DTYPE_BYTES.get(dtype or "bfloat16", 2)
 
 
+def sequence_bytes(
+    config: Mapping[str, Any], rope: RopeConfig, length: int, cache: str | None
+) -> int:
+    """Bytes of the KV cache of one sequence, in the dtype of the model or in that of its cache.
+
+    Args:
+        config: the JSON object of config.json.
+        rope: what `read_rope` makes of it.
+        length: of the sequence, tokens.
+        cache: the format that `stated_cache` found.
+
+    Raises:
+        ConfigError: a field has the wrong type.
+    """
+    size = bytes_per_number(stated_dtype(config, rope), cache)
+    return kv_cache_bytes(kv_cache_parts(config, rope), length, size)
+
+
 def kv_cache_parts(config: Mapping[str, Any], rope: RopeConfig) -> tuple[CachePart, ...]:
     """What the attention layers of a model cache, as transformers 5.23 allocates it.
 

@@ -10,6 +10,7 @@ import typer
 EXAMPLES = [
     ("yarncli card ./model-yarn", "Print the card that push would send."),
     ("yarncli card ./model-yarn --results passkey.jsonl", "With passkey results."),
+    ("yarncli card ./model-yarn --write", "Put it into README.md."),
 ]
 
 Results = Annotated[
@@ -37,8 +38,11 @@ def card(
         str | None,
         typer.Option("--name", metavar="ORG/NAME", help="What the model will be called."),
     ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write it to README.md instead of printing it.")
+    ] = False,
 ) -> None:
-    """Print the model card: what was converted, what engines make of it, what was measured.
+    """Print the model card: what the model is, what was done, how to use it, what was measured.
 
     The card that is there is kept; only the part between the yarncli marks is renewed.
     """
@@ -46,7 +50,12 @@ def card(
     from yarncli.publishing.card import card as write_card
 
     made = write_card(
-        path, name=name, results=results, base_model=base_model, licence=licence,
+        path, name=name, results=results, base_model=base_model, licence=licence, write=write,
         notify=console.tell,
     )  # fmt: skip
-    console.print_text(made.text)
+    if not write:
+        console.print_text(made.text)
+    elif made.written:
+        console.note(f"Written in {path}: {', '.join(made.written)}.")
+    else:
+        console.note(f"{path / 'README.md'} needs no change.")

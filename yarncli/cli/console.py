@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from yarncli.errors import OutputError
 from yarncli.progress import Advance, Progress, stage
+from yarncli.progress import format_bytes as format_bytes  # what commands print
 
 if TYPE_CHECKING:
     import rich.progress
@@ -104,15 +105,6 @@ def format_cell(cell: CellValue) -> str:
     if isinstance(cell, int):
         return f"{cell:,}"
     return f"{cell:.6g}" if isinstance(cell, float) else visible(cell)
-
-
-def format_bytes(count: float) -> str:
-    """A number of bytes with a decimal unit: `2.6 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.95:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def note(message: str) -> None:

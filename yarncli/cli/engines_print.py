@@ -28,7 +28,8 @@ def print_judgement(found: Judgement, *, lines: bool) -> None:
     """The table, and below it the launch lines that make all right; of named engines any."""
     length = found.verdicts[0].length
     meant = f"{length:,} tokens" if length else "what is not known"
-    console.print_text(f"Meant: {meant} (from {found.intended_from})")
+    like = f"; assumed to be like {found.assume_like}" if found.assume_like else ""
+    console.print_text(f"Meant: {meant} (from {found.intended_from}{like})")
     head = ["engine", "status", "serves", "attention", "what"]
     rows = [_row(item) for item in found.verdicts]
     if stored := next((item.weights for item in found.verdicts if item.weights), None):

@@ -34,7 +34,9 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
     rope, weights = description.rope, description.weights
     facts: dict[str, console.CellValue] = {
         "architecture": description.architecture or rope.model_type,
-        "model type": rope.model_type,
+        "model type": f"assumed to be like {like}"
+        if (like := rope.assume_like)
+        else rope.model_type,
     }
     if description.made_for:
         facts["made for"] = description.made_for

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from yarncli.errors import UsageError
-from yarncli.history import given_options
+from yarncli.options import given_options
 from yarncli.planning.sliding import SlidingWindow
 from yarncli.planning.target import Target
 from yarncli.planning.writing import Spelling

@@ -48,6 +48,8 @@ class Judgement:
     """Where it is known what is intended: `yarncli.json`, or what "transformers 5" reads."""
     verdicts: tuple[EngineView, ...]
     """One per engine, in the order of the tables."""
+    assume_like: str | None = None
+    """The model type that an unknown one was assumed to be like."""
     serving: Serving | None = None
     """The extension that the launch lines bring, where one was asked for: the verdicts are then on
     each engine started with its line."""
@@ -78,6 +80,7 @@ class Judgement:
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
             "intended_from": self.intended_from,
+            "assume_like": self.assume_like,
             "engines": [item.to_json() for item in self.verdicts],
             **(self.serving.to_json() if self.serving else {}),
         }
@@ -104,7 +107,8 @@ def judge_checkpoint(
         target: an extension to serve without writing it.
         original_length: with a target, the window the model was trained with, tokens, where the
             config does not tell it.
-        assume_like: treat an unknown model type as this one.
+        assume_like: treat an unknown model type as this one; by default the one that the record
+            names.
         launch: whether to work out launch lines; with a target they always are.
 
     Raises:
@@ -125,7 +129,7 @@ def judge_checkpoint(
     # An engine can be started with the Hub id, or with the directory as the user named it.
     remote = checkpoint.repo_id if checkpoint.is_remote else None
     name, history = remote or checkpoint.name, read_history(checkpoint)
-    options: dict[str, Any] = {"source": name, "assume_like": assume_like}
+    options: dict[str, Any] = {"source": name, "assume_like": assume_like or history.assume_like}
     config, weights = checkpoint.config(), read_format(checkpoint)
     if target is None:
         options |= {"launch": launch, "weights": weights}
@@ -139,8 +143,9 @@ def judge_checkpoint(
     )
     verdicts = tuple(with_weights(item, weights) for item in views)
     return Judgement(
-        source=checkpoint.name, intended_from="the target", verdicts=verdicts, serving=serving
-    )
+        source=checkpoint.name, intended_from="the target", verdicts=verdicts,
+        assume_like=options["assume_like"], serving=serving,
+    )  # fmt: skip
 
 
 def judge(
@@ -161,7 +166,8 @@ def judge(
             transformers 5 reads.
         engines: ids; all where empty.
         source: what to call the checkpoint in launch lines.
-        assume_like: treat an unknown model type as this one.
+        assume_like: treat an unknown model type as this one; by default the one that `history`
+            names.
         launch: whether to work out launch lines.
         weights: their format, where more is known of it than the config states.
 
@@ -170,7 +176,7 @@ def judge(
         ConfigError: the sizes of the model cannot be read.
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
     """
-    chosen = _chosen(engines)
+    chosen, assume_like = _chosen(engines), assume_like or history.assume_like
     length = history.plan.length if history.plan else None
     try:
         model = read_model(config, source=source, length=length, assume_like=assume_like)
@@ -193,6 +199,7 @@ def judge(
         source=source,
         intended_from=FILE_NAME if is_recorded else "transformers 5",
         verdicts=tuple(found),
+        assume_like=assume_like,
     )
 
 

@@ -8,12 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from yarncli.checkpoint.memory import (
-    bytes_per_number,
-    kv_cache_bytes,
-    kv_cache_parts,
-    stated_dtype,
-)
+from yarncli.checkpoint.memory import sequence_bytes
 from yarncli.config.weight_format import stated_cache
 from yarncli.engines.drafts import Draft, find_draft
 from yarncli.engines.fitting import by_ntk, first_way
@@ -99,8 +94,7 @@ def serve(
             served = _advised(served, words, way, plan, other, source)
         found.append(served)
     kept = stated_cache(config.value, rope.text(config.value).values)
-    size = bytes_per_number(stated_dtype(config.value, rope), kept)
-    cache = kv_cache_bytes(kv_cache_parts(config.value, rope), plan.length, size)
+    cache = sequence_bytes(config.value, rope, plan.length, kept)
     return Serving(plan=plan, kv_cache_bytes=cache, draft=draft), found
 
 

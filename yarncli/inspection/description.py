@@ -213,7 +213,7 @@ def inspect(
         length: the window to preview, tokens.
         factor: the same as a multiple of the original window.
         original_length: the window in training, where the config does not say, tokens.
-        assume_like: the model type to read an unknown one as.
+        assume_like: the model type to read an unknown one as; by default what yarncli.json names.
 
     Raises:
         CheckpointError: the config or a header cannot be read, or the preview is refused.
@@ -230,7 +230,10 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
-    options: dict[str, Any] = {"assume_like": assume_like, "original_length": original_length}
+    options: dict[str, Any] = {
+        "assume_like": assume_like or history.assume_like,
+        "original_length": original_length,
+    }
     with _naming(made_for := _made_for(checkpoint, config)):
         rope = history.informed(read_rope(config, own_code=target is None, **options))
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
@@ -244,7 +247,7 @@ def inspect(
         architecture=_architecture(config),
         made_for=made_for,
         rope=rope,
-        weights=_weights(checkpoint, config, weights),
+        weights=read_weights(checkpoint, config, weights),
         dtype=stated_dtype(config, rope),
         format=weights,
         tied=_tied(config, rope.text(config).values),
@@ -307,9 +310,20 @@ def _method(weights: WeightFormat) -> str | None:
     return weights.method.partition("+")[0].removesuffix("-bare") or None
 
 
-def _weights(
+def read_weights(
     checkpoint: Checkpoint, config: Mapping[str, Any], weights: WeightFormat
 ) -> Weights | None:
+    """What the shard headers say; None without shards.
+
+    Args:
+        checkpoint: whose shards they are.
+        config: the JSON object of config.json.
+        weights: their format.
+
+    Raises:
+        WeightsError: a shard is missing, damaged, or a Git-LFS pointer.
+        HubError: a header cannot be fetched.
+    """
     headers = checkpoint.headers()
     if not headers:
         return None

@@ -8,18 +8,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yarncli.checkpoint.in_place import using
+from yarncli.checkpoint.directory import Directory
+from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UsageError
-from yarncli.evaluation.report import LengthResult, PasskeyReport
+from yarncli.evaluation.report import LengthResult
 from yarncli.history import History, read_history
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
 from yarncli.publishing.base import Base, base_of, local_card
+from yarncli.publishing.markdown import plain
 from yarncli.publishing.messages import Message, Messages, Notify
-from yarncli.publishing.results import published_setting, read_results
-from yarncli.publishing.section import Facts, section
+from yarncli.publishing.reproduction import short
+from yarncli.publishing.results import Results, draw_heatmap, read_results
+from yarncli.publishing.section import HEATMAP, Facts, section, title_in
 from yarncli.publishing.selection import README
+from yarncli.publishing.subject import read_subject, task_of
 
 # What a derived model's card takes over from its base's; the rest of that text is about the base.
 _INHERITED = ("language", "library_name", "pipeline_tag", "tags", "datasets")
@@ -53,7 +57,7 @@ class CardRequest:
     licence: str | None = None
     """The licence that the user states."""
 
-    results: PasskeyReport | None = None
+    results: Results | None = None
     """Passkey results."""
 
     heatmap: bool = False
@@ -61,6 +65,9 @@ class CardRequest:
 
     repairs: bool = False
     """Whether the card belongs to a model that is only mended: its metadata stay."""
+
+    rest: Checkpoint | None = None
+    """Where the weights are, and what else the checkpoint lacks; None for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,9 @@ class Card:
     messages: tuple[Message, ...]
     """What was told while it was written, in order."""
 
+    written: tuple[str, ...] = ()
+    """Names of the files of the checkpoint that were written."""
+
     def to_json(self) -> dict[str, Any]:
         """The card as plain data."""
         return {"schema_version": 1, **asdict(self), "messages": list(map(asdict, self.messages))}
@@ -88,9 +98,10 @@ def card(
     results: str | Path | None = None,
     base_model: str | None = None,
     licence: str | None = None,
+    write: bool = False,
     notify: Notify = None,
 ) -> Card:
-    """Write the model card of a local checkpoint, without changing a file.
+    """Make the model card of a local checkpoint; no file changes without `write`.
 
     A card that is there is kept; only the part between the yarncli marks is renewed. What the
     card says of the base model is read from the Hub, if it can be reached.
@@ -101,42 +112,59 @@ def card(
         results: a result file of check-passkey (JSONL).
         base_model: the Hub model that it was made from; without it what yarncli.json records.
         licence: the licence, as the Hub spells it.
+        write: put it into the checkpoint, with the figure of the results.
         notify: called with the severity and the text of each message, as soon as it is known.
 
     Raises:
         UsageError: `source` is no local directory, or `results` holds no results yet.
         CheckpointError: it is not a checkpoint, or a card's metadata or the results cannot be
-            read.
+            read, or README.md is shared with others and must not be changed.
+        OutputError: it cannot be written; nothing changed then.
 
     Example:
         >>> card("model-yarn", name="me/model-128k").text.count("yarncli:begin")  # doctest: +SKIP
         1
     """
-    with using(source, in_place=False):
+    with using(source, in_place=write) as directory:
         checkpoint = open_checkpoint(source, bare_hub_id=False)
         if checkpoint.directory is None:
             raise UsageError(
                 f"{checkpoint.name} is not a directory. Give the directory of a checkpoint."
             )
         messages = Messages(notify)
-        recorded = read_history(checkpoint).origin
-        origin = (base_model, None) if base_model else recorded
-        notes: list[str] = []
-        stated = base_model is not None
-        base = base_of(origin[0], origin[1], notes, stated=stated) if origin else None
-        for note in notes:
-            messages.add("warning", note)
-        report = read_results(results, checkpoint, messages) if results else None
+        base = _base(checkpoint, base_model, messages)
+        found = read_results(results, checkpoint, messages) if results else None
+        figure = draw_heatmap(found.report, messages) if found and write else None
         name = name or checkpoint.directory.resolve().name
         request = CardRequest(
-            name=name, base=base, licence=licence, results=report, heatmap=report is not None
-        )
+            name=name, base=base, licence=licence, results=found,
+            heatmap=figure is not None if write else found is not None,
+        )  # fmt: skip
         current = local_card(checkpoint)
         if current is not None and has_lone_mark(current):
             messages.add("warning", LONE_MARK.format(README))
         text = make_card(checkpoint, current, request)
+        written = _write(directory, text, figure) if directory and write else ()
     text = text.replace("\r\n", "\n").rstrip("\n")
-    return Card(name=name, text=text, messages=messages.kept)
+    return Card(name=name, text=text, messages=messages.kept, written=written)
+
+
+def _base(checkpoint: Checkpoint, stated: str | None, messages: Messages) -> Base | None:
+    """The model that the checkpoint was made from: the stated one, or that of the record."""
+    origin = (stated, None) if stated else read_history(checkpoint).origin
+    notes: list[str] = []
+    base = base_of(origin[0], origin[1], notes, stated=stated is not None) if origin else None
+    for note in notes:
+        messages.add("warning", note)
+    return base
+
+
+def _write(directory: Directory, text: str, figure: bytes | None) -> tuple[str, ...]:
+    """Write what differs from what is there; give its names."""
+    files = {README: text.encode(), **({HEATMAP: figure} if figure else {})}
+    differing = {name: data for name, data in files.items() if directory.read(name) != data}
+    change(directory, differing)
+    return tuple(differing)
 
 
 def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest) -> str:
@@ -151,29 +179,22 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
     Raises:
         CheckpointError: the metadata of a card cannot be read, or the checkpoint is damaged.
     """
-    history = read_history(checkpoint)
-    part = section(
-        Facts(
-            name=request.name,
-            history=history,
-            judgement=_judgement(checkpoint, history, request.name),
-            results=request.results,
-            heatmap=request.heatmap,
-        )
-    )
-    base = request.base
+    history, base = read_history(checkpoint), request.base
     of_base = base.card.split() if base is not None and base.card is not None else None
     if current is not None and current.split() == of_base:
         current = None
+    ends = "\r\n" if "\r\n" in (current or "") else "\n"
+    current = current and current.replace("\r\n", "\n")
+    found = next(iter(_our_parts(current or "")[0]), None)
+    old_part = current[found] if current and found else ""
+    part = section(_facts(checkpoint, history, request, old_part))
     if current is None:
-        title = request.name.rpartition("/")[2]
         metadata = _metadata(checkpoint, history, {}, request)
+        title = plain(short(request.name))
         return f"---\n{dump_metadata(metadata)}---\n\n# {title}\n\n{part}"
-    ends = "\r\n" if "\r\n" in current else "\n"
-    current = current.replace("\r\n", "\n")
-    found = next(iter(_our_parts(current)[0]), None)
     if found:
-        text = current[: found.start] + part + current[found.stop :]
+        above = _retitled(current[: found.start], title_in(old_part), short(request.name))
+        text = above + part + current[found.stop :]
     else:
         text = current.rstrip() + "\n\n" + part
     if not request.repairs:
@@ -185,6 +206,29 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         changes = {k: v for k, v in new.items() if k not in old or old[k] != v}
         text = with_metadata(text, changes, without=stale)
     return text.replace("\n", ends)
+
+
+def _facts(checkpoint: Checkpoint, history: History, request: CardRequest, old: str) -> Facts:
+    """What the part tells that takes the place of `old`."""
+    return Facts(
+        name=request.name,
+        history=history,
+        subject=read_subject(checkpoint, history, request.rest),
+        judgement=_judgement(checkpoint, history, request.name),
+        base=request.base.repo_id if request.base else None,
+        results=request.results.report if request.results else None,
+        heatmap=request.heatmap,
+        old=old,
+        repairs=request.repairs,
+    )
+
+
+def _retitled(above: str, old: str | None, new: str) -> str:
+    """What stands above our part, with its title renewed where it is the one that we wrote."""
+    text = above.rstrip()
+    if old is None or not f"\n{text}".endswith(f"\n# {old}"):
+        return above
+    return text.removesuffix(old) + plain(new) + above[len(text) :]
 
 
 def has_our_part(card: str) -> bool:
@@ -247,7 +291,7 @@ def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement
     config = checkpoint.config().value
     try:
         return judge(config, history, source=name)
-    except CheckpointError:  # a model type that is not known; `check` has said so
+    except (CheckpointError, UsageError):  # a type that is not known; `check` has said so
         return Judgement(source=name, intended_from="", verdicts=())
 
 
@@ -269,17 +313,15 @@ def _metadata(
         found.setdefault("base_model", base.repo_id)
         if found["base_model"] == base.repo_id:
             found.setdefault("base_model_relation", "finetune")
-    if task := _task_of(checkpoint):
+    if task := task_of(checkpoint.config().value):
         found.setdefault("pipeline_tag", task)
     found.setdefault("library_name", "transformers")
     done = history.plan
     ours = [*([done.method] if done else []), "rope-scaling", "long-context", "yarncli"]
     tags = _list(found.get("tags"))
     found["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]
-    report = request.results
-    setting = published_setting(report, checkpoint) if report is not None else None
-    if report is not None and setting is not None:
-        rows = report.lengths(setting)
+    if request.results and request.results.setting is not None:
+        rows = request.results.report.lengths(request.results.setting)
         found["model-index"] = _model_index(request.name, rows, old.get("model-index"))
     return found
 
@@ -297,19 +339,6 @@ def _licence(
         same = (group for group in groups if group.get("license") == stated == "other")
         return next(same, {"license": stated})
     return next(filter(None, groups), {})
-
-
-def _task_of(checkpoint: Checkpoint) -> str | None:
-    """The Hub's name for what the model does; None where its class does not tell."""
-    config = checkpoint.config().value
-    classes = config.get("architectures")
-    architecture = str(classes[0]) if isinstance(classes, list) and classes else ""
-    if architecture.endswith("ForCausalLM"):
-        return "text-generation"
-    sees = "vision_config" in config and "audio_config" not in config
-    if architecture.endswith("ForConditionalGeneration") and sees:
-        return "image-text-to-text"
-    return None
 
 
 def _list(value: Any) -> list[Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from yarncli.checkpoint.files import SourceFile, kind_of
 from yarncli.errors import CheckFailed, UsageError
-from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import writing
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.uploads import Copy, RemoteFile, Upload
@@ -37,6 +36,7 @@ from yarncli.publishing.preflight import (
     told,
 )
 from yarncli.publishing.proposal import proposal
+from yarncli.publishing.results import Results
 from yarncli.publishing.section import HEATMAP
 from yarncli.publishing.selection import README, is_pickle, reason_to_stay, select_files
 from yarncli.publishing.target import PushTarget, find_target, repository_name
@@ -119,7 +119,7 @@ def plan_push(
     local: LocalModel,
     name: str,
     *,
-    results: PasskeyReport | None = None,
+    results: Results | None = None,
     heatmap: bytes | None = None,
     progress: Advance | None = None,
 ) -> PushPlan:
@@ -317,7 +317,7 @@ def _request(
     local: LocalModel,
     name: str,
     base: Base | None,
-    results: PasskeyReport | None,
+    results: Results | None,
     heatmap: bytes | None,
 ) -> CardRequest:
     return CardRequest(
@@ -327,6 +327,7 @@ def _request(
         results=results,
         heatmap=heatmap is not None,
         repairs=local.options.config_only,
+        rest=local.copy_base,
     )
 
 

@@ -12,7 +12,6 @@ from yarncli.checkpoint.copying import require_unchanged
 from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError, UsageError
-from yarncli.evaluation.report import PasskeyReport
 from yarncli.hub import waits, writing
 from yarncli.hub.commits import Commit, Contents, Draft, page_of, require_same
 from yarncli.hub.writing import Destination, Remote
@@ -23,7 +22,7 @@ from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.plan import PushPlan, plan_push
 from yarncli.publishing.preflight import PreflightFailed, finding, told
-from yarncli.publishing.results import draw_heatmap, read_results
+from yarncli.publishing.results import Results, draw_heatmap, read_results
 from yarncli.rules.finding import Finding
 
 COMPARING = "Comparing"
@@ -154,12 +153,12 @@ def _heed(findings: tuple[Finding, ...], messages: Messages) -> None:
         raise PreflightFailed(findings)
 
 
-def _results(local: LocalModel, messages: Messages) -> tuple[PasskeyReport | None, bytes | None]:
+def _results(local: LocalModel, messages: Messages) -> tuple[Results | None, bytes | None]:
     """The passkey results for the card, and their figure."""
     if not local.options.results:
         return None, None
-    report = read_results(local.options.results, local.checkpoint, messages)
-    return report, draw_heatmap(report, messages) if local.options.with_card else None
+    found = read_results(local.options.results, local.checkpoint, messages)
+    return found, draw_heatmap(found.report, messages) if local.options.with_card else None
 
 
 def carry_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from yarncli.checkpoint.source import Checkpoint
@@ -15,7 +16,17 @@ from yarncli.publishing.messages import Messages
 from yarncli.publishing.section import HEATMAP
 
 
-def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -> PasskeyReport:
+@dataclass(frozen=True)
+class Results:
+    """Passkey results, and which of them are the checkpoint's."""
+
+    report: PasskeyReport
+    """All of them."""
+    setting: str | None
+    """The setting that the checkpoint itself has; None where none of them is it."""
+
+
+def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -> Results:
     """The results in a file; `messages` get a warning where a reader could misjudge them.
 
     Args:
@@ -40,16 +51,17 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
     name = checkpoint.name
     if measured and measured != Path(name).resolve().name:
         messages.add("warning", f"The results in {path} are of {measured}, not of {name}.")
-    if published_setting(report, checkpoint) is None:
+    setting = _published_setting(report, checkpoint)
+    if setting is None:
         messages.add(
             "warning",
             f"No setting in {path} is the one in the config.json of {name}, so the metadata of the "
             "card get no result. The table in the card shows all settings.",
         )
-    return report
+    return Results(report, setting)
 
 
-def published_setting(report: PasskeyReport, checkpoint: Checkpoint) -> str | None:
+def _published_setting(report: PasskeyReport, checkpoint: Checkpoint) -> str | None:
     """The name of the setting in a report that the checkpoint itself has; None where none is it.
 
     A report of one setting that does not record its RoPE parameters, as that of a server, is taken

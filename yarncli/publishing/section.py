@@ -1,27 +1,31 @@
-"""The part of a model card that yarncli writes: what was done, what engines do, what they get."""
+"""The part of a model card that yarncli writes: what the model is, what was done, how to use it."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from yarncli.engines.judgement import Judgement
-from yarncli.engines.verdict import EngineView
 from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import History
 from yarncli.planning.rope_plan import parameters_to_json
-from yarncli.rope.methods import METHODS
+from yarncli.publishing.citation import papers
+from yarncli.publishing.markdown import END, block, cell, code, plain, table
+from yarncli.publishing.reproduction import command, reproduction, short
+from yarncli.publishing.subject import Subject, overview
+from yarncli.publishing.usage import engines, use
+from yarncli.rope.methods import METHODS, by_rope_type
+from yarncli.rope.parameters import RopeParameters
 
-BEGIN = "<!-- yarncli:begin – `yarncli card` rewrites everything up to yarncli:end -->"
-END = "<!-- yarncli:end -->"
 HEATMAP = "passkey.png"
 _SIZES = {"head_dim", "max_position_embeddings", "partial_rotary_factor"}
+_PASSKEY, _CITATION = "### Passkey retrieval\n", "### Citation\n"
+_BEGIN = "<!-- yarncli:begin{} – `yarncli card` rewrites everything up to yarncli:end -->"
+_TITLE = re.compile(r"<!-- yarncli:begin ([\w.-]+) ")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the section tells."""
 
@@ -29,66 +33,117 @@ class Facts:
     """What to call the model: its Hub id, or its directory."""
     history: History
     """The steps of yarncli.json."""
+    subject: Subject
+    """The model itself."""
     judgement: Judgement
     """What engines make of it; without verdicts where the config has no RoPE that is known."""
-    results: PasskeyReport | None
+    base: str | None = None
+    """The Hub id of the model that it was made from, if it is known."""
+    results: PasskeyReport | None = None
     """Passkey results, if any."""
-    heatmap: bool
+    heatmap: bool = False
     """Whether a figure of them is uploaded."""
+    old: str = ""
+    """The section as it is in the card, to be renewed; empty where there is none."""
+    repairs: bool = False
+    """Whether the card belongs to a model that is only mended: it gets a short section."""
 
 
 def section(facts: Facts) -> str:
     """The section as Markdown, with its two marker lines."""
-    parts = [
-        _done(facts),
-        _engines(facts),
-        _serving(facts),
-        _passkey(facts),
-        _reproducing(facts),
-    ]
-    body = "\n\n".join(text for part in parts if (text := "\n".join(part).rstrip()))
-    return f"{BEGIN}\n## Context extension\n\n{body}\n{END}\n"
+    parts: tuple[Callable[[Facts], Iterator[str]], ...]
+    if facts.repairs and _CITATION not in facts.old:
+        parts = (_done, _rope, _engines, _reproduction)
+    else:
+        parts = (
+            _done, _overview, _use, _passkey, _rope, _engines, _reproduction, _limits, _citation,
+        )  # fmt: skip
+    body = "\n\n".join(text for part in parts if (text := "\n".join(part(facts)).rstrip()))
+    title = short(facts.name)
+    begin = _BEGIN.format(f" {title}" if re.fullmatch(r"[\w.-]+", title) else "")
+    return f"{begin}\n## Context extension\n\n{body}\n{END}\n"
+
+
+def title_in(part: str) -> str | None:
+    """The title of the card that a section was written for; None in one of an older yarncli."""
+    found = _TITLE.match(part)
+    return found[1] if found else None
 
 
 def _done(facts: Facts) -> Iterator[str]:
+    """What was done, and whether the model was trained for it."""
     done = facts.history.plan
-    if done is None:
-        yield "No conversion is recorded for this model (it has no yarncli.json)."
-        return
-    origin = facts.history.origin
-    base = f"[{origin[0]}](https://huggingface.co/{origin[0]})" if origin else "its base model"
-    at = f" at commit `{origin[1][:12]}`" if origin else ""
-    yield (
-        f"The context window of {base}{at} was extended from {done.original_length:,} to "
-        f"**{done.length:,} tokens** with {_label(done.method)}, "
-        f"factor {_cell(done.factor)}. {_about_weights(facts.history)}"
-    )
-    yield ""
-    for scope in done.scopes:
-        before, after = parameters_to_json(scope.before), parameters_to_json(scope.after)
-        if len(done.scopes) > 1:
-            yield f"Layers of kind {_code(scope.name)}:"
-            yield ""
-        yield "| RoPE | before | after |"
-        yield "|---|---|---|"
-        for key in dict.fromkeys([*before, *after]):
-            old, new = before.get(key), after.get(key)
-            if key not in _SIZES or old != new:
-                yield f"| {_code(key)} | {_cell(old)} | {_cell(new)} |"
+    if done is None and not facts.history.baked:
+        yield _unrecorded(facts)
+    elif done is None:
+        yield f"The context window is that of {_base(facts)}. {_about_weights(facts.history)}"
+    else:
+        yield (
+            f"The context window of {_base(facts)} was extended from {done.original_length:,} to "
+            f"**{done.length:,} tokens** with {_label(done.method)}, factor {cell(done.factor)}. "
+            f"{_about_weights(facts.history)}"
+        )
+        yield from ("", _about_training(facts, done.original_length))
+    if like := facts.judgement.assume_like:
         yield ""
+        yield (
+            f"yarncli does not know the model type {code(facts.subject.model_type)}. Here and in "
+            f"what follows it is assumed to be like {like}."
+        )
+
+
+def _base(facts: Facts) -> str:
+    """The model that it was made from, as exactly as it is known."""
+    origin, base = facts.history.origin, facts.base
+    if base and base != facts.name and (origin is None or base != origin[0]):
+        return f"[{base}](https://huggingface.co/{base})"
+    if origin:
+        return f"[{origin[0]}](https://huggingface.co/{origin[0]}) at commit `{origin[1][:12]}`"
+    return "this model"
+
+
+def _about_training(facts: Facts, original_length: int) -> str:
+    """Whether the weights were trained at the new length: the one place that says so."""
+    measured = "; what was measured stands below" if any(_passkey(facts)) else ""
+    return (
+        f"**It was not trained at this length.** Beyond {original_length:,} tokens it relies on "
+        f"the method alone{measured}."
+    )
+
+
+def _unrecorded(facts: Facts) -> str:
+    """What there is to say of a model whose conversion nobody recorded, or somebody changed."""
+    why = "it has no yarncli.json"
+    if facts.history.unbelieved:
+        why = "its yarncli.json describes another config.json"
+    told = f"No conversion is recorded for this model ({why})."
+    p, rope = _scaling(facts), facts.subject.rope
+    if p is None or rope is None:
+        return told
+    method = by_rope_type(p.rope_type)
+    name = _label(method.name) if method else code(p.rope_type)
+    factor = f", factor {cell(p.resolved_factor())}" if p.resolved_factor() != 1 else ""
+    return f"{told} Its config.json has {name}{factor}, from {rope.original_length:,} tokens."
+
+
+def _scaling(facts: Facts) -> RopeParameters | None:
+    """The first setting of the config that scales anything; None where none does."""
+    scopes = facts.subject.rope.scopes.values() if facts.subject.rope else ()
+    found = (scope.parameters for scope in scopes if scope.parameters.rope_type != "default")
+    return next(found, None)
 
 
 def _label(name: str) -> str:
     """A method as the text names it; one that is not known by its name alone."""
     method = METHODS.get(name)
-    return f"[{method.label}]({method.reference_url})" if method else _plain(name)
+    return f"[{method.label}]({method.reference_url})" if method else plain(name)
 
 
 def _about_weights(history: History) -> str:
     baked = history.baked
     if baked is None:
         return "The weights are unchanged."
-    shown = ", ".join(sorted({_cell(value) for value in baked.attention_factor.values()}))
+    shown = ", ".join(sorted({cell(value) for value in baked.attention_factor.values()}))
     config = (
         "the config keeps the method's own"
         if baked.form == "residual"
@@ -101,155 +156,119 @@ def _about_weights(history: History) -> str:
     )
 
 
+def _overview(facts: Facts) -> Iterator[str]:
+    done = facts.history.plan
+    return overview(facts.subject, done.original_length if done else 0)
+
+
+def _use(facts: Facts) -> Iterator[str]:
+    return use(facts.subject, facts.judgement, facts.name)
+
+
 def _engines(facts: Facts) -> Iterator[str]:
-    if not facts.judgement.verdicts:
+    return engines(facts.judgement)
+
+
+def _rope(facts: Facts) -> Iterator[str]:
+    done = facts.history.plan
+    if done is None:
         return
-    yield "### What engines make of it"
-    yield ""
-    yield (
-        f"Compared with what is meant (by {facts.judgement.intended_from}), per engine and "
-        "version; “serves” is the longest text in tokens that it accepts, – where it sets no limit:"
-    )
-    yield ""
-    yield "| engine | versions | result | serves | remarks |"
-    yield "|---|---|---|---|---|"
-    for item in facts.judgement.verdicts:
-        serves = f"{item.served_length:,}" if item.served_length else "–"
-        remarks = "" if item.status == "exact" else _plain(item.summary())
-        cells = (item.engine.name, item.engine.versions, item.status, serves, remarks)
-        yield f"| {' | '.join(cells)} |"
+    yield from ("### RoPE before and after", "")
+    plans = [step.plan for step in facts.history.steps if step.plan]
+    first = {scope.name: scope.before for plan in reversed(plans) for scope in plan.scopes}
+    read = facts.subject.rope.scopes if facts.subject.rope and facts.history.baked else {}
+    for scope in done.scopes:
+        if scope.name != "model":
+            yield from (f"Layers of kind {code(scope.name)}:", "")
+        # A bake leaves another temperature in the config than the plan has.
+        after = read[scope.name].parameters if scope.name in read else scope.after
+        yield from table(("RoPE", "before", "after"), _changes(first[scope.name], after))
+        yield ""
 
 
-def _serving(facts: Facts) -> Iterator[str]:
-    found = [item for item in facts.judgement.verdicts if item.launch]
-    plain = [item for item in found if item.status == "exact"]
-    helped = [item for item in found if item.status != "exact" and item.launch_is_exact]
-    wrong = [item for item in found if not item.launch_is_exact]
-    if not (plain or helped or wrong):
-        return
-    yield "### How to serve it"
-    yield from _lines(plain)
-    if helped:
-        yield from _folded("Engines that need these options to read it as meant", helped)
-    if wrong:
-        yield from _folded("Engines that do not read it as meant, whatever the options", wrong)
-
-
-def _folded(title: str, engines: Sequence[EngineView]) -> Iterator[str]:
-    yield from ("", f"<details><summary>{title}</summary>")
-    yield from _lines(engines)
-    yield from ("", "</details>")
-
-
-def _lines(engines: Sequence[EngineView]) -> Iterator[str]:
-    """Launch lines, each with the engines that it is for."""
-    names: dict[str, list[EngineView]] = {}
-    for item in engines:
-        names.setdefault(item.launch or "", []).append(item)
-    for launch, group in names.items():
-        language = "python" if group[0].engine.id.startswith("transformers") else "sh"
-        title = "; ".join(f"{item.engine.name} ({item.engine.versions})" for item in group)
-        yield from ("", f"{title}:", "", f"```{language}", launch, "```")
+def _changes(old_rope: RopeParameters, new_rope: RopeParameters) -> Iterator[tuple[str, ...]]:
+    before, after = parameters_to_json(old_rope), parameters_to_json(new_rope)
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if key not in _SIZES or old != new:
+            yield (code(key), cell(old), cell(new))
 
 
 def _passkey(facts: Facts) -> Iterator[str]:
     report = facts.results
     if report is None:
+        yield from _measured_before(facts)
         return
-    yield "### Passkey retrieval"
-    yield ""
-    yield (
+    yield from (_PASSKEY, (
         "Share of keys that are found in filler text of exactly that many tokens "
         "(greedy decoding), with the 95 % Wilson interval."
-    )
+    ))  # fmt: skip
     for variant in report.cells:
         if len(report.cells) > 1:
-            yield ""
-            yield f"Setting: {_plain(variant)}"
+            yield from ("", f"Setting: {plain(variant)}")
         yield ""
-        yield "| tokens | accuracy | 95 % interval | prompts |"
-        yield "|---|---|---|---|"
-        for row in report.lengths(variant):
-            low, high = row.interval
-            yield f"| {row.length:,} | {row.accuracy:.2f} | {low:.2f} – {high:.2f} | {row.trials} |"
+        rows = [
+            (f"{row.length:,}", f"{row.accuracy:.2f}", _interval(row.interval), f"{row.trials}")
+            for row in report.lengths(variant)
+        ]
+        yield from table(("tokens", "accuracy", "95 % interval", "prompts"), rows)
     if facts.heatmap:
-        yield ""
-        yield f"![Passkey retrieval over length and depth]({HEATMAP})"
+        yield from ("", f"![Passkey retrieval over length and depth]({HEATMAP})")
+    yield from ("", "Measured with:", "", *block("sh", [command(_measurement(facts, report))]))
 
 
-def _reproducing(facts: Facts) -> Iterator[str]:
-    commands = [*_steps(facts), *_measurement(facts)]
-    if not commands:
-        return
-    yield "### How to reproduce it"
-    yield ""
-    yield "```sh"
-    for words in commands:
-        # A line break in a recorded name must not leave the block.
-        line = shlex.join(["yarncli", *words]).replace(END, "")
-        yield re.sub(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", line)
-    yield "```"
-    steps = facts.history.steps
-    if steps:
-        version = _plain(steps[-1].tool_version)
-        values = "`yarncli.json` holds every value that was written or replaced."
-        yield from ("", f"With yarncli {version}. {values}")
-    if any(step.options is None for step in steps):
-        yield ""
-        yield (
-            "An older yarncli recorded no options, so the commands are what the recorded numbers "
-            "show. Options such as `--spelling` and `--for` are missing where they were given."
-        )
+def _measured_before(facts: Facts) -> Iterator[str]:
+    """The results that the card has, as long as RoPE is what it was when they were measured."""
+    rope = "\n".join(_rope(facts)).rstrip()
+    _, found, text = facts.old.partition(_PASSKEY)
+    if found and rope and rope in facts.old:
+        yield found + re.split(r"^### |^<!-- yarncli:end", text, maxsplit=1, flags=re.M)[0].rstrip()
 
 
-def _steps(facts: Facts) -> Iterator[list[str]]:
-    """The recorded commands; the output of the first of two is called step1, and so on."""
-    steps = facts.history.steps
-    source = steps[0].source if steps else ""
-    source = f"./{source}" if source.startswith("-") else source
-    for number, step in enumerate(steps, 1):
-        out = _short(facts.name) if number == len(steps) else f"step{number}"
-        yield [step.command, source, out, *step.arguments()]
-        source = out
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2f} – {interval[1]:.2f}"
 
 
-def _measurement(facts: Facts) -> Iterator[list[str]]:
+def _reproduction(facts: Facts) -> Iterator[str]:
+    return reproduction(facts.history, facts.name)
+
+
+def _measurement(facts: Facts, report: PasskeyReport) -> list[str]:
     """The evaluation, as far as its settings are those of `check-passkey` itself."""
-    if facts.results is None:
-        return
-    lengths = ",".join(
-        str(row.length) for row in facts.results.lengths(next(iter(facts.results.cells)))
-    )
-    words = ["check-passkey", _short(facts.name), "--lengths", lengths]
+    lengths = ",".join(str(row.length) for row in report.lengths(next(iter(report.cells))))
+    words = ["check-passkey", short(facts.name), "--lengths", lengths]
     for name in ("depths", "trials", "seed"):
-        value = facts.results.settings.get(name)
+        value = report.settings.get(name)
         if type(value) is int:
             words += [f"--{name}", str(value)]
-    yield words
+    return words
 
 
-def _short(name: str) -> str:
-    return name.rpartition("/")[2]
+def _limits(facts: Facts) -> Iterator[str]:
+    done = facts.history.plan
+    if not facts.history.steps:
+        return
+    yield from ("### Limitations", "")
+    for note in done.notes if done else ():
+        yield f"- {plain(note).replace('[', '&#91;')}"  # no link of a stranger's record
+    if any(_passkey(facts)):
+        yield "- Passkey retrieval tells whether a fact is found, not whether a text is understood."
+    elif done:
+        yield f"- Nothing was measured at {done.length:,} tokens for this card."
+    if facts.history.baked:
+        yield (
+            "- An engine, or an override by hand, that applies the attention temperature once more "
+            "scales attention twice."
+        )
+    if facts.judgement.verdicts:
+        yield "- The verdicts on engines hold for the versions named."
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
-    if isinstance(value, list) and len(value) > 4:
-        return f"{len(value)} values"
-    return _plain(str(value))
-
-
-def _code(text: str) -> str:
-    return f"`{_plain(text).replace('`', '')}`"
-
-
-def _plain(text: str) -> str:
-    """Text that cannot break out of a table cell, nor of the section."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+def _citation(facts: Facts) -> Iterator[str]:
+    done, steps = facts.history.plan, facts.history.steps
+    if not steps:
+        return
+    p = _scaling(facts)
+    method = METHODS.get(done.method) if done else by_rope_type(p.rope_type) if p else None
+    found = papers(method.reference_url if method else "", steps[-1].tool_version)
+    yield from (_CITATION, *block("bibtex", found))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from yarncli.config.families.family import Family
 from yarncli.config.families.refused_types import UNSUPPORTED, no_rope_types
@@ -19,6 +19,9 @@ from yarncli.jsontext.text import JsonText, Path
 from yarncli.rope.parameters import canonical_rope_type
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Edit, Finding, Severity
+
+if TYPE_CHECKING:
+    from yarncli.history import Baked
 
 BLOCK_KEYS = ("rope_scaling", "rope_parameters")
 _MOST_SCOPES = 20  # entries of a nested rope_parameters that are looked at
@@ -68,6 +71,8 @@ class ConfigView:
     """Why it is impossible; empty where it is possible, or a model type is not known."""
     planned_maximum: int | None = None
     """What `yarncli.json` says was written as `max_position_embeddings`, tokens, if anything."""
+    bakes: Sequence[Baked] = ()
+    """What `yarncli.json` says was moved into the weights of the model, one for each time."""
 
     @property
     def length_key(self) -> str:
@@ -125,13 +130,15 @@ class ConfigView:
             yield self.finding("invalid-value", path, self.refused, severity=severity)
 
 
-def view_config(file: str, text: JsonText, planned_maximum: int | None = None) -> ConfigView | None:
+def view_config(
+    file: str, text: JsonText, planned_maximum: int | None = None, bakes: Sequence[Baked] = ()
+) -> ConfigView | None:
     """The config as the rules need it; None where it is no RoPE language model."""
     config = text.value
     kind = config.get("model_type")
     if not isinstance(kind, str):
         return None
-    view = ConfigView(file=file, text=text, family=FAMILIES.get(kind))
+    view = ConfigView(file=file, text=text, family=FAMILIES.get(kind), bakes=bakes)
     if kind not in FAMILIES:
         if kind in UNSUPPORTED or kind in no_rope_types():
             return None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from yarncli.history import BAKED_MARKER
+from yarncli.history import BAKED_MARKER, FILE_NAME
 from yarncli.jsontext.text import Path, format_path
 from yarncli.rope import formulas
 from yarncli.rope.methods import keeps_max
@@ -269,10 +269,19 @@ def mscale_disagreement(view: ConfigView) -> Iterator[Finding]:
 
 
 def baked_twice(view: ConfigView) -> Iterator[Finding]:
-    """The weights carry the temperature, and the config still has one."""
-    marker = view.text.value.get(BAKED_MARKER)
-    if not marker or view.rope is None:
+    """The weights carry the temperature twice, or once and the config still has one."""
+    marker, bakes = view.text.value.get(BAKED_MARKER), view.bakes
+    if len(bakes) > 1:
+        yield view.finding(
+            "baked-twice",
+            (BAKED_MARKER,),
+            f"{FILE_NAME} records {len(bakes)} bakes: the weights carry the temperature that many "
+            "times. Bake the unbaked checkpoint again, once.",
+        )
+    if not (marker or bakes) or view.rope is None:
         return
+    where = BAKED_MARKER if marker else FILE_NAME
+    marker = marker or bakes[-1].to_json()  # transformers drops the marker when it saves a config
     residual = isinstance(marker, dict) and marker.get("form") == "residual"
     for scope in view.rope.scopes.values():
         p = scope.parameters
@@ -283,7 +292,7 @@ def baked_twice(view: ConfigView) -> Iterator[Finding]:
             yield view.finding(
                 "baked-twice",
                 scope.path or (BAKED_MARKER,),
-                f"{BAKED_MARKER} says that the weights carry the temperature; the config should "
+                f"{where} says that the weights carry the temperature; the config should "
                 f"apply an attention factor of {left:g} and applies {applied:g}.",
             )
 

@@ -14,7 +14,7 @@ from yarncli.checkpoint.directory import Directory, JournalError
 from yarncli.checkpoint.directory import pending as is_pending
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
-from yarncli.errors import CheckpointError, ConfigError, UsageError
+from yarncli.errors import CheckpointError, UsageError
 from yarncli.jsontext.changes import FieldChange
 from yarncli.jsontext.text import JsonText
 from yarncli.rope.methods import METHODS
@@ -154,7 +154,10 @@ def check_documents(
     history = _history(checkpoint, documents)
     if isinstance(history, Finding):
         return [history]
-    view = view_config(checkpoint.where(CONFIG), documents[CONFIG], _planned_maximum(history))
+    bakes = [step.baked for step in history.steps if step.baked and not step.baked.adapter]
+    view = view_config(
+        checkpoint.where(CONFIG), documents[CONFIG], _planned_maximum(history), bakes
+    )
     if view is None:
         return []
     found = check_config(view)
@@ -209,12 +212,11 @@ def _read_documents(checkpoint: Checkpoint) -> tuple[dict[str, JsonText], list[F
 def _history(checkpoint: Checkpoint, documents: Mapping[str, JsonText]) -> History | Finding:
     from yarncli.history import History
 
-    if HISTORY not in documents:
-        return History()
     where = checkpoint.where(HISTORY)
     try:
-        return History.from_json(documents[HISTORY].value, where)
-    except ConfigError as error:
+        found = documents.get(HISTORY) or checkpoint.json_beside(HISTORY)
+        return History.from_json(found.value, found.where) if found else History()
+    except CheckpointError as error:
         return _unreadable(where, error)
 
 
