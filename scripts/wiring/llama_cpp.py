@@ -36,6 +36,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
+from scripts.wiring import own_code
 from scripts.wiring.llama_cpp_runtime import (
     Facts,
     File,
@@ -88,8 +89,10 @@ _KEYS: dict[str, dict[str, Any]] = {
                 "share_expert_dim": 32, "yarn_only_types": ["full_attention"]},
 }  # fmt: skip
 # Where the window is not max_position_embeddings: a number, or keys, the first that is there
-# (conversion/falcon.py:27, chatglm.py:140, dbrx.py:21).
+# (conversion/falcon.py:27, chatglm.py:140, dbrx.py:21, base.py:1137).
 _WINDOW: dict[str, dict[str, Any]] = {
+    "chatglm": {"window": ["seq_length", "hidden_size"]},
+    "qwen": {"window": ["max_position_embeddings"]},
     "dbrx": {"window": ["max_seq_len", "max_position_embeddings"]},
     "falcon": {"window": 2048},
     "glm": {"window": ["seq_length", "hidden_size"]},
@@ -116,7 +119,7 @@ def main() -> None:
     prepare(folder)
     graphs = graph_facts(folder / "src")
     conversion = importlib.import_module("conversion")
-    chosen = options.only.split(",") if options.only else sorted(model_types())
+    chosen = options.only.split(",") if options.only else sorted(model_types(own_code.NAMED))
     found = {}
     for kind in chosen:
         found[kind] = entry(kind, conversion, graphs)
@@ -288,7 +291,7 @@ def converted(kind: str, way: Way, conversion: Any, config: dict[str, Any]) -> F
         keys = {k.removeprefix(f"{graph}."): v.value for k, v in data.items()}
         return File(graph, keys, tensors)
 
-    found: File = in_folder(way.config(kind, fresh(config)), run)
+    found: File = in_folder(way.config(kind, own_code.as_published(kind, fresh(config))), run)
     return found
 
 

@@ -44,21 +44,12 @@ def statuses(config):
         (
             QWEN,
             {"exllamav3", "max", "ollama", "onnxruntime-genai", "ctranslate2", "tensorrt-llm"},
-            {
-                "llama.cpp",
-                "openvino",
-                "mlx-lm",
-                "mlx-vlm",
-                "vllm",
-                "sglang",
-                "transformers-5",
-                "tgi",
-            },
+            {"openvino", "vllm", "transformers-5", "tgi"},
         ),
         (
             INTERNLM,
             {"exllamav3", "max", "ollama", "ctranslate2", "tensorrt-llm"},
-            {"llama.cpp", "lmdeploy-turbomind", "onnxruntime-genai", "mlx-lm", "transformers-4.57"},
+            {"lmdeploy-turbomind", "onnxruntime-genai", "transformers-4.57"},
         ),
     ],
 )
@@ -66,6 +57,31 @@ def test_an_engine_without_the_model_says_so(config, lacking, having):
     found = statuses(config)
     assert {engine for engine in lacking if found[engine] != "unsupported"} == set()
     assert {engine for engine in having if found[engine] != "unknown"} == set()
+
+
+def test_an_engine_with_a_class_of_its_own_is_held_against_the_config():
+    found = statuses(INTERNLM)
+    assert [found[e] for e in ("vllm", "sglang", "llama.cpp", "mlx-lm")] == ["exact"] * 4
+    # models/qwen.py of both makes its rotary embedding without rotary_emb_base.
+    other = statuses(
+        {**{k: v for k, v in QWEN.items() if k != "rope_theta"}, "rotary_emb_base": 1e6}
+    )
+    assert [other[e] for e in ("sglang", "mlx-lm")] == ["ignores"] * 2
+    # SGLang's takes the key that other models have.
+    assert statuses({**QWEN, "rotary_emb_base": 1e6, "rope_theta": 1e6})["sglang"] == "exact"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architectures": ["InternLMXComposer2ForCausalLM"]},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    ],
+)
+def test_what_its_published_code_does_not_read_is_not_judged(change):
+    found = statuses({**INTERNLM, **change})
+    assert {found[e] for e in ("vllm", "sglang", "mlx-lm")} == {"unknown"}
 
 
 def test_code_that_comes_with_the_checkpoint_is_unknown_where_it_would_run():

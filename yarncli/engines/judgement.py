@@ -15,10 +15,10 @@ from yarncli.engines.formats import with_weights
 from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
+from yarncli.engines.own_code import own_views
 from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.sliding import with_window
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
-from yarncli.engines.unread import unread_view
 from yarncli.engines.verdict import EngineView, view
 from yarncli.errors import UnknownArchitectureError
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
@@ -179,7 +179,10 @@ def judge(
         return Judgement(
             source=source,
             intended_from="the code that comes with the model",
-            verdicts=tuple(unread_view(engine, config, reason) for engine in chosen),
+            verdicts=tuple(
+                with_weights(item, weights or stated_format(config, config))
+                for item in own_views(chosen, config, source, reason)
+            ),
         )
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]
