@@ -65,6 +65,7 @@ class Row:
         """
         named = model.config.get("architectures")
         known = {self.entry.get("class"), *self.entry.get("also", ())}
+        known |= {*self.entry.get("through", ())}
         first = named[0] if isinstance(named, list) and named else None
         if first is not None and first not in known and not model.assume_like:
             raise NotKnown(
