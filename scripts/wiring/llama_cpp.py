@@ -107,7 +107,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 }
 # Their blocks of other shapes than their own were not followed up: the rows say "unknown".
 _NOT_FOLLOWED = ("laguna", "mellum")
-# Drafts of speculative decoding → their classes; each has a graph of its own (conversion/llama.py:50,
+# Drafts of speculative decoding → their classes, with graphs of their own (conversion/llama.py:50,
 # qwen.py:666). They are converted beside their target.
 _DRAFTS: dict[str, dict[str, dict[str, Any]]] = {
     "llama": {"LlamaForCausalLMEagle3": {"num_hidden_layers": 1, "draft_vocab_size": 32}},
