@@ -104,3 +104,12 @@ def test_a_class_that_only_the_automatic_map_names_counts():
     found = statuses({**INTERNLM, "architectures": ["SomethingElse"]})
     assert found["lmdeploy-turbomind"] == "unknown"
     assert statuses(INTERNLM)["lmdeploy-turbomind"] == "exact"
+
+
+def test_code_without_a_config_class_does_not_run():
+    # transformers 4.50.3 stops at the model type, with trust_remote_code too.
+    bare = {**QWEN, "auto_map": {"AutoModel": "modeling_qwen.QWenModel"}}
+    assert statuses(bare)["transformers-4.50"] == "unsupported"
+    draft = {**SIZES, "model_type": "qwen3", "head_dim": 128, "auto_map": bare["auto_map"]}
+    assert statuses(draft)["transformers-4.50"] == "unsupported"
+    assert statuses({**draft, "auto_map": QWEN["auto_map"]})["transformers-4.50"] == "unknown"
