@@ -46,7 +46,6 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "qwen": ("QWenLMHeadModel",),
     "xverse": ("XverseForCausalLM",),
 }
-_NOTE = "held against the numbers of config.json; whether the code beside it agrees is not checked"
 
 
 def own_views(
@@ -62,6 +61,17 @@ def own_views(
     """
     model = read_own(config, source)
     return tuple(_view(engine, model, config, reason) for engine in engines)
+
+
+def meant_by(views: Iterable[EngineView]) -> str:
+    """Where it is known what is intended, for `Judgement.intended_from`.
+
+    Args:
+        views: the verdicts of `own_views`.
+    """
+    if any(item.length for item in views):
+        return "the numbers of config.json; the code that comes with the model is not checked"
+    return "the code that comes with the model"
 
 
 def read_own(config: Mapping[str, Any], source: str = "SOURCE") -> Model | None:
@@ -90,9 +100,9 @@ def read_own(config: Mapping[str, Any], source: str = "SOURCE") -> Model | None:
 def _view(
     engine: Engine, model: Model | None, config: Mapping[str, Any], reason: str
 ) -> EngineView:
-    rows = load_table(engine.id)["model_types"]
-    entry = rows.get(model.rope.model_type, {}) if model else {}
-    if model is None or entry.get("rope", "unknown") == "unknown":
+    if model is None:
         return unread_view(engine, config, reason)
-    found = with_window(view(engine, model, find_intended(model, NO_HISTORY)), model.rope)
-    return replace(found, notes=(*found.notes, _NOTE)) if found.has_reading else found
+    entry = load_table(engine.id)["model_types"].get(model.rope.model_type, {})
+    if entry.get("rope", "unknown") == "unknown":
+        return replace(unread_view(engine, config, reason), length=model.length)
+    return with_window(view(engine, model, find_intended(model, NO_HISTORY)), model.rope)
