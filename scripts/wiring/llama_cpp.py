@@ -36,6 +36,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
+from scripts.wiring import own_code
 from scripts.wiring.llama_cpp_runtime import (
     Facts,
     File,
@@ -88,8 +89,10 @@ _KEYS: dict[str, dict[str, Any]] = {
                 "share_expert_dim": 32, "yarn_only_types": ["full_attention"]},
 }  # fmt: skip
 # Where the window is not max_position_embeddings: a number, or keys, the first that is there
-# (conversion/falcon.py:27, chatglm.py:140, dbrx.py:21).
+# (conversion/falcon.py:27, chatglm.py:140, dbrx.py:21, base.py:1137).
 _WINDOW: dict[str, dict[str, Any]] = {
+    "chatglm": {"window": ["seq_length", "hidden_size"]},
+    "qwen": {"window": ["max_position_embeddings"]},
     "dbrx": {"window": ["max_seq_len", "max_position_embeddings"]},
     "falcon": {"window": 2048},
     "glm": {"window": ["seq_length", "hidden_size"]},
@@ -104,6 +107,13 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 }
 # Their blocks of other shapes than their own were not followed up: the rows say "unknown".
 _NOT_FOLLOWED = ("laguna", "mellum")
+# Drafts of speculative decoding → their classes, with graphs of their own (conversion/llama.py:50,
+# qwen.py:666). They are converted beside their target.
+_DRAFTS: dict[str, dict[str, dict[str, Any]]] = {
+    "llama": {"LlamaForCausalLMEagle3": {"num_hidden_layers": 1, "draft_vocab_size": 32}},
+    "qwen3": {"DFlashDraftModel": {"dflash_config": {"mask_token_id": 1, "target_layer_ids": [1]}},
+              "DSparkDraftModel": {"dflash_config": {"mask_token_id": 1, "target_layer_ids": [1]}}},
+}  # fmt: skip
 # Keys that these converters ask for and the config classes of transformers 5 moved.
 _MOVED = ("KeyError: 'rotary_pct'", "KeyError: 'num_attention_groups'")
 _FLAT = ("qwen2_vl", "qwen2_5_vl")
@@ -116,7 +126,7 @@ def main() -> None:
     prepare(folder)
     graphs = graph_facts(folder / "src")
     conversion = importlib.import_module("conversion")
-    chosen = options.only.split(",") if options.only else sorted(model_types())
+    chosen = options.only.split(",") if options.only else sorted(model_types(own_code.NAMED))
     found = {}
     for kind in chosen:
         found[kind] = entry(kind, conversion, graphs)
@@ -248,6 +258,7 @@ def _others(kind: str, way: Way, conversion: Any, known: list[Way]) -> list[Way]
     same = conversion.get_model_class(way.architecture)
     named = [Way(n, way.wrapper, flat=way.flat) for n in conversion.TEXT_MODEL_MAP
              if _is_same(conversion, n, same) and "Eagle3" not in n]  # fmt: skip
+    named += [Way(name) for name in _DRAFTS.get(kind, {})]
     found = {w.architecture: w for w in (*known, *named) if w.architecture != way.architecture}
     return [found[name] for name in sorted(found)]
 
@@ -275,9 +286,12 @@ def converted(kind: str, way: Way, conversion: Any, config: dict[str, Any]) -> F
     import gguf
 
     model_class = conversion.get_model_class(way.architecture)
+    draft = _DRAFTS.get(kind, {}).get(way.architecture, {})
 
     def run(folder: str) -> File:
-        model = model_class(Path(folder), gguf.LlamaFileType.ALL_F32, Path(folder, "x.gguf"))
+        target = {"target_model_dir": Path(folder)} if draft else {}
+        file = Path(folder, "x.gguf")
+        model = model_class(Path(folder), gguf.LlamaFileType.ALL_F32, file, **target)
         model = getattr(model, "impl", model)
         model.set_gguf_parameters()
         tensors = {}
@@ -288,7 +302,8 @@ def converted(kind: str, way: Way, conversion: Any, config: dict[str, Any]) -> F
         keys = {k.removeprefix(f"{graph}."): v.value for k, v in data.items()}
         return File(graph, keys, tensors)
 
-    found: File = in_folder(way.config(kind, fresh(config)), run)
+    published = {**own_code.as_published(kind, fresh(config)), **draft}
+    found: File = in_folder(way.config(kind, published), run)
     return found
 
 

@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scripts.wiring import stubs
+from scripts.wiring import own_code, stubs
 from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
-from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.table import arguments, summary, update, write
 from scripts.wiring.text_parts import class_for, wrapped
 from scripts.wiring.torch_engines import in_folder, tolerate_stubs, tried
 from yarncli.rope.parameters import RopeParameters
@@ -36,16 +36,23 @@ _MLA_FILES = ("deepseek_v2", "deepseek_v32", "glm_moe_dsa")
 
 def main() -> None:
     """Write the two tables."""
-    options = arguments(__doc__, package="folder of the unpacked wheel")
+    options = arguments(__doc__, package="folder of the unpacked wheel", only="model types")
     folder = Path(options.package)
     version = prepare(folder)
     version = options.version or version
     root = folder / "lmdeploy"
     files = torch_files(root)
-    torch_types = {kind: torch_entry(kind, files) for kind in sorted(model_types())}
-    write("lmdeploy-pytorch", version, "run", torch_types, architectures=sorted(files))
+    own_code.register(own_code.NAMED)
+    importlib.import_module("lmdeploy.hf_configs").register_config("kimi_k2")
+    chosen = options.only.split(",") if options.only else sorted(model_types(own_code.NAMED))
+    torch_types = {kind: torch_entry(kind, files) for kind in chosen}
     supported = turbomind_architectures(root)
-    types = {kind: turbomind_entry(kind, supported) for kind in sorted(model_types())}
+    types = {kind: turbomind_entry(kind, supported) for kind in chosen}
+    if options.only:
+        update("lmdeploy-pytorch", torch_types)
+        update("lmdeploy-turbomind", types)
+        return
+    write("lmdeploy-pytorch", version, "run", torch_types, architectures=sorted(files))
     write("lmdeploy-turbomind", version, "run", types, architectures=sorted(supported))
 
 
@@ -59,7 +66,7 @@ def prepare(folder: Path) -> str:
     root = folder / "lmdeploy"
     backends = "lmdeploy.pytorch.backends"
     kept = (ROTARY, f"{backends}.rotary_embedding", f"{backends}.default.rotary_embedding",
-            "lmdeploy.turbomind.models.utils")  # fmt: skip
+            "lmdeploy.hf_configs", "lmdeploy.turbomind.models.utils")  # fmt: skip
     base = {"BuildSpec": _BuildSpec}
     stubs.install(("lmdeploy", "_turbomind"), kept, {f"{backends}.base": base})
     for name in ("", ".pytorch", ".pytorch.nn", ".pytorch.backends.default", ".turbomind",
@@ -97,6 +104,9 @@ def torch_entry(kind: str, files: dict[str, str]) -> dict[str, Any]:
     wrapper, architecture = class_for(kind, usual, files)
     if architecture not in files:
         return {"rope": "unsupported", "note": architecture}
+    if kind == "minicpmv":
+        note = "minicpmv26.py is for version 2.6; others were not followed up"
+        return {"rope": "unknown", "class": architecture, "note": note}
     path = Path(files[architecture])
     calls = _calls(path)
     at = f"{path.name}:{','.join(map(str, calls.values()))}"
@@ -104,7 +114,7 @@ def torch_entry(kind: str, files: dict[str, str]) -> dict[str, Any]:
     is_nested = "build_rotary_embedding" in calls and shape_of(kind).scaled
     if is_nested or not {_SHARED, "build_rotary_params"} & calls.keys():
         return {"rope": "own", "at": at, "how": "read", "class": architecture}
-    file = partial(wrapped, kind, wrapper, architecture)
+    file = partial(_file, kind, wrapper, architecture)
     run = partial(_torch_numbers, path.stem in _MLA_FILES)
     return _entry(kind, file, base, run, {"class": architecture, "at": at})
 
@@ -176,7 +186,7 @@ def turbomind_entry(kind: str, supported: set[str]) -> dict[str, Any]:
     if architecture not in supported:
         return {"rope": "unsupported", "note": architecture}
     at = {"class": architecture, "at": "turbomind/models/utils.py:76"}
-    file = partial(wrapped, kind, wrapper, architecture)
+    file = partial(_file, kind, wrapper, architecture)
     return _entry(kind, file, base, _turbomind_numbers, at)
 
 
@@ -222,6 +232,10 @@ def _entry(
             lambda c=config, a=asked, p=probe: describe(a, p, *run(_load(file, c)), dim=2 * pairs)
         )
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
+
+
+def _file(kind: str, wrapper: str | None, architecture: str, config: dict[str, Any]) -> Any:
+    return wrapped(kind, wrapper, architecture, own_code.as_published(kind, config))
 
 
 def _load(file: Any, config: dict[str, Any]) -> Any:

@@ -65,6 +65,12 @@ READ: dict[str, tuple[dict[str, str], tuple[str, str], dict[str, Any]]] = {
         ("deepseekV3/model_config.py", 'rope_type != "yarn"'),
         {"requires": _KEYS},
     ),
+    # Its config class keeps the flat dict of the file (hf_config_shims.py, DeepseekV4HFConfig).
+    "deepseekV4": (
+        {"yarn": "reads", "rest": "refuses"},
+        ("deepseekV4/layers/rope.py", "def rope_for_layer("),
+        {"requires": _KEYS[:4]},
+    ),
     "glm5_1": (
         {"yarn": "reads", "rest": "refuses"},
         ("glm5_1/model_config.py", "return rope_scaling"),

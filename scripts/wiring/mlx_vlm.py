@@ -20,23 +20,31 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from scripts.wiring.mlx_lm import filled, lines_of, measured, only_models, record
+from scripts.wiring.own_code import NAMED
 from scripts.wiring.probes import SIZES, failure
-from scripts.wiring.table import arguments, write
+from scripts.wiring.table import arguments, update, write
+from yarncli.config.families.own_code_rows import OWN_CODE
 from yarncli.config.families.table import FAMILIES
 
 MODELS = "mlx_vlm.models"
+# Folders whose text part takes its sizes from a `text_config` that no published file has.
+_NOT_FOLLOWED = ("molmo",)
 
 
 def main() -> None:
     """Write the table."""
-    options = arguments(__doc__)
+    options = arguments(__doc__, only="model types")
     version = options.version or importlib.metadata.version("mlx-vlm")
     folder = only_models("mlx_vlm")
     record(importlib.import_module(f"{MODELS}.base").BaseModelConfig)
     found, has = {}, folders(folder)
-    for kind, name in sorted((k, f) for k, f in has.items() if k in FAMILIES):
+    wanted = options.only.split(",") if options.only else (*FAMILIES, *NAMED)
+    for kind, name in sorted((k, f) for k, f in has.items() if k in wanted):
         found[kind] = entry(kind, name, folder)
         print(kind, found[kind].get("rope"), found[kind].get("note", ""), file=sys.stderr)
+    if options.only:
+        update("mlx-vlm", found)
+        return
     write("mlx-vlm", version, "run", found, others="unsupported", registered=sorted(has))
 
 
@@ -53,6 +61,8 @@ def folders(package: Path) -> dict[str, str]:
 
 def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
     """The table's entry of one model type."""
+    if kind in _NOT_FOLLOWED:
+        return {"rope": "unknown", "note": "what fills its text_config was not followed up"}
     try:
         module = importlib.import_module(f"{MODELS}.{name}")
     except Exception as error:
@@ -63,15 +73,15 @@ def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
     if not hasattr(module, "LanguageModel") and not hasattr(module, "Model"):
         return {"rope": "unknown", "at": f"{name}/__init__.py", "note": "no class to build"}
     found = measured(kind, name, evidence, partial(build, module))
-    family = FAMILIES[kind]
-    if family.is_wrapper and not family.flat_text:
+    family = FAMILIES.get(kind)
+    if family and family.is_wrapper and not family.flat_text:
         found["text"] = dict.fromkeys([f"{kind}_text", family.text_type], kind)
     return found
 
 
 def build(module: Any, kind: str, config: dict[str, Any]) -> Any:
     """The language model, from the config of the text part, as `load_model` does it."""
-    family = FAMILIES[kind]
+    family = FAMILIES.get(kind) or OWN_CODE[kind].family
     if not hasattr(module, "TextConfig"):
         return module.Model(module.ModelConfig.from_dict(filled(module.ModelConfig, config)))
     text = filled(module.TextConfig, {**config, "model_type": family.text_type or kind})

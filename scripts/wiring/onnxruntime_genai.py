@@ -20,15 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scripts.wiring import stubs
+from scripts.wiring import own_code, stubs
 from scripts.wiring.probes import describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
-from scripts.wiring.table import arguments, summary, write
+from scripts.wiring.table import arguments, summary, update, write
 from scripts.wiring.text_parts import class_for, wrapped
 from scripts.wiring.torch_engines import in_folder, tried
 
 # Builders of several graphs → that of the text part (builders/qwen.py:885, 1684).
 _TEXT_PARTS = {"Qwen35MoEModel": "Qwen35MoETextModel", "Qwen35Model": "Qwen35TextModel"}
+
+# What their builders do after the shared part was not followed up.
+_NOT_FOLLOWED = ("chatglm", "phi3_v", "phi4mm")
 
 
 def main() -> None:
@@ -37,13 +40,16 @@ def main() -> None:
     folder = Path(options.package)
     version = prepare(folder)
     version = options.version or version
+    own_code.register(own_code.NAMED)
     builders = architectures(folder / "onnxruntime_genai" / "models" / "builder.py")
-    chosen = options.only.split(",") if options.only else sorted(model_types())
+    chosen = options.only.split(",") if options.only else sorted(model_types(own_code.NAMED))
     found = {kind: entry(kind, builders) for kind in chosen}
     for kind, item in found.items():
         for name, line in (item.get("outcomes", {}) if options.only else {}).items():
             print(f"{kind:16} {name:40} {line}")
-    if not options.only:
+    if options.only:
+        update("onnxruntime-genai", found)
+    else:
         write("onnxruntime-genai", version, "run", found, architectures=sorted(builders))
 
 
@@ -91,7 +97,14 @@ def entry(kind: str, builders: dict[str, tuple[str, int]]) -> dict[str, Any]:
         return {"rope": "unsupported", "note": architecture}
     name, line = builders[architecture]
     found = {"class": architecture, "builder": name, "at": f"builder.py:{line}"}
-    run = partial(_run, partial(wrapped, kind, wrapper, architecture), _builder(name))
+    if kind in _NOT_FOLLOWED:
+        return {"rope": "unknown", **found, "note": "its own part of the builder was not followed"}
+
+    def file(config: dict[str, Any]) -> dict[str, Any]:
+        published = own_code.as_published(kind, fresh(config))
+        return wrapped(kind, wrapper, architecture, published)
+
+    run = partial(_run, file, _builder(name))
     pairs, problem = 0, ""
     for probe, _, config in probes(base, shape_of(kind)):
         if probe in ("default both", "default legacy", "yarn both"):
@@ -134,7 +147,7 @@ def _run(file: Any, builder: Any, config: dict[str, Any]) -> tuple[Any, ...]:
     """
     from transformers import AutoConfig
 
-    loaded = in_folder(file(fresh(config)), lambda folder: AutoConfig.from_pretrained(folder))
+    loaded = in_folder(file(config), lambda folder: AutoConfig.from_pretrained(folder))
     _require_known_type(loaded.get_text_config())
     model = builder.__new__(builder)
     problem: Exception | None = None

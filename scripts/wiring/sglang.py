@@ -36,7 +36,7 @@ import torch
 import transformers
 from torch import nn
 
-from scripts.wiring import stubs
+from scripts.wiring import own_code, stubs
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
 from scripts.wiring.sizes import TEXT_PARTS, config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, update, write
@@ -80,7 +80,12 @@ NAMED: dict[str, tuple[str, ...]] = {
     "llama": ("LlamaForCausalLMEagle3",),
     "phimoe": ("PhiMoEForCausalLM",),
     "qwen3": ("DFlashDraftModel", "DSparkDraftModel"),
+    "internlm2": ("InternLM2ForRewardModel",),
 }
+
+# Where a class takes θ from that is not the key of the model type (models/qwen.py:167,
+# utils/hf_transformers/common.py:501).
+THETA_KEY = {"qwen": "rope_theta"}
 
 # Scopes of the layers where the config says them in other words than `layer_types`.
 LAYERS = {"deepseek_v4": ["compress", "compress", "main", "compress"]}
@@ -96,7 +101,7 @@ def main() -> None:
     version = options.version or version
     classes = architectures()
     find_wrappers()
-    chosen = options.only.split(",") if options.only else sorted(model_types())
+    chosen = options.only.split(",") if options.only else sorted(model_types(own_code.NAMED))
     make = functools.partial(entry, classes=classes)
     found = entries(make, chosen, int(options.jobs or 1))
     if options.only:
@@ -135,6 +140,7 @@ def prepare(folder: Path) -> str:
             setattr(package, name, recorded(getattr(factory, name)))
             setattr(factory, name, getattr(package, name))
     importlib.import_module("sglang.srt.utils.hf_transformers_patches").apply_all()
+    own_code.register(set(own_code.NAMED) - set(own_types()))
     info = next(folder.glob("sglang-*.dist-info"))
     return info.name.removeprefix("sglang-").removesuffix(".dist-info")
 
@@ -289,7 +295,13 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     others = {name: why for name, why in sorted(others.items()) if name not in same}
     if others:
         found["others"] = others
-    if FAMILIES[kind].scopes and all(isinstance(line, str) for line in outcomes.values()):
+    if kind in THETA_KEY:
+        found["theta_key"] = THETA_KEY[kind]
+    if (
+        kind in FAMILIES
+        and FAMILIES[kind].scopes
+        and all(isinstance(line, str) for line in outcomes.values())
+    ):
         found["scope"] = "full_attention"  # the small model has no other layers
     return {"outcomes": outcomes, **summary(outcomes), "dim": first_found["dim"], **found,
             "at": file}  # fmt: skip
@@ -335,7 +347,7 @@ class Wiring:
 
     def config(self, text: dict[str, Any]) -> dict[str, Any]:
         """The whole config around the keys of its text part."""
-        text = {**fresh(text), "model_type": self.kind}
+        text = {**own_code.as_published(self.kind, fresh(text)), "model_type": self.kind}
         named = {"architectures": [self.architecture]}
         if not self.wrapper:
             return {**text, **named}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scripts.wiring import own_code
 from scripts.wiring.probes import SIZES, Shape
 from yarncli.config.families.table import FAMILIES
 
@@ -124,7 +125,7 @@ PARTIAL: dict[str, float] = {
     "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "phi": 0.5, "stablelm": 0.25, "nemotron": 0.5,
     "persimmon": 0.5, "qwen3_next": 0.25, "qwen3_5_text": 0.25, "qwen3_5_moe_text": 0.25,
     "qwen3_5": 0.25, "qwen3_5_moe": 0.25, "glm4v_text": 0.5, "glm4v_moe_text": 0.5,
-    "solar_open": 1.0,
+    "solar_open": 1.0, "phi4mm": 0.75,
 }  # fmt: skip
 
 # Model type → keys that its RoPE block has beside those of the probe.
@@ -200,10 +201,13 @@ def config_for(kind: str, own: Mapping[str, str] | None = None) -> tuple[dict[st
     named = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
     if named is None and own and kind in own:
         named = own[kind].removesuffix("Config") + "ForCausalLM"
-    sizes = {**_defaults(kind), **SIZES, **LARGER, **_strings(kind), **OWN.get(kind, {})}
+    if kind in own_code.NAMED:
+        named = own_code.NAMED[kind][0]
+    own_keys = {**OWN.get(kind, {}), **own_code.OWN.get(kind, {})}
+    sizes = {**_defaults(kind), **SIZES, **LARGER, **_strings(kind), **own_keys}
     if not _has_windows(kind):
         for key in ("layer_types", "sliding_window"):
-            if key not in OWN.get(kind, {}):
+            if key not in own_keys:
                 del sizes[key]
     return {k: v for k, v in sizes.items() if v is not None}, str(named)
 

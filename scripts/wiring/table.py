@@ -35,6 +35,7 @@
         text        of a multimodal model: model type of the text part → whose row counts
         theta       θ where the config has none; "required" if that fails
         default_theta  what its class says, where that is not what `theta` shows
+        theta_key   SGLang: where θ is read, which is not the key of the model type
         layers      default of sliding_window_pattern, and whether layer_types goes before it
         share       vLLM: what rotates of a head where the config states no share, if not all of it
         scope       vLLM: the one scope whose rotary module was recorded

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scripts.wiring import stubs, torch_engines
+from scripts.wiring import own_code, stubs, torch_engines
 from scripts.wiring.probes import ORIGINAL, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, read, summary, update, write
@@ -80,7 +80,7 @@ def main() -> None:
     chosen = (
         options.only.split(",")
         if options.only
-        else sorted(model_types(own_types()) - {*wrappers()})
+        else sorted(model_types([*own_types(), *own_code.NAMED]) - {*wrappers()})
     )
     make = functools.partial(entry, through_transformers=through_transformers)
     found = entries(make, chosen, int(options.jobs or 1))
@@ -140,6 +140,7 @@ def prepare(folder: Path) -> str:
         stubs.package(f"vllm.{name}", str(root / name.replace(".", "/")))
     package = importlib.import_module(ROTARY)
     package.get_rope = recorded(package.get_rope)
+    own_code.register(set(own_code.NAMED) - set(own_types()))
     info = next(folder.glob("vllm-*.dist-info"))
     return info.name.removeprefix("vllm-").removesuffix(".dist-info")
 
@@ -201,6 +202,7 @@ def _given() -> dict[str, dict[str, Any]]:
         def configure_mm_token_handling(self, *_: Any, **__: Any) -> None:
             """Of no interest."""
 
+    lora = type("SupportsLoRA", (), {"packed_modules_mapping": {}, "embedding_modules": {}})
     alone = {"get_tensor_model_parallel_world_size": lambda: 1,
              "get_tensor_model_parallel_rank": lambda: 0, "get_pp_group": stubs.Alone,
              "get_ep_group": stubs.Alone, "get_tp_group": stubs.Alone,
@@ -218,7 +220,7 @@ def _given() -> dict[str, dict[str, Any]]:
             "maybe_prefix": lambda prefix, name: f"{prefix}.{name}" if prefix else name,
             "init_vllm_registered_model": _inner_model,
         },
-        f"{MODELS}.interfaces": {"SupportsMultiModal": SupportsMultiModal},
+        f"{MODELS}.interfaces": {"SupportsMultiModal": SupportsMultiModal, "SupportsLoRA": lora},
         f"{MODELS}.interfaces_base": {},
         f"{MODELS}.adapters": {},
         "vllm.model_executor.model_loader.utils": {
@@ -426,6 +428,7 @@ def wrapper_entry(wrapper: str) -> dict[str, Any]:
 PAIRS = {
     f"{kind} {name}": (name, kind)
     for kind, names in {
+        "internlm2": ("InternLM2ForRewardModel",),
         "llama": ("LlamaForCausalLMEagle3", "EagleLlamaForCausalLM"),
         "mistral": ("MistralModel",),
         "qwen3": ("DFlashDraftModel", "DSparkDraftModel"),
@@ -475,7 +478,7 @@ def _pairs(
 def _run(kind: str, architecture: str, config: dict[str, Any], wrapper: str | None = None) -> Any:
     """The rotary modules that vLLM makes for a config, or for a wrapper's config around it."""
     importlib.import_module(ROTARY)._ROPE_DICT.clear()
-    whole = {**fresh(config), "model_type": kind}
+    whole = {**own_code.as_published(kind, fresh(config)), "model_type": kind}
     if wrapper:
         for key in reversed(wrappers()[wrapper][1]):
             whole = {key: whole}
@@ -496,7 +499,7 @@ def load(config: dict[str, Any]) -> Any:
 
 def engine_config(loaded: Any, length: int | None = None) -> Any:
     """A stub of `VllmConfig` around a config; `length` tokens are served, by default its own."""
-    model, multimodal = stubs.Stub(), stubs.Stub()
+    model, multimodal = stubs.Stub(), type("Given", (stubs.Stub,), {"__bool__": lambda _: True})()
     text = loaded.get_text_config()
     vars(multimodal).update(get_video_pruning_spec=lambda: None)
     vars(model).update(

@@ -15,10 +15,10 @@ from yarncli.engines.formats import with_weights
 from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
+from yarncli.engines.own_code import meant_by, own_views
 from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.sliding import with_window
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
-from yarncli.engines.unread import unread_view
 from yarncli.engines.verdict import EngineView, view
 from yarncli.errors import UnknownArchitectureError
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
@@ -182,10 +182,12 @@ def judge(
         model = read_model(config, source=source, length=length, assume_like=assume_like)
     except UnknownArchitectureError as error:
         reason = str(error).partition(". ")[0].rstrip(".") + "."
+        views = own_views(chosen, config, source, reason)
+        stored = weights or stated_format(config, config)
         return Judgement(
             source=source,
-            intended_from="the code that comes with the model",
-            verdicts=tuple(unread_view(engine, config, reason) for engine in chosen),
+            intended_from=meant_by(views),
+            verdicts=tuple(with_weights(item, stored) for item in views),
         )
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]

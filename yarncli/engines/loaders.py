@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Family
+from yarncli.config.families.own_code_rows import OWN_CODE
 from yarncli.config.families.shared import NEEDS_ORIGINAL
+from yarncli.config.own_code import find_own
 from yarncli.config.reading import RopeConfig, find_text, read_rope
 from yarncli.engines.outer import refuse_outer
 from yarncli.engines.resolving import BLOCKS, as_version_5, theta_keys, without_settings
@@ -29,6 +31,7 @@ def read_model(
     source: str = "SOURCE",
     length: int | None = None,
     assume_like: str | None = None,
+    own_code: bool = False,
 ) -> Model:
     """Prepare a config for the engines.
 
@@ -37,30 +40,43 @@ def read_model(
         source: what to call the checkpoint in launch lines.
         length: the intended window, tokens; by default what transformers 5 reads.
         assume_like: treat an unknown model type as this one.
+        own_code: also read types that come with their own code, for engines with a class for them.
 
     Raises:
         ConfigError: the sizes of the model cannot be read.
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
     """
-    family, path, text = find_text(config, assume_like)
+    family, path, text = (own_code and find_own(config)) or find_text(config, assume_like)
     refusal, is_ours = "", False
     try:
         resolved = _with_text(config, path, as_version_5(text, family))
-        rope = read_rope(resolved, assume_like=assume_like)
+        rope = read_rope(resolved, assume_like=assume_like, own_code=own_code)
     except (ConfigError, LoaderError) as error:
         refusal, is_ours = str(error), isinstance(error, NotComputedError)
         sizes = _with_text(config, path, without_settings(text, family))
-        rope = read_rope(sizes, assume_like=assume_like)
+        rope = read_rope(sizes, assume_like=assume_like, own_code=own_code)
     return Model(
         source=source,
         config=config,
-        text=text,
+        text=_as_stated(config, path, text, family),
         rope=rope,
         refusal=refusal,
         is_ours=is_ours,
         length=length or intended_window(rope),
         assume_like=assume_like,
     )
+
+
+def _as_stated(
+    config: Mapping[str, Any], path: tuple[str, ...], text: Mapping[str, Any], family: Family
+) -> Mapping[str, Any]:
+    """The text part without a θ that only its own code would put in; a ratio is one of the file."""
+    own = OWN_CODE.get(family.model_type)
+    if own is None or own.theta_ratio_key:
+        return text
+    for key in path:
+        config = config[key]
+    return config
 
 
 def with_fields(model: Model, fields: Mapping[str, Any], *, keep_theta: bool = False) -> Model:
@@ -75,7 +91,11 @@ def with_fields(model: Model, fields: Mapping[str, Any], *, keep_theta: bool = F
     kept = {k: v for k, v in model.text.items() if k not in keys}
     config = _with_text(model.config, model.text_path, {**kept, **fields})
     return read_model(
-        config, source=model.source, length=model.length, assume_like=model.assume_like
+        config,
+        source=model.source,
+        length=model.length,
+        assume_like=model.assume_like,
+        own_code=model.rope.own_code,
     )
 
 
@@ -195,7 +215,7 @@ def legacy(
         text = {**text, key: default_theta}
     config = _with_text(model.config, model.text_path, text)
     try:
-        rope = read_rope(config, assume_like=model.assume_like)
+        rope = read_rope(config, assume_like=model.assume_like, own_code=model.rope.own_code)
     except NotComputedError as error:
         raise NotKnown(str(error)) from error
     except ConfigError as error:

@@ -29,6 +29,7 @@ from yarncli.engines.shared import (
     mla_softmax,
     mscale_ratio,
     refuse_gaps,
+    with_frequencies,
 )
 from yarncli.engines.tables import Row, find_row, load_table
 from yarncli.engines.types import EngineCrash, LoaderError, Model, NotKnown, Reading, Used
@@ -202,7 +203,9 @@ def _plain(sizes: RopeParameters, theta: Any) -> RopeParameters:
 def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     """What the file makes of a dict, as a line of the table."""
     if "factor=" in row.outcome("default legacy"):
-        raise NotKnown(f"{row.model_type} has a scaling of its own in {row.release}.")
+        if any(model.text.get(key) is not None for key in _BLOCKS):
+            raise NotKnown(f"{row.model_type} has a scaling of its own in {row.release}.")
+        return row.outcome("default legacy")
     if row.entry["rope"] == "ignores":
         return _line_if_ignored(row, block)
     if model.block("rope_parameters") and not is_v5:
@@ -286,6 +289,9 @@ def _used(
     if kind == "proportional" and "dim=" not in line:
         share = number(PART, block.get(PART, 1.0))
         return Used(replace(plain, rope_type=kind, partial_rotary_factor=share))
+    own = re.search(r"^linear factor=([\d.]+)", line)
+    if own:  # a file that turns texts without a scaling as if there were one
+        return Used(with_frequencies(plain, [f / float(own[1]) for f in plain.inv_freq(1)]))
     if kind not in ("linear", "dynamic", "yarn", "llama3", "longrope"):
         raise NotKnown(f"What {row.release} computes for {row.model_type} has no formula here.")
     refuse_gaps(block, kind, not_null=_COMPUTED)

@@ -65,6 +65,7 @@ class Row:
         """
         named = model.config.get("architectures")
         known = {self.entry.get("class"), *self.entry.get("also", ())}
+        known |= {*self.entry.get("through", ())}
         first = named[0] if isinstance(named, list) and named else None
         if first is not None and first not in known and not model.assume_like:
             raise NotKnown(
@@ -213,7 +214,7 @@ def find_transformers_row(engine: str, model: Model) -> Row:
     table = load_table(engine)
     release = f"transformers {table['version']}"
     if model.model_type not in registered_types(table["version"]) and not model.assume_like:
-        if "auto_map" in model.config:
+        if brings_config(model.config):
             raise NotKnown(
                 f"{release} does not know the model type {model.model_type!r}. The checkpoint's "
                 "own code would run, which nobody examined."
@@ -225,6 +226,18 @@ def find_transformers_row(engine: str, model: Model) -> Row:
     if row.entry["rope"] == "unsupported":
         raise NotSupported(f"{release} has no code for the text part {model.rope.model_type!r}.")
     return row
+
+
+def brings_config(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint brings a config class of its own, without which its code never runs.
+
+    Args:
+        config: the JSON object of `config.json`.
+
+    Source: transformers 4.50.3 (run) and 5.23, `AutoConfig.from_pretrained`, `has_remote_code`.
+    """
+    auto_map = config.get("auto_map")
+    return bool(auto_map) and (not isinstance(auto_map, Mapping) or "AutoConfig" in auto_map)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from yarncli.engines.tables import load_table, registered_types
+from yarncli.engines.tables import brings_config, load_table, registered_types
 from yarncli.engines.types import Engine
 from yarncli.engines.verdict import EngineView, unknown_view
 
@@ -33,7 +33,7 @@ def _lacks(engine: str, config: Mapping[str, Any]) -> bool:
     table, kind = load_table(engine), str(config.get("model_type"))
     has_code = bool(config.get("auto_map"))
     if engine.startswith("transformers-"):
-        return not has_code and kind not in registered_types(table["version"])
+        return not brings_config(config) and kind not in registered_types(table["version"])
     if "through_transformers" in table or (table.get("runs_own_code") and has_code):
         return False
     if config.get("model_file"):  # mlx-lm and mlx-vlm run that

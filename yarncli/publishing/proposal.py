@@ -9,12 +9,12 @@ from yarncli import __version__
 from yarncli.checkpoint.files import kind_of
 from yarncli.engines.judgement import judge
 from yarncli.errors import CheckpointError
-from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import CONVERTED_FILES
 from yarncli.hub.uploads import Copy, Upload
 from yarncli.hub.writing import Remote
 from yarncli.publishing.base import fetch
 from yarncli.publishing.local import LocalModel
+from yarncli.publishing.results import Results
 from yarncli.rope.methods import METHODS
 
 _MOST_LINES = 60  # of a diff; a tokenizer's config may be long
@@ -26,7 +26,7 @@ def proposal(
     start: Remote,
     uploads: Mapping[str, Upload],
     copies: list[Copy],
-    results: PasskeyReport | None,
+    results: Results | None,
 ) -> str:
     """The body of a pull request, as Markdown.
 
@@ -118,15 +118,16 @@ def _engines(local: LocalModel, name: str) -> list[str]:
     return ["## What each engine does with it", "", told, "", *head, *rows]
 
 
-def _checked(local: LocalModel, results: PasskeyReport | None) -> Iterator[str]:
+def _checked(local: LocalModel, results: Results | None) -> Iterator[str]:
     warnings = sorted({found.rule.id for found in local.findings})
     yield (
         "- `yarncli check` finds no errors"
         + (f"; warnings: {', '.join(f'`{rule}`' for rule in warnings)}." if warnings else ".")
     )
-    yield "- The verdicts on engines follow the released code of the versions named; none was run."
-    if results is None:
+    yield "- The verdicts on engines follow the released code of the versions named; none was run on this model."
+    if results is None or results.setting is None:
         yield "- No measurement of retrieval at the new length comes with this."
         return
-    shown = ", ".join(f"{row.length:,} tokens {row.accuracy:.0%}" for row in results.lengths())
-    yield f"- Passkey retrieval ({results.first}): {shown}."
+    measured = results.report.lengths(results.setting)
+    shown = ", ".join(f"{row.length:,} tokens {row.accuracy:.0%}" for row in measured)
+    yield f"- Passkey retrieval: {shown}."

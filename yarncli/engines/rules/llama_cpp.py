@@ -19,7 +19,7 @@ from yarncli.engines.gguf import (
     sizes,
 )
 from yarncli.engines.shared import unmeant
-from yarncli.engines.tables import Row, find_row
+from yarncli.engines.tables import Row, find_row, named_classes
 from yarncli.engines.types import Engine, Launch, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.errors import ConfigError
 from yarncli.rope import formulas
@@ -53,6 +53,7 @@ def read(model: Model) -> Reading:
 def _file(model: Model) -> Gguf:
     row = find_row("llama.cpp", model)
     row.require_class(model)
+    _insist_on_head(model)
     for key in ("rope_scaling", "rope_parameters"):
         if model.text.get(key) is not None and not isinstance(model.text[key], Mapping):
             raise LoaderError(f"Its converter fails: {key} is not an object.")
@@ -70,6 +71,17 @@ def _file(model: Model) -> Gguf:
     if "rope_theta" not in inner:
         raise LoaderError(f"Its converter fails without {row.entry['inner_theta']}.rope_theta.")
     return replace(gguf, keys={**gguf.keys, "rope.freq_base": inner["rope_theta"]})
+
+
+def _insist_on_head(model: Model) -> None:
+    """Insist on what makes the converter take a draft for EAGLE-3 (`conversion/llama.py:50`).
+
+    Raises:
+        NotKnown: it is missing.
+    """
+    is_eagle = any("Eagle3" in name for name in named_classes(model))
+    if is_eagle and not (model.rope.num_hidden_layers == 1 and "draft_vocab_size" in model.text):
+        raise NotKnown("Nobody examined what its converter makes of an EAGLE-3 draft of this kind.")
 
 
 def _insist_on_tried(model: Model, row: Row) -> None:

@@ -34,10 +34,46 @@ def read(model: Model) -> Reading:
     Source: the line that the table names; max/nn/rotary_embedding.py.
     """
     row = find_row("max", model)
+    if row.model_type == "deepseek_v4":
+        return _deepseek_v4(model, row)
     faults: list[str] = []
     scopes = {name: _used(model, row, p, name, faults) for name, p in version_5(model).items()}
     served = model.rope.max_position_embeddings
     return Reading(scopes, served_length=served, faults=tuple(dict.fromkeys(faults)))
+
+
+def _deepseek_v4(model: Model, row: Row) -> Reading:
+    """Plain RoPE in layers that are not compressed, yarn without a temperature in the others.
+
+    Source: pipelines/architectures/deepseekV4/layers/rope.py:93-130, model_config.py:546-577,
+        hf_config_shims.py:209-241.
+    """
+    block = model.block("rope_scaling")
+    kind = block.get("rope_type") or block.get("type")
+    if model.text.get("rope_parameters") is not None or kind != "yarn":
+        raise NotKnown(f"{row.release} was read for DeepSeek-V4's own rope_scaling with yarn.")
+    for key in (*row.entry["requires"], "rope_theta", "compress_rope_theta"):
+        if block.get(key, model.text.get(key)) is None:
+            raise EngineCrash(f"without {key} it fails while the model is built. State it.")
+    numbers = {key: block[key] for key in row.entry["requires"]}
+    if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers.values()):
+        raise NotKnown("Nobody examined what it does with numbers that are written as text.")
+    scopes = {}
+    for name, scope in model.rope.scopes.items():
+        theta = float(model.text["rope_theta" if name == "main" else "compress_rope_theta"])
+        p = replace(_plain(scope.parameters), rope_theta=theta)
+        scopes[name] = Used(p if name == "main" else replace(p, rope_type="yarn", **numbers))
+    return Reading(scopes, served_length=model.rope.max_position_embeddings)
+
+
+def _plain(p: RopeParameters) -> RopeParameters:
+    return RopeParameters(
+        rope_type="default",
+        rope_theta=p.rope_theta,
+        head_dim=p.head_dim,
+        max_position_embeddings=p.max_position_embeddings,
+        partial_rotary_factor=p.partial_rotary_factor,
+    )
 
 
 def _used(model: Model, row: Row, p: RopeParameters, scope: str, faults: list[str]) -> Used:

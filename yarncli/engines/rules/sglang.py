@@ -288,6 +288,8 @@ class _Wiring:
 
     def _theta(self, scope: str, p: RopeParameters, line: str) -> float:
         """θ, which some config classes and model files lose."""
+        if "theta_key" in self.row.entry:
+            return float(self.model.text.get(self.row.entry["theta_key"], self.row.entry["theta"]))
         if "theta=1.3086e+06" in self.row.outcome("theta top and block"):
             top = self.model.text.get(self.model.family.theta_keys[0])
             return float(top if top is not None else self.row.entry["theta"])

@@ -15,7 +15,7 @@ from yarncli.engines.shared import (
     mscale_ratio,
     refuse_gaps,
 )
-from yarncli.engines.tables import Row, find_row, load_table
+from yarncli.engines.tables import Row, brings_config, find_row, load_table
 from yarncli.engines.types import (
     Engine,
     EngineCrash,
@@ -81,7 +81,7 @@ def _through_transformers(model: Model, backends: Sequence[Engine]) -> Reading:
     if kind in table["unsure"]:
         raise NotKnown(f"TGI 3 runs {kind} by transformers, if its release has that.")
     if kind not in table["causal"]:
-        if "auto_map" in model.config:
+        if brings_config(model.config):
             raise NotKnown(f"TGI 3 would run the checkpoint's own code for {kind}.")
         raise NotSupported(f"TGI 3 and its transformers have no causal model for {kind}.")
     oldest, newest = (_tried(engine, model) for engine in backends)

@@ -1,0 +1,108 @@
+"""A model type that comes with its own code, in the engines that have a class of their own for it.
+
+Engines that would run the code of the checkpoint are not judged: nobody examined that. The others
+have a row in their tables, and are held against the numbers of the config, where it is known how
+the published code of the type reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from yarncli.engines.intended import find_intended
+from yarncli.engines.loaders import read_model
+from yarncli.engines.sliding import with_window
+from yarncli.engines.tables import load_table
+from yarncli.engines.types import Engine, Model
+from yarncli.engines.unread import unread_view
+from yarncli.engines.verdict import EngineView, view
+from yarncli.errors import CheckpointError
+from yarncli.history import NO_HISTORY
+
+# RoPE types, beside plain RoPE, that the published code computes as transformers 5 does: the
+# classes LinearScaling- and DynamicNTKScalingRotaryEmbedding of modeling_internlm2.py,
+# Phi3SuScaledRotaryEmbedding of modeling_phi3_v.py and modeling_phi4mm.py, MiniCPMLongRoPE.
+_READS: dict[str, tuple[str, ...]] = {
+    "internlm2": ("linear", "dynamic"),
+    "minicpmv": ("longrope",),
+    "phi3_v": ("longrope",),
+    "phi4mm": ("longrope",),
+}
+# Model type → the classes of its text model; others of the name have code of another kind.
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "baichuan": ("BaichuanForCausalLM", "BaiChuanForCausalLM"),
+    "bailing_moe": ("BailingMoeForCausalLM",),
+    "chatglm": ("ChatGLMModel", "ChatGLMForConditionalGeneration"),
+    "exaone": ("ExaoneForCausalLM",),
+    "internlm2": ("InternLM2ForCausalLM", "InternLM2ForRewardModel"),
+    "minicpm": ("MiniCPMForCausalLM",),
+    "minicpmv": ("MiniCPMV",),
+    "molmo": ("MolmoForCausalLM",),
+    "orion": ("OrionForCausalLM",),
+    "phi3_v": ("Phi3VForCausalLM",),
+    "phi4mm": ("Phi4MMForCausalLM",),
+    "qwen": ("QWenLMHeadModel",),
+    "xverse": ("XverseForCausalLM",),
+}
+
+
+def own_views(
+    engines: Iterable[Engine], config: Mapping[str, Any], source: str, reason: str
+) -> tuple[EngineView, ...]:
+    """The verdicts on a model type that yarncli does not extend.
+
+    Args:
+        engines: which.
+        config: the JSON object of `config.json`.
+        source: what to call the checkpoint.
+        reason: why nothing is known where the engine has no class of its own.
+    """
+    model = read_own(config, source)
+    return tuple(_view(engine, model, config, reason) for engine in engines)
+
+
+def meant_by(views: Iterable[EngineView]) -> str:
+    """Where it is known what is intended, for `Judgement.intended_from`.
+
+    Args:
+        views: the verdicts of `own_views`.
+    """
+    if any(item.length for item in views):
+        return "the numbers of config.json; the code that comes with the model is not checked"
+    return "the code that comes with the model"
+
+
+def read_own(config: Mapping[str, Any], source: str = "SOURCE") -> Model | None:
+    """Prepare a config whose numbers have a known meaning; `None` where they have not.
+
+    Args:
+        config: the JSON object of `config.json`.
+        source: what to call the checkpoint.
+    """
+    if config.get("rope_parameters") is not None:
+        return None  # the published code of these types is older than that key
+    try:
+        model = read_model(config, source=source, own_code=True)
+    except CheckpointError:
+        return None
+    kind, named = model.rope.model_type, config.get("architectures")
+    known = {"default", *_READS.get(kind, ())}
+    asked = {scope.parameters.rope_type for scope in model.rope.scopes.values()}
+    is_known = isinstance(named, list) and named[:1] and named[0] in _CLASSES.get(kind, ())
+    if kind == "minicpmv":  # each version has another text model; the fourth is llama's
+        is_known = is_known and config.get("version") in (4.0, "4.0")
+    is_read = is_known and not model.text_path and not model.refusal and asked <= known
+    return model if is_read else None
+
+
+def _view(
+    engine: Engine, model: Model | None, config: Mapping[str, Any], reason: str
+) -> EngineView:
+    if model is None:
+        return unread_view(engine, config, reason)
+    entry = load_table(engine.id)["model_types"].get(model.rope.model_type, {})
+    if entry.get("rope", "unknown") == "unknown":
+        return replace(unread_view(engine, config, reason), length=model.length)
+    return with_window(view(engine, model, find_intended(model, NO_HISTORY)), model.rope)
