@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ class Variant:
     """The setting per scope, for the report; empty if not known."""
     checkpoint: Checkpoint | None = None
     """Whose weights are asked; None behind a server."""
+    config_for: Callable[[int], Mapping[str, Any]] | None = None
+    """The content of config.json for a text of so many tokens, where it depends on that."""
 
     def to_json(self) -> dict[str, Any]:
         """As recorded with the results."""
@@ -100,8 +102,7 @@ def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) ->
         variants.append(_variant(CONTROL, base.value, base.value))
     variants = [replace(variant, checkpoint=checkpoint) for variant in variants]
     if choice.control_checkpoint is not None:
-        other = as_it_is(choice.control_checkpoint, CONTROL)
-        variants.append(replace(other, checkpoint=choice.control_checkpoint))
+        variants.append(as_it_is(choice.control_checkpoint, CONTROL))
     return variants
 
 
@@ -148,7 +149,7 @@ def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     """The checkpoint's own setting."""
     config = checkpoint.config().value
     original = read_history(checkpoint).informed(read_rope(config)).original_length
-    return replace(_variant(name, config, None), original=original)
+    return replace(_variant(name, config, None), original=original, checkpoint=checkpoint)
 
 
 def overridden(base: JsonText, override: Override, name: str) -> Variant:
