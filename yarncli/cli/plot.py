@@ -1,4 +1,4 @@
-"""`yarncli plot`: draw saved passkey runs, several in one figure."""
+"""`yarncli plot`: draw saved runs, several in one figure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def plot(
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The PNG or SVG to write.")
-    ] = Path("passkey.png"),
+    ] = Path("results.png"),
 ) -> None:
-    """Draw saved check-passkey runs: a heatmap each, and their accuracy over length."""
+    """Draw saved runs of check-passkey, perplexity or regress; several runs become one figure."""
     from yarncli.cli import console
-    from yarncli.evaluation.report import read_report
-    from yarncli.figures.passkey import plot_passkey
+    from yarncli.figures.results import plot_results
 
-    plot_passkey([read_report(path) for path in results], out)
+    for caveat in plot_results(results, out):
+        console.warn(caveat)
     console.print_text(str(out))

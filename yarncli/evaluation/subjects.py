@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,13 @@ class LocalSubject:
 
     def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
         """One cell per prompt, in order. Raises as `local_cells`."""
-        return local_cells(
-            prompts=prompts,
-            codec=self.codec,
-            on_caveat=self._caveats.append,
-            **self._loading(variant),
-        )
+        asked = {"codec": self.codec, "on_caveat": self._caveats.append, **self._loading(variant)}
+        if variant.config_for is None:
+            yield from local_cells(prompts=prompts, **asked)
+            return
+        for length, same in groupby(prompts, lambda prompt: prompt.length):
+            config = variant.config_for(length)
+            yield from local_cells(prompts=list(same), **{**asked, "config": config})
 
     def require_fit(self, grid: Grid) -> None:
         """Refuse prompts that are too long, before they are made. Raises as `require_memory`."""
@@ -68,19 +70,10 @@ class LocalSubject:
         Raises:
             UsageError: a device or dtype that does not exist.
         """
-        from yarncli.evaluation.local import load
-
-        config = load.read_config(self._loading(self.variants[0])["directory"])
-        device = load.choose_device(self.settings.device)
-        dtype = load.choose_dtype(self.settings.dtype, device, config)
         return {
             "chat": self.codec.frame is not None,
             "decode": self.decode,
-            # As they are used, not as they were asked for: another machine's "auto" may differ.
-            "dtype": str(dtype).removeprefix("torch."),
-            "device": str(device),
-            "attn_implementation": self.settings.attn_implementation,
-            "adapter": self.settings.adapter,
+            **used_settings(self._loading(self.variants[0])["directory"], self.settings),
         }
 
     def caveats(self) -> Sequence[str]:
@@ -143,6 +136,26 @@ class ServedSubject:
                 "are. Switch off the model's thinking on the server, or leave out --chat."
             )
         return found
+
+
+def used_settings(directory: Path, settings: LoadSettings) -> dict[str, Any]:
+    """How a checkpoint is loaded, as it is recorded.
+
+    As it is done, not as it was asked for: another machine's "auto" may differ.
+
+    Raises:
+        UsageError: a device or dtype that does not exist.
+    """
+    from yarncli.evaluation.local import load
+
+    device = load.choose_device(settings.device)
+    dtype = load.choose_dtype(settings.dtype, device, load.read_config(directory))
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+        "attn_implementation": settings.attn_implementation,
+        "adapter": settings.adapter,
+    }
 
 
 def local_directory(checkpoint: Checkpoint) -> Path:
