@@ -107,6 +107,16 @@ def test_own_needle_and_filler(base, tmp_path):
     assert "A quiet river runs to the sea. A quiet" in line["prompt"]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "end"), [("So it is", "pass key? So it is"), ("", "What is the pass key?")]
+)
+def test_own_beginning_of_the_answer(base, tmp_path, prefix, end):
+    run(base, "--lengths", 256, *FEW, "--answer-prefix", prefix, "--dump-prompts",
+        tmp_path / "p.jsonl", "--json")  # fmt: skip
+    lines = (tmp_path / "p.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["prompt"].endswith(end) for line in lines)
+
+
 def test_several_settings_fit_on_80_columns(base, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     methods = "none,linear,ntk,dynamic,ntk-by-parts,yarn"

@@ -58,6 +58,9 @@ def check_passkey(
         Path | None, typer.Option(metavar="FILE", help="Text that tells the key, as {key}.")
     ] = None,
     filler: Annotated[Path | None, typer.Option(metavar="FILE", help="Text to hide it in.")] = None,
+    answer_prefix: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The beginning of the answer.")
+    ] = None,
     chat: Annotated[
         bool | None,
         typer.Option(help="Ask through the chat template.", show_default="if there is one"),
@@ -121,6 +124,7 @@ def check_passkey(
         keys=keys,
         needle=None if needle is None else _text(needle),
         filler=None if filler is None else " ".join(_text(filler).split()),
+        answer_prefix=answer_prefix,
         chat=chat,
         tokenizer=tokenizer,
         override=override,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from yarncli.errors import UsageError
 from yarncli.evaluation import prompts as prompts_module
@@ -13,6 +13,9 @@ from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wo
 from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.progress import Advance
+
+if TYPE_CHECKING:
+    from yarncli.evaluation.template import ChatFrame
 
 Decode = Literal["fast", "greedy"]
 
@@ -93,7 +96,7 @@ class TextCodec:
     """
 
     tokenizer: Any
-    frame: Any = None
+    frame: ChatFrame | None = None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a whole prompt; a template brings its own special tokens."""
@@ -113,13 +116,28 @@ class TextCodec:
 
     def builder(self, grid: Grid, *, answer_prefix: bool = True) -> PromptBuilder:
         """The prompts' builder; without `answer_prefix` a chat prompt ends with the question."""
-        render = self.frame and (
-            lambda user, prefix: self.frame.render(user, prefix if answer_prefix else "")
-        )
+        frame = self.frame
+
+        def render(user: str, prefix: str) -> str:
+            assert frame is not None
+            return frame.render(user, prefix if answer_prefix else "")
+
         return PromptBuilder(
             self.encode, decode=self.decode, wording=grid.wording, keys=grid.keys,
-            seed=grid.seed, render=render,
+            seed=grid.seed, render=render if frame else None,
+            begins=frame is None or (answer_prefix and frame.answer is not None),
         )  # fmt: skip
+
+    def caveats(self, wording: Wording) -> list[str]:
+        """What should be known about prompts in `wording`, a sentence each."""
+        if self.frame is None or self.frame.answer is not None or not wording.answer_prefix:
+            return []
+        first = "thinks" if self.frame.thinks_first else "says"
+        return [
+            "The chat template has no place for the beginning of an answer, so the prompts end "
+            f"where the model takes over, and what it {first} first counts as its answer. Compare "
+            "with --no-chat."
+        ]
 
 
 def make_codec(directory: Path, chat: bool | None, *, trust_remote_code: bool = False) -> TextCodec:

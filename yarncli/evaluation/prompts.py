@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from yarncli.errors import UsageError
+from yarncli.evaluation import verdicts
 
 KeyKind = Literal["digits", "words"]
 
 # One prompt costs a few encodes. A tokenizer may skip a length when text grows at its end; then
 # the needle is moved by a character, a few times.
 _TRIES, _SHIFTS = 32, 8
+
+# Tokens for what is said ahead of an answer that was not begun for the model.
+_SENTENCE = 128
 
 # Two of these make a key of `--keys words`: short and common, so that every tokenizer has them.
 _WORDS = re.findall(
@@ -54,7 +58,7 @@ class Wording:
     question: str = "What is the pass key?"
     """What the text is followed by."""
     answer_prefix: str = "The pass key is"
-    """The beginning of the answer, which the model continues by the key."""
+    """The beginning of the answer, which the model continues by the key; may be empty."""
 
     def __post_init__(self) -> None:
         """Refuse a needle without its key and a filler without text."""
@@ -75,7 +79,11 @@ class PasskeyPrompt:
     token_ids: tuple[int, ...]
     """Of the whole prompt, special tokens included."""
     answer_ids: tuple[int, ...]
-    """The tokenizer's own continuation of the prompt by the key."""
+    """The tokenizer's own continuation of the prompt by the key.
+
+    Empty where it joins the end of the prompt and the start of the key into one token: there is
+    none to compare with, and `length` then counts the joined token once.
+    """
     key: str
     """What has to be found."""
     length: int
@@ -84,6 +92,16 @@ class PasskeyPrompt:
     """Where the key stands: 0 at the beginning of the text, 1 at its end."""
     trial: int
     """Number of the key at this length and depth, from 0."""
+    begun: bool = True
+    """Whether the prompt ends with the beginning of the answer."""
+
+    def is_correct(self, response: str) -> bool:
+        """Whether `response` finds the key; see `verdicts.is_correct`."""
+        return verdicts.is_correct(response, self.key, begun=self.begun)
+
+    def is_decided(self, response: str) -> bool:
+        """Whether more text after `response` could no longer change that."""
+        return verdicts.is_decided(response, self.key, begun=self.begun)
 
     @property
     def place(self) -> tuple[int, float, int]:
@@ -92,8 +110,11 @@ class PasskeyPrompt:
 
     @property
     def max_new_tokens(self) -> int:
-        """How many tokens greedy decoding may take: the reference's ten, or more for long keys."""
-        return max(10, len(self.answer_ids) + 3)
+        """How many tokens greedy decoding may take: the reference's ten, or more for long keys.
+
+        Where the answer was not begun, a sentence may come first.
+        """
+        return max(10, len(self.answer_ids) + 3) + (0 if self.begun else _SENTENCE)
 
 
 def depths(count: int) -> tuple[float, ...]:
@@ -103,48 +124,6 @@ def depths(count: int) -> tuple[float, ...]:
     if count == 1:
         return (0.5,)
     return tuple(i / (count - 1) for i in range(count))
-
-
-def is_correct(response: str, key: str) -> bool:
-    """The reference's rule: the first run of digits in `response` is the key's number.
-
-    For a key of words: the first words of the response are the key's, whatever the case.
-    Reference: jquesnelle/yarn eval/passkey.py, `test_model`.
-    """
-    if key.isdecimal():
-        match = re.search(r"\d+", response)
-        # int() itself refuses runs of more than 4,300 digits, which no key has.
-        return match is not None and len(match.group()) < 1000 and int(match.group()) == int(key)
-    wanted = key.lower().split()
-    return _words(response)[: len(wanted)] == wanted
-
-
-def is_decided(response: str, key: str) -> bool:
-    """Whether more text after `response` could no longer change `is_correct`.
-
-    Lets a decoder stop early: a first run of digits that has ended, or is not the beginning of
-    the key, settles the verdict.
-    """
-    if key.isdecimal():
-        match = re.search(r"\d+", response)
-        if match is None:
-            return False
-        if match.end() < len(response):
-            return True
-        # Digits of other scripts have a value too; they are left to the end.
-        digits = match.group().lstrip("0")
-        return digits.isascii() and not key.lstrip("0").startswith(digits)
-    wanted = key.lower().split()
-    found = _words(response)
-    open_word = len(found) - 1 if response[-1:].isalpha() else None
-    for index, (word, said) in enumerate(zip(wanted, found, strict=False)):
-        if not (word.startswith(said) if index == open_word else word == said):
-            return True
-    return len(found) > len(wanted) or (len(found) == len(wanted) and open_word is None)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 @dataclass
@@ -166,6 +145,8 @@ class PromptBuilder:
 
     None joins the two by a space, as in the reference.
     """
+    begins: bool = True
+    """Whether `render` puts the answer prefix where the model's answer begins."""
     _fill: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _rate: float = field(default=0.0, init=False, repr=False)  # filler characters per token
 
@@ -200,21 +181,20 @@ class PromptBuilder:
         user = self._user_text(key, before, after)
         text = self._rendered(user)
         prompt_ids = self.encode(text)
-        if whole[: len(prompt_ids)] != prompt_ids:
+        joined = whole[: len(prompt_ids)] != prompt_ids
+        answer_ids = [] if joined else whole[len(prompt_ids) :]
+        written = self.decode(whole) if joined else self.decode(answer_ids)
+        said = written[-len(key) :] if joined else written.strip()
+        if said.lower() != key.lower():
             raise UsageError(
-                "This tokenizer joins the end of the prompt and the start of the key into one "
-                "token, so the answer cannot be told apart. Change the answer prefix or the keys."
-            )
-        answer_ids = whole[len(prompt_ids) :]
-        if self.decode(answer_ids).strip().lower() != key.lower():
-            raise UsageError(
-                f"The tokenizer cannot write the key {key!r}: it reads it as "
-                f"{self.decode(answer_ids)!r}. Try the other kind of --keys."
+                f"The tokenizer cannot write the key {key!r}: it reads it as {said!r}. Try the "
+                "other kind of --keys."
             )
         return PasskeyPrompt(
             text=text, user_text=user,
             token_ids=tuple(prompt_ids), answer_ids=tuple(answer_ids),
             key=key, length=length, depth=depth, trial=trial,
+            begun=self.begins and bool(self.wording.answer_prefix),
         )  # fmt: skip
 
     def _user_text(self, key: str, before: int, after: int) -> str:
@@ -225,7 +205,7 @@ class PromptBuilder:
 
     def _rendered(self, user: str) -> str:
         if self.render is None:
-            return f"{user} {self.wording.answer_prefix}"
+            return f"{user} {self.wording.answer_prefix}".rstrip()
         return self.render(user, self.wording.answer_prefix)
 
     def _fit(

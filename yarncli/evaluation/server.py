@@ -15,7 +15,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from yarncli.errors import HubError, UsageError
-from yarncli.evaluation.prompts import PasskeyPrompt, is_correct
+from yarncli.evaluation.prompts import PasskeyPrompt
 from yarncli.evaluation.report import Cell
 
 _RETRIES = 4
@@ -147,7 +147,7 @@ class Server:
         text, counted = self._ask(prompt)
         self._check_count(prompt, counted)
         answer = strip_reasoning(text) if self.settings.chat else text
-        return Cell.of(prompt, answer, is_correct(answer, prompt.key))
+        return Cell.of(prompt, answer, prompt.is_correct(answer))
 
     def _ask(self, prompt: PasskeyPrompt) -> tuple[str, int | None]:
         """The model's words and the number of prompt tokens the server counted."""

@@ -53,6 +53,8 @@ class PasskeyOptions(LoadSettings):
     """The sentence that states the key, which it holds as `{key}`; None for the paper's."""
     filler: str | None = None
     """The text around it; None for the paper's."""
+    answer_prefix: str | None = None
+    """The beginning of the answer, empty for none; None for the paper's."""
     chat: bool | None = None
     """Ask through the chat template; None: where there is one."""
     tokenizer: str | None = None
@@ -300,7 +302,11 @@ def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid
         if not all(variant.window for variant in settings):
             raise UsageError("Give --lengths; the server does not tell how far its model reads.")
         lengths = variants.default_lengths(settings)
-    own = {"needle": options.needle, "filler": options.filler}
+    own = {
+        "needle": options.needle,
+        "filler": options.filler,
+        "answer_prefix": options.answer_prefix,
+    }
     return Grid(
         lengths=tuple(lengths),
         depths=options.depths,

@@ -34,7 +34,8 @@ class LocalSubject:
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     def builder(self, grid: Grid) -> PromptBuilder:
-        """Builds the prompts of `grid`; in a chat the assistant's turn begins with the answer."""
+        """Builds the prompts of `grid`; in a chat the answer is begun where it has a place."""
+        self._caveats.extend(self.codec.caveats(grid.wording))
         return self.codec.builder(grid)
 
     def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
@@ -75,6 +76,7 @@ class LocalSubject:
         dtype = load.choose_dtype(self.settings.dtype, device, config)
         return {
             "chat": self.codec.frame is not None,
+            "frame": _frame(self.codec),
             "decode": self.decode,
             # As they are used, not as they were asked for: another machine's "auto" may differ.
             "dtype": str(dtype).removeprefix("torch."),
@@ -100,6 +102,7 @@ class ServedSubject:
     """The tokenizer of the model."""
     checkpoint: Checkpoint | None = None
     """What is known to be served there; None if nothing is."""
+    _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     @property
     def variants(self) -> Sequence[Variant]:
@@ -110,7 +113,10 @@ class ServedSubject:
 
     def builder(self, grid: Grid) -> PromptBuilder:
         """Builds the prompts of `grid`; in a chat the assistant's turn is left to the server."""
-        return self.codec.builder(grid, answer_prefix=not self.server.settings.chat)
+        begun = not self.server.settings.chat
+        if begun:
+            self._caveats.extend(self.codec.caveats(grid.wording))
+        return self.codec.builder(grid, answer_prefix=begun)
 
     def require_fit(self, grid: Grid) -> None:
         """Nothing is refused here: how far a server reads shows when it is asked."""
@@ -124,6 +130,7 @@ class ServedSubject:
         settings = self.server.settings
         return {
             "chat": self.codec.frame is not None or settings.chat,
+            "frame": None if settings.chat else _frame(self.codec),
             "base_url": settings.base_url,
             "served_model": self.server.model,
             "concurrency": settings.concurrency,
@@ -131,7 +138,7 @@ class ServedSubject:
 
     def caveats(self) -> Sequence[str]:
         """What should be known about the answers, once they are there."""
-        found = []
+        found = list(self._caveats)
         if self.server.uncounted:
             found.append(
                 "The server does not say how many tokens it read (usage), so a prompt that it cut "
@@ -143,6 +150,12 @@ class ServedSubject:
                 "are. Switch off the model's thinking on the server, or leave out --chat."
             )
         return found
+
+
+def _frame(codec: TextCodec) -> list[str | None] | None:
+    """The chat frame as it is recorded: another one makes other prompts."""
+    frame = codec.frame
+    return None if frame is None else [frame.before, frame.turn, frame.answer]
 
 
 def local_directory(checkpoint: Checkpoint) -> Path:

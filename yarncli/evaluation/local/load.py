@@ -57,6 +57,18 @@ class LoadedModel:
     unused: tuple[str, ...] = ()
     """Names of the checkpoint's tensors that the model has no place for."""
 
+    def require_finite(self, logits: torch.Tensor, length: int) -> None:
+        """Refuse logits, of a prompt of `length` tokens, that say nothing.
+
+        Raises:
+            CheckpointError: they are not finite.
+        """
+        if not bool(torch.isfinite(logits).all()):
+            raise CheckpointError(
+                f"The model's logits are not finite (NaN or infinite) with a prompt of {length} "
+                f"tokens in {self.dtype}. Try --dtype float32 or bfloat16."
+            )
+
 
 def choose_device(wanted: str) -> torch.device:
     """The device to run on; "auto" takes CUDA, then MPS, then the CPU.
