@@ -160,6 +160,9 @@ class Stub(BaseHTTPRequestHandler):
     """An OpenAI-compatible server whose answers a test sets on `server.answer`."""
 
     def do_GET(self):
+        if self.server.listing:
+            self._send(*self.server.listing)
+            return
         self._send(200, {"object": "list", "data": [
             {"id": name, "object": "model", "created": 0, "owned_by": "x"}
             for name in self.server.models]})  # fmt: skip
@@ -187,7 +190,7 @@ class Stub(BaseHTTPRequestHandler):
 def stub(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    server.models, server.requests = ["only"], []
+    server.models, server.requests, server.listing = ["only"], [], None
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -311,7 +314,7 @@ def test_answers_under_way_are_kept_when_one_fails(stub, codec):
     [
         (401, "who?", "refuses the key"),
         (403, "no", "refuses the key"),
-        (404, "no", "has no model"),
+        (404, "no such thing", "has no model 'only' or no such API: no such thing. .*--model"),
         (500, "burst", "failed with status 500: burst"),
         (400, "maximum context length is 100", "refused a prompt of 256 tokens: maximum context"),
     ],
@@ -319,6 +322,68 @@ def test_answers_under_way_are_kept_when_one_fails(stub, codec):
 def test_each_refusal_has_its_sentence(stub, one, status, said, message):
     stub.answer = lambda path, body: (status, {"error": {"message": said}})
     with pytest.raises(HubError, match=message):
+        list(connected(stub).cells(one))
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 422, 500, 501])
+def test_any_refusal_of_the_first_prompt_tries_the_next_form(stub, codec, status):
+    """mlx_lm.server refuses token ids with 404 and {"error": words}."""
+    grid = Grid((256,), depths=2, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+
+    def answer(path, body):
+        if not isinstance(body["prompt"], str):
+            return status, {"error": "'list' object has no attribute 'strip'"}
+        return completion(" 1", 250)
+
+    stub.answer = answer
+    server = connected(stub)
+    assert len(list(server.cells(prompts))) == 2
+    assert [type(body["prompt"]) for _, body, _ in stub.requests] == [list, list, str, str]
+
+
+def test_words_of_a_refusal_are_quoted_and_later_prompts_try_no_other_form(stub, codec):
+    grid = Grid((256, 300), depths=1, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+
+    def answer(path, body):
+        if len(stub.requests) == 1:
+            return completion(" 1", len(body["prompt"]))
+        return 404, {"error": "the prompt is\ntoo long"}
+
+    stub.answer = answer
+    with pytest.raises(HubError, match=r"the prompt is too long\."):
+        list(connected(stub).cells(prompts))
+    assert len(stub.requests) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_not_tried_in_other_forms(stub, one, status):
+    stub.answer = lambda path, body: (status, {"error": {"message": "no"}})
+    with pytest.raises(HubError, match="--api-key-env"):
+        list(connected(stub).cells(one))
+    assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"),
+    [
+        ((404, {"error": "not found here"}), "status 404, not found here.* --model"),
+        ((500, {"error": {"message": "burst"}}), r"status 500, burst\. .*--model"),
+        ((200, {"object": "list"}), "does not answer as an OpenAI.*--model"),
+    ],
+)
+def test_a_server_that_does_not_list_its_models(stub, listing, message):
+    stub.listing = listing
+    with pytest.raises(HubError, match=message):
+        Server(ServerSettings(stub.url))
+    Server(ServerSettings(stub.url, model="m"))  # nothing is listed then
+
+
+def test_an_answer_without_text_is_an_error(stub, one):
+    status, document = completion(None, 250)
+    stub.answer = lambda path, body: (status, document)
+    with pytest.raises(HubError, match=r"without a text \(null\)"):
         list(connected(stub).cells(one))
 
 
