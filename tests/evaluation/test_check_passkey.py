@@ -59,6 +59,16 @@ def test_json_of_a_converted_model_with_its_control(yarn8, tmp_path):
     assert b"<svg" in svg.read_bytes()[:600]
 
 
+def test_plot_tells_of_a_run_that_was_not_completed(base, tmp_path):
+    path, figure = tmp_path / "run.jsonl", tmp_path / "run.png"
+    run(base, "--lengths", "200,256", *FEW, "--out", path)
+    assert "holds" not in invoke("plot", path, "--out", figure, code=0).stderr
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"{") + 9])  # torn in its last line
+    said = " ".join(invoke("plot", path, path, "--out", figure, code=0).stderr.split())
+    assert said.count("run.jsonl holds 5 of 6 prompts, and the figure shows those.") == 2
+
+
 def test_default_lengths_and_table(yarn8):
     result = run(yarn8, "--depths", 1, "--trials", 1)
     lines = result.stdout.splitlines()

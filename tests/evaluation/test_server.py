@@ -1,4 +1,4 @@
-"""Servers: transformers serve as a real one, and a small one for what it never says."""
+"""Servers: transformers serve and mlx_lm.server, and a small one for what those never say."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import urllib.request
@@ -23,6 +24,7 @@ from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer, s
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import ServedSubject
 
+MLX = os.environ.get("YARNCLI_MLX_PYTHON")
 GRID = Grid((256, 512), depths=4, trials=2, seed=21)
 # The user's text with the beginning of the answer where a base model goes on.
 TEMPLATE = (
@@ -32,18 +34,19 @@ TEMPLATE = (
 
 
 class Served:
-    """`transformers serve` as a child process on a free port."""
+    """A real server as a child process on a free port: `transformers serve`, or `command`."""
 
-    def __init__(self, log):
+    def __init__(self, log, command=None, **variables):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/v1"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                       "NO_PROXY": "127.0.0.1"}  # fmt: skip
+                       "NO_PROXY": "127.0.0.1", **variables}  # fmt: skip
+        own = [Path(sys.executable).with_name("transformers"), "serve", "--device", "cpu",
+               "--dtype", "float32"]  # fmt: skip
         self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("transformers"), "serve", "--host", "127.0.0.1",
-             "--port", str(port), "--device", "cpu", "--dtype", "float32"],
+            [*(command or own), "--host", "127.0.0.1", "--port", str(port)],
             env=environment, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + 120
@@ -52,8 +55,8 @@ class Served:
                 urllib.request.urlopen(self.url.replace("/v1", "/health"), timeout=5).close()
                 return
             except OSError:
-                assert self.process.poll() is None, "transformers serve ended"
-                assert time.monotonic() < deadline, "transformers serve did not start"
+                assert self.process.poll() is None, "the server ended"
+                assert time.monotonic() < deadline, "the server did not start"
                 time.sleep(0.3)
 
     def stop(self, how=signal.SIGTERM):
@@ -108,6 +111,24 @@ def test_chat_gives_the_verdicts_of_a_local_run(served, chat_demo):
     asked = GRID.prompts(plain.builder(GRID))
     local = list(local_cells(chat_demo, asked, settings=LoadSettings(), codec=plain))
     assert verdicts(found) == verdicts(local)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not MLX, reason="YARNCLI_MLX_PYTHON names no Python with mlx-lm")
+def test_mlx_lm_gives_the_verdicts_of_a_local_run(demo, codec, tmp_path):
+    """It refuses token ids with 404. What it needs to serve is that of the tests."""
+    prompts = GRID.prompts(codec.builder(GRID))
+    ours = sysconfig.get_path("purelib")
+    with (tmp_path / "log").open("wb") as log:
+        server = Served(log, [MLX, "-m", "mlx_lm", "server", "--model", demo], PYTHONPATH=ours)
+        try:
+            asked = Server(ServerSettings(server.url, model="default_model"))
+            found = list(asked.cells(prompts))
+        finally:
+            server.stop()
+    local = list(local_cells(demo, prompts, settings=LoadSettings(), codec=codec))
+    assert verdicts(found) == verdicts(local)
+    assert asked._forms(prompts[0])[asked._form]["prompt"] == prompts[0].text
 
 
 @pytest.mark.full

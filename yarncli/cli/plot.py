@@ -27,5 +27,13 @@ def plot(
     from yarncli.evaluation.report import read_report
     from yarncli.figures.passkey import plot_passkey
 
-    plot_passkey([read_report(path) for path in results], out)
+    reports = [read_report(path) for path in results]
+    for path, report in zip(results, reports, strict=True):
+        answered = sum(map(len, report.cells.values()))
+        if answered < report.planned:
+            console.note(
+                f"{path} holds {answered:,} of {report.planned:,} prompts, and the figure shows "
+                "those. Complete the run by its own command with --resume."
+            )
+    plot_passkey(reports, out)
     console.print_text(str(out))

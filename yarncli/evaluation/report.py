@@ -93,6 +93,16 @@ class PasskeyReport:
         return next(iter(self.cells))
 
     @property
+    def planned(self) -> int:
+        """How many prompts the settings ask for; 0 where they do not tell."""
+        named = [self.settings.get(name) for name in ("lengths", "variants", "depths", "trials")]
+        lengths, variants, *each = named
+        if not isinstance(lengths, list) or not isinstance(variants, dict):
+            return 0
+        counts = [n if type(n) is int else 0 for n in each]
+        return len(lengths) * len(variants) * math.prod(counts)
+
+    @property
     def control_says_the_same(self) -> bool:
         """Whether there is a control, and it answered every prompt as the setting in question."""
         if CONTROL not in self.cells or self.first == CONTROL:

@@ -150,8 +150,8 @@ class Server:
                 names = [model.id for model in _expected(client.models.list(), "data")]
         except APIStatusError as error:
             raise HubError(
-                f"{where} does not list its models: status {error.status_code}, {_said(error)} Name "
-                "one with --model."
+                f"{where} does not list its models: status {error.status_code}, {_said(error)} "
+                "Name one with --model."
             ) from error
         except UnreadableAnswer as error:
             raise HubError(

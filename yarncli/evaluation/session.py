@@ -299,8 +299,8 @@ def _api_key(variable: str | None) -> str | None:
 def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid:
     lengths = sorted(set(options.lengths))
     if not lengths:
-        if not all(variant.window for variant in settings):
-            raise UsageError("Give --lengths; the server does not tell how far its model reads.")
+        if not all(variant.original for variant in settings):
+            raise UsageError("Give --lengths; how far the model reads is not known.")
         lengths = variants.default_lengths(settings)
     own = {
         "needle": options.needle,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckpointError
+from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.passkey import Decode, Grid, TextCodec, local_cells, require_memory
 from yarncli.evaluation.prompts import PasskeyPrompt, PromptBuilder
 from yarncli.evaluation.report import Cell
@@ -39,7 +39,19 @@ class LocalSubject:
         return self.codec.builder(grid)
 
     def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
-        """One cell per prompt, in order. Raises as `local_cells`."""
+        """One cell per prompt, in order.
+
+        Raises:
+            UsageError: the model has too few positions. Otherwise as `local_cells`.
+        """
+        most = max((len(p.token_ids) + p.max_new_tokens for p in prompts), default=0)
+        if not variant.rope and 0 < variant.window < most:
+            raise UsageError(
+                f"{self.name} has a vector for each of {variant.window:,} positions and none for "
+                f"the {most:,} of a prompt with its answer. Give shorter --lengths."
+            )
+        if variant.note:
+            self._caveats.append(variant.note)
         return local_cells(
             prompts=prompts,
             codec=self.codec,
