@@ -109,7 +109,8 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from yarncli.errors import OutputError
-from yarncli.evaluation.report import Cell, ResultFile
+from yarncli.evaluation.report import Cell
+from yarncli.evaluation.report import ResultFile
 
 path = Path(sys.argv[1])
 before, room = int(sys.argv[2]), int(sys.argv[3])

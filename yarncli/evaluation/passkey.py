@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ from yarncli.evaluation import prompts as prompts_module
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.progress import Advance
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Grid:
     """"digits" hides five digits, "words" two words."""
     wording: Wording = field(default_factory=Wording)
     """The text around the key."""
+    tasks: tuple[str, ...] = (PASSKEY,)
+    """What is asked at each place, of `tasks.TASKS`; keys and wording are those of the passkey."""
 
     def __post_init__(self) -> None:
         """Refuse an empty grid."""
@@ -46,6 +50,10 @@ class Grid:
             raise UsageError("--lengths must name at least one positive number of tokens.")
         if self.trials < 1 or self.depths < 1:
             raise UsageError("--trials and --depths must be at least 1.")
+        unknown = [task for task in self.tasks if task not in TASKS]
+        if unknown or not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            named = f"not {unknown[0]!r}" if unknown else "name each once"
+            raise UsageError(f"--tasks knows {', '.join(TASKS)}; {named}.")
         if self.tokens > _MOST_TOKENS:
             raise UsageError(
                 f"--lengths × --depths × --trials is {self.size:,} prompts of together "
@@ -55,17 +63,17 @@ class Grid:
     @property
     def size(self) -> int:
         """Number of prompts."""
-        return len(self.lengths) * self.depths * self.trials
+        return len(self.tasks) * len(self.lengths) * self.depths * self.trials
 
     @property
     def tokens(self) -> int:
         """Tokens of all prompts together."""
-        return sum(self.lengths) * self.depths * self.trials
+        return len(self.tasks) * sum(self.lengths) * self.depths * self.trials
 
     def prompts(
         self, builder: PromptBuilder, progress: Advance | None = None
     ) -> list[PasskeyPrompt]:
-        """All prompts, in the order that shares most computation: length, depth, trial.
+        """All prompts, in the order that shares most computation: task, length, depth, trial.
 
         Args:
             builder: writes each.
@@ -75,17 +83,17 @@ class Grid:
             UsageError: as `PromptBuilder.build`.
         """
         prompts = []
-        for length in self.lengths:
-            for depth in prompts_module.depths(self.depths):
-                for trial in range(self.trials):
-                    prompts.append(builder.build(length, depth, trial))
-                    if progress is not None:
-                        progress(1)
+        depths = prompts_module.depths(self.depths)
+        places = product(self.tasks, self.lengths, depths, range(self.trials))
+        for task, length, depth, trial in places:
+            prompts.append(builder.build(length, depth, trial, task))
+            if progress is not None:
+                progress(1)
         return prompts
 
     def to_json(self) -> dict[str, Any]:
         """As recorded with the results."""
-        return {**asdict(self), "lengths": list(self.lengths)}
+        return {**asdict(self), "lengths": list(self.lengths), "tasks": list(self.tasks)}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from yarncli.progress import ProgressCallback, stage
 
 _TOKENIZER = "tokenizer_config.json"
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
-_DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
+_DUMPED = {name: name for name in ("task", "length", "depth", "trial", "key")}
 _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
 
 
@@ -47,6 +47,8 @@ class PasskeyOptions(LoadSettings):
     """Keys per length and position."""
     seed: int = 0
     """Random seed of the keys."""
+    tasks: Sequence[str] = ("passkey",)
+    """What is asked: the passkey, and tasks like those of RULER; see `tasks.TASKS`."""
     keys: KeyKind = "digits"
     """Hide five digits or two words."""
     needle: str | None = None
@@ -313,6 +315,7 @@ def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid
         trials=options.trials,
         seed=options.seed,
         keys=options.keys,
+        tasks=tuple(options.tasks),
         wording=Wording(**{name: text for name, text in own.items() if text is not None}),
     )
 
@@ -335,7 +338,7 @@ def _ask_all(
     watch: PasskeyWatch,
     progress: ProgressCallback | None,
 ) -> dict[str, list[Cell]]:
-    """Ask every variant what it has not been asked yet; all cells, by length, depth and trial."""
+    """Ask every variant what it has not been asked yet; all cells, by their places."""
     cells: dict[str, list[Cell]] = {}
     for variant in subject.variants:
         found = list(file.done.get(variant.name, ())) if file else []

@@ -83,7 +83,7 @@ class FastScorer:
     ) -> Iterator[Cell]:
         room = max(len(p.token_ids) + p.max_new_tokens for p in prompts)
         track = Track(windows, max(room, max(p.length for p in prompts)))
-        for length, same_length in groupby(prompts, lambda p: p.length):
+        for (_, length), same_length in groupby(prompts, lambda p: (p.task, p.length)):
             if self._length_dependent:
                 track.truncate(0)
             for _, same_depth in groupby(same_length, lambda p: p.depth):
