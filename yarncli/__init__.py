@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         WeightsError,
         YarncliError,
     )  # fmt: skip
+    from yarncli.evaluation.perplexity import PerplexityOptions, evaluate_perplexity
+    from yarncli.evaluation.regress import RegressOptions, measure_regression
     from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
     from yarncli.inspection.description import inspect
     from yarncli.publishing.card import card
@@ -43,10 +45,10 @@ __version__ = "0.1.0"
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
     "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "NotOnHubError",
-    "OutputError", "PasskeyOptions", "PushOptions", "UnknownArchitectureError",
-    "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
-    "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
-    "plan", "push",
+    "OutputError", "PasskeyOptions", "PerplexityOptions", "PushOptions", "RegressOptions",
+    "UnknownArchitectureError", "UnsupportedArchitectureError", "UsageError", "WeightsError",
+    "YarncliError", "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity",
+    "inspect", "judge", "measure_regression", "open_checkpoint", "plan", "push",
 ]  # fmt: skip
 
 # Where each name is defined; what is not here is in `errors`. Rooms are nouns, so that none has
@@ -60,13 +62,17 @@ _HOMES = {
     "convert": "conversion.convert",
     "ConvertOptions": "conversion.options",
     "evaluate_passkey": "evaluation.session",
+    "evaluate_perplexity": "evaluation.perplexity",
     "inspect": "inspection.description",
     "judge": "engines.judgement",
+    "measure_regression": "evaluation.regress",
     "open_checkpoint": "checkpoint.source",
     "PasskeyOptions": "evaluation.session",
+    "PerplexityOptions": "evaluation.perplexity",
     "plan": "conversion.convert",
     "push": "publishing.push",
     "PushOptions": "publishing.options",
+    "RegressOptions": "evaluation.regress",
 }
 
 

@@ -278,7 +278,7 @@ def _die_and_resume(base, tmp_path, server):
 
 
 def test_interrupt_keeps_what_was_asked(base, tmp_path, monkeypatch):
-    from yarncli.evaluation.report import ResultFile
+    from yarncli.evaluation.result_file import ResultFile
 
     add, seen = ResultFile.add, []
 

@@ -10,11 +10,12 @@ from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
 from yarncli.evaluation.report import (
     Cell,
     PasskeyReport,
-    ResultFile,
+    read_cell,
     read_report,
     summarise,
     wilson_interval,
 )
+from yarncli.evaluation.result_file import ResultFile
 
 SETTINGS = {"model": "m", "seed": 0, "device": "cpu", "variants": {"as it is": {}, "control": {}}}
 
@@ -64,13 +65,13 @@ def test_json_contract():
 
 def test_a_torn_file_goes_on_where_it_was_whole(tmp_path):
     path = tmp_path / "run.jsonl"
-    with ResultFile(path, SETTINGS, resume=False) as file:
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=False) as file:
         file.add("as it is", cell(256, 0, True))
         file.add("as it is", cell(256, 1, False))
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2]) + lines[2][:-5])
-    with ResultFile(path, SETTINGS, resume=True) as file:
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=True) as file:
         assert file.done == {"as it is": [cell(256, 0, True)], "control": []}
         file.add("as it is", cell(256, 1, False))
     assert path.read_bytes() == whole
@@ -79,28 +80,28 @@ def test_a_torn_file_goes_on_where_it_was_whole(tmp_path):
 
 def test_a_file_torn_in_its_first_line_is_refused_and_an_empty_one_begun(tmp_path):
     path = tmp_path / "run.jsonl"
-    with ResultFile(path, SETTINGS, resume=False) as file:
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=False) as file:
         file.add("as it is", cell(256, 0, True))
     whole = path.read_bytes()
     path.write_bytes(whole[:7])
     with pytest.raises(CheckpointError, match="not a result file"):
-        ResultFile(path, SETTINGS, resume=True)
+        ResultFile(path, "passkey", SETTINGS, read_cell, resume=True)
     path.write_bytes(b"")
-    with ResultFile(path, SETTINGS, resume=True) as file:
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=True) as file:
         file.add("as it is", cell(256, 0, True))
     assert path.read_bytes() == whole
 
 
 def test_a_run_without_an_answer_leaves_no_file(tmp_path):
     path = tmp_path / "run.jsonl"
-    with ResultFile(path, SETTINGS, resume=True) as file:
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=True) as file:
         assert path.exists()
         assert file.done == {}
     assert not path.exists()
-    with ResultFile(path, SETTINGS, resume=True) as file:
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=True) as file:
         file.add("as it is", cell(256, 0, True))
     whole = path.read_bytes()
-    with ResultFile(path, SETTINGS, resume=True):
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=True):
         pass
     assert path.read_bytes() == whole
 
@@ -109,8 +110,8 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from yarncli.errors import OutputError
-from yarncli.evaluation.report import Cell
-from yarncli.evaluation.report import ResultFile
+from yarncli.evaluation.report import Cell, read_cell
+from yarncli.evaluation.result_file import ResultFile
 
 path = Path(sys.argv[1])
 before, room = int(sys.argv[2]), int(sys.argv[3])
@@ -121,7 +122,7 @@ def cell(trial):
 
 
 try:
-    with ResultFile(path, {"seed": 0}, resume=True) as file:
+    with ResultFile(path, "passkey", {"seed": 0}, read_cell, resume=True) as file:
         for trial in range(before):
             file.add("x", cell(trial))
         # From here on the system takes no more bytes than this, as on a disk that fills up.
@@ -145,20 +146,20 @@ def test_a_full_disk_keeps_what_is_complete(tmp_path, room):
     assert "Cannot write" in done.stdout
     assert not done.stderr
     assert len(read_report(path).cells["x"]) == 2
-    with ResultFile(path, {"seed": 0}, resume=True) as file:
+    with ResultFile(path, "passkey", {"seed": 0}, read_cell, resume=True) as file:
         file.add("x", cell(256, 2, True))
     assert [c.trial for c in read_report(path).cells["x"]] == [0, 1, 2]
 
 
 def test_resume_refuses_other_settings_but_not_another_device(tmp_path):
     path = tmp_path / "run.jsonl"
-    with ResultFile(path, SETTINGS, resume=False) as file:
+    with ResultFile(path, "passkey", SETTINGS, read_cell, resume=False) as file:
         file.add("as it is", cell(256, 0, True))
-    ResultFile(path, {**SETTINGS, "device": "cuda"}, resume=True).close()
+    ResultFile(path, "passkey", {**SETTINGS, "device": "cuda"}, read_cell, resume=True).close()
     with pytest.raises(UsageError, match=r"other settings \(seed: 0 there, 1 now\)"):
-        ResultFile(path, {**SETTINGS, "seed": 1}, resume=True)
+        ResultFile(path, "passkey", {**SETTINGS, "seed": 1}, read_cell, resume=True)
     with pytest.raises(UsageError, match="--resume"):
-        ResultFile(path, SETTINGS, resume=False)
+        ResultFile(path, "passkey", SETTINGS, read_cell, resume=False)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_other_files_are_refused(tmp_path, content):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     with pytest.raises(OutputError):
-        ResultFile(tmp_path / "no" / "run.jsonl", SETTINGS, resume=False)
+        ResultFile(tmp_path / "no" / "run.jsonl", "passkey", SETTINGS, read_cell, resume=False)
 
 
 def test_the_gate_names_every_length_and_setting_that_is_too_low():

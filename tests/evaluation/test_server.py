@@ -19,7 +19,8 @@ import pytest
 from support.checkpoints import DEMO
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluation.passkey import Grid, TextCodec, local_cells, make_codec
-from yarncli.evaluation.report import ResultFile, read_report
+from yarncli.evaluation.report import read_cell, read_report
+from yarncli.evaluation.result_file import ResultFile
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer, strip_reasoning
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import ServedSubject
@@ -138,7 +139,9 @@ def test_a_server_killed_half_way_is_resumed_without_repeating(demo, codec, tmp_
     settings = {"variants": {"served": {}}}
     with (tmp_path / "log").open("wb") as log:
         first = Served(log)
-        with ResultFile(tmp_path / "run.jsonl", settings, resume=False) as file:
+        with ResultFile(
+            tmp_path / "run.jsonl", "passkey", settings, read_cell, resume=False
+        ) as file:
             cells = Server(ServerSettings(first.url, model=str(demo), timeout=60)).cells(prompts)
             for _ in range(5):
                 file.add("served", next(cells))
@@ -148,7 +151,9 @@ def test_a_server_killed_half_way_is_resumed_without_repeating(demo, codec, tmp_
                     file.add("served", next(cells))
         second = Served(log)
         try:
-            with ResultFile(tmp_path / "run.jsonl", settings, resume=True) as file:
+            with ResultFile(
+                tmp_path / "run.jsonl", "passkey", settings, read_cell, resume=True
+            ) as file:
                 done = {cell.place for cell in file.done["served"]}
                 left = [prompt for prompt in prompts if prompt.place not in done]
                 assert len(left) == GRID.size - len(done) <= GRID.size - 5

@@ -30,6 +30,8 @@ COMMANDS = (
     "bake",
     "check",
     "check-passkey",
+    "perplexity",
+    "regress",
     "plot",
     "card",
     "push",

@@ -15,6 +15,10 @@ EXAMPLES = [
     ("yarncli check-passkey ./model --lengths 4k,8k,32k --out run.jsonl", "Keep every answer."),
     ("yarncli check-passkey ./model --override method=yarn,factor=4", "Try before converting."),
     ("yarncli check-passkey ./model --lengths 4k,16k --compare none,ntk,yarn", "Choose a method."),
+    (
+        "yarncli check-passkey ./model-128k --tasks multikey,tracking,common-words --trials 6",
+        "More than one needle.",
+    ),
     ("yarncli check-passkey ./model-128k --min-accuracy 0.9", "Exit 1 if a length is below."),
     ("yarncli check-passkey ./model --base-url http://localhost:8000/v1", "Ask a server."),
 ]
@@ -35,22 +39,17 @@ def check_passkey(
     depths: Annotated[int, typer.Option(min=1, help="Positions of the key, start to end.")] = 5,
     trials: Annotated[int, typer.Option(min=1, help="Keys per length and position.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides the keys.")] = 0,
+    tasks: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Tasks like RULER's: passkey,multikey,tracking,…"),
+    ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="Exit 1 if any length is below this.")
     ] = None,
-    override: Annotated[
-        str | None,
-        typer.Option(metavar="SETTING", help="Evaluate a conversion: method=yarn,factor=4."),
-    ] = None,
-    compare: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Several methods: none,linear,ntk,yarn.")
-    ] = None,
-    control: Annotated[
-        bool, typer.Option("--control", help="Also run with the scaling off, from yarncli.json.")
-    ] = False,
-    control_model: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="The control is this checkpoint.")
-    ] = None,
+    override: options.Override = None,
+    compare: options.Compare = None,
+    control: options.Control = False,
+    control_model: options.ControlModel = None,
     keys: Annotated[
         Literal["digits", "words"], typer.Option(help="What has to be found.")
     ] = "digits",
@@ -69,17 +68,11 @@ def check_passkey(
         Literal["fast", "greedy"],
         typer.Option(help="greedy generates token by token: the same verdicts, slower."),
     ] = "fast",
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    attn_implementation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As in transformers.")
-    ] = None,
-    adapter: Annotated[
-        str | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on top.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
-    ] = False,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    attn_implementation: options.AttnImplementation = None,
+    adapter: options.Adapter = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible server: …/v1.")
     ] = None,
@@ -89,16 +82,14 @@ def check_passkey(
     api_key_env: Annotated[
         str | None, typer.Option(metavar="VAR", help="Variable that holds the server's key.")
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Where the tokenizer is, if elsewhere.")
-    ] = None,
+    tokenizer: options.Tokenizer = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at a time.")] = 4,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for one answer.")] = 600,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every answer to this JSONL file.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a PNG or SVG.")] = None,
+    resume: options.Resume = False,
+    plot: options.Plot = None,
     dump_prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every prompt to this file.")
     ] = None,
@@ -107,20 +98,21 @@ def check_passkey(
     """Measure passkey retrieval over lengths and depths.
 
     A key is hidden in filler text and asked for; each prompt has an exact number of tokens. The
-    verdicts are those of greedy decoding.
+    verdicts are those of greedy decoding. --tasks asks for more than one key.
     """
     from yarncli.cli.check_passkey_print import ConsoleWatch, PasskeyBars, show
     from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
 
     if plot is not None:
-        from yarncli.figures.passkey import check_figure
+        from yarncli.figures.saving import check_figure
 
         check_figure(plot)
     asked = PasskeyOptions(
-        lengths=_lengths(lengths),
+        lengths=options.read_lengths(lengths),
         depths=depths,
         trials=trials,
         seed=seed,
+        tasks=PasskeyOptions.tasks if tasks is None else options.read_names(tasks),
         keys=keys,
         needle=None if needle is None else _text(needle),
         filler=None if filler is None else " ".join(_text(filler).split()),
@@ -128,7 +120,7 @@ def check_passkey(
         chat=chat,
         tokenizer=tokenizer,
         override=override,
-        compare=[name.strip() for name in (compare or "").split(",") if name.strip()],
+        compare=options.read_names(compare),
         control=control,
         control_model=control_model,
         dtype=dtype,
@@ -148,17 +140,8 @@ def check_passkey(
         min_accuracy=min_accuracy,
     )
     report = evaluate_passkey(model, asked, progress=PasskeyBars(), watch=ConsoleWatch())
-    show(report, plot=plot, json=json)
+    show(report, plot=plot, json=json, tasks=tasks is not None)
     report.require_accuracy()
-
-
-def _lengths(text: str | None) -> list[int]:
-    if text is None:
-        return []
-    lengths = [options.parse_length(part.strip()) for part in text.split(",") if part.strip()]
-    if not lengths:
-        raise UsageError(f"--lengths {text!r} names no length. Write some, such as 4k,8k,32k.")
-    return lengths
 
 
 def _text(path: Path) -> str:

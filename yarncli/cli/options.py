@@ -271,3 +271,58 @@ InPlace = Annotated[
     bool,
     typer.Option("--in-place", help="Change SOURCE itself; config files are kept as *.orig."),
 ]
+
+# What the commands that run a model share.
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", show_default=False, help="A checkpoint directory or a Hub id."),
+]
+TextFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--text", metavar="FILE", help="A UTF-8 text to read; may be repeated."),
+]
+Override = Annotated[
+    str | None,
+    typer.Option(metavar="SETTING", help="Evaluate a conversion: method=yarn,factor=4."),
+]
+Compare = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Several methods: none,linear,ntk,yarn.")
+]
+Control = Annotated[
+    bool, typer.Option("--control", help="Also run with the scaling off, from yarncli.json.")
+]
+ControlModel = Annotated[
+    str | None, typer.Option(metavar="SOURCE", help="The control is this checkpoint.")
+]
+Tokenizer = Annotated[
+    str | None, typer.Option(metavar="SOURCE", help="Where the tokenizer is, if elsewhere.")
+]
+Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+AttnImplementation = Annotated[str | None, typer.Option(metavar="NAME", help="As in transformers.")]
+Adapter = Annotated[str | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on top.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a PNG or SVG.")]
+
+
+def read_lengths(text: str | None) -> list[int]:
+    """The value of `--lengths`: `4k,8k,32k`.
+
+    Raises:
+        UsageError: there is none.
+        typer.BadParameter: one is no length.
+    """
+    if text is None:
+        return []
+    lengths = [parse_length(part.strip()) for part in text.split(",") if part.strip()]
+    if not lengths:
+        raise UsageError(f"--lengths {text!r} names no length. Write some, such as 4k,8k,32k.")
+    return lengths
+
+
+def read_names(text: str | None) -> list[str]:
+    """The names of a list with commas, such as the value of `--compare`."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""`yarncli plot`: draw saved passkey runs, several in one figure."""
+"""`yarncli plot`: draw saved runs, several in one figure."""
 
 from __future__ import annotations
 
@@ -20,20 +20,12 @@ def plot(
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The PNG or SVG to write.")
-    ] = Path("passkey.png"),
+    ] = Path("results.png"),
 ) -> None:
-    """Draw saved check-passkey runs: a heatmap each, and their accuracy over length."""
+    """Draw saved runs of check-passkey, perplexity or regress; several runs become one figure."""
     from yarncli.cli import console
-    from yarncli.evaluation.report import read_report
-    from yarncli.figures.passkey import plot_passkey
+    from yarncli.figures.results import plot_results
 
-    reports = [read_report(path) for path in results]
-    for path, report in zip(results, reports, strict=True):
-        answered = sum(map(len, report.cells.values()))
-        if answered < report.planned:
-            console.note(
-                f"{path} holds {answered:,} of {report.planned:,} prompts, and the figure shows "
-                "those. Complete the run by its own command with --resume."
-            )
-    plot_passkey(reports, out)
+    for caveat in plot_results(results, out):
+        console.warn(caveat)
     console.print_text(str(out))

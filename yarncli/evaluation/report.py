@@ -1,35 +1,23 @@
-"""Results of a passkey evaluation: accuracy per task and length, the JSON report, the JSONL."""
+"""Results of a passkey evaluation: verdicts, accuracy per task and length, the JSON report."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from yarncli.checkpoint.files import read_file
-from yarncli.checkpoint.output import output_errors
-from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
+from yarncli.errors import CheckFailed
 from yarncli.evaluation.prompts import PasskeyPrompt
+from yarncli.evaluation.result_file import SCHEMA_VERSION, read_results
 from yarncli.evaluation.tasks import PASSKEY
 from yarncli.evaluation.variants import CONTROL, NONE
 
-SCHEMA_VERSION = 1
-
-_MAX_SIZE = 64 << 20  # bytes of a result file
 _LONGEST = 2**31  # tokens of a prompt, or trials, of which a figure is drawn
 
 _ENOUGH = 30  # prompts of a length, for a verdict on it
 _SHARE = 0.85  # of what is found at the shortest length; RULER compares with 85.6 of 100
-
-# What a file says nothing of that was written when there were no other tasks.
-_TASKS = [PASSKEY]
-
-# What may differ between two parts of one run: it does not change a verdict.
-_FREE_SETTINGS = frozenset({"device", "concurrency"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +115,7 @@ class PasskeyReport:
         """Results of one variant, of the setting in question by default, by task and length."""
         cells = self.cells[self.first if variant is None else variant]
         asked = self.settings.get("tasks")
-        return summarise_tasks(cells, asked if isinstance(asked, list) else _TASKS)
+        return summarise_tasks(cells, asked if isinstance(asked, list) else [PASSKEY])
 
     def effective_length(self, variant: str | None = None) -> EffectiveLength:
         """Up to which length one variant, by default the setting in question, can be trusted."""
@@ -143,6 +131,11 @@ class PasskeyReport:
         return next(iter(self.cells))
 
     @property
+    def answered(self) -> int:
+        """How many prompts have an answer, of all settings together."""
+        return sum(map(len, self.cells.values()))
+
+    @property
     def planned(self) -> int:
         """How many prompts the settings ask for; 0 where they do not tell."""
         named = [self.settings.get(name) for name in ("lengths", "variants", "depths", "trials")]
@@ -150,7 +143,7 @@ class PasskeyReport:
         if not isinstance(lengths, list) or not isinstance(variants, dict):
             return 0
         counts = [n if type(n) is int else 0 for n in each]
-        tasks = self.settings.get("tasks", _TASKS)
+        tasks = self.settings.get("tasks", [PASSKEY])
         return len(lengths) * len(variants) * len(tasks) * math.prod(counts)
 
     @property
@@ -291,113 +284,24 @@ def effective_length(cells: Iterable[Cell], original: int) -> EffectiveLength:
     return EffectiveLength(kept[-1], f"but not at {', '.join(missed)}" if missed else None)
 
 
-class ResultFile:
-    """The JSONL of a run: a line of settings, then one line per cell, written as they come.
-
-    Use as a context manager. Cells of an interrupted run are in `done` when it is resumed. A new
-    file that has no cell at the end is removed again.
-    """
-
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Create the file, or open it again to go on.
-
-        Raises:
-            UsageError: it exists and `resume` is not set, or it is of a run with other settings.
-            CheckpointError: it is not a result file.
-            OutputError: it cannot be written.
-        """
-        self.path = path
-        self.done: dict[str, list[Cell]] = {}
-        refuse_existing(path, resume=resume)
-        self._is_unused = not path.exists()  # made here, and without a cell so far
-        begins = self._is_unused or path.stat().st_size == 0
-        if not begins:
-            earlier, end = _read(path)
-            _refuse_other_settings(path, earlier.settings, settings)
-            self.done = {name: list(cells) for name, cells in earlier.cells.items()}
-            with output_errors(str(path)):
-                os.truncate(path, end)  # a line that was being written when the run ended
-        with output_errors(str(path)):
-            # Without a buffer: what cannot be written is not tried again when the file is closed.
-            self._file: BinaryIO = path.open("ab", buffering=0)
-        if begins:
-            try:
-                self._write({"schema_version": SCHEMA_VERSION, "settings": dict(settings)})
-            except OutputError:
-                self.close()
-                raise
-
-    def add(self, variant: str, cell: Cell) -> None:
-        """Append one cell; it is in the file when this returns.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        self._write({"variant": variant, **asdict(cell)})
-        self._is_unused = False
-
-    def _write(self, document: Mapping[str, Any]) -> None:
-        data = json.dumps(document).encode() + b"\n"
-        with output_errors(str(self.path)):
-            while data:
-                data = data[self._file.write(data) :]
-
-    def close(self) -> None:
-        """Close the file, and remove it if it is new and without a cell."""
-        self._file.close()
-        if self._is_unused:
-            self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> ResultFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-def refuse_existing(path: Path, *, resume: bool) -> None:
-    """Refuse to write over a result, before any work is done.
-
-    Raises:
-        UsageError: `path` exists and `resume` is not set.
-    """
-    if path.exists() and not resume:
-        raise UsageError(
-            f"{path} already exists. Continue that run with --resume, or choose another name."
-        )
-
-
 def read_report(path: Path) -> PasskeyReport:
     """The report of a JSONL file, as far as it got.
 
     Raises:
         CheckpointError: it cannot be read, or is not a result file.
+        UsageError: it is one of another command.
     """
-    return _read(path)[0]
+    written = read_results(path)
+    written.require("passkey")
+    return PasskeyReport(written.settings, cells=written.entries(read_cell))
 
 
-def _read(path: Path) -> tuple[PasskeyReport, int]:
-    """The report and the size in bytes of its complete lines."""
-    data = read_file(path, _MAX_SIZE)
-    end = data.rfind(b"\n") + 1
-    lines = data[:end].splitlines()
-    try:
-        head = json.loads(lines[0]) if lines else {}
-        settings = head["settings"]
-        if head["schema_version"] != SCHEMA_VERSION or not isinstance(settings, dict):
-            raise KeyError("schema_version")
-        cells: dict[str, list[Cell]] = {name: [] for name in settings.get("variants", {})}
-        for line in lines[1:]:
-            entry = json.loads(line)
-            cells.setdefault(entry.pop("variant"), []).append(_cell(entry))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is not a result file of yarncli check-passkey (or of a newer version)."
-        ) from error
-    return PasskeyReport(settings, cells=cells), end
+def read_cell(entry: Mapping[str, Any]) -> Cell:
+    """The cell of a line of a result file.
 
-
-def _cell(entry: Mapping[str, Any]) -> Cell:
+    Raises:
+        TypeError, ValueError: it is none.
+    """
     cell = Cell(**entry)
     kinds = (int, float, int, str, str, bool, str)
     values = (cell.length, cell.depth, cell.trial, cell.key, cell.text, cell.correct, cell.task)
@@ -406,19 +310,3 @@ def _cell(entry: Mapping[str, Any]) -> Cell:
     if not (1 <= cell.length <= _LONGEST and 0 <= cell.depth <= 1 and 0 <= cell.trial <= _LONGEST):
         raise ValueError("a cell's number is none that a run has")
     return cell
-
-
-def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    plain = json.loads(json.dumps(dict(new)))
-    old = {"tasks": _TASKS, **old}
-    for name in sorted({*old, *plain} - _FREE_SETTINGS):
-        if old.get(name) != plain.get(name):
-            raise UsageError(
-                f"{path} was written with other settings ({name}: {_brief(old.get(name))} there, "
-                f"{_brief(plain.get(name))} now). Repeat those, or choose another file."
-            )
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

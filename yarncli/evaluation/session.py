@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,18 +14,18 @@ from yarncli.checkpoint.output import atomic_write
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.evaluation import variants
-from yarncli.evaluation.passkey import Decode, Grid, TextCodec, make_codec
+from yarncli.evaluation.opening import fetched, name_of, open_codec
+from yarncli.evaluation.passkey import Decode, Grid, TextCodec
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, Wording
-from yarncli.evaluation.report import Cell, PasskeyReport, ResultFile, refuse_existing
+from yarncli.evaluation.report import Cell, PasskeyReport, read_cell
+from yarncli.evaluation.result_file import ResultFile, refuse_existing
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
-from yarncli.evaluation.trust import refuse_remote_code, refuse_what_is_no_file
 from yarncli.extras import require_extra
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 
-_TOKENIZER = "tokenizer_config.json"
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
 _DUMPED = {name: name for name in ("task", "length", "depth", "trial", "key")}
 _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
@@ -145,7 +144,9 @@ def evaluate_passkey(
         subject = _local(source, options, progress)
     grid = _grid(options, subject.variants)
     recorded = _record(subject, grid)
-    file = ResultFile(options.out, recorded, resume=options.resume) if options.out else None
+    file: ResultFile[Cell] | None = None
+    if options.out:
+        file = ResultFile(options.out, "passkey", recorded, read_cell, resume=options.resume)
     with file or nullcontext():
         answered = sum(len(cells) for cells in file.done.values()) if file else 0
         watch.begin(grid, subject.variants, answered)
@@ -188,19 +189,19 @@ def _local(
     model: str | Checkpoint, options: PasskeyOptions, progress: ProgressCallback | None
 ) -> LocalSubject:
     require_extra("check-passkey", "torch", "transformers")
-    checkpoint = _fetched(model, options, progress)
+    checkpoint = fetched(model, options, progress)
     local_directory(checkpoint)
     control = options.control_model
     choice = variants.Choice(
         override=variants.parse_override(options.override) if options.override else None,
         methods=options.compare,
         control=options.control,
-        control_checkpoint=_fetched(control, options, progress) if control else None,
+        control_checkpoint=fetched(control, options, progress) if control else None,
     )
     return LocalSubject(
-        name=_name(model),
+        name=name_of(model),
         variants=variants.choose_variants(checkpoint, choice, max(options.lengths, default=0)),
-        codec=_codec(options.tokenizer or model, options, progress),
+        codec=open_codec(options.tokenizer or model, options, options.chat, progress),
         settings=options,
         decode=options.decode,
     )
@@ -224,7 +225,7 @@ def _served(
     codec = token = None
     if source is not None:
         require_extra("The tokenizer", "transformers")
-        codec = _codec(source, options, progress)
+        codec = open_codec(source, options, options.chat, progress)
         # A rendered template begins with the token that the server would add once more.
         token = codec.tokenizer.bos_token if codec.frame is not None else None
     elif options.chat:
@@ -232,59 +233,11 @@ def _served(
     server = Server(settings, bos_token=token or "")
     tokenizer = ServerTokenizer(base_url=base_url, model=server.model, api_key=settings.api_key)
     return ServedSubject(
-        name=server.model if model is None else _name(model),
+        name=server.model if model is None else name_of(model),
         server=server,
         codec=codec or TextCodec(tokenizer),
         checkpoint=None if model is None else open_checkpoint(model),
     )
-
-
-def _name(source: str | Checkpoint) -> str:
-    return source.name if isinstance(source, Checkpoint) else source
-
-
-def _fetched(
-    source: str | Checkpoint,
-    options: PasskeyOptions,
-    progress: ProgressCallback | None,
-    *,
-    weights: bool = True,
-) -> Checkpoint:
-    """The checkpoint with its files on this machine; without `weights`, only the small ones.
-
-    Raises:
-        UsageError: its code is trusted without saying which commit has been read.
-    """
-    checkpoint = open_checkpoint(source)
-    name = _name(source)
-    unpinned = not Path(name).exists() and not re.search(r"@[0-9a-f]{40}$", name)
-    if options.trust_remote_code and checkpoint.repo_id and unpinned:
-        raise UsageError(
-            "--trust-remote-code with a Hub id needs the full commit that you have read: "
-            f"hf://{checkpoint.repo_id}@{checkpoint.commit}"
-        )
-    names = None if weights else tuple(f.name for f in checkpoint.files if not f.is_weights)
-    local = checkpoint.download(names, progress=progress)
-    _refuse(local_directory(local), "config.json" if weights else _TOKENIZER, options)
-    return local
-
-
-def _refuse(directory: Path, name: str, options: PasskeyOptions) -> None:
-    """Refuse what must not reach transformers, which reads the file `name` first."""
-    refuse_what_is_no_file(directory)
-    refuse_remote_code(directory, name, options.trust_remote_code)
-
-
-def _codec(
-    source: str | Checkpoint, options: PasskeyOptions, progress: ProgressCallback | None
-) -> TextCodec:
-    """The tokenizer of a source; a directory that has only a tokenizer needs no config.json."""
-    directory = Path(_name(source))
-    if directory.is_dir():
-        _refuse(directory, _TOKENIZER, options)
-    else:
-        directory = local_directory(_fetched(source, options, progress, weights=False))
-    return make_codec(directory, options.chat, trust_remote_code=options.trust_remote_code)
 
 
 def _api_key(variable: str | None) -> str | None:
@@ -334,7 +287,7 @@ def _ask_all(
     subject: Subject,
     grid: Grid,
     prompts: Sequence[PasskeyPrompt],
-    file: ResultFile | None,
+    file: ResultFile[Cell] | None,
     watch: PasskeyWatch,
     progress: ProgressCallback | None,
 ) -> dict[str, list[Cell]]:

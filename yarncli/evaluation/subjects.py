@@ -81,20 +81,11 @@ class LocalSubject:
         Raises:
             UsageError: a device or dtype that does not exist.
         """
-        from yarncli.evaluation.local import load
-
-        config = load.read_config(self._loading(self.variants[0])["directory"])
-        device = load.choose_device(self.settings.device)
-        dtype = load.choose_dtype(self.settings.dtype, device, config)
         return {
             "chat": self.codec.frame is not None,
             "frame": _frame(self.codec),
             "decode": self.decode,
-            # As they are used, not as they were asked for: another machine's "auto" may differ.
-            "dtype": str(dtype).removeprefix("torch."),
-            "device": str(device),
-            "attn_implementation": self.settings.attn_implementation,
-            "adapter": self.settings.adapter,
+            **used_settings(self._loading(self.variants[0])["directory"], self.settings),
         }
 
     def caveats(self) -> Sequence[str]:
@@ -168,6 +159,26 @@ def _frame(codec: TextCodec) -> list[str | None] | None:
     """The chat frame as it is recorded: another one makes other prompts."""
     frame = codec.frame
     return None if frame is None else [frame.before, frame.turn, frame.answer]
+
+
+def used_settings(directory: Path, settings: LoadSettings) -> dict[str, Any]:
+    """How a checkpoint is loaded, as it is recorded.
+
+    As it is done, not as it was asked for: another machine's "auto" may differ.
+
+    Raises:
+        UsageError: a device or dtype that does not exist.
+    """
+    from yarncli.evaluation.local import load
+
+    device = load.choose_device(settings.device)
+    dtype = load.choose_dtype(settings.dtype, device, load.read_config(directory))
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+        "attn_implementation": settings.attn_implementation,
+        "adapter": settings.adapter,
+    }
 
 
 def local_directory(checkpoint: Checkpoint) -> Path:

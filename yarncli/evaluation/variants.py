@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,8 @@ class Variant:
     """The setting per scope, for the report; empty if not known."""
     checkpoint: Checkpoint | None = None
     """Whose weights are asked; None behind a server."""
+    config_for: Callable[[int], Mapping[str, Any]] | None = None
+    """The content of config.json for a text of so many tokens, where it depends on that."""
     note: str = ""
     """Why there is nothing but this setting; empty where there is."""
 
@@ -103,8 +105,7 @@ def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) ->
         variants.append(_variant(CONTROL, base.value, base.value))
     variants = [replace(variant, checkpoint=checkpoint) for variant in variants]
     if choice.control_checkpoint is not None:
-        other = as_it_is(choice.control_checkpoint, CONTROL)
-        variants.append(replace(other, checkpoint=choice.control_checkpoint))
+        variants.append(as_it_is(choice.control_checkpoint, CONTROL))
     return variants
 
 
@@ -155,9 +156,17 @@ def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     except UnsupportedArchitectureError as error:
         note = f"{error} It was asked as it is, as a baseline."
         positions = _learned_positions(config)
-        return Variant(name=name, config=None, window=positions, original=0, rope={}, note=note)
+        return Variant(
+            name=name,
+            config=None,
+            window=positions,
+            original=0,
+            rope={},
+            note=note,
+            checkpoint=checkpoint,
+        )
     original = read_history(checkpoint).informed(rope).original_length
-    return replace(_variant(name, config, None), original=original)
+    return replace(_variant(name, config, None), original=original, checkpoint=checkpoint)
 
 
 def _learned_positions(config: Mapping[str, Any]) -> int:

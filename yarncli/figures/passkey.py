@@ -8,21 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarncli.checkpoint.output import output_errors
-from yarncli.errors import OutputError, UsageError
+from yarncli.errors import UsageError
 from yarncli.evaluation.report import Cell, PasskeyReport, summarise
-from yarncli.extras import require_extra
-from yarncli.figures import FORMATS, literal
+from yarncli.evaluation.tasks import PASSKEY
+from yarncli.figures import literal
+from yarncli.figures.lines import WINDOW, Curve, draw_curves, mark_windows, put_legend
+from yarncli.figures.saving import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_RUNS = 60
-_WINDOW = "#30638e"
-_STYLES = ("-", "--", ":")  # one after the other where the colours do not suffice
-_BANDS = 3  # the intervals of more runs would hide each other
-_COLOURS = ("#30638e", "#d1495b", "#edae49", "#00798c", "#8d6a9f", "#5b8e7d", "#8a8f98")
 
 
 @dataclass(frozen=True)
@@ -50,45 +47,26 @@ def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
     return runs
 
 
-def check_figure(path: Path) -> None:
-    """Refuse a figure that cannot be drawn or put there, before the work.
-
-    Raises:
-        UsageError: the name does not end in .png or .svg.
-        OutputError: its directory does not exist.
-        MissingExtraError: matplotlib is not installed.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path} is no figure: write a name that ends in .png or .svg.")
-    if not path.parent.is_dir():
-        raise OutputError(f"Cannot write {path}: there is no directory {path.parent}.")
-    require_extra("A figure", "matplotlib")
-
-
 def plot_passkey(reports: Sequence[PasskeyReport], path: Path) -> None:
     """Draw a heatmap per run, and accuracy over length where there are several runs.
 
     Raises:
-        UsageError: there is nothing to draw. Otherwise as `check_figure`.
-        OutputError: the file cannot be written.
+        UsageError: there is nothing to draw.
+        OutputError, MissingExtraError: as `save_figure`.
     """
-    check_figure(path)
-    import matplotlib
-
     runs = runs_of(reports)
     if not runs:
         raise UsageError("There are no results to draw yet.")
     if len(runs) > _MOST_RUNS:
         raise UsageError(f"There are {len(runs)} runs to draw; a figure holds {_MOST_RUNS}.")
-    # No date and fixed ids: the SVG of the same data is the same file.
-    metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-    with output_errors(str(path)), matplotlib.rc_context({"svg.hashsalt": "yarncli"}):
-        _draw(runs, _title(reports)).savefig(path, dpi=160, metadata=metadata)
+    save_figure(lambda: _draw(runs, _title(reports)), path)
 
 
 def _title(reports: Sequence[PasskeyReport]) -> str:
     model = _model_name(reports[0])
-    return "Passkey retrieval" + (f", {model}" if len(reports) == 1 and model else "")
+    tasks = any(_has_tasks(cells) for report in reports for cells in report.cells.values())
+    what = "Tasks by length" if tasks else "Passkey retrieval"
+    return what + (f", {model}" if len(reports) == 1 and model else "")
 
 
 def _model_name(report: PasskeyReport) -> str:
@@ -96,17 +74,10 @@ def _model_name(report: PasskeyReport) -> str:
 
 
 def _draw(runs: Sequence[Run], title: str) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(len(runs), 3)
     rows = -(-len(runs) // columns)
     lines = len(runs) > 1
-    figure = Figure(
-        figsize=(max(5.2 * columns, 6.4), 3.7 * rows + (3.6 if lines else 0.4)),
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(5.2 * columns, 6.4), 3.7 * rows + (3.6 if lines else 0.4))
     grid: Any = figure.add_gridspec(rows + lines, columns)
     image: Any = None
     panels = []
@@ -115,37 +86,52 @@ def _draw(runs: Sequence[Run], title: str) -> Figure:
         image = _draw_heatmap(axes, run)
         panels.append(axes)
     bar = figure.colorbar(image, ax=panels, shrink=0.85, pad=0.02)
-    bar.set_label("share of passkeys retrieved")
+    bar.set_label("share of prompts answered")
     if lines:
         _draw_lines(figure.add_subplot(grid[rows, :]), runs)
     figure.suptitle(literal(title), fontsize=13, fontweight="bold")
     return figure
 
 
-def accuracy_grid(cells: Sequence[Cell]) -> tuple[list[int], list[float], list[list[float]]]:
-    """Lengths, depths, and accuracy per depth (rows) and length (columns); NaN where not asked."""
+def _has_tasks(cells: Sequence[Cell]) -> bool:
+    return any(cell.task != PASSKEY for cell in cells)
+
+
+def accuracy_grid(
+    cells: Sequence[Cell],
+) -> tuple[list[int], list[float] | list[str], list[list[float]]]:
+    """Lengths, depths, and accuracy per depth (rows) and length (columns); NaN where not asked.
+
+    Where other tasks than the passkey were asked, the rows are tasks.
+    """
     lengths = sorted({cell.length for cell in cells})
-    depths = sorted({cell.depth for cell in cells})
-    verdicts: dict[tuple[float, int], list[bool]] = {}
+    by_task = _has_tasks(cells)
+    rows: list[float] | list[str] = sorted({cell.depth for cell in cells})
+    if by_task:
+        rows = list(dict.fromkeys(cell.task for cell in cells))
+    verdicts: dict[tuple[float | str, int], list[bool]] = {}
     for cell in cells:
-        verdicts.setdefault((cell.depth, cell.length), []).append(cell.correct)
+        row = cell.task if by_task else cell.depth
+        verdicts.setdefault((row, cell.length), []).append(cell.correct)
     shares = {place: sum(found) / len(found) for place, found in verdicts.items()}
-    values = [[shares.get((d, n), float("nan")) for n in lengths] for d in depths]
-    return lengths, depths, values
+    values = [[shares.get((row, n), float("nan")) for n in lengths] for row in rows]
+    return lengths, rows, values
 
 
 def _draw_heatmap(axes: Axes, run: Run) -> Any:
-    lengths, depths, values = accuracy_grid(run.cells)
-    image = axes.imshow(values, aspect="auto", cmap="RdYlGn", vmin=0, vmax=1)
+    lengths, rows, values = accuracy_grid(run.cells)
+    names = [literal(row) if isinstance(row, str) else f"{round(100 * row)} %" for row in rows]
+    image = axes.imshow(values, aspect="auto", cmap="cividis", vmin=0, vmax=1)
     axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths], rotation=45, ha="right")
-    axes.set_yticks(range(len(depths)), [f"{round(100 * d)} %" for d in depths])
-    axes.set(xlabel="prompt length (tokens)", ylabel="depth of the passkey")
+    axes.set_yticks(range(len(rows)), names)
+    what = "task" if _has_tasks(run.cells) else "depth of the passkey"
+    axes.set(xlabel="prompt length (tokens)", ylabel=what)
     axes.set_title(literal(run.name), loc="left", pad=14)
-    if len(lengths) * len(depths) <= 120:
+    if len(lengths) * len(rows) <= 120:
         for row, line in enumerate(values):
             for column, value in enumerate(line):
                 if not math.isnan(value):
-                    ink = "white" if abs(value - 0.5) > 0.35 else "black"
+                    ink = "white" if value < 0.5 else "black"
                     axes.text(
                         column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink
                     )
@@ -163,37 +149,23 @@ def _mark_windows(axes: Axes, lengths: Sequence[int], windows: tuple[int, int]) 
             continue
         # On white, so that it is seen on every colour of the map.
         axes.axvline(place, color="white", lw=4, clip_on=False)
-        axes.axvline(place, color=_WINDOW, lw=2.2, ls=style, clip_on=False)
+        axes.axvline(place, color=WINDOW, lw=2.2, ls=style, clip_on=False)
         axes.annotate(
             f"{name} {window:,}", (place, 1), xycoords=("data", "axes fraction"),
-            xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=7, color=_WINDOW,
+            xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=7, color=WINDOW,
         )  # fmt: skip
 
 
 def _draw_lines(axes: Axes, runs: Sequence[Run]) -> None:
-    for number, run in enumerate(runs):
-        results = summarise(run.cells)
-        lengths = [result.length for result in results]
-        colour = _COLOURS[number % len(_COLOURS)]
-        style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
-        shares = [result.accuracy for result in results]
-        axes.plot(
-            lengths, shares, style, marker="o", color=colour, lw=2, ms=4, label=literal(run.name)
-        )
-        if len(runs) <= _BANDS:
-            low, high = zip(*(result.interval for result in results), strict=True)
-            axes.fill_between(lengths, low, high, color=colour, alpha=0.12, lw=0)
-    axes.set_xscale("log", base=2)
-    ticks = sorted({cell.length for run in runs for cell in run.cells})
-    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
-    axes.minorticks_off()
-    known = [run.windows for run in runs if run.windows is not None]
-    originals = {original for original, _ in known}
-    for window in originals | {extended for _, extended in known}:
-        axes.axvline(window, color=_WINDOW, lw=1.4, ls=":" if window in originals else "--")
+    curves = [
+        Curve(run.name, [(r.length, r.accuracy, r.interval) for r in summarise(run.cells)])
+        for run in runs
+    ]
+    draw_curves(axes, curves)
+    mark_windows(axes, [run.windows for run in runs if run.windows is not None])
     axes.set(ylim=(-0.04, 1.04), xlabel="prompt length (tokens)", ylabel="accuracy")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    put_legend(axes, len(curves))
 
 
 def _between(lengths: Sequence[int], window: int) -> float | None:

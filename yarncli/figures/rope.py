@@ -6,15 +6,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarncli.checkpoint.output import output_errors
-from yarncli.errors import UsageError
-from yarncli.extras import require_extra
-from yarncli.figures import FORMATS, literal
+from yarncli.figures import literal
+from yarncli.figures.saving import new_figure, save_figure
 from yarncli.inspection.description import Description
 from yarncli.inspection.dimensions import Dimension
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BEFORE, _AFTER, _RAMP, _WINDOW = "#8a8f98", "#d1495b", "#edae49", "#30638e"
 
@@ -23,20 +22,14 @@ def plot_rope(description: Description, path: Path) -> None:
     """Draw every scope of a description, one row each, and save it as PNG or SVG.
 
     Raises:
-        UsageError: another file format is asked for.
-        MissingExtraError: matplotlib is not installed.
-        OutputError: the file cannot be written.
+        UsageError, OutputError, MissingExtraError: as `save_figure`.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"--plot {path}: write a name that ends in .png or .svg.")
-    require_extra("--plot", "matplotlib")
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    save_figure(lambda: _draw(description), path)
 
+
+def _draw(description: Description) -> Figure:
     scopes = list(description.rope.scopes.values())
-    figure = Figure(figsize=(11, 4.4 * len(scopes)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4.4 * len(scopes))
     grid: Any = figure.subplots(len(scopes), 2, squeeze=False)
     for row, scope in zip(grid, scopes, strict=True):
         rows = description.dimensions(scope)
@@ -47,10 +40,7 @@ def plot_rope(description: Description, path: Path) -> None:
         row[0].set_title(f"Inverse frequency{name}", loc="left")
         row[1].set_title(f"Wavelength{name}", loc="left")
     figure.suptitle(literal(_title(description)), fontsize=13, fontweight="bold")
-    # No date and fixed ids: the SVG of the same data is the same file.
-    metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-    with output_errors(str(path)), matplotlib.rc_context({"svg.hashsalt": "yarncli"}):
-        figure.savefig(path, dpi=160, metadata=metadata)
+    return figure
 
 
 def _title(description: Description) -> str:

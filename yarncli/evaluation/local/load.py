@@ -164,7 +164,7 @@ def load_model(
         arguments["attn_implementation"] = settings.attn_implementation
     if several:
         arguments["device_map"] = "auto"
-    with quiet(), _loading_errors(directory), _config_directory(directory, config) as read_from:
+    with quiet(), loading_errors(directory), config_directory(directory, config) as read_from:
         loaded_config = AutoConfig.from_pretrained(read_from, **shared)
         model, fit = _auto_class(loaded_config).from_pretrained(
             directory,
@@ -178,7 +178,7 @@ def load_model(
         model = _with_adapter(model, settings.adapter)
     if not several:
         model = model.to(device)
-    _neutralise_generation(model)
+    neutralise_generation(model)
     unused = tuple(sorted(fit["unexpected_keys"]))
     return LoadedModel(
         model=model.eval(), device=model.device if several else device, dtype=dtype, unused=unused
@@ -225,7 +225,7 @@ def _require_all_weights(directory: Path, fit: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _loading_errors(what: object) -> Iterator[None]:
+def loading_errors(what: object) -> Iterator[None]:
     """One sentence for what transformers refuses.
 
     Raises:
@@ -256,11 +256,11 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         raise CheckpointError(
             f"{adapter} has no adapter_config.json. Name the directory of a PEFT adapter."
         )
-    with quiet(), _loading_errors(adapter):
+    with quiet(), loading_errors(adapter):
         return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
-def _neutralise_generation(model: Any) -> None:
+def neutralise_generation(model: Any) -> None:
     """Drop every decoding default of the checkpoint except which tokens end a text.
 
     Sampling, penalties, forced and suppressed tokens would all change the verdicts.
@@ -278,7 +278,7 @@ def _neutralise_generation(model: Any) -> None:
 
 
 @contextmanager
-def _config_directory(directory: Path, config: Mapping[str, Any] | None) -> Iterator[Path]:
+def config_directory(directory: Path, config: Mapping[str, Any] | None) -> Iterator[Path]:
     """Where transformers reads the config: through its own reader, as a converted copy would be."""
     if config is None:
         yield directory

@@ -68,7 +68,7 @@ class FastScorer:
         done = 0
         if prompts and self.fallback is None:
             try:
-                windows = _layer_windows(self.loaded.model.config.get_text_config())
+                windows = layer_windows(self.loaded.model.config.get_text_config())
                 self._check(prompts[0], windows)
                 for cell in self._score_fast(prompts, windows):
                     yield cell
@@ -292,7 +292,7 @@ class FastScorer:
             NoFastPath: the fast path cannot read this model at all.
         """
         if windows is None:
-            windows = _layer_windows(self.loaded.model.config.get_text_config())
+            windows = layer_windows(self.loaded.model.config.get_text_config())
         plain = self._plain_logits(prompt)
         keep = plain.shape[1]
         text = [*prompt.token_ids, *prompt.answer_ids]
@@ -316,7 +316,7 @@ class FastScorer:
         return worst / float(plain.abs().max())
 
 
-def _layer_windows(config: Any) -> list[int | None]:
+def layer_windows(config: Any) -> list[int | None]:
     """The sliding window of every layer, None for full attention.
 
     Raises:

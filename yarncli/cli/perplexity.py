@@ -1,0 +1,101 @@
+"""`yarncli perplexity`: does more context help this model?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yarncli.cli import options
+
+EXAMPLES = [
+    ("yarncli perplexity ./model-128k --text book.txt", "More and more context."),
+    ("yarncli perplexity ./model --text book.txt --override method=yarn,factor=4", "Try first."),
+    (
+        "yarncli perplexity ./model --text book.txt --compare none,ntk,yarn --lengths 4k,16k",
+        "Compare.",
+    ),
+    ("yarncli perplexity ./model --text book.txt --lengths 4k --sliding 256", "As in the paper."),
+    ("yarncli perplexity ./model --text book.txt --by-position", "Where in a long text it breaks."),
+]
+
+
+def perplexity(
+    model: options.Model,
+    text: options.TextFiles = None,
+    lengths: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Contexts in tokens: 4k,8k,32k.")
+    ] = None,
+    sliding: Annotated[
+        int | None,
+        typer.Option(metavar="STRIDE", help="Slide a window over the texts by so many tokens."),
+    ] = None,
+    by_position: Annotated[
+        bool, typer.Option("--by-position", help="Read whole windows; tell the loss by position.")
+    ] = False,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            parser=options.parse_length,
+            help="Read at most so much of the texts.",
+            show_default="8 × the longest context",
+        ),
+    ] = None,
+    max_perplexity: Annotated[
+        float | None, typer.Option(min=0, help="Exit 1 if any length is above this.")
+    ] = None,
+    override: options.Override = None,
+    compare: options.Compare = None,
+    control: options.Control = False,
+    control_model: options.ControlModel = None,
+    tokenizer: options.Tokenizer = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    attn_implementation: options.AttnImplementation = None,
+    adapter: options.Adapter = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every result to this JSONL file.")
+    ] = None,
+    resume: options.Resume = False,
+    plot: options.Plot = None,
+    json: options.Json = False,
+) -> None:
+    """Measure how well a model predicts texts, with more and more context.
+
+    The same last tokens of a stretch of text are predicted with every length of context, so the
+    difference is that of the context alone. A context helps where perplexity falls.
+    """
+    from yarncli.cli import console
+    from yarncli.cli.perplexity_print import announce, show
+    from yarncli.evaluation.perplexity import PerplexityOptions, evaluate_perplexity
+
+    if plot is not None:
+        from yarncli.figures.saving import check_figure
+
+        check_figure(plot)
+    asked = PerplexityOptions(
+        text=text or [],
+        lengths=options.read_lengths(lengths),
+        sliding=sliding,
+        by_position=by_position,
+        tokens=tokens,
+        max_perplexity=max_perplexity,
+        override=override,
+        compare=options.read_names(compare),
+        control=control,
+        control_model=control_model,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        adapter=adapter,
+        trust_remote_code=trust_remote_code,
+        out=out,
+        resume=resume,
+    )
+    report = evaluate_perplexity(model, asked, progress=console.ProgressBars(), begin=announce)
+    show(report, plot=plot, json=json)
+    report.require_perplexity()

@@ -1,0 +1,80 @@
+"""What regress prints: what it compares, a table, and one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yarncli.cli import console
+from yarncli.cli.perplexity_print import interval_text
+from yarncli.evaluation.regress import SAMPLED, RegressReport
+
+
+def announce(settings: Mapping[str, Any]) -> None:
+    """Say what is compared before it starts."""
+    count, length = settings["texts"], settings["length"]
+    conversions = len(settings["variants"])
+    passes = count * (1 + conversions)
+    console.note(f"{count} texts of {length:,} tokens, {passes * length:,} tokens to read.")
+    if settings["text"] == SAMPLED:
+        console.note(
+            "The texts are samples of the base model, which tell its own behaviour, not that on "
+            "texts of people. Give --text FILE for those."
+        )
+
+
+def show(report: RegressReport, *, plot: Path | None, json: bool) -> None:
+    """Print the result, and draw it where asked.
+
+    Raises:
+        OutputError: the figure cannot be written; the result has been printed before.
+    """
+    if json:
+        console.print_json(report.to_json())
+    else:
+        _print_results(report)
+    if plot is not None:
+        from yarncli.figures.regress import plot_regress
+
+        plot_regress([report], plot)
+        console.note(f"The figure is in {plot}.")
+
+
+def _print_results(report: RegressReport) -> None:
+    columns = ["setting", "KL, nats", "95 % interval", "99 % below", "same top token",
+               "perplexity before", "after"]  # fmt: skip
+    rows: list[list[console.CellValue]] = []
+    found = {name: report.regression(name) for name in report.divergences}
+    for name, cost in found.items():
+        rows.append(
+            [
+                name,
+                f"{cost.kl.value:.4g}",
+                interval_text(cost.kl.interval, ".4g"),
+                f"{cost.kl_p99:.4g}",
+                f"{100 * cost.top1_agreement:.1f} %",
+                f"{cost.perplexity_before:.4g}",
+                f"{cost.perplexity_after:.4g}",
+            ]
+        )
+    console.print_table(columns, rows)
+    length = report.settings["length"]
+    for name, cost in found.items():
+        console.print_text(f"{name}: {sentence(cost.ratio.value, cost.ratio.interval, length)}")
+
+
+def sentence(ratio: float, interval: tuple[float, float] | None, length: int) -> str:
+    """What a ratio of perplexities means, in words: "texts of up to 256 tokens get 14 % worse"."""
+    texts = f"texts of up to {length:,} tokens"
+    if ratio == 1:
+        return f"{texts} are predicted exactly as before."
+    ends = (
+        ""
+        if interval is None
+        else f" ({100 * (interval[0] - 1):+.1f} to {100 * (interval[1] - 1):+.1f} %)"
+    )
+    if interval is None or interval[0] <= 1 <= interval[1]:
+        return f"{texts} get neither better nor worse beyond chance{ends}."
+    word = "worse" if ratio > 1 else "better"
+    return f"{texts} get {100 * abs(ratio - 1):.1f} % {word} in perplexity{ends}."

@@ -1,0 +1,219 @@
+"""What a model thinks of a text: the loss of its tokens, and how two models differ on it.
+
+Logits are computed piece by piece, so that length × vocabulary numbers never exist at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from yarncli.config.families.table import FAMILIES
+from yarncli.errors import CheckpointError, UsageError
+from yarncli.evaluation.local.attention import NoFastPath, Track, track_attention
+from yarncli.evaluation.local.load import LoadedModel, quiet
+from yarncli.evaluation.local.rotary import rope_frozen_at
+from yarncli.evaluation.local.score import layer_windows
+
+# Bytes of the logits of one piece in float32, and the rows of them that are compared at a time.
+_PIECE = 192 << 20
+_ROWS = 128
+# A text on which a model that no test knows is read in both ways, tokens.
+_PROBE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Two models on the same tokens of a text; each list has a number per token."""
+
+    kl: list[float]
+    """KL(first ‖ second) of the predictions, nats."""
+    agrees: list[bool]
+    """Whether both think the same token most likely."""
+    before: list[float]
+    """The first model's loss, −log p of the token that follows, nats."""
+    after: list[float]
+    """The second model's."""
+
+
+class TextReader:
+    """Reads texts with a loaded model.
+
+    A text that fits into one forward call is read as transformers would read it. A longer one goes
+    through the model in chunks over a `Track`; where that cannot read the model, it is one call.
+    """
+
+    def __init__(self, loaded: LoadedModel, chunk: int) -> None:
+        """Prepare to read.
+
+        Args:
+            loaded: the model.
+            chunk: tokens per forward call.
+        """
+        self.loaded = loaded
+        self.chunk = chunk
+        config = loaded.model.config.get_text_config()
+        self.vocabulary = int(config.vocab_size)
+        self.rows = max(1, min(chunk, _PIECE // (4 * self.vocabulary)))
+        self._keeps = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
+        self._windows: list[int | None] | None = None
+        family = FAMILIES.get(loaded.model.config.model_type)
+        self._is_proven = loaded.device.type == "cpu" and bool(
+            family and family.fast_scoring_tested
+        )
+        try:
+            self._windows = layer_windows(config)
+        except NoFastPath:
+            self._is_proven = True  # there is only one way
+
+    def pieces(self, ids: Sequence[int], first: int) -> Iterator[torch.Tensor]:
+        """Logits of the tokens after position `first`, in pieces of at most `rows` tokens.
+
+        RoPE that depends on the length of the text (dynamic, longrope) is that of `len(ids)`
+        tokens (arXiv:2309.00071 §3.3).
+
+        Args:
+            ids: the text, token ids; at least two.
+            first: the position whose logits are the first given: they predict `ids[first + 1]`.
+
+        Returns:
+            Tensors (tokens, vocabulary) in float32; together `len(ids) - 1 - first` tokens.
+
+        Raises:
+            CheckpointError: the logits are not finite.
+        """
+        if not self._is_proven:
+            self._prove(ids)
+        scored = len(ids) - 1 - first
+        if self._windows is None or (len(ids) <= self.chunk + 1 and scored <= self.rows):
+            found: Iterator[torch.Tensor] = self._whole(ids, first)
+        else:
+            found = self._in_chunks(ids, first, self._windows)
+        for piece in found:
+            if not bool(torch.isfinite(piece).all()):
+                raise CheckpointError(
+                    f"The model's logits are not finite (NaN or infinite) in a text of {len(ids)} "
+                    f"tokens in {self.loaded.dtype}. Try --dtype float32 or bfloat16."
+                )
+            yield piece
+
+    def losses(self, ids: Sequence[int], first: int) -> list[float]:
+        """−log p of every token after position `first` given all before it, nats.
+
+        Args:
+            ids: the text, token ids.
+            first: the position of the last token that is not scored.
+
+        Raises:
+            CheckpointError: as `pieces`.
+        """
+        found: list[float] = []
+        for logits in self.pieces(ids, first):
+            start = first + 1 + len(found)
+            found += _losses(logits, ids[start : start + len(logits)]).tolist()
+        return found
+
+    def _whole(self, ids: Sequence[int], first: int) -> Iterator[torch.Tensor]:
+        keep = len(ids) - 1 - first
+        logits = self._forward(None, ids[:-1], 0, keep, len(ids))
+        for at in range(0, keep, self.rows):
+            yield logits[at : at + self.rows].float()
+
+    def _in_chunks(
+        self, ids: Sequence[int], first: int, windows: list[int | None]
+    ) -> Iterator[torch.Tensor]:
+        track = Track(windows, len(ids))
+        start = 0
+        while start < first:
+            end = min(start + self.chunk, first)
+            self._forward(track, ids[start:end], start, 1, len(ids))
+            start = end
+        while start < len(ids) - 1:
+            end = min(start + self.rows, len(ids) - 1)
+            yield self._forward(track, ids[start:end], start, end - start, len(ids)).float()
+            start = end
+
+    def _forward(
+        self, track: Track | None, ids: Sequence[int], start: int, keep: int, length: int
+    ) -> torch.Tensor:
+        """Logits (keep, vocabulary) of the last `keep` of `ids`, which begin at `start`."""
+        extra: dict[str, Any] = {"logits_to_keep": keep} if self._keeps else {}
+        given = torch.tensor([list(ids)], device=self.loaded.device)
+        model = self.loaded.model
+        # Entered for every call: two readers take turns.
+        with quiet(), torch.inference_mode(), rope_frozen_at(model, length):
+            if track is None:
+                logits = model(input_ids=given, use_cache=False, **extra).logits
+            else:
+                positions = torch.arange(start, start + len(ids), device=given.device)[None]
+                with track_attention(model, "split"):
+                    logits = model(
+                        input_ids=given, position_ids=positions, past_key_values=track,
+                        use_cache=True, **extra,
+                    ).logits  # fmt: skip
+        found: torch.Tensor = logits[0, -keep:]
+        return found
+
+    def _prove(self, ids: Sequence[int]) -> None:
+        """Read part of a text in both ways; where they differ, only the plain one is taken."""
+        self._is_proven = True
+        assert self._windows is not None
+        ids = ids[:_PROBE]
+        tolerance = 1e-3 if self.loaded.dtype == torch.float32 else 5e-2
+        plain = torch.cat(list(self._whole(ids, 0)))
+        try:
+            found = torch.cat(list(self._in_chunks(ids, len(ids) // 2, self._windows)))
+        except NoFastPath:
+            self._windows = None
+            return
+        difference = (found - plain[-len(found) :]).abs().max() / plain.abs().max()
+        if not float(difference) <= tolerance:
+            self._windows = None
+
+
+def divergence(before: TextReader, after: TextReader, ids: Sequence[int]) -> Divergence:
+    """How the predictions of two models differ on every token of a text after its first.
+
+    Args:
+        before: reads with the model that is compared with.
+        after: reads with the other.
+        ids: the text, token ids.
+
+    Raises:
+        UsageError: the models have different vocabularies.
+        CheckpointError: as `TextReader.pieces`.
+    """
+    found = Divergence([], [], [], [])
+    after.rows = before.rows = min(before.rows, after.rows)
+    for one, other in zip(before.pieces(ids, 0), after.pieces(ids, 0), strict=True):
+        if one.shape != other.shape:
+            raise UsageError(
+                f"The models predict {one.shape[-1]:,} and {other.shape[-1]:,} different tokens, "
+                "so they cannot be compared. Give a base and what was made from it."
+            )
+        for at in range(0, len(one), _ROWS):
+            start = 1 + len(found.kl)
+            rows = one[at : at + _ROWS], other[at : at + _ROWS]
+            _compare(*rows, ids[start : start + len(rows[0])], found)
+    return found
+
+
+def _compare(one: torch.Tensor, other: torch.Tensor, ids: Sequence[int], into: Divergence) -> None:
+    """Add what logits (tokens, vocabulary) of two models say about the tokens `ids`."""
+    log_p, log_q = (torch.logsumexp(logits, -1, keepdim=True) for logits in (one, other))
+    p = (one - log_p).exp_()
+    # Σ p (log p − log q), with log p = one − log_p: the sums are over the vocabulary.
+    kl = torch.linalg.vecdot(p, one - other) - (log_p - log_q).squeeze(-1)
+    into.kl.extend(kl.clamp_(min=0).tolist())  # below 0 only by rounding
+    into.agrees.extend((one.argmax(-1) == other.argmax(-1)).tolist())
+    into.before.extend(_losses(one, ids).tolist())
+    into.after.extend(_losses(other, ids).tolist())
+
+
+def _losses(logits: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
+    targets = torch.tensor(list(ids), device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")

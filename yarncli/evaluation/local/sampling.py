@@ -1,0 +1,53 @@
+"""Texts that a model writes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from yarncli.errors import UsageError
+from yarncli.evaluation.local.load import LoadedModel, quiet
+from yarncli.progress import Advance
+
+
+def sample_texts(
+    loaded: LoadedModel,
+    length: int,
+    count: int,
+    start: Sequence[int],
+    seed: int,
+    advance: Advance | None = None,
+) -> list[tuple[int, ...]]:
+    """Draw texts from a model's own distribution, at temperature 1 and without any filter.
+
+    Args:
+        loaded: the model.
+        length: of each text, tokens, the first one included.
+        count: of texts.
+        start: the token that starts a text; where there is none, an end-of-text token does.
+        seed: of the random numbers.
+        advance: told the tokens that were drawn.
+
+    Raises:
+        UsageError: the model names no token to start from.
+    """
+    ends = loaded.model.generation_config.eos_token_id
+    first = [*start] or (ends if isinstance(ends, list) else [ends])[:1]
+    if not first or first[0] is None:
+        raise UsageError("The model names no token that a text starts with. Give --text FILE.")
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.tensor([first] * count, device=loaded.device)
+    cache = None
+    fed = rows
+    with quiet(), torch.inference_mode():
+        while rows.shape[1] < length:
+            output = loaded.model(input_ids=fed, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            # On the CPU, so that a seed means the same everywhere.
+            share = torch.softmax(output.logits[:, -1].float().cpu(), -1)
+            fed = torch.multinomial(share, 1, generator=generator).to(loaded.device)
+            rows = torch.cat((rows, fed), dim=1)
+            if advance:
+                advance(count)
+    return [tuple(row) for row in rows.tolist()]

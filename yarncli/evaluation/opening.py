@@ -1,0 +1,80 @@
+"""Fetch what an evaluation reads, and refuse what must not reach transformers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.errors import UsageError
+from yarncli.evaluation.passkey import TextCodec, make_codec
+from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.subjects import local_directory
+from yarncli.evaluation.trust import refuse_remote_code, refuse_what_is_no_file
+from yarncli.progress import ProgressCallback
+
+_TOKENIZER = "tokenizer_config.json"
+
+
+def name_of(source: str | Checkpoint) -> str:
+    """A source as the user named it."""
+    return source.name if isinstance(source, Checkpoint) else source
+
+
+def fetched(
+    source: str | Checkpoint,
+    settings: LoadSettings,
+    progress: ProgressCallback | None,
+    *,
+    weights: bool = True,
+) -> Checkpoint:
+    """The checkpoint with its files on this machine; without `weights`, only the small ones.
+
+    Raises:
+        UsageError: its code is trusted without saying which commit has been read.
+        CheckpointError: it has code or files that must not be read.
+        YarncliError: whatever finding and fetching it meets.
+    """
+    checkpoint = open_checkpoint(source)
+    name = name_of(source)
+    unpinned = not Path(name).exists() and not re.search(r"@[0-9a-f]{40}$", name)
+    if settings.trust_remote_code and checkpoint.repo_id and unpinned:
+        raise UsageError(
+            "--trust-remote-code with a Hub id needs the full commit that you have read: "
+            f"hf://{checkpoint.repo_id}@{checkpoint.commit}"
+        )
+    names = None if weights else tuple(f.name for f in checkpoint.files if not f.is_weights)
+    local = checkpoint.download(names, progress=progress)
+    _refuse(local_directory(local), "config.json" if weights else _TOKENIZER, settings)
+    return local
+
+
+def open_codec(
+    source: str | Checkpoint,
+    settings: LoadSettings,
+    chat: bool | None,
+    progress: ProgressCallback | None,
+) -> TextCodec:
+    """The tokenizer of a source; a directory that has only a tokenizer needs no config.json.
+
+    Args:
+        source: a directory, a Hub id or a checkpoint.
+        settings: whether code is trusted.
+        chat: whether texts go through its chat template; None where it has one.
+        progress: told how far fetching is.
+
+    Raises:
+        CheckpointError, UsageError: as `make_codec` and `fetched`.
+    """
+    directory = Path(name_of(source))
+    if directory.is_dir():
+        _refuse(directory, _TOKENIZER, settings)
+    else:
+        directory = local_directory(fetched(source, settings, progress, weights=False))
+    return make_codec(directory, chat, trust_remote_code=settings.trust_remote_code)
+
+
+def _refuse(directory: Path, name: str, settings: LoadSettings) -> None:
+    """Refuse what must not reach transformers, which reads the file `name` first."""
+    refuse_what_is_no_file(directory)
+    refuse_remote_code(directory, name, settings.trust_remote_code)

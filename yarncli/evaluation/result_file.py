@@ -1,0 +1,208 @@
+"""The JSONL file of a run: a line that says what is measured, then a line for every result.
+
+Every command that measures writes and continues the same file: `check-passkey`, `perplexity` and
+`regress`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from yarncli.checkpoint.files import read_file
+from yarncli.checkpoint.output import output_errors
+from yarncli.errors import CheckpointError, OutputError, UsageError
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["passkey", "perplexity", "regress"]
+
+_MAX_SIZE = 64 << 20  # bytes of a result file
+# What may differ between two parts of one run: it does not change a result.
+_FREE_SETTINGS = frozenset({"device", "concurrency"})
+
+
+class Entry(Protocol):
+    """One result: a dataclass of plain data that knows its place in the run."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+E = TypeVar("E", bound=Entry)
+Parse = Callable[[Mapping[str, Any]], E]
+"""Makes a result of the fields of its line; raises ValueError, TypeError or KeyError."""
+
+
+class ResultFile(Generic[E]):
+    """The file of a run that goes on: each result is in it as soon as it is known.
+
+    Use as a context manager. Results of an interrupted run are in `done` when it is resumed. A new
+    file that has no result at the end is removed again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kind: Kind,
+        settings: Mapping[str, Any],
+        parse: Parse[E],
+        *,
+        resume: bool,
+    ) -> None:
+        """Create the file, or open it again to go on.
+
+        Raises:
+            UsageError: it exists and `resume` is not set, or it is of a run with other settings.
+            CheckpointError: it is not a result file.
+            OutputError: it cannot be written.
+        """
+        self.path = path
+        self.done: dict[str, list[E]] = {}
+        refuse_existing(path, resume=resume)
+        self._is_unused = not path.exists()  # made here, and without a result so far
+        begins = self._is_unused or path.stat().st_size == 0
+        if not begins:
+            written = read_results(path)
+            written.require(kind)
+            _refuse_other_settings(path, written.settings, settings)
+            self.done = written.entries(parse)
+            with output_errors(str(path)):
+                os.truncate(path, written.end)  # a line that was being written when the run ended
+        with output_errors(str(path)):
+            # Without a buffer: what cannot be written is not tried again when the file is closed.
+            self._file: BinaryIO = path.open("ab", buffering=0)
+        if begins:
+            head = {"schema_version": SCHEMA_VERSION, "kind": kind, "settings": dict(settings)}
+            try:
+                self._write(head)
+            except OutputError:
+                self.close()
+                raise
+
+    def add(self, variant: str, entry: E) -> None:
+        """Append one result; it is in the file when this returns.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        self._write({"variant": variant, **asdict(entry)})
+        self._is_unused = False
+
+    def _write(self, document: Mapping[str, Any]) -> None:
+        data = json.dumps(document).encode() + b"\n"
+        with output_errors(str(self.path)):
+            while data:
+                data = data[self._file.write(data) :]
+
+    def close(self) -> None:
+        """Close the file, and remove it if it is new and without a result."""
+        self._file.close()
+        if self._is_unused:
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> ResultFile[E]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Written:
+    """What a result file holds, as far as the run got."""
+
+    def __init__(self, path: Path, kind: str, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.kind = kind
+        self.settings = settings
+        self.lines: list[dict[str, Any]] = []
+        self.end = 0
+        """The size in bytes of its complete lines."""
+        self.is_cut = False
+        """Whether a line that is not complete follows them."""
+
+    def require(self, kind: Kind) -> None:
+        """Refuse the file of another command.
+
+        Raises:
+            UsageError: it is one.
+        """
+        if self.kind != kind:
+            raise UsageError(f"{self.path} holds results of {self.kind}, not of {kind}.")
+
+    def entries(self, parse: Parse[E]) -> dict[str, list[E]]:
+        """The results of every variant, by its name, in the order of the run.
+
+        Raises:
+            CheckpointError: a line is none of such a file.
+        """
+        found: dict[str, list[E]] = {name: [] for name in self.settings.get("variants", {})}
+        try:
+            for line in self.lines:
+                fields = dict(line)
+                found.setdefault(str(fields.pop("variant")), []).append(parse(fields))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _no_result_file(self.path) from error
+        return found
+
+
+def refuse_existing(path: Path, *, resume: bool) -> None:
+    """Refuse to write over a result, before any work is done.
+
+    Raises:
+        UsageError: `path` exists and `resume` is not set.
+    """
+    if path.exists() and not resume:
+        raise UsageError(
+            f"{path} already exists. Continue that run with --resume, or choose another name."
+        )
+
+
+def read_results(path: Path) -> Written:
+    """What stands in a result file.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not a result file.
+    """
+    data = read_file(path, _MAX_SIZE)
+    end = data.rfind(b"\n") + 1
+    try:
+        lines = [json.loads(line) for line in data[:end].splitlines()]
+        head = lines[0]
+        settings = head["settings"]
+        if "kind" not in head:  # check-passkey's, before there were other commands and tasks
+            settings = {"tasks": ["passkey"], **settings}
+        written = Written(path, head.get("kind", "passkey"), settings)
+        if head["schema_version"] != SCHEMA_VERSION or not isinstance(written.settings, dict):
+            raise KeyError("schema_version")
+        if not isinstance(written.settings.get("variants", {}), dict):
+            raise TypeError("variants")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise _no_result_file(path) from error
+    written.lines, written.end, written.is_cut = lines[1:], end, end < len(data)
+    return written
+
+
+def _no_result_file(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a result file of yarncli check-passkey, perplexity or regress (or of a "
+        "newer version)."
+    )
+
+
+def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(dict(new)))
+    for name in sorted({*old, *plain} - _FREE_SETTINGS):
+        if old.get(name) != plain.get(name):
+            raise UsageError(
+                f"{path} was written with other settings ({name}: {_brief(old.get(name))} there, "
+                f"{_brief(plain.get(name))} now). Repeat those, or choose another file."
+            )
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,76 @@
+"""The perplexity figure: perplexity over the length of the context, a curve per setting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yarncli.errors import UsageError
+from yarncli.evaluation.perplexity import PerplexityReport
+from yarncli.figures import literal
+from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
+from yarncli.figures.saving import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_AXES = {
+    "nested": "context (tokens)",
+    "sliding": "sliding window (tokens)",
+    "by position": "positions up to (tokens)",
+}
+
+
+def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
+    """Draw perplexity over length with its 95 % intervals, for all settings of all reports.
+
+    Raises:
+        UsageError: there is nothing to draw, or the runs were not read in the same way.
+        OutputError, MissingExtraError: as `save_figure`.
+    """
+    layouts = {report.settings["layout"] for report in reports}
+    if len(layouts) > 1:
+        raise UsageError(
+            f"Runs that were read in different ways ({', '.join(sorted(layouts))}) have no common "
+            "axis. Draw them one by one."
+        )
+    curves = [
+        Curve(
+            name if len(reports) == 1 else f"{_model(report)}: {name}",
+            [(r.length, r.perplexity, r.interval) for r in report.results(name)],
+        )
+        for report in reports
+        for name, losses in report.losses.items()
+        if losses
+    ]
+    if not curves:
+        raise UsageError("There are no results to draw yet.")
+    windows = [
+        (about["original"], about["window"])
+        for report in reports
+        for about in report.settings["variants"].values()
+    ]
+    title = "Perplexity" + (f", {_model(reports[0])}" if len(reports) == 1 else "")
+    save_figure(lambda: _draw(curves, windows, title, _AXES[layouts.pop()]), path)
+
+
+def _draw(
+    curves: Sequence[Curve], windows: Sequence[tuple[int, int]], title: str, axis: str
+) -> Figure:
+    figure = new_figure(8.6, 4.6)
+    axes = figure.add_subplot()
+    draw_curves(axes, curves)
+    values = [value for curve in curves for _, value, _ in curve.points]
+    if max(values) > 5 * min(values):
+        axes.set_yscale("log")
+    mark_windows(axes, windows)
+    axes.set(xlabel=axis, ylabel="perplexity (lower is better)")
+    axes.grid(alpha=0.25)
+    put_legend(axes, len(curves))
+    figure.suptitle(literal(title), fontsize=13, fontweight="bold")
+    return figure
+
+
+def _model(report: PerplexityReport) -> str:
+    return str(report.settings.get("model", "")).rstrip("/").rpartition("/")[2]

@@ -1,0 +1,54 @@
+"""The figure of saved runs: the file says of which command they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yarncli.errors import UsageError
+from yarncli.evaluation.result_file import read_results
+
+
+def plot_results(paths: Sequence[Path], out: Path) -> list[str]:
+    """Draw result files of one command in one figure.
+
+    Returns:
+        What should be known about the files; a sentence each.
+
+    Raises:
+        CheckpointError: a file is no result file.
+        UsageError: they are of different commands, or there is nothing to draw.
+        OutputError, MissingExtraError: as `save_figure`.
+    """
+    written = [read_results(path) for path in paths]
+    kinds = sorted({each.kind for each in written})
+    if len(kinds) > 1:
+        raise UsageError(f"Results of {' and '.join(kinds)} have no common figure. Draw each kind.")
+    if kinds == ["perplexity"]:
+        from yarncli.evaluation.perplexity import read_perplexity_report
+        from yarncli.figures.perplexity import plot_perplexity
+
+        plot_perplexity([read_perplexity_report(path) for path in paths], out)
+    elif kinds == ["regress"]:
+        from yarncli.evaluation.regress import read_regress_report
+        from yarncli.figures.regress import plot_regress
+
+        plot_regress([read_regress_report(path) for path in paths], out)
+    else:
+        from yarncli.evaluation.report import read_report
+        from yarncli.figures.passkey import plot_passkey
+
+        reports = [read_report(path) for path in paths]
+        plot_passkey(reports, out)
+        return [
+            f"{path} holds {report.answered:,} of {report.planned:,} prompts, and the figure shows "
+            "those. Complete the run by its own command with --resume."
+            for path, report in zip(paths, reports, strict=True)
+            if report.answered < report.planned
+        ]
+    return [
+        f"{each.path} ends in the middle of a line: its run was interrupted. What is complete is "
+        "drawn."
+        for each in written
+        if each.is_cut
+    ]
