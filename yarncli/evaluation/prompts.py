@@ -25,6 +25,9 @@ from yarncli.evaluation.tasks import (
 
 KeyKind = Literal["digits", "words"]
 
+# In a short text, words may by chance stand as often as those that are asked for.
+_DRAWS = 16
+
 # Tokens for what is said ahead of an answer that was not begun for the model.
 _SENTENCE = 128
 
@@ -181,8 +184,14 @@ class PromptBuilder:
                 depth=depth,
                 filler=self.wording.filler,
             )
-            _, draft, whole = self._fit(COMPOSERS[task](order), length, task)
-            return self._prompt(draft, whole, length, depth, trial, task)
+            for _ in range(_DRAWS):
+                _, draft, whole = self._fit(COMPOSERS[task](order), length, task)
+                if draft.clear:
+                    return self._prompt(draft, whole, length, depth, trial, task)
+            raise UsageError(
+                f"In {length:,} tokens the words that a {task} prompt asks for do not stand out. "
+                "Give longer --lengths."
+            )
         drawn = random.Random(f"{self.seed}/{place}")
         key = (
             str(drawn.randint(10_000, 99_999))
@@ -268,13 +277,8 @@ class PromptBuilder:
             return (draft, whole), len(whole)
 
         found = fit(make, length, start=start, per_token=self._characters_per_token())
-        if isinstance(found, tuple) and found[1][0].clear:
-            return found[0], *found[1]
         if isinstance(found, tuple):
-            raise UsageError(
-                f"In {length:,} tokens the words that a {task} prompt asks for do not stand out. "
-                "Give longer --lengths."
-            )
+            return found[0], *found[1]
         if found:
             raise UsageError(
                 f"A {task} prompt needs at least {found} tokens with this tokenizer; {length} is "
