@@ -127,6 +127,43 @@ def test_own_beginning_of_the_answer(base, tmp_path, prefix, end):
     assert all(json.loads(line)["prompt"].endswith(end) for line in lines)
 
 
+def test_tasks_by_length(base, tmp_path):
+    path, figure = tmp_path / "run.jsonl", tmp_path / "run.svg"
+    arguments = [base, "--lengths", "200,256", "--depths", 3, "--trials", 5,
+                 "--tasks", "passkey,multikey"]  # fmt: skip
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # words as words
+        result = run(*arguments, "--out", path, "--plot", figure)
+    assert "60 prompts, 13,680 tokens." in result.stderr
+    assert "like those of RULER; their wordings differ" in " ".join(result.stderr.split())
+    head, passkey, multikey, effective = result.stdout.splitlines()
+    assert head.split() == ["task", "200", "256"]
+    assert passkey.split()[:2] == ["passkey", "1.00"]
+    assert multikey.split()[0] == "multikey"
+    assert effective.startswith("effective length: ")
+    for words in ("Tasks by length", "passkey", "multikey"):
+        assert words in figure.read_text()
+    lines = path.read_text().splitlines()
+    kept = len(lines) // 2
+    path.write_text("\n".join(lines[:kept]) + "\n")
+    again = json.loads(run(*arguments, "--out", path, "--resume", "--json").stdout)
+    assert {(r["task"], r["length"], r["trials"]) for r in again["tasks"]} == {
+        (task, length, 15) for task in ("passkey", "multikey") for length in (200, 256)
+    }
+    assert [r["length"] for r in again["lengths"]] == [200, 256]
+    assert sorted(path.read_text().splitlines()) == sorted(lines)
+
+
+def test_tasks_of_several_settings_and_too_few_trials(base):
+    result = run(base, "--lengths", "256,512", "--depths", 1, "--trials", 1, "--tasks", "passkey",
+                 "--compare", "none,yarn")  # fmt: skip
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["task", "length", "setting", "accuracy"]
+    assert len(lines) == 1 + 4 + 2
+    assert lines[-2] == (
+        "effective length, none: not known (too few trials: it takes 30 prompts per length)"
+    )
+
+
 def test_several_settings_fit_on_80_columns(base, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     methods = "none,linear,ntk,dynamic,ntk-by-parts,yarn"
@@ -168,6 +205,8 @@ def test_a_figure_that_cannot_be_written_comes_after_the_result(base, tmp_path):
         (["BASE", "--override", "factor=8", "--base-url", "http://127.0.0.1:9/v1"], 2, "one RoPE"),
         (["BASE", "--dtype", "int8"], 2, "--dtype must be"),
         (["BASE", "--device", "abacus"], 2, "--device abacus cannot be used"),
+        (["BASE", "--tasks", "needle"], 2, "--tasks knows passkey, multikey"),
+        (["BASE", "--tasks", ","], 2, "--tasks knows passkey, multikey"),
         (["BASE", "--lengths", ","], 2, "names no length"),
         (["BASE", "--model", "x"], 2, "are for a server"),
         (["BASE", "--out", "no/such/run.jsonl"], 6, "Cannot write no/such/run.jsonl"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.report import Cell, PasskeyReport, summarise
-from yarncli.evaluation.tasks import PASSKEY
+from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.figures import literal
 from yarncli.figures.lines import WINDOW, Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.saving import new_figure, save_figure
@@ -108,7 +108,8 @@ def accuracy_grid(
     by_task = _has_tasks(cells)
     rows: list[float] | list[str] = sorted({cell.depth for cell in cells})
     if by_task:
-        rows = list(dict.fromkeys(cell.task for cell in cells))
+        found = {cell.task for cell in cells}
+        rows = [*(task for task in TASKS if task in found), *sorted(found.difference(TASKS))]
     verdicts: dict[tuple[float | str, int], list[bool]] = {}
     for cell in cells:
         row = cell.task if by_task else cell.depth
