@@ -7,6 +7,7 @@ TF4 := .venv-tf4
 HUB1 := .venv-hub1
 MLX := .venv-mlx
 ENGINES := .venv-engines
+TEMPLATES := $(ENGINES)/llama_cpp_python-0.3.36.tar.gz
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
@@ -21,10 +22,11 @@ test: lint
 
 # What `make test` leaves out, so that the two together are everything.
 test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
-		$(ENGINES)/installed
+		$(ENGINES)/installed $(TEMPLATES)
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
 		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
 		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
+		YARNCLI_TEMPLATES=$(CURDIR)/$(TEMPLATES) \
 		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
@@ -104,3 +106,9 @@ $(ENGINES)/installed: $(ENGINES)/pip .venv/installed-dev
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
 	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@
+
+# Its models/templates/ are chat templates of real models, each with its model's licence: they are
+# read where they lie and never become part of yarncli.
+$(TEMPLATES): $(ENGINES)/pip
+	$(ENGINES)/bin/python -m pip download --quiet --no-deps --no-binary :all: --dest $(@D) \
+		llama-cpp-python==0.3.36

@@ -1,6 +1,8 @@
-"""The demo checkpoint and small random models of other architectures, as the tests use them."""
+"""The demo checkpoint, chat templates, and small random models of other architectures."""
 
 import json
+import os
+import tarfile
 
 import pytest
 import torch
@@ -46,3 +48,20 @@ def scaled(tmp_path, demo):
         return directory
 
     return write
+
+
+@pytest.fixture(scope="session")
+def template_corpus():
+    """Chat templates of real models, by file name, from the source archive of llama-cpp-python.
+
+    Each carries its model's licence, so they are fetched and never kept here.
+    """
+    archive = os.environ.get("YARNCLI_TEMPLATES")
+    if not archive:
+        pytest.skip("no archive of llama-cpp-python's source (`make test-full` fetches it)")
+    with tarfile.open(archive) as source:
+        return {
+            member.name.rpartition("/")[2]: source.extractfile(member).read().decode("utf-8")
+            for member in sorted(source.getmembers(), key=lambda member: member.name)
+            if "/models/templates/" in member.name and member.name.endswith(".jinja")
+        }

@@ -59,6 +59,16 @@ def test_json_of_a_converted_model_with_its_control(yarn8, tmp_path):
     assert b"<svg" in svg.read_bytes()[:600]
 
 
+def test_plot_tells_of_a_run_that_was_not_completed(base, tmp_path):
+    path, figure = tmp_path / "run.jsonl", tmp_path / "run.png"
+    run(base, "--lengths", "200,256", *FEW, "--out", path)
+    assert "holds" not in invoke("plot", path, "--out", figure, code=0).stderr
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"{") + 9])  # torn in its last line
+    said = " ".join(invoke("plot", path, path, "--out", figure, code=0).stderr.split())
+    assert said.count("run.jsonl holds 5 of 6 prompts, and the figure shows those.") == 2
+
+
 def test_default_lengths_and_table(yarn8):
     result = run(yarn8, "--depths", 1, "--trials", 1)
     lines = result.stdout.splitlines()
@@ -107,6 +117,53 @@ def test_own_needle_and_filler(base, tmp_path):
     assert "A quiet river runs to the sea. A quiet" in line["prompt"]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "end"), [("So it is", "pass key? So it is"), ("", "What is the pass key?")]
+)
+def test_own_beginning_of_the_answer(base, tmp_path, prefix, end):
+    run(base, "--lengths", 256, *FEW, "--answer-prefix", prefix, "--dump-prompts",
+        tmp_path / "p.jsonl", "--json")  # fmt: skip
+    lines = (tmp_path / "p.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["prompt"].endswith(end) for line in lines)
+
+
+def test_tasks_by_length(base, tmp_path):
+    path, figure = tmp_path / "run.jsonl", tmp_path / "run.svg"
+    arguments = [base, "--lengths", "200,256", "--depths", 3, "--trials", 5,
+                 "--tasks", "passkey,multikey"]  # fmt: skip
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # words as words
+        result = run(*arguments, "--out", path, "--plot", figure)
+    assert "60 prompts, 13,680 tokens." in result.stderr
+    assert "like those of RULER; their wordings differ" in " ".join(result.stderr.split())
+    head, passkey, multikey, effective = result.stdout.splitlines()
+    assert head.split() == ["task", "200", "256"]
+    assert passkey.split()[:2] == ["passkey", "1.00"]
+    assert multikey.split()[0] == "multikey"
+    assert effective.startswith("effective length: ")
+    for words in ("Tasks by length", "passkey", "multikey"):
+        assert words in figure.read_text()
+    lines = path.read_text().splitlines()
+    kept = len(lines) // 2
+    path.write_text("\n".join(lines[:kept]) + "\n")
+    again = json.loads(run(*arguments, "--out", path, "--resume", "--json").stdout)
+    assert {(r["task"], r["length"], r["trials"]) for r in again["tasks"]} == {
+        (task, length, 15) for task in ("passkey", "multikey") for length in (200, 256)
+    }
+    assert [r["length"] for r in again["lengths"]] == [200, 256]
+    assert sorted(path.read_text().splitlines()) == sorted(lines)
+
+
+def test_tasks_of_several_settings_and_too_few_trials(base):
+    result = run(base, "--lengths", "256,512", "--depths", 1, "--trials", 1, "--tasks", "passkey",
+                 "--compare", "none,yarn")  # fmt: skip
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["task", "length", "setting", "accuracy"]
+    assert len(lines) == 1 + 4 + 2
+    assert lines[-2] == (
+        "effective length, none: not known (too few trials: it takes 30 prompts per length)"
+    )
+
+
 def test_several_settings_fit_on_80_columns(base, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     methods = "none,linear,ntk,dynamic,ntk-by-parts,yarn"
@@ -148,6 +205,8 @@ def test_a_figure_that_cannot_be_written_comes_after_the_result(base, tmp_path):
         (["BASE", "--override", "factor=8", "--base-url", "http://127.0.0.1:9/v1"], 2, "one RoPE"),
         (["BASE", "--dtype", "int8"], 2, "--dtype must be"),
         (["BASE", "--device", "abacus"], 2, "--device abacus cannot be used"),
+        (["BASE", "--tasks", "needle"], 2, "--tasks knows passkey, multikey"),
+        (["BASE", "--tasks", ","], 2, "--tasks knows passkey, multikey"),
         (["BASE", "--lengths", ","], 2, "names no length"),
         (["BASE", "--model", "x"], 2, "are for a server"),
         (["BASE", "--out", "no/such/run.jsonl"], 6, "Cannot write no/such/run.jsonl"),

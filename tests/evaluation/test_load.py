@@ -6,14 +6,16 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.local import memory
 from yarncli.evaluation.local.greedy import greedy_text
 from yarncli.evaluation.local.load import choose_dtype, load_model, load_tokenizer
 from yarncli.evaluation.local.rotary import rope_frozen_at
+from yarncli.evaluation.local.score import FastScorer
 from yarncli.evaluation.passkey import Grid, local_cells
+from yarncli.evaluation.session import evaluate_passkey
 from yarncli.evaluation.settings import LoadSettings
 
 
@@ -71,6 +73,103 @@ def test_auto_dtype_is_the_checkpoint_s_own_except_on_a_cpu():
     )
     with pytest.raises(UsageError, match="--dtype must be"):
         choose_dtype("float8", torch.device("cpu"), config)
+
+
+TEXT = {
+    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    "max_position_embeddings": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+}  # fmt: skip
+TOWER = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "image_size": 28, "patch_size": 14,
+}  # fmt: skip
+SEEING = {
+    "llava": {
+        "text_config": {**TEXT, "model_type": "llama"}, "image_token_index": 5,
+        "vision_config": {**TOWER, "model_type": "clip_vision_model"},
+    },
+    "qwen2_vl": {
+        "text_config": {**TEXT, "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}},
+        "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
+        "image_token_id": 5, "video_token_id": 6, "vision_start_token_id": 7,
+        "vision_end_token_id": 8,
+    },
+    "qwen3_5": {
+        "text_config": {**TEXT, "num_hidden_layers": 4},
+        "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2,
+                          "out_hidden_size": 64, "intermediate_size": 48},
+        "image_token_id": 5, "video_token_id": 6, "vision_start_token_id": 7,
+        "vision_end_token_id": 8,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", SEEING)
+def test_a_multimodal_checkpoint_is_asked_with_text(model_type, tmp_path, codec):
+    config = AutoConfig.for_model(model_type, **SEEING[model_type])
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(config).float().eval()
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, LoadSettings())
+    ids = torch.randint(9, 500, (1, 40))
+    with torch.no_grad():
+        assert torch.equal(loaded.model(input_ids=ids).logits, model(input_ids=ids).logits)
+    grid = Grid((90,), depths=2, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+    found = list(FastScorer(loaded, codec.decode).score(prompts))
+    expected = [greedy_text(loaded, prompt, codec.decode) for prompt in prompts]
+    assert all(said.startswith(c.text) for c, said in zip(found, expected, strict=True))
+
+
+@pytest.fixture(scope="module")
+def without_rope(tmp_path_factory, demo):
+    """A function that writes a small random model without RoPE, with the demo's tokenizer."""
+
+    def write(model_type, **sizes):
+        directory = tmp_path_factory.mktemp(model_type)
+        config = AutoConfig.for_model(model_type, vocab_size=512, bos_token_id=0, eos_token_id=1,
+                                      pad_token_id=2, **sizes)  # fmt: skip
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (directory / name).write_bytes((demo / name).read_bytes())
+        return directory
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}),
+        ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+    ],
+)
+def test_a_model_without_rope_is_a_baseline(without_rope, codec, model_type, sizes):
+    directory = without_rope(model_type, **sizes)
+    report = evaluate_passkey(directory, lengths=(90, 130), depths=2, trials=1)
+    caveat = report.caveats[0]
+    assert f"{model_type} does not use RoPE" in caveat
+    assert caveat.endswith("It was asked as it is, as a baseline.")
+    grid = Grid((90, 130), depths=2, trials=1)
+    loaded = load_model(directory, LoadSettings())
+    for cell, prompt in zip(
+        report.cells["as it is"], grid.prompts(codec.builder(grid)), strict=True
+    ):
+        said = greedy_text(loaded, prompt, codec.decode)
+        assert said.startswith(cell.text)
+        assert cell.correct == prompt.is_correct(said)
+
+
+def test_positions_that_a_model_does_not_have_are_not_asked(without_rope):
+    directory = without_rope("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=128)
+    with pytest.raises(UsageError, match=r"each of 128 positions and none for the 134 of a prompt"):
+        evaluate_passkey(directory, lengths=(90, 130), depths=1, trials=1)
+    with pytest.raises(UsageError, match="Give --lengths"):
+        evaluate_passkey(directory)
 
 
 @pytest.mark.parametrize("device", ["cuda", "nonsense"])

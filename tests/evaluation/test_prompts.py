@@ -1,5 +1,7 @@
 """Prompts: the reference's words, exact lengths with any tokenizer, and the rule for a verdict."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.passkey import Grid
-from yarncli.evaluation.prompts import PromptBuilder, Wording, is_correct, is_decided
+from yarncli.evaluation.prompts import PromptBuilder, Wording
+from yarncli.evaluation.verdicts import is_correct, is_decided
 
 # jquesnelle/yarn eval/passkey.py, generate_prompt, with 20 and 10 characters of filler.
 REFERENCE = (
@@ -125,6 +128,52 @@ def test_a_tokenizer_without_digits_is_refused():
         builder(tokenizer).build(120, 0.5, 0)
 
 
+def test_a_tokenizer_that_joins_prompt_and_key_has_no_answer_to_compare_with():
+    """The last letter of the prompt, the space and the first digit are one token."""
+    ids = {}
+
+    def encode(text):
+        return [ids.setdefault(t, len(ids)) for t in re.findall(r"s \d|.", text, re.DOTALL)]
+
+    def decode(tokens):
+        return "".join(list(ids)[token] for token in tokens)
+
+    (prompt,) = Grid((500,), depths=1, trials=1).prompts(PromptBuilder(encode, decode))
+    assert prompt.answer_ids == ()
+    assert len(encode(f"{prompt.text} {prompt.key}")) == 500
+    assert list(prompt.token_ids) == encode(prompt.text)
+
+
+def test_an_answer_need_not_be_begun():
+    tokenizer = TOKENIZERS["bytes"]
+    own, none = (
+        builder(tokenizer, wording=Wording(answer_prefix=text)).build(400, 0.5, 0)
+        for text in ("It is", "")
+    )
+    assert own.text.endswith("What is the pass key? It is")
+    assert none.text.endswith("What is the pass key?")
+    assert (own.begun, none.begun) == (True, False)
+    for prompt in (own, none):
+        assert len(tokenizer.encode(f"{prompt.text} {prompt.key}").ids) == 400
+    assert none.max_new_tokens > own.max_new_tokens
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict", "decided"),
+    [
+        (" The words are amber river.", True, True),
+        (" The words are amber river", True, False),
+        (" The words are amber", False, False),
+        (" The words are amber rivers.", False, False),
+        (" amber and river", False, False),
+        ("", False, False),
+    ],
+)
+def test_words_count_wherever_they_stand_if_the_answer_was_not_begun(response, verdict, decided):
+    assert is_correct(response, "amber river", begun=False) is verdict
+    assert is_decided(response, "amber river", begun=False) is decided
+
+
 @pytest.mark.parametrize("wording", [{"needle": "no key"}, {"filler": " \n"}])
 def test_wording_without_key_or_text_is_refused(wording):
     with pytest.raises(UsageError):
@@ -160,10 +209,12 @@ def test_rule_of_the_verdict(response, key, verdict):
     st.text(alphabet="0123１２ .\nab", max_size=8),
     st.text(alphabet="0123１２ .\nab", max_size=4),
     st.sampled_from(["12", "3", "ab ba", "123"]),
+    st.booleans(),
 )
-def test_a_decided_verdict_never_changes(text, more, key):
-    if is_decided(text, key):
-        assert is_correct(text + more, key) == is_correct(text, key)
+def test_a_decided_verdict_never_changes(text, more, key, begun):
+    if is_decided(text, key, begun=begun):
+        later = is_correct(text + more, key, begun=begun)
+        assert later == is_correct(text, key, begun=begun)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
 from yarncli.evaluation.report import (
     Cell,
     PasskeyReport,
+    effective_length,
     read_cell,
     read_report,
     summarise,
@@ -20,10 +21,20 @@ from yarncli.evaluation.result_file import ResultFile
 SETTINGS = {"model": "m", "seed": 0, "device": "cpu", "variants": {"as it is": {}, "control": {}}}
 
 
-def cell(length, trial, correct, depth=0.5):
+def cell(length, trial, correct, depth=0.5, task="passkey"):
     return Cell(
-        length=length, depth=depth, trial=trial, key="12345", text=" 12345", correct=correct
-    )
+        length=length, depth=depth, trial=trial, key="12345", text=" 12345", correct=correct,
+        task=task,
+    )  # fmt: skip
+
+
+def run_of(**correct):
+    """Cells of runs of 40 prompts: `n512=38` is 38 of 40 at 512 tokens."""
+    return [
+        cell(int(name[1:]), trial, trial < right)
+        for name, right in correct.items()
+        for trial in range(40)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,10 +68,76 @@ def test_json_contract():
     assert length["accuracy"] == 1.0
     assert document["cells"] == [
         {"length": 256, "depth": 0.5, "trial": 0, "key": "12345", "text": " 12345",
-         "correct": True}
+         "correct": True, "task": "passkey"}
     ]  # fmt: skip
+    (task,) = document["tasks"]
+    assert task == {"task": "passkey", **length}
+    assert document["effective_length"] is None
     assert document["settings"]["model"] == "m"
     assert document["variants"]["control"]["lengths"][0]["accuracy"] == 0.0
+
+
+def test_tasks_have_a_result_per_length_in_the_order_asked():
+    cells = [cell(512, 0, True, task="tracking"), cell(256, 0, False, task="multikey"),
+             cell(256, 1, True, task="tracking"), cell(256, 2, False, task="tracking"),
+             cell(256, 0, True)]  # fmt: skip
+    settings = {**SETTINGS, "tasks": ["tracking", "passkey", "multikey"]}
+    report = PasskeyReport(settings, {"as it is": cells}, min_accuracy=0.5)
+    assert [(r.task, r.length, r.accuracy, r.trials) for r in report.tasks()] == [
+        ("tracking", 256, 0.5, 2),
+        ("tracking", 512, 1.0, 1),
+        ("passkey", 256, 1.0, 1),
+        ("multikey", 256, 0.0, 1),
+    ]
+    # What is said of the passkey is of the passkey only.
+    assert [(r.length, r.accuracy) for r in report.lengths()] == [(256, 1.0)]
+    with pytest.raises(CheckFailed, match=r"below 0\.5: multikey 0\.00 at 256\."):
+        report.require_accuracy()
+
+
+@pytest.mark.parametrize(
+    ("cells", "length", "note"),
+    [
+        # 38/40: .835 – .986, 40/40: .912 – 1, 39/40: .871 – .996, 34/40: .709 – .929
+        (run_of(n128=40, n256=40, n512=39, n1024=38), 512, None),
+        (run_of(n128=38, n256=40, n512=39, n1024=38), 1024, None),  # .85 of .95 is .8075
+        (run_of(n128=40, n256=34, n512=40), 512, "but not at 256"),
+        (run_of(n128=34, n256=34), None, "more trials would narrow"),  # .709 < .7225
+        (run_of(n512=40, n1024=40), None, "no length within the original window"),
+        (run_of(n128=0, n512=0), None, "nothing is found in 128 tokens either"),
+        (run_of(n128=40, n512=40)[:-11], None, "too few trials"),
+    ],
+)
+def test_effective_length(cells, length, note):
+    found = effective_length(cells, original=256)
+    assert found.length == length
+    assert found.note is None if note is None else note in found.note
+    settings = {"variants": {"x": {"original": 256, "window": 2048}}}
+    assert PasskeyReport(settings, {"x": cells}).to_json()["effective_length"] == length
+
+
+def test_all_tasks_count_for_the_effective_length():
+    cells = [cell(n, t, n == 128, task=task) for n in (128, 256) for t in range(15)
+             for task in ("passkey", "multikey")]  # fmt: skip
+    assert effective_length(cells, 256).length == 128
+    assert "too few" in effective_length(cells[:-1], 256).note
+
+
+def test_a_file_from_before_there_were_tasks_is_read_and_resumed(tmp_path):
+    path = tmp_path / "run.jsonl"
+    path.write_text(
+        '{"schema_version": 1, "settings": {"seed": 0, "variants": {"as it is": {}}}}\n'
+        '{"variant": "as it is", "length": 256, "depth": 0.5, "trial": 0, "key": "12345", '
+        '"text": " 12345", "correct": true}\n'
+    )
+    assert read_report(path).cells["as it is"] == [cell(256, 0, True)]
+    settings = {"seed": 0, "variants": {"as it is": {}}, "tasks": ["passkey"]}
+    with ResultFile(path, "passkey", settings, read_cell, resume=True) as file:
+        assert file.done["as it is"] == [cell(256, 0, True)]
+        file.add("as it is", cell(256, 1, True))
+    assert read_report(path).cells["as it is"][1].task == "passkey"
+    with pytest.raises(UsageError, match="tasks"):
+        ResultFile(path, "passkey", {**settings, "tasks": ["multikey"]}, read_cell, resume=True)
 
 
 def test_a_torn_file_goes_on_where_it_was_whole(tmp_path):

@@ -165,6 +165,36 @@ def test_the_same_prompt_again(demo, codec):
     assert scorer.tokens_forwarded < 256 + 10
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_tokens": 100_000}, {"attention": "masked"}])
+def test_verdicts_without_an_answer_to_read(demo, prompts, codec, options):
+    """Where the tokenizer joins the prompt's end and the key, every token is decoded."""
+    loaded = load_model(demo, LoadSettings())
+    bare = [dataclasses.replace(p, answer_ids=()) for p in prompts if p.length < 1024]
+    expected = verdicts(answer_greedily(loaded, bare, codec.decode))
+    assert {True, False} == set(expected)
+    assert verdicts(FastScorer(loaded, codec.decode, **options).score(bare)) == expected
+
+
+def test_the_plain_path_reads_a_prompt_once(demo, prompts, codec):
+    """Also where the key is missed: it decodes on from the cache of that one pass."""
+    loaded = load_model(demo, LoadSettings())
+    asked = [prompt for prompt in prompts if prompt.length == 512]
+    greedy = list(answer_greedily(loaded, asked, codec.decode))
+    assert {True, False} == set(verdicts(greedy))
+    read = []
+    loaded.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    scorer = FastScorer(loaded, codec.decode, fallback="as the test wants")
+    found = list(scorer.score(asked))
+    assert verdicts(found) == verdicts(greedy)
+    assert all(b.text.startswith(a.text) for a, b in zip(found, greedy, strict=True))
+    most = sum(len(p.token_ids) + p.max_new_tokens - 1 for p in asked)
+    assert sum(read) <= most
+    hits = sum(verdicts(found))
+    assert sum(read) < most - 2 * hits  # a found key ends it
+
+
 @pytest.mark.parametrize("agreed", [(0, 2, 4), (4, 2, 0), (3, 3, 1)])
 def test_rows_that_go_on_from_different_places_do_not_disturb_each_other(demo, codec, agreed):
     """Of a batch, each row's answer agrees for another number of tokens with what is said."""

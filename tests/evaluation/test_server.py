@@ -1,4 +1,4 @@
-"""Servers: transformers serve as a real one, and a small one for what it never says."""
+"""Servers: transformers serve and mlx_lm.server, and a small one for what those never say."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import urllib.request
@@ -24,6 +25,7 @@ from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer, s
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import ServedSubject
 
+MLX = os.environ.get("YARNCLI_MLX_PYTHON")
 GRID = Grid((256, 512), depths=4, trials=2, seed=21)
 # The user's text with the beginning of the answer where a base model goes on.
 TEMPLATE = (
@@ -33,18 +35,19 @@ TEMPLATE = (
 
 
 class Served:
-    """`transformers serve` as a child process on a free port."""
+    """A real server as a child process on a free port: `transformers serve`, or `command`."""
 
-    def __init__(self, log):
+    def __init__(self, log, command=None, **variables):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/v1"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                       "NO_PROXY": "127.0.0.1"}  # fmt: skip
+                       "NO_PROXY": "127.0.0.1", **variables}  # fmt: skip
+        own = [Path(sys.executable).with_name("transformers"), "serve", "--device", "cpu",
+               "--dtype", "float32"]  # fmt: skip
         self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("transformers"), "serve", "--host", "127.0.0.1",
-             "--port", str(port), "--device", "cpu", "--dtype", "float32"],
+            [*(command or own), "--host", "127.0.0.1", "--port", str(port)],
             env=environment, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + 120
@@ -53,8 +56,8 @@ class Served:
                 urllib.request.urlopen(self.url.replace("/v1", "/health"), timeout=5).close()
                 return
             except OSError:
-                assert self.process.poll() is None, "transformers serve ended"
-                assert time.monotonic() < deadline, "transformers serve did not start"
+                assert self.process.poll() is None, "the server ended"
+                assert time.monotonic() < deadline, "the server did not start"
                 time.sleep(0.3)
 
     def stop(self, how=signal.SIGTERM):
@@ -112,6 +115,24 @@ def test_chat_gives_the_verdicts_of_a_local_run(served, chat_demo):
 
 
 @pytest.mark.full
+@pytest.mark.skipif(not MLX, reason="YARNCLI_MLX_PYTHON names no Python with mlx-lm")
+def test_mlx_lm_gives_the_verdicts_of_a_local_run(demo, codec, tmp_path):
+    """It refuses token ids with 404. What it needs to serve is that of the tests."""
+    prompts = GRID.prompts(codec.builder(GRID))
+    ours = sysconfig.get_path("purelib")
+    with (tmp_path / "log").open("wb") as log:
+        server = Served(log, [MLX, "-m", "mlx_lm", "server", "--model", demo], PYTHONPATH=ours)
+        try:
+            asked = Server(ServerSettings(server.url, model="default_model"))
+            found = list(asked.cells(prompts))
+        finally:
+            server.stop()
+    local = list(local_cells(demo, prompts, settings=LoadSettings(), codec=codec))
+    assert verdicts(found) == verdicts(local)
+    assert asked._forms(prompts[0])[asked._form]["prompt"] == prompts[0].text
+
+
+@pytest.mark.full
 def test_a_server_killed_half_way_is_resumed_without_repeating(demo, codec, tmp_path):
     """With the real server; test_check_passkey.py has the same through the command."""
     prompts = GRID.prompts(codec.builder(GRID))
@@ -165,6 +186,9 @@ class Stub(BaseHTTPRequestHandler):
     """An OpenAI-compatible server whose answers a test sets on `server.answer`."""
 
     def do_GET(self):
+        if self.server.listing:
+            self._send(*self.server.listing)
+            return
         self._send(200, {"object": "list", "data": [
             {"id": name, "object": "model", "created": 0, "owned_by": "x"}
             for name in self.server.models]})  # fmt: skip
@@ -192,7 +216,7 @@ class Stub(BaseHTTPRequestHandler):
 def stub(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    server.models, server.requests = ["only"], []
+    server.models, server.requests, server.listing = ["only"], [], None
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -316,7 +340,7 @@ def test_answers_under_way_are_kept_when_one_fails(stub, codec):
     [
         (401, "who?", "refuses the key"),
         (403, "no", "refuses the key"),
-        (404, "no", "has no model"),
+        (404, "no such thing", "has no model 'only' or no such API: no such thing. .*--model"),
         (500, "burst", "failed with status 500: burst"),
         (400, "maximum context length is 100", "refused a prompt of 256 tokens: maximum context"),
     ],
@@ -324,6 +348,68 @@ def test_answers_under_way_are_kept_when_one_fails(stub, codec):
 def test_each_refusal_has_its_sentence(stub, one, status, said, message):
     stub.answer = lambda path, body: (status, {"error": {"message": said}})
     with pytest.raises(HubError, match=message):
+        list(connected(stub).cells(one))
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 422, 500, 501])
+def test_any_refusal_of_the_first_prompt_tries_the_next_form(stub, codec, status):
+    """mlx_lm.server refuses token ids with 404 and {"error": words}."""
+    grid = Grid((256,), depths=2, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+
+    def answer(path, body):
+        if not isinstance(body["prompt"], str):
+            return status, {"error": "'list' object has no attribute 'strip'"}
+        return completion(" 1", 250)
+
+    stub.answer = answer
+    server = connected(stub)
+    assert len(list(server.cells(prompts))) == 2
+    assert [type(body["prompt"]) for _, body, _ in stub.requests] == [list, list, str, str]
+
+
+def test_words_of_a_refusal_are_quoted_and_later_prompts_try_no_other_form(stub, codec):
+    grid = Grid((256, 300), depths=1, trials=1)
+    prompts = grid.prompts(codec.builder(grid))
+
+    def answer(path, body):
+        if len(stub.requests) == 1:
+            return completion(" 1", len(body["prompt"]))
+        return 404, {"error": "the prompt is\ntoo long"}
+
+    stub.answer = answer
+    with pytest.raises(HubError, match=r"the prompt is too long\."):
+        list(connected(stub).cells(prompts))
+    assert len(stub.requests) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_not_tried_in_other_forms(stub, one, status):
+    stub.answer = lambda path, body: (status, {"error": {"message": "no"}})
+    with pytest.raises(HubError, match="--api-key-env"):
+        list(connected(stub).cells(one))
+    assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"),
+    [
+        ((404, {"error": "not found here"}), "status 404, not found here.* --model"),
+        ((500, {"error": {"message": "burst"}}), r"status 500, burst\. .*--model"),
+        ((200, {"object": "list"}), "does not answer as an OpenAI.*--model"),
+    ],
+)
+def test_a_server_that_does_not_list_its_models(stub, listing, message):
+    stub.listing = listing
+    with pytest.raises(HubError, match=message):
+        Server(ServerSettings(stub.url))
+    Server(ServerSettings(stub.url, model="m"))  # nothing is listed then
+
+
+def test_an_answer_without_text_is_an_error(stub, one):
+    status, document = completion(None, 250)
+    stub.answer = lambda path, body: (status, document)
+    with pytest.raises(HubError, match=r"without a text \(null\)"):
         list(connected(stub).cells(one))
 
 

@@ -15,6 +15,10 @@ EXAMPLES = [
     ("yarncli check-passkey ./model --lengths 4k,8k,32k --out run.jsonl", "Keep every answer."),
     ("yarncli check-passkey ./model --override method=yarn,factor=4", "Try before converting."),
     ("yarncli check-passkey ./model --lengths 4k,16k --compare none,ntk,yarn", "Choose a method."),
+    (
+        "yarncli check-passkey ./model-128k --tasks multikey,tracking,common-words --trials 6",
+        "More than one needle.",
+    ),
     ("yarncli check-passkey ./model-128k --min-accuracy 0.9", "Exit 1 if a length is below."),
     ("yarncli check-passkey ./model --base-url http://localhost:8000/v1", "Ask a server."),
 ]
@@ -35,6 +39,10 @@ def check_passkey(
     depths: Annotated[int, typer.Option(min=1, help="Positions of the key, start to end.")] = 5,
     trials: Annotated[int, typer.Option(min=1, help="Keys per length and position.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides the keys.")] = 0,
+    tasks: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Tasks like RULER's: passkey,multikey,tracking,…"),
+    ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="Exit 1 if any length is below this.")
     ] = None,
@@ -49,6 +57,9 @@ def check_passkey(
         Path | None, typer.Option(metavar="FILE", help="Text that tells the key, as {key}.")
     ] = None,
     filler: Annotated[Path | None, typer.Option(metavar="FILE", help="Text to hide it in.")] = None,
+    answer_prefix: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The beginning of the answer.")
+    ] = None,
     chat: Annotated[
         bool | None,
         typer.Option(help="Ask through the chat template.", show_default="if there is one"),
@@ -87,7 +98,7 @@ def check_passkey(
     """Measure passkey retrieval over lengths and depths.
 
     A key is hidden in filler text and asked for; each prompt has an exact number of tokens. The
-    verdicts are those of greedy decoding.
+    verdicts are those of greedy decoding. --tasks asks for more than one key.
     """
     from yarncli.cli.check_passkey_print import ConsoleWatch, PasskeyBars, show
     from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
@@ -101,9 +112,11 @@ def check_passkey(
         depths=depths,
         trials=trials,
         seed=seed,
+        tasks=PasskeyOptions.tasks if tasks is None else options.read_names(tasks),
         keys=keys,
         needle=None if needle is None else _text(needle),
         filler=None if filler is None else " ".join(_text(filler).split()),
+        answer_prefix=answer_prefix,
         chat=chat,
         tokenizer=tokenizer,
         override=override,
@@ -127,7 +140,7 @@ def check_passkey(
         min_accuracy=min_accuracy,
     )
     report = evaluate_passkey(model, asked, progress=PasskeyBars(), watch=ConsoleWatch())
-    show(report, plot=plot, json=json)
+    show(report, plot=plot, json=json, tasks=tasks is not None)
     report.require_accuracy()
 
 

@@ -14,7 +14,13 @@ from typing import Any
 from yarncli.cli import console
 from yarncli.evaluation.passkey import Grid
 from yarncli.evaluation.prompts import depths
-from yarncli.evaluation.report import Cell, LengthResult, PasskeyReport
+from yarncli.evaluation.report import (
+    Cell,
+    EffectiveLength,
+    LengthResult,
+    PasskeyReport,
+    TaskResult,
+)
 from yarncli.evaluation.session import PasskeyWatch
 from yarncli.evaluation.variants import Variant
 from yarncli.progress import Progress
@@ -126,8 +132,8 @@ def grid_lines(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def show(report: PasskeyReport, *, plot: Path | None, json: bool) -> None:
-    """Print the result, and draw it where asked.
+def show(report: PasskeyReport, *, plot: Path | None, json: bool, tasks: bool = False) -> None:
+    """Print the result, and draw it where asked; with `tasks` as results of several tasks.
 
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
@@ -136,6 +142,8 @@ def show(report: PasskeyReport, *, plot: Path | None, json: bool) -> None:
         console.warn(caveat)
     if json:
         console.print_json(report.to_json())
+    elif tasks:
+        print_tasks(report)
     else:
         print_results(report)
     if report.control_says_the_same:
@@ -176,10 +184,48 @@ def print_results(report: PasskeyReport) -> None:
     console.print_table(["length", "setting", "accuracy", "95 % interval"], rows)
 
 
-def _interval(result: LengthResult) -> str:
+def print_tasks(report: PasskeyReport) -> None:
+    """The table of tasks × lengths with 95 % intervals, and how far the model can be trusted."""
+    names = list(report.cells)
+    results = [(name, result) for name in names for result in report.tasks(name)]
+    lengths = sorted({result.length for _, result in results})
+    rows: list[list[console.CellValue]]
+    if len(names) == 1 and len(lengths) <= _SIDE_BY_SIDE:
+        found = {(r.task, r.length): r for _, r in results}
+        rows = [
+            [task, *(_with_interval(found[task, length]) for length in lengths)]
+            for task in dict.fromkeys(r.task for _, r in results)
+        ]
+        console.print_table(["task", *(f"{length:,}" for length in lengths)], rows)
+    else:
+        setting = [] if len(names) == 1 else ["setting"]
+        rows = [
+            [r.task, r.length, *([name] if setting else []), f"{r.accuracy:.2f}", _interval(r)]
+            for name, r in results
+        ]
+        console.print_table(["task", "length", *setting, "accuracy", "95 % interval"], rows)
+    for name in names:
+        title = "effective length" + (f", {name}" if len(names) > 1 else "")
+        console.print_text(f"{title}: {_effective(report.effective_length(name))}")
+    console.note(
+        "The tasks are like those of RULER; their wordings differ, and a prompt counts only where "
+        "all that was asked for is found. Compare the numbers with each other, not with RULER's."
+    )
+
+
+def _effective(found: EffectiveLength) -> str:
+    """As people write lengths: 16384 is 16k."""
+    if found.length is None:
+        return f"not known ({found.note})"
+    length = found.length
+    text = f"{length // 1024}k" if length % 1024 == 0 else f"{length:,} tokens"
+    return f"{text} ({found.note})" if found.note else text
+
+
+def _interval(result: LengthResult | TaskResult) -> str:
     low, high = result.interval
     return f"{low:.2f} – {high:.2f}"
 
 
-def _with_interval(result: LengthResult) -> str:
+def _with_interval(result: LengthResult | TaskResult) -> str:
     return f"{result.accuracy:.2f} ({_interval(result)})"

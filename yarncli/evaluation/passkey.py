@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from yarncli.errors import UsageError
+from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.evaluation import prompts as prompts_module
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.progress import Advance
+
+if TYPE_CHECKING:
+    from yarncli.evaluation.template import ChatFrame
 
 Decode = Literal["fast", "greedy"]
 
@@ -36,6 +41,8 @@ class Grid:
     """"digits" hides five digits, "words" two words."""
     wording: Wording = field(default_factory=Wording)
     """The text around the key."""
+    tasks: tuple[str, ...] = (PASSKEY,)
+    """What is asked at each place, of `tasks.TASKS`; keys and wording are those of the passkey."""
 
     def __post_init__(self) -> None:
         """Refuse an empty grid."""
@@ -43,6 +50,10 @@ class Grid:
             raise UsageError("--lengths must name at least one positive number of tokens.")
         if self.trials < 1 or self.depths < 1:
             raise UsageError("--trials and --depths must be at least 1.")
+        unknown = [task for task in self.tasks if task not in TASKS]
+        if unknown or not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            named = f"not {unknown[0]!r}" if unknown else "name each once"
+            raise UsageError(f"--tasks knows {', '.join(TASKS)}; {named}.")
         if self.tokens > _MOST_TOKENS:
             raise UsageError(
                 f"--lengths × --depths × --trials is {self.size:,} prompts of together "
@@ -52,17 +63,17 @@ class Grid:
     @property
     def size(self) -> int:
         """Number of prompts."""
-        return len(self.lengths) * self.depths * self.trials
+        return len(self.tasks) * len(self.lengths) * self.depths * self.trials
 
     @property
     def tokens(self) -> int:
         """Tokens of all prompts together."""
-        return sum(self.lengths) * self.depths * self.trials
+        return len(self.tasks) * sum(self.lengths) * self.depths * self.trials
 
     def prompts(
         self, builder: PromptBuilder, progress: Advance | None = None
     ) -> list[PasskeyPrompt]:
-        """All prompts, in the order that shares most computation: length, depth, trial.
+        """All prompts, in the order that shares most computation: task, length, depth, trial.
 
         Args:
             builder: writes each.
@@ -72,17 +83,17 @@ class Grid:
             UsageError: as `PromptBuilder.build`.
         """
         prompts = []
-        for length in self.lengths:
-            for depth in prompts_module.depths(self.depths):
-                for trial in range(self.trials):
-                    prompts.append(builder.build(length, depth, trial))
-                    if progress is not None:
-                        progress(1)
+        depths = prompts_module.depths(self.depths)
+        places = product(self.tasks, self.lengths, depths, range(self.trials))
+        for task, length, depth, trial in places:
+            prompts.append(builder.build(length, depth, trial, task))
+            if progress is not None:
+                progress(1)
         return prompts
 
     def to_json(self) -> dict[str, Any]:
         """As recorded with the results."""
-        return {**asdict(self), "lengths": list(self.lengths)}
+        return {**asdict(self), "lengths": list(self.lengths), "tasks": list(self.tasks)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class TextCodec:
     """
 
     tokenizer: Any
-    frame: Any = None
+    frame: ChatFrame | None = None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a whole prompt; a template brings its own special tokens."""
@@ -113,13 +124,28 @@ class TextCodec:
 
     def builder(self, grid: Grid, *, answer_prefix: bool = True) -> PromptBuilder:
         """The prompts' builder; without `answer_prefix` a chat prompt ends with the question."""
-        render = self.frame and (
-            lambda user, prefix: self.frame.render(user, prefix if answer_prefix else "")
-        )
+        frame = self.frame
+
+        def render(user: str, prefix: str) -> str:
+            assert frame is not None
+            return frame.render(user, prefix if answer_prefix else "")
+
         return PromptBuilder(
             self.encode, decode=self.decode, wording=grid.wording, keys=grid.keys,
-            seed=grid.seed, render=render,
+            seed=grid.seed, render=render if frame else None,
+            begins=frame is None or (answer_prefix and frame.answer is not None),
         )  # fmt: skip
+
+    def caveats(self, wording: Wording) -> list[str]:
+        """What should be known about prompts in `wording`, a sentence each."""
+        if self.frame is None or self.frame.answer is not None or not wording.answer_prefix:
+            return []
+        first = "thinks" if self.frame.thinks_first else "says"
+        return [
+            "The chat template has no place for the beginning of an answer, so the prompts end "
+            f"where the model takes over, and what it {first} first counts as its answer. Compare "
+            "with --no-chat."
+        ]
 
 
 def make_codec(directory: Path, chat: bool | None, *, trust_remote_code: bool = False) -> TextCodec:
@@ -176,7 +202,11 @@ def require_memory(
     device = load.choose_device(settings.device)
     dtype = load.choose_dtype(settings.dtype, device, raw)
     whole = decode == "greedy" or settings.attn_implementation is not None
-    needed = memory.estimate(raw, parameters, length, dtype, device, whole=whole)
+    try:
+        needed = memory.estimate(raw, parameters, length, dtype, device, whole=whole)
+    except UnsupportedArchitectureError:  # what such a model keeps per token is not known
+        weights = parameters * dtype.itemsize
+        needed = memory.MemoryEstimate(weights=weights, kv_cache=0, working=0, chunk=length)
     memory.refuse_too_much(needed, device, length)
     return needed.chunk
 

@@ -6,29 +6,30 @@ Builds text and token ids only: needs a tokenizer's two functions, no model and 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from yarncli.errors import UsageError
+from yarncli.evaluation import verdicts
+from yarncli.evaluation.fitting import fit
+from yarncli.evaluation.tasks import (
+    COMPOSERS,
+    PASSKEY,
+    WORDS,
+    Composer,
+    Draft,
+    Order,
+    repeated,
+)
 
 KeyKind = Literal["digits", "words"]
 
-# One prompt costs a few encodes. A tokenizer may skip a length when text grows at its end; then
-# the needle is moved by a character, a few times.
-_TRIES, _SHIFTS = 32, 8
+# In a short text, words may by chance stand as often as those that are asked for.
+_DRAWS = 16
 
-# Two of these make a key of `--keys words`: short and common, so that every tokenizer has them.
-_WORDS = re.findall(
-    r"\w+",
-    "amber apple arrow autumn bamboo basket bridge bronze butter candle canyon castle cherry "
-    "circle cloud copper coral cotton desert dragon eagle ember falcon feather forest garden "
-    "ginger glacier golden harbor hazel honey island ivory jasmine jungle ladder lemon lily "
-    "marble meadow mirror monkey morning mountain ocean olive orange palace pepper planet "
-    "purple rabbit ribbon river saddle silver spring summer temple thunder tiger valley "
-    "velvet violet window winter",
-)
+# Tokens for what is said ahead of an answer that was not begun for the model.
+_SENTENCE = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class Wording:
     question: str = "What is the pass key?"
     """What the text is followed by."""
     answer_prefix: str = "The pass key is"
-    """The beginning of the answer, which the model continues by the key."""
+    """The beginning of the answer, which the model continues by the key; may be empty."""
 
     def __post_init__(self) -> None:
         """Refuse a needle without its key and a filler without text."""
@@ -75,25 +76,57 @@ class PasskeyPrompt:
     token_ids: tuple[int, ...]
     """Of the whole prompt, special tokens included."""
     answer_ids: tuple[int, ...]
-    """The tokenizer's own continuation of the prompt by the key."""
+    """The tokenizer's own continuation of the prompt by the key.
+
+    Empty where it joins the end of the prompt and the start of the key into one token: there is
+    none to compare with, and `length` then counts the joined token once.
+    """
     key: str
-    """What has to be found."""
+    """What has to be found; several things with a comma between them."""
     length: int
     """Of prompt and answer, in tokens."""
     depth: float
-    """Where the key stands: 0 at the beginning of the text, 1 at its end."""
+    """Where the key stands: 0 at the beginning of the text, 1 at its end.
+
+    Of the tasks only the passkey and multikey have one key; for the others it tells prompts apart.
+    """
     trial: int
     """Number of the key at this length and depth, from 0."""
+    task: str = PASSKEY
+    """Of `tasks.TASKS`."""
+    answers: tuple[str, ...] = ()
+    """The parts of the key, where it has several."""
+    begun: bool = True
+    """Whether the prompt ends with the beginning of the answer."""
+
+    def is_correct(self, response: str) -> bool:
+        """Whether `response` has what was asked for; see `verdicts`."""
+        if self.answers:
+            return verdicts.says_all(response, self.answers)
+        return verdicts.is_correct(response, self.key, begun=self.begun)
+
+    def is_decided(self, response: str) -> bool:
+        """Whether more text after `response` could no longer change that."""
+        if self.answers:
+            return verdicts.has_said_all(response, self.answers)
+        return verdicts.is_decided(response, self.key, begun=self.begun)
 
     @property
-    def place(self) -> tuple[int, float, int]:
-        """What tells a prompt from all others of its grid: length, depth and trial."""
-        return (self.length, self.depth, self.trial)
+    def place(self) -> tuple[str, int, float, int]:
+        """What tells a prompt from all others of its grid: task, length, depth and trial."""
+        return (self.task, self.length, self.depth, self.trial)
 
     @property
     def max_new_tokens(self) -> int:
-        """How many tokens greedy decoding may take: the reference's ten, or more for long keys."""
-        return max(10, len(self.answer_ids) + 3)
+        """How many tokens greedy decoding may take: the reference's ten, or more for long keys.
+
+        Several answers may come with words between them; and where the answer was not begun, a
+        sentence may come first.
+        """
+        ahead = 0 if self.begun else _SENTENCE
+        if self.answers:
+            return ahead + 2 * max(len(self.answer_ids), 6 * len(self.answers)) + 16
+        return ahead + max(10, len(self.answer_ids) + 3)
 
 
 def depths(count: int) -> tuple[float, ...]:
@@ -103,48 +136,6 @@ def depths(count: int) -> tuple[float, ...]:
     if count == 1:
         return (0.5,)
     return tuple(i / (count - 1) for i in range(count))
-
-
-def is_correct(response: str, key: str) -> bool:
-    """The reference's rule: the first run of digits in `response` is the key's number.
-
-    For a key of words: the first words of the response are the key's, whatever the case.
-    Reference: jquesnelle/yarn eval/passkey.py, `test_model`.
-    """
-    if key.isdecimal():
-        match = re.search(r"\d+", response)
-        # int() itself refuses runs of more than 4,300 digits, which no key has.
-        return match is not None and len(match.group()) < 1000 and int(match.group()) == int(key)
-    wanted = key.lower().split()
-    return _words(response)[: len(wanted)] == wanted
-
-
-def is_decided(response: str, key: str) -> bool:
-    """Whether more text after `response` could no longer change `is_correct`.
-
-    Lets a decoder stop early: a first run of digits that has ended, or is not the beginning of
-    the key, settles the verdict.
-    """
-    if key.isdecimal():
-        match = re.search(r"\d+", response)
-        if match is None:
-            return False
-        if match.end() < len(response):
-            return True
-        # Digits of other scripts have a value too; they are left to the end.
-        digits = match.group().lstrip("0")
-        return digits.isascii() and not key.lstrip("0").startswith(digits)
-    wanted = key.lower().split()
-    found = _words(response)
-    open_word = len(found) - 1 if response[-1:].isalpha() else None
-    for index, (word, said) in enumerate(zip(wanted, found, strict=False)):
-        if not (word.startswith(said) if index == open_word else word == said):
-            return True
-    return len(found) > len(wanted) or (len(found) == len(wanted) and open_word is None)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 @dataclass
@@ -166,100 +157,135 @@ class PromptBuilder:
 
     None joins the two by a space, as in the reference.
     """
+    begins: bool = True
+    """Whether `render` puts the answer prefix where the model's answer begins."""
     _fill: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _rate: float = field(default=0.0, init=False, repr=False)  # filler characters per token
 
-    def build(self, length: int, depth: float, trial: int) -> PasskeyPrompt:
+    def build(self, length: int, depth: float, trial: int, task: str = PASSKEY) -> PasskeyPrompt:
         """The prompt of one trial; the same arguments and seed always give the same prompt.
 
         Args:
             length: tokens the model reads: prompt and answer together.
             depth: where the needle stands in the filler, 0 to 1.
             trial: number of the repetition; it changes only the key.
+            task: of `tasks.TASKS`.
 
         Raises:
             UsageError: the length is too short, or cannot be reached with this tokenizer, or the
                 tokenizer has no tokens for the key.
         """
         # A string seed is hashed by content, so a cell's key does not depend on the other cells.
-        drawn = random.Random(f"{self.seed}/{length}/{depth:.6f}/{trial}")
+        place = f"{length}/{depth:.6f}/{trial}"
+        if task != PASSKEY:
+            order = Order(
+                drawn=random.Random(f"{self.seed}/{task}/{place}"),
+                length=length,
+                depth=depth,
+                filler=self.wording.filler,
+            )
+            for _ in range(_DRAWS):
+                _, draft, whole = self._fit(COMPOSERS[task](order), length, task)
+                if draft.clear:
+                    return self._prompt(draft, whole, length, depth, trial, task)
+            raise UsageError(
+                f"In {length:,} tokens the words that a {task} prompt asks for do not stand out. "
+                "Give longer --lengths."
+            )
+        drawn = random.Random(f"{self.seed}/{place}")
         key = (
             str(drawn.randint(10_000, 99_999))
             if self.keys == "digits"
-            else " ".join(drawn.sample(_WORDS, 2))
+            else " ".join(drawn.sample(WORDS, 2))
         )
         return self.compose(key, length, depth, trial)
 
     def compose(self, key: str, length: int, depth: float, trial: int = 0) -> PasskeyPrompt:
-        """As `build`, for a given key."""
+        """As `build`, for a passkey that is given."""
         if length not in self._fill:
             # One count of filler characters per length keeps the text before the needle equal for
             # all keys and nested for growing depths; each prompt then fits its own last bit.
-            self._fill[length] = sum(self._fit(key, length, 0.5, None)[:2])
-        before, after, whole = self._fit(key, length, depth, self._fill[length])
-        user = self._user_text(key, before, after)
-        text = self._rendered(user)
+            self._fill[length] = self._fit(self._passkey(key, 0.5, None), length)[0]
+        fill = self._fill[length]
+        _, draft, whole = self._fit(self._passkey(key, depth, fill), length, start=fill)
+        return self._prompt(draft, whole, length, depth, trial)
+
+    def _passkey(self, key: str, depth: float, fill: int | None) -> Composer:
+        """The passkey in so many characters of filler.
+
+        Without `fill` both sides of the needle grow together; with it the side before the needle
+        stays where `depth` puts it, to a few characters.
+        """
+        wording = self.wording
+        needle = wording.needle.replace("{key}", key)
+
+        def compose(total: int, shift: int) -> Draft:
+            before = min(round(depth * (total if fill is None else fill)), total)
+            before = before - shift if before >= shift else min(before + shift, total)
+            ahead, behind = (repeated(wording.filler, n) for n in (before, total - before))
+            user = "\n".join((wording.task, ahead, needle, behind, wording.question))
+            return Draft(user=user, prefix=wording.answer_prefix, answers=(key,))
+
+        return compose
+
+    def _prompt(
+        self,
+        draft: Draft,
+        whole: list[int],
+        length: int,
+        depth: float,
+        trial: int,
+        task: str = PASSKEY,
+    ) -> PasskeyPrompt:
+        """The prompt of a draft; `whole` are the token ids of it and its answer."""
+        text, key = self._rendered(draft), ", ".join(draft.answers)
         prompt_ids = self.encode(text)
-        if whole[: len(prompt_ids)] != prompt_ids:
+        joined = whole[: len(prompt_ids)] != prompt_ids
+        answer_ids = [] if joined else whole[len(prompt_ids) :]
+        written = self.decode(whole) if joined else self.decode(answer_ids)
+        said = written[-len(key) :] if joined else written.strip()
+        if said.lower() != key.lower():
             raise UsageError(
-                "This tokenizer joins the end of the prompt and the start of the key into one "
-                "token, so the answer cannot be told apart. Change the answer prefix or the keys."
-            )
-        answer_ids = whole[len(prompt_ids) :]
-        if self.decode(answer_ids).strip().lower() != key.lower():
-            raise UsageError(
-                f"The tokenizer cannot write the key {key!r}: it reads it as "
-                f"{self.decode(answer_ids)!r}. Try the other kind of --keys."
+                f"The tokenizer cannot write the key {key!r}: it reads it as {said!r}. Try the "
+                "other kind of --keys."
             )
         return PasskeyPrompt(
-            text=text, user_text=user,
+            text=text, user_text=draft.user,
             token_ids=tuple(prompt_ids), answer_ids=tuple(answer_ids),
-            key=key, length=length, depth=depth, trial=trial,
+            key=key, length=length, depth=depth, trial=trial, task=task,
+            answers=draft.answers if len(draft.answers) > 1 else (),
+            begun=self.begins and bool(draft.prefix),
         )  # fmt: skip
 
-    def _user_text(self, key: str, before: int, after: int) -> str:
-        wording = self.wording
-        filler = " ".join([wording.filler] * (max(before, after) // len(wording.filler) + 1))
-        needle = wording.needle.replace("{key}", key)
-        return "\n".join((wording.task, filler[:before], needle, filler[:after], wording.question))
-
-    def _rendered(self, user: str) -> str:
+    def _rendered(self, draft: Draft) -> str:
         if self.render is None:
-            return f"{user} {self.wording.answer_prefix}"
-        return self.render(user, self.wording.answer_prefix)
+            return f"{draft.user} {draft.prefix}".rstrip()
+        return self.render(draft.user, draft.prefix)
 
     def _fit(
-        self, key: str, length: int, depth: float, fill: int | None
-    ) -> tuple[int, int, list[int]]:
-        """Find how many filler characters stand before and after the needle.
-
-        A secant search on characters per token over whole tokenised prompts, then single
-        characters; without `fill` both sides grow together, with it the side before the needle
-        stays where `depth` puts it, to a few characters.
+        self, compose: Composer, length: int, task: str = PASSKEY, start: int = 0
+    ) -> tuple[int, Draft, list[int]]:
+        """The draft of exactly `length` tokens with its answer.
 
         Returns:
-            Characters before and after the needle, and the token ids of prompt and key together.
+            Characters of its text, the draft, and the token ids of prompt and answer together.
         """
-        # Without a guess, the first try measures everything but the filler.
-        total = fill if fill is not None else 0
-        for shift in range(_SHIFTS):
-            tried: dict[int, int] = {}
-            while len(tried) < _TRIES:
-                before = min(round(depth * (total if fill is None else fill)), total)
-                before = before - shift if before >= shift else min(before + shift, total)
-                text = self._rendered(self._user_text(key, before, total - before))
-                whole = self.encode(f"{text} {key}")
-                tried[total] = length - len(whole)
-                if tried[total] == 0:
-                    return before, total - before, whole
-                if total == 0 and tried[total] < 0:
-                    raise UsageError(
-                        f"A passkey prompt needs at least {len(whole)} tokens with this tokenizer; "
-                        f"{length} is too short. Give longer --lengths."
-                    )
-                total = _next_try(tried, total, self._characters_per_token())
+
+        def make(total: int, shift: int) -> tuple[tuple[Draft, list[int]], int]:
+            draft = compose(total, shift)
+            whole = self.encode(f"{self._rendered(draft)} {', '.join(draft.answers)}")
+            return (draft, whole), len(whole)
+
+        found = fit(make, length, start=start, per_token=self._characters_per_token())
+        if isinstance(found, tuple):
+            return found[0], *found[1]
+        if found:
+            raise UsageError(
+                f"A {task} prompt needs at least {found} tokens with this tokenizer; {length} is "
+                "too short. Give longer --lengths."
+            )
         raise UsageError(
-            f"No filler text gives a prompt of exactly {length} tokens with this tokenizer. "
+            f"No filler text gives a {task} prompt of exactly {length} tokens with this tokenizer. "
             "Try a length a few tokens away, or another filler text."
         )
 
@@ -269,23 +295,3 @@ class PromptBuilder:
             tokens = len(self.encode(" ".join([filler] * 4)))
             self._rate = max(1.0, 4 * (len(filler) + 1) / max(1, tokens))
         return self._rate
-
-
-def _next_try(tried: dict[int, int], total: int, per_token: float) -> int:
-    """The next count of filler characters: a secant step, or the nearest one not tried yet."""
-    missing = tried[total]
-    if len(tried) > 1:
-        low, high = sorted(tried, key=lambda count: abs(tried[count]))[:2]
-        if tried[low] != tried[high]:
-            slope = (high - low) / (tried[low] - tried[high])
-            # Far apart points know the true rate; near ones only the noise of single tokens.
-            if abs(tried[low] - tried[high]) > 16 and slope > 0:
-                per_token = slope
-        total, missing = low, tried[low]
-    guess = max(0, total + round(missing * per_token))
-    step = 0
-    while guess in tried:
-        step = -step if step > 0 else -step + 1
-        if total + step >= 0:
-            guess = total + step
-    return guess

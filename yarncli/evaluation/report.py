@@ -1,4 +1,4 @@
-"""Results of a passkey evaluation: the verdicts, accuracy per length, and the JSON report."""
+"""Results of a passkey evaluation: verdicts, accuracy per task and length, the JSON report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any
 from yarncli.errors import CheckFailed
 from yarncli.evaluation.prompts import PasskeyPrompt
 from yarncli.evaluation.result_file import SCHEMA_VERSION, read_results
+from yarncli.evaluation.tasks import PASSKEY
 from yarncli.evaluation.variants import CONTROL, NONE
 
 _LONGEST = 2**31  # tokens of a prompt, or trials, of which a figure is drawn
+
+_ENOUGH = 30  # prompts of a length, for a verdict on it
+_SHARE = 0.85  # of what is found at the shortest length; RULER compares with 85.6 of 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +36,21 @@ class Cell:
     """What the model said after the prompt, as far as the verdict needs it."""
     correct: bool
     """Whether the model found the key."""
+    task: str = PASSKEY
+    """What was asked, of `tasks.TASKS`."""
 
     @classmethod
     def of(cls, prompt: PasskeyPrompt, text: str, correct: bool) -> Cell:
         """The cell of `prompt`."""
         return cls(
             length=prompt.length, depth=prompt.depth, trial=prompt.trial, key=prompt.key,
-            text=text, correct=correct,
+            text=text, correct=correct, task=prompt.task,
         )  # fmt: skip
 
     @property
-    def place(self) -> tuple[int, float, int]:
-        """What tells a cell from all others of its variant: length, depth and trial."""
-        return (self.length, self.depth, self.trial)
+    def place(self) -> tuple[str, int, float, int]:
+        """What tells a cell from all others of its variant: task, length, depth and trial."""
+        return (self.task, self.length, self.depth, self.trial)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,32 @@ class LengthResult:
     """Prompts asked at this length, at all depths."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """Accuracy of one task at one length with its 95 % interval."""
+
+    task: str
+    """Of `tasks.TASKS`."""
+    length: int
+    """Of prompts with their answers, in tokens."""
+    accuracy: float
+    """Share of prompts of which all that was asked for was found, 0 to 1."""
+    interval: tuple[float, float]
+    """Lower and upper end of the 95 % interval (Wilson) of `accuracy`."""
+    trials: int
+    """Prompts asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveLength:
+    """The length up to which a model still finds what it finds in short texts."""
+
+    length: int | None
+    """Tokens; None where it cannot be told."""
+    note: str | None = None
+    """Why it cannot be told, or what is against it; None where there is nothing to say."""
+
+
 @dataclass(frozen=True)
 class PasskeyReport:
     """A whole evaluation: its settings and its verdicts."""
@@ -75,13 +107,44 @@ class PasskeyReport:
     """The share of keys that must be found at every length; None if nothing is required."""
 
     def lengths(self, variant: str | None = None) -> list[LengthResult]:
-        """Results of one variant, of the setting in question by default, shortest length first."""
-        return summarise(self.cells[self.first if variant is None else variant])
+        """Passkey results of one variant, of the setting in question by default, by length."""
+        cells = self.cells[self.first if variant is None else variant]
+        return summarise(cell for cell in cells if cell.task == PASSKEY)
+
+    def tasks(self, variant: str | None = None) -> list[TaskResult]:
+        """Results of one variant, of the setting in question by default, by task and length."""
+        cells = self.cells[self.first if variant is None else variant]
+        asked = self.settings.get("tasks")
+        return summarise_tasks(cells, asked if isinstance(asked, list) else [PASSKEY])
+
+    def effective_length(self, variant: str | None = None) -> EffectiveLength:
+        """Up to which length one variant, by default the setting in question, can be trusted."""
+        name = self.first if variant is None else variant
+        recorded = self.settings.get("variants")
+        about = recorded.get(name) if isinstance(recorded, dict) else None
+        original = about.get("original") if isinstance(about, dict) else None
+        return effective_length(self.cells[name], original if isinstance(original, int) else 0)
 
     @property
     def first(self) -> str:
         """The name of the setting in question."""
         return next(iter(self.cells))
+
+    @property
+    def answered(self) -> int:
+        """How many prompts have an answer, of all settings together."""
+        return sum(map(len, self.cells.values()))
+
+    @property
+    def planned(self) -> int:
+        """How many prompts the settings ask for; 0 where they do not tell."""
+        named = [self.settings.get(name) for name in ("lengths", "variants", "depths", "trials")]
+        lengths, variants, *each = named
+        if not isinstance(lengths, list) or not isinstance(variants, dict):
+            return 0
+        counts = [n if type(n) is int else 0 for n in each]
+        tasks = self.settings.get("tasks", [PASSKEY])
+        return len(lengths) * len(variants) * len(tasks) * math.prod(counts)
 
     @property
     def control_says_the_same(self) -> bool:
@@ -94,8 +157,8 @@ class PasskeyReport:
         return said[0] == said[1]
 
     @property
-    def failures(self) -> dict[str, list[LengthResult]]:
-        """The lengths below `min_accuracy`, for every setting that is meant to work.
+    def failures(self) -> dict[str, list[TaskResult]]:
+        """The tasks and lengths below `min_accuracy`, for every setting that is meant to work.
 
         Settings without scaling that stand beside another one are there to be compared with, and
         may be below.
@@ -105,7 +168,7 @@ class PasskeyReport:
         judged = [name for name in self.cells if name not in (NONE, CONTROL)] or list(self.cells)
         # Not `<`: a minimum that is no number is never reached.
         below = {
-            name: [r for r in self.lengths(name) if not r.accuracy >= self.min_accuracy]
+            name: [r for r in self.tasks(name) if not r.accuracy >= self.min_accuracy]
             for name in judged
         }
         return {name: results for name, results in below.items() if results}
@@ -117,14 +180,18 @@ class PasskeyReport:
             CheckFailed: there are `failures`; all are named.
         """
         low = []
+        several = any(cell.task != PASSKEY for cells in self.cells.values() for cell in cells)
         for name, results in self.failures.items():
-            named = ", ".join(f"{r.accuracy:.2f} at {r.length:,}" for r in results)
+            named = ", ".join(
+                f"{f'{r.task} ' if several else ''}{r.accuracy:.2f} at {r.length:,}"
+                for r in results
+            )
             low.append(f"{name} {named}" if len(self.cells) > 1 else named)
         if low:
             raise CheckFailed(f"Accuracy is below {self.min_accuracy:g}: {'; '.join(low)}.")
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `--json`; `lengths` and `cells` are those of the setting in question."""
+        """The document of `--json`, first of all the results of the setting in question."""
         document = {"schema_version": SCHEMA_VERSION, **self._variant(self.first)}
         document["settings"] = dict(self.settings)
         others = list(self.cells)[1:]
@@ -137,6 +204,11 @@ class PasskeyReport:
                 {**asdict(result), "interval": list(result.interval)}
                 for result in self.lengths(name)
             ],
+            "tasks": [
+                {**asdict(result), "interval": list(result.interval)} for result in self.tasks(name)
+            ],
+            "effective_length": (effective := self.effective_length(name)).length,
+            "effective_length_note": effective.note,
             "cells": [asdict(cell) for cell in self.cells[name]],
         }
 
@@ -170,6 +242,48 @@ def summarise(cells: Iterable[Cell]) -> list[LengthResult]:
     ]  # fmt: skip
 
 
+def summarise_tasks(cells: Iterable[Cell], tasks: Sequence[str]) -> list[TaskResult]:
+    """Accuracy per task, in the order of `tasks`, and length, shortest first."""
+    found: dict[str, list[Cell]] = {task: [] for task in tasks}
+    for cell in cells:
+        found.setdefault(cell.task, []).append(cell)
+    return [
+        TaskResult(
+            task=task, length=r.length, accuracy=r.accuracy, interval=r.interval, trials=r.trials
+        )
+        for task, own in found.items()
+        for r in summarise(own)
+    ]
+
+
+def effective_length(cells: Iterable[Cell], original: int) -> EffectiveLength:
+    """The longest length that surely keeps 85 % of the accuracy of short texts.
+
+    All tasks count together. A length counts if the lower end of its interval reaches 85 % of the
+    accuracy at the shortest length within the original window.
+
+    Args:
+        cells: of one setting.
+        original: the window the model was trained with, tokens; 0 if not known.
+    """
+    results = summarise(cells)
+    inside = [result for result in results if result.length <= original]
+    if not inside:
+        return EffectiveLength(None, "no length within the original window was asked")
+    if any(result.trials < _ENOUGH for result in results):
+        return EffectiveLength(None, f"too few trials: it takes {_ENOUGH} prompts per length")
+    short = inside[0]
+    if not short.accuracy:
+        return EffectiveLength(None, f"nothing is found in {short.length:,} tokens either")
+    kept = [r.length for r in results if r.interval[0] >= _SHARE * short.accuracy]
+    if not kept:
+        return EffectiveLength(
+            None, "no length surely keeps that accuracy; more trials would narrow the intervals"
+        )
+    missed = [f"{r.length:,}" for r in results if r.length < kept[-1] and r.length not in kept]
+    return EffectiveLength(kept[-1], f"but not at {', '.join(missed)}" if missed else None)
+
+
 def read_report(path: Path) -> PasskeyReport:
     """The report of a JSONL file, as far as it got.
 
@@ -189,8 +303,8 @@ def read_cell(entry: Mapping[str, Any]) -> Cell:
         TypeError, ValueError: it is none.
     """
     cell = Cell(**entry)
-    kinds = (int, float, int, str, str, bool)
-    values = (cell.length, cell.depth, cell.trial, cell.key, cell.text, cell.correct)
+    kinds = (int, float, int, str, str, bool, str)
+    values = (cell.length, cell.depth, cell.trial, cell.key, cell.text, cell.correct, cell.task)
     if not all(type(value) is kind for value, kind in zip(values, kinds, strict=True)):
         raise TypeError("a cell's field has the wrong type")
     if not (1 <= cell.length <= _LONGEST and 0 <= cell.depth <= 1 and 0 <= cell.trial <= _LONGEST):

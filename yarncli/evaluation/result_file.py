@@ -172,8 +172,10 @@ def read_results(path: Path) -> Written:
     try:
         lines = [json.loads(line) for line in data[:end].splitlines()]
         head = lines[0]
-        # Files of check-passkey had no kind before there were others.
-        written = Written(path, head.get("kind", "passkey"), head["settings"])
+        settings = head["settings"]
+        if "kind" not in head:  # check-passkey's, before there were other commands and tasks
+            settings = {"tasks": ["passkey"], **settings}
+        written = Written(path, head.get("kind", "passkey"), settings)
         if head["schema_version"] != SCHEMA_VERSION or not isinstance(written.settings, dict):
             raise KeyError("schema_version")
         if not isinstance(written.settings.get("variants", {}), dict):

@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 from yarncli.errors import HubError, UsageError
-from yarncli.evaluation.prompts import PasskeyPrompt, is_correct
+from yarncli.evaluation.prompts import PasskeyPrompt
 from yarncli.evaluation.report import Cell
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
 
 _RETRIES = 4
 # A chat model may think or write a sentence around the key.
@@ -27,6 +30,10 @@ _CHAT_SLACK = 8
 # it, and are then asked without.
 _NO_PENALTY = {"repetition_penalty": 1.0}
 _NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+class UnreadableAnswer(HubError):
+    """What came back is no answer of an OpenAI-compatible server."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Server:
     """Whether some chat answer was cut at the limit."""
     _client: Any = field(default=None, init=False, repr=False)
     _form: int = field(default=0, init=False)  # the first of _forms() that the server takes
+    _form_is_known: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Connect, and find the model."""
@@ -132,39 +140,66 @@ class Server:
         return answer
 
     def _only_model(self) -> str:
-        with self._errors():
-            # Not tried again: a wrong address should be told at once.
-            client = self._client.with_options(max_retries=0)
-            names = [model.id for model in _expected(client.models.list(), "data")]
+        from openai import APIStatusError
+
+        where = self.settings.base_url
+        try:
+            with self._errors():
+                # Not tried again: a wrong address should be told at once.
+                client = self._client.with_options(max_retries=0)
+                names = [model.id for model in _expected(client.models.list(), "data")]
+        except APIStatusError as error:
+            raise HubError(
+                f"{where} does not list its models: status {error.status_code}, {_said(error)} "
+                "Name one with --model."
+            ) from error
+        except UnreadableAnswer as error:
+            raise HubError(
+                f"{error} If it is right and the server does not list its models, name one with "
+                "--model."
+            ) from error
         if len(names) != 1:
             offered = ", ".join(names[:8]) or "none"
-            raise UsageError(
-                f"{self.settings.base_url} offers these models: {offered}. Name one with --model."
-            )
+            raise UsageError(f"{where} offers these models: {offered}. Name one with --model.")
         return str(names[0])
 
     def _cell(self, prompt: PasskeyPrompt) -> Cell:
         text, counted = self._ask(prompt)
         self._check_count(prompt, counted)
         answer = strip_reasoning(text) if self.settings.chat else text
-        return Cell.of(prompt, answer, is_correct(answer, prompt.key))
+        return Cell.of(prompt, answer, prompt.is_correct(answer))
 
     def _ask(self, prompt: PasskeyPrompt) -> tuple[str, int | None]:
         """The model's words and the number of prompt tokens the server counted."""
-        from openai import BadRequestError, UnprocessableEntityError
+        from openai import APIStatusError
 
         forms = self._forms(prompt)
         while True:
             try:
                 with self._errors():
-                    return self._request(forms[self._form])
-            except (BadRequestError, UnprocessableEntityError) as error:
-                if self._form + 1 < len(forms):
+                    answer = self._request(forms[self._form])
+                self._form_is_known = True
+                return answer
+            except APIStatusError as error:
+                # Servers refuse what they do not know with 400, 404, 422 or 500.
+                if not self._form_is_known and self._form + 1 < len(forms):
                     self._form += 1
                     continue
-                raise HubError(
-                    f"The server refused a prompt of {prompt.length:,} tokens: {_said(error)}"
-                ) from error
+                raise self._refusal(prompt, error) from error
+
+    def _refusal(self, prompt: PasskeyPrompt, error: APIStatusError) -> HubError:
+        """The sentence for a prompt that the server takes in no form."""
+        where, code = self.settings.base_url, error.status_code
+        if code == 404:
+            return HubError(
+                f"{where} has no model {self.model!r} or no such API: {_said(error)} Name the "
+                "model with --model, as the server knows it."
+            )
+        if code in (400, 413, 422):
+            return HubError(
+                f"The server refused a prompt of {prompt.length:,} tokens: {_said(error)}"
+            )
+        return HubError(f"{where} failed with status {code}: {_said(error)}")
 
     def _forms(self, prompt: PasskeyPrompt) -> list[dict[str, Any]]:
         """The same question in the forms that servers differ in, best first."""
@@ -188,6 +223,12 @@ class Server:
         if chat and choice.finish_reason == "length":
             self.unfinished = True
         text = choice.message.content if chat else choice.text
+        if text is None and not (chat and choice.finish_reason == "length"):
+            # Thoughts may be all that fits, apart from the answer; nothing else is without text.
+            raise HubError(
+                f"{self.settings.base_url} gave an answer without a text (null). Its log may say "
+                "why."
+            )
         return text or "", answer.usage.prompt_tokens if answer.usage else None
 
     def _check_count(self, prompt: PasskeyPrompt, counted: int | None) -> None:
@@ -210,7 +251,7 @@ class Server:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """One sentence for each way a server fails; refused requests pass through.
+        """One sentence for each way a server fails; an answer with another status passes through.
 
         Raises:
             HubError: always, for the client's own errors.
@@ -229,16 +270,10 @@ class Server:
                 f"{where} refuses the key. Name the environment variable that holds it with "
                 "--api-key-env."
             ) from error
-        except openai.NotFoundError as error:
-            raise HubError(f"{where} has no model {self.model!r} or no such API.") from error
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
+        except openai.APIStatusError:
             raise
-        except openai.APIStatusError as error:
-            raise HubError(
-                f"{where} failed with status {error.status_code}: {_said(error)}"
-            ) from error
         except (openai.APIError, ValueError) as error:
-            raise HubError(
+            raise UnreadableAnswer(
                 f"{where} does not answer as an OpenAI-compatible server does. Is /v1 missing at "
                 "the end of --base-url?"
             ) from error
@@ -264,8 +299,11 @@ def _expected(answer: Any, name: str) -> Any:
 
 
 def _said(error: Any) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    text = str(body.get("message") or body.get("detail") or error.message)
+    """The server's own words."""
+    body = error.body
+    # mlx_lm.server answers {"error": "words"}, of which the client gives the words.
+    known = body if isinstance(body, dict) else {"message": body if isinstance(body, str) else ""}
+    text = str(known.get("message") or known.get("detail") or error.message)
     return " ".join(text.split())[:300].rstrip(".") + "."
 
 

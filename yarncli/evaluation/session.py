@@ -27,7 +27,7 @@ from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 
 # The keys of a line of `dump_prompts`, and the fields of a prompt that they hold.
-_DUMPED = {name: name for name in ("length", "depth", "trial", "key")}
+_DUMPED = {name: name for name in ("task", "length", "depth", "trial", "key")}
 _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_ids"}
 
 
@@ -46,12 +46,16 @@ class PasskeyOptions(LoadSettings):
     """Keys per length and position."""
     seed: int = 0
     """Random seed of the keys."""
+    tasks: Sequence[str] = ("passkey",)
+    """What is asked: the passkey, and tasks like those of RULER; see `tasks.TASKS`."""
     keys: KeyKind = "digits"
     """Hide five digits or two words."""
     needle: str | None = None
     """The sentence that states the key, which it holds as `{key}`; None for the paper's."""
     filler: str | None = None
     """The text around it; None for the paper's."""
+    answer_prefix: str | None = None
+    """The beginning of the answer, empty for none; None for the paper's."""
     chat: bool | None = None
     """Ask through the chat template; None: where there is one."""
     tokenizer: str | None = None
@@ -250,16 +254,21 @@ def _api_key(variable: str | None) -> str | None:
 def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid:
     lengths = sorted(set(options.lengths))
     if not lengths:
-        if not all(variant.window for variant in settings):
-            raise UsageError("Give --lengths; the server does not tell how far its model reads.")
+        if not all(variant.original for variant in settings):
+            raise UsageError("Give --lengths; how far the model reads is not known.")
         lengths = variants.default_lengths(settings)
-    own = {"needle": options.needle, "filler": options.filler}
+    own = {
+        "needle": options.needle,
+        "filler": options.filler,
+        "answer_prefix": options.answer_prefix,
+    }
     return Grid(
         lengths=tuple(lengths),
         depths=options.depths,
         trials=options.trials,
         seed=options.seed,
         keys=options.keys,
+        tasks=tuple(options.tasks),
         wording=Wording(**{name: text for name, text in own.items() if text is not None}),
     )
 
@@ -282,7 +291,7 @@ def _ask_all(
     watch: PasskeyWatch,
     progress: ProgressCallback | None,
 ) -> dict[str, list[Cell]]:
-    """Ask every variant what it has not been asked yet; all cells, by length, depth and trial."""
+    """Ask every variant what it has not been asked yet; all cells, by their places."""
     cells: dict[str, list[Cell]] = {}
     for variant in subject.variants:
         found = list(file.done.get(variant.name, ())) if file else []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckpointError
+from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.passkey import Decode, Grid, TextCodec, local_cells, require_memory
 from yarncli.evaluation.prompts import PasskeyPrompt, PromptBuilder
 from yarncli.evaluation.report import Cell
@@ -35,11 +35,24 @@ class LocalSubject:
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     def builder(self, grid: Grid) -> PromptBuilder:
-        """Builds the prompts of `grid`; in a chat the assistant's turn begins with the answer."""
+        """Builds the prompts of `grid`; in a chat the answer is begun where it has a place."""
+        self._caveats.extend(self.codec.caveats(grid.wording))
         return self.codec.builder(grid)
 
     def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
-        """One cell per prompt, in order. Raises as `local_cells`."""
+        """One cell per prompt, in order.
+
+        Raises:
+            UsageError: the model has too few positions. Otherwise as `local_cells`.
+        """
+        most = max((len(p.token_ids) + p.max_new_tokens for p in prompts), default=0)
+        if not variant.rope and 0 < variant.window < most:
+            raise UsageError(
+                f"{self.name} has a vector for each of {variant.window:,} positions and none for "
+                f"the {most:,} of a prompt with its answer. Give shorter --lengths."
+            )
+        if variant.note:
+            self._caveats.append(variant.note)
         asked = {"codec": self.codec, "on_caveat": self._caveats.append, **self._loading(variant)}
         if variant.config_for is None:
             yield from local_cells(prompts=prompts, **asked)
@@ -72,6 +85,7 @@ class LocalSubject:
         """
         return {
             "chat": self.codec.frame is not None,
+            "frame": _frame(self.codec),
             "decode": self.decode,
             **used_settings(self._loading(self.variants[0])["directory"], self.settings),
         }
@@ -93,6 +107,7 @@ class ServedSubject:
     """The tokenizer of the model."""
     checkpoint: Checkpoint | None = None
     """What is known to be served there; None if nothing is."""
+    _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     @property
     def variants(self) -> Sequence[Variant]:
@@ -103,7 +118,10 @@ class ServedSubject:
 
     def builder(self, grid: Grid) -> PromptBuilder:
         """Builds the prompts of `grid`; in a chat the assistant's turn is left to the server."""
-        return self.codec.builder(grid, answer_prefix=not self.server.settings.chat)
+        begun = not self.server.settings.chat
+        if begun:
+            self._caveats.extend(self.codec.caveats(grid.wording))
+        return self.codec.builder(grid, answer_prefix=begun)
 
     def require_fit(self, grid: Grid) -> None:
         """Nothing is refused here: how far a server reads shows when it is asked."""
@@ -117,6 +135,7 @@ class ServedSubject:
         settings = self.server.settings
         return {
             "chat": self.codec.frame is not None or settings.chat,
+            "frame": None if settings.chat else _frame(self.codec),
             "base_url": settings.base_url,
             "served_model": self.server.model,
             "concurrency": settings.concurrency,
@@ -124,7 +143,7 @@ class ServedSubject:
 
     def caveats(self) -> Sequence[str]:
         """What should be known about the answers, once they are there."""
-        found = []
+        found = list(self._caveats)
         if self.server.uncounted:
             found.append(
                 "The server does not say how many tokens it read (usage), so a prompt that it cut "
@@ -136,6 +155,12 @@ class ServedSubject:
                 "are. Switch off the model's thinking on the server, or leave out --chat."
             )
         return found
+
+
+def _frame(codec: TextCodec) -> list[str | None] | None:
+    """The chat frame as it is recorded: another one makes other prompts."""
+    frame = codec.frame
+    return None if frame is None else [frame.before, frame.turn, frame.answer]
 
 
 def used_settings(directory: Path, settings: LoadSettings) -> dict[str, Any]:

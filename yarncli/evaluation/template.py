@@ -7,32 +7,58 @@ bounded time and memory; run as a script, this file is that child.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-_SENTINEL = "YARNCLI-USER-TEXT"
+_USER = "YARNCLI-USER-TEXT"
+_ANSWER = "YARNCLI-ANSWER-TEXT"
 _SECONDS = 20
 _MEMORY = 1 << 30
 
+# What begins and ends a thought: `<think>`, `[THINK]`, `<|START_THINKING|>`, `<|channel>thought`.
+_THOUGHT = r"(?:think|thought|reason|analysis)"
+_BEGINS = re.compile(
+    rf"[<\[](?![/<])[^<>\[\]\n]*{_THOUGHT}[^<>\[\]\n]*[>\]]|<\|?channel\|?>\s*{_THOUGHT}",
+    re.IGNORECASE,
+)
+_ENDS = re.compile(
+    rf"[<\[](?:/|\|?END_)[^<>\[\]\n]*{_THOUGHT}[^<>\[\]\n]*[>\]]|<channel\|>|<\|end\|>",
+    re.IGNORECASE,
+)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatFrame:
-    """What stands around the user's text up to the beginning of the assistant's turn."""
+    """What stands around the user's text, up to where the assistant's words begin."""
 
     before: str
-    after: str
+    """Ahead of the user's text."""
+    turn: str
+    """Behind it, up to where the model takes over; it may be inside a thought."""
+    answer: str | None
+    """Behind it, up to where the template puts the answer; None where that cannot be told."""
 
     def render(self, user: str, answer_prefix: str) -> str:
-        """The whole prompt; the assistant's turn begins with `answer_prefix`."""
-        return f"{self.before}{user}{self.after}{answer_prefix}"
+        """The whole prompt; the answer begins with `answer_prefix` where it has a place."""
+        if not answer_prefix or self.answer is None:
+            return f"{self.before}{user}{self.turn}"
+        return f"{self.before}{user}{self.answer}{answer_prefix}"
+
+    @property
+    def thinks_first(self) -> bool:
+        """Whether the model takes over inside a thought."""
+        return _is_thought(self.turn)
 
 
 def render_frame(template: str, special_tokens: Mapping[str, str]) -> ChatFrame:
     """Render `template` around one user message, thinking switched off where it knows the switch.
+
+    Where the answer begins is what `continue_final_message` of transformers says: behind a
+    channel's header and behind a thought.
 
     Args:
         template: Jinja source, as in tokenizer_config.json.
@@ -40,12 +66,12 @@ def render_frame(template: str, special_tokens: Mapping[str, str]) -> ChatFrame:
 
     Raises:
         CheckpointError: the template fails, takes too long or too much memory, or changes the text.
-        MissingExtraError: jinja2 is not installed.
+        MissingExtraError: jinja2 or transformers is not installed.
     """
     from yarncli.errors import CheckpointError
     from yarncli.extras import require_extra
 
-    require_extra("A chat template", "jinja2")
+    require_extra("A chat template", "jinja2", "transformers")
     request = json.dumps({"template": template, "tokens": dict(special_tokens)})
     try:
         child = subprocess.run(
@@ -63,19 +89,53 @@ def render_frame(template: str, special_tokens: Mapping[str, str]) -> ChatFrame:
         lines = child.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"the process ended with {child.returncode}"
         raise CheckpointError(f"The chat template cannot be rendered: {reason}. Use --no-chat.")
-    text = json.loads(child.stdout)
-    if text.count(_SENTINEL) != 1:
+    return _frame(*json.loads(child.stdout))
+
+
+def _frame(turn: str, continued: str | None) -> ChatFrame:
+    """The frame in what `_turn_and_answer` gives."""
+    from yarncli.errors import CheckpointError
+
+    if turn.count(_USER) != 1:
         raise CheckpointError(
             "The chat template does not repeat the user's text exactly once. Use --no-chat."
         )
-    before, after = text.split(_SENTINEL)
-    return ChatFrame(before, after)
+    before, after = turn.split(_USER)
+    return ChatFrame(before=before, turn=after, answer=_place_of_answer(before, continued))
+
+
+def _place_of_answer(before: str, continued: str | None) -> str | None:
+    """The text between the user's and the answer in a rendered chat; None where there is none."""
+    if continued is None or not continued.startswith(before + _USER):
+        return None
+    after = continued[len(before + _USER) :]
+    if _USER in after or after.count(_ANSWER) != 1 or not after.endswith(_ANSWER):
+        return None
+    place = after.removesuffix(_ANSWER)
+    return None if _is_thought(place) else place
+
+
+def _is_thought(text: str) -> bool:
+    """Whether the last thought that begins in `text` has not ended there."""
+    begins = max((found.end() for found in _BEGINS.finditer(text)), default=0)
+    ends = max((found.end() for found in _ENDS.finditer(text)), default=0)
+    return begins > ends
 
 
 def _child() -> None:
-    """Render the template of the request on stdin; the text goes to stdout as JSON."""
+    """Render the template of the request on stdin; turn and answer go to stdout as JSON."""
     import datetime
 
+    from transformers.utils import chat_template_utils
+
+    class OneDay(datetime.datetime):
+        """The same command must give the same prompts tomorrow."""
+
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> OneDay:
+            return cls(2025, 1, 1, tzinfo=tz)
+
+    chat_template_utils.datetime = OneDay
     try:
         import resource
     except ImportError:  # Windows: the parent's time limit remains
@@ -83,34 +143,39 @@ def _child() -> None:
     else:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
-    from jinja2.exceptions import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def fail(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, indent: int | None = None, **_: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
     request = json.load(sys.stdin)
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = fail
-    # One fixed day: the same command must give the same prompts tomorrow.
-    environment.globals["strftime_now"] = datetime.datetime(2025, 1, 1).strftime
-    text = environment.from_string(request["template"]).render(
-        messages=[{"role": "user", "content": _SENTINEL}],
-        add_generation_prompt=True,
-        enable_thinking=False,
-        thinking=False,
-        tools=None,
-        documents=None,
-        **request["tokens"],
-    )
-    json.dump(text, sys.stdout)
+    json.dump(_turn_and_answer(request["template"], request["tokens"]), sys.stdout)
+
+
+def _turn_and_answer(template: str, tokens: Mapping[str, str]) -> tuple[str, str | None]:
+    """A question up to the model's turn, and up to a begun answer, by transformers itself."""
+    from jinja2.exceptions import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    def render(as_parts: bool, *texts: str) -> str:
+        contents = [[{"type": "text", "text": t}] if as_parts else t for t in texts]
+        chat = zip(("user", "assistant"), contents, strict=False)
+        rendered, _ = render_jinja_template(
+            [[{"role": role, "content": content} for role, content in chat]],
+            chat_template=template,
+            add_generation_prompt=len(texts) == 1,
+            continue_final_message=len(texts) == 2,
+            enable_thinking=False,
+            thinking=False,
+            **tokens,
+        )
+        return str(rendered[0])
+
+    # Templates of models that see pictures may take a text only as a list of parts.
+    turn, as_parts = render(False, _USER), False
+    if _USER not in turn:
+        turn, as_parts = render(True, _USER), True
+    # What a stranger's program may raise where it continues nothing.
+    failures = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+    try:
+        return turn, render(as_parts, _USER, _ANSWER)
+    except failures:
+        return turn, None
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.config.families.refused_types import no_rope_types
 from yarncli.config.reading import read_rope
-from yarncli.errors import UsageError
+from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.history import read_history
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import check_values, make_plan, window_of
@@ -43,6 +44,8 @@ class Variant:
     """Whose weights are asked; None behind a server."""
     config_for: Callable[[int], Mapping[str, Any]] | None = None
     """The content of config.json for a text of so many tokens, where it depends on that."""
+    note: str = ""
+    """Why there is nothing but this setting; empty where there is."""
 
     def to_json(self) -> dict[str, Any]:
         """As recorded with the results."""
@@ -160,10 +163,32 @@ def parse_override(text: str) -> Override:
 
 
 def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
-    """The checkpoint's own setting."""
+    """The checkpoint's own setting; a model without RoPE is a baseline, too."""
     config = checkpoint.config().value
-    original = read_history(checkpoint).informed(read_rope(config)).original_length
+    try:
+        rope = read_rope(config)
+    except UnsupportedArchitectureError as error:
+        note = f"{error} It was asked as it is, as a baseline."
+        positions = _learned_positions(config)
+        return Variant(
+            name=name,
+            config=None,
+            window=positions,
+            original=0,
+            rope={},
+            note=note,
+            checkpoint=checkpoint,
+        )
+    original = read_history(checkpoint).informed(rope).original_length
     return replace(_variant(name, config, None), original=original, checkpoint=checkpoint)
+
+
+def _learned_positions(config: Mapping[str, Any]) -> int:
+    """How many tokens a model with a vector for each position can read; 0 for other models."""
+    if no_rope_types().get(str(config.get("model_type"))) != "learned":
+        return 0
+    stated = (config.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx"))
+    return next((number for number in stated if type(number) is int), 0)
 
 
 def overridden(base: JsonText, override: Override, name: str) -> Variant:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.report import Cell, PasskeyReport, summarise
+from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.figures import literal
 from yarncli.figures.lines import WINDOW, Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.saving import new_figure, save_figure
@@ -63,7 +64,9 @@ def plot_passkey(reports: Sequence[PasskeyReport], path: Path) -> None:
 
 def _title(reports: Sequence[PasskeyReport]) -> str:
     model = _model_name(reports[0])
-    return "Passkey retrieval" + (f", {model}" if len(reports) == 1 and model else "")
+    tasks = any(_has_tasks(cells) for report in reports for cells in report.cells.values())
+    what = "Tasks by length" if tasks else "Passkey retrieval"
+    return what + (f", {model}" if len(reports) == 1 and model else "")
 
 
 def _model_name(report: PasskeyReport) -> str:
@@ -83,33 +86,49 @@ def _draw(runs: Sequence[Run], title: str) -> Figure:
         image = _draw_heatmap(axes, run)
         panels.append(axes)
     bar = figure.colorbar(image, ax=panels, shrink=0.85, pad=0.02)
-    bar.set_label("share of passkeys retrieved")
+    bar.set_label("share of prompts answered")
     if lines:
         _draw_lines(figure.add_subplot(grid[rows, :]), runs)
     figure.suptitle(literal(title), fontsize=13, fontweight="bold")
     return figure
 
 
-def accuracy_grid(cells: Sequence[Cell]) -> tuple[list[int], list[float], list[list[float]]]:
-    """Lengths, depths, and accuracy per depth (rows) and length (columns); NaN where not asked."""
+def _has_tasks(cells: Sequence[Cell]) -> bool:
+    return any(cell.task != PASSKEY for cell in cells)
+
+
+def accuracy_grid(
+    cells: Sequence[Cell],
+) -> tuple[list[int], list[float] | list[str], list[list[float]]]:
+    """Lengths, depths, and accuracy per depth (rows) and length (columns); NaN where not asked.
+
+    Where other tasks than the passkey were asked, the rows are tasks.
+    """
     lengths = sorted({cell.length for cell in cells})
-    depths = sorted({cell.depth for cell in cells})
-    verdicts: dict[tuple[float, int], list[bool]] = {}
+    by_task = _has_tasks(cells)
+    rows: list[float] | list[str] = sorted({cell.depth for cell in cells})
+    if by_task:
+        found = {cell.task for cell in cells}
+        rows = [*(task for task in TASKS if task in found), *sorted(found.difference(TASKS))]
+    verdicts: dict[tuple[float | str, int], list[bool]] = {}
     for cell in cells:
-        verdicts.setdefault((cell.depth, cell.length), []).append(cell.correct)
+        row = cell.task if by_task else cell.depth
+        verdicts.setdefault((row, cell.length), []).append(cell.correct)
     shares = {place: sum(found) / len(found) for place, found in verdicts.items()}
-    values = [[shares.get((d, n), float("nan")) for n in lengths] for d in depths]
-    return lengths, depths, values
+    values = [[shares.get((row, n), float("nan")) for n in lengths] for row in rows]
+    return lengths, rows, values
 
 
 def _draw_heatmap(axes: Axes, run: Run) -> Any:
-    lengths, depths, values = accuracy_grid(run.cells)
+    lengths, rows, values = accuracy_grid(run.cells)
+    names = [literal(row) if isinstance(row, str) else f"{round(100 * row)} %" for row in rows]
     image = axes.imshow(values, aspect="auto", cmap="cividis", vmin=0, vmax=1)
     axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths], rotation=45, ha="right")
-    axes.set_yticks(range(len(depths)), [f"{round(100 * d)} %" for d in depths])
-    axes.set(xlabel="prompt length (tokens)", ylabel="depth of the passkey")
+    axes.set_yticks(range(len(rows)), names)
+    what = "task" if _has_tasks(run.cells) else "depth of the passkey"
+    axes.set(xlabel="prompt length (tokens)", ylabel=what)
     axes.set_title(literal(run.name), loc="left", pad=14)
-    if len(lengths) * len(depths) <= 120:
+    if len(lengths) * len(rows) <= 120:
         for row, line in enumerate(values):
             for column, value in enumerate(line):
                 if not math.isnan(value):

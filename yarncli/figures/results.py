@@ -38,7 +38,14 @@ def plot_results(paths: Sequence[Path], out: Path) -> list[str]:
         from yarncli.evaluation.report import read_report
         from yarncli.figures.passkey import plot_passkey
 
-        plot_passkey([read_report(path) for path in paths], out)
+        reports = [read_report(path) for path in paths]
+        plot_passkey(reports, out)
+        return [
+            f"{path} holds {report.answered:,} of {report.planned:,} prompts, and the figure shows "
+            "those. Complete the run by its own command with --resume."
+            for path, report in zip(paths, reports, strict=True)
+            if report.answered < report.planned
+        ]
     return [
         f"{each.path} ends in the middle of a line: its run was interrupted. What is complete is "
         "drawn."

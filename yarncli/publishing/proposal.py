@@ -124,7 +124,10 @@ def _checked(local: LocalModel, results: Results | None) -> Iterator[str]:
         "- `yarncli check` finds no errors"
         + (f"; warnings: {', '.join(f'`{rule}`' for rule in warnings)}." if warnings else ".")
     )
-    yield "- The verdicts on engines follow the released code of the versions named; none was run on this model."
+    yield (
+        "- The verdicts on engines follow the released code of the versions named; none was run on "
+        "this model."
+    )
     if results is None or results.setting is None:
         yield "- No measurement of retrieval at the new length comes with this."
         return

@@ -57,6 +57,18 @@ class LoadedModel:
     unused: tuple[str, ...] = ()
     """Names of the checkpoint's tensors that the model has no place for."""
 
+    def require_finite(self, logits: torch.Tensor, length: int) -> None:
+        """Refuse logits, of a prompt of `length` tokens, that say nothing.
+
+        Raises:
+            CheckpointError: they are not finite.
+        """
+        if not bool(torch.isfinite(logits).all()):
+            raise CheckpointError(
+                f"The model's logits are not finite (NaN or infinite) with a prompt of {length} "
+                f"tokens in {self.dtype}. Try --dtype float32 or bfloat16."
+            )
+
 
 def choose_device(wanted: str) -> torch.device:
     """The device to run on; "auto" takes CUDA, then MPS, then the CPU.
@@ -122,7 +134,9 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
 def load_model(
     directory: Path, settings: LoadSettings, *, config: Mapping[str, Any] | None = None
 ) -> LoadedModel:
-    """Load the causal language model of a checkpoint directory, in evaluation mode.
+    """Load the language model of a checkpoint directory, in evaluation mode.
+
+    A multimodal model is loaded whole and asked with text alone.
 
     Args:
         directory: holds config.json and the weights.
@@ -134,7 +148,7 @@ def load_model(
         CheckpointError: it needs remote code that is not trusted, or cannot be loaded.
         UsageError: a device or dtype that does not exist.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     refuse_remote_code(directory, "config.json", settings.trust_remote_code)
     raw = dict(config) if config is not None else read_config(directory)
@@ -152,7 +166,7 @@ def load_model(
         arguments["device_map"] = "auto"
     with quiet(), loading_errors(directory), config_directory(directory, config) as read_from:
         loaded_config = AutoConfig.from_pretrained(read_from, **shared)
-        model, fit = AutoModelForCausalLM.from_pretrained(
+        model, fit = _auto_class(loaded_config).from_pretrained(
             directory,
             config=loaded_config,
             ignore_mismatched_sizes=True,  # refused below, by name
@@ -169,6 +183,22 @@ def load_model(
     return LoadedModel(
         model=model.eval(), device=model.device if several else device, dtype=dtype, unused=unused
     )
+
+
+def _auto_class(config: Any) -> Any:
+    """The auto class of transformers that generates text with a model of this config."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    # With code of its own, the checkpoint says itself what its causal class is.
+    own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    causal = own or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    sees = not causal and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def _require_all_weights(directory: Path, fit: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from yarncli.config.families.table import FAMILIES
-from yarncli.errors import CheckpointError
 from yarncli.evaluation.local.attention import (
     AttentionKind,
     NoFastPath,
@@ -27,7 +26,7 @@ from yarncli.evaluation.local.attention import (
 from yarncli.evaluation.local.greedy import greedy_text
 from yarncli.evaluation.local.load import LoadedModel, quiet
 from yarncli.evaluation.local.rotary import is_length_dependent, rope_frozen_at
-from yarncli.evaluation.prompts import PasskeyPrompt, is_correct, is_decided
+from yarncli.evaluation.prompts import PasskeyPrompt
 from yarncli.evaluation.report import Cell
 
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -84,7 +83,7 @@ class FastScorer:
     ) -> Iterator[Cell]:
         room = max(len(p.token_ids) + p.max_new_tokens for p in prompts)
         track = Track(windows, max(room, max(p.length for p in prompts)))
-        for length, same_length in groupby(prompts, lambda p: p.length):
+        for (_, length), same_length in groupby(prompts, lambda p: (p.task, p.length)):
             if self._length_dependent:
                 track.truncate(0)
             for _, same_depth in groupby(same_length, lambda p: p.depth):
@@ -96,6 +95,8 @@ class FastScorer:
         # What all trials share ends at the needle; only the rest is multiplied by the rows.
         shared = _common_prefix(*[[*p.token_ids, *p.answer_ids] for p in prompts])
         rows = max(1, self.batch_tokens // max(1, length - shared))
+        if not all(prompt.answer_ids for prompt in prompts):
+            rows = 1  # without an answer to read, such texts differ in length
         first = 0
         while first < len(prompts):
             batch = prompts[first : first + rows]
@@ -132,7 +133,7 @@ class FastScorer:
             room = max(len(p.token_ids) + p.max_new_tokens for p in batch)
             track.branch(len(batch), max(room, len(texts[0])) - shared)
             logits = self._read(track, [text[shared:] for text in texts], keep)
-        self._require_finite(logits, batch[0].length)
+        self.loaded.require_finite(logits, batch[0].length)
         said = [
             self._said(draft, best[keep - 1 - len(draft) :])
             for draft, best in zip(drafts, logits.argmax(-1).tolist(), strict=True)
@@ -142,7 +143,7 @@ class FastScorer:
             track.truncate(shared)
         texts_said = [self.decode(ids) for ids in said]
         cells = [
-            Cell.of(prompt, text, is_correct(text, prompt.key))
+            Cell.of(prompt, text, prompt.is_correct(text))
             for prompt, text in zip(batch, texts_said, strict=True)
         ]
         self._last_said = [] if cells[-1].correct else said[-1]
@@ -171,7 +172,7 @@ class FastScorer:
         return (
             ids[-1] in self._ends
             or len(ids) >= prompt.max_new_tokens
-            or is_decided(self.decode(ids), prompt.key)
+            or prompt.is_decided(self.decode(ids))
         )
 
     def _decode_on(self, track: Track, batch: list[PasskeyPrompt], said: list[list[int]]) -> None:
@@ -247,13 +248,9 @@ class FastScorer:
         return logits
 
     def _plain(self, prompt: PasskeyPrompt) -> Cell:
-        """One uncached pass through the model as it is; generation where that is no proof."""
-        keep = len(prompt.answer_ids) + 1
-        best = self._plain_logits(prompt)[0, -keep:].argmax(-1).tolist()
-        said = self._said(prompt.answer_ids, best)
-        final = self._is_final(prompt, said)
-        text = self.decode(said) if final else greedy_text(self.loaded, prompt, self.decode)
-        return Cell.of(prompt, text, is_correct(text, prompt.key))
+        """One pass through the model as it is, and decoding on from its own cache."""
+        text = greedy_text(self.loaded, prompt, self.decode, until_decided=True)
+        return Cell.of(prompt, text, prompt.is_correct(text))
 
     def _plain_logits(self, prompt: PasskeyPrompt) -> torch.Tensor:
         ids = torch.tensor([[*prompt.token_ids, *prompt.answer_ids]], device=self.loaded.device)
@@ -265,15 +262,8 @@ class FastScorer:
             rope_frozen_at(self.loaded.model, prompt.length),
         ):
             logits = self.loaded.model(input_ids=ids, use_cache=False, **extra).logits
-        self._require_finite(logits[:, -keep:], prompt.length)
+        self.loaded.require_finite(logits[:, -keep:], prompt.length)
         return logits[:, -keep:].float()
-
-    def _require_finite(self, logits: torch.Tensor, length: int) -> None:
-        if not bool(torch.isfinite(logits).all()):
-            raise CheckpointError(
-                f"The model's logits are not finite (NaN or infinite) with a prompt of {length} "
-                f"tokens in {self.loaded.dtype}. Try --dtype float32 or bfloat16."
-            )
 
     def _check(self, prompt: PasskeyPrompt, windows: list[int | None]) -> None:
         """Where the tests do not reach, the fast path must equal the plain one on this prompt.
