@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from support.program import invoke
 from yarncli import evaluate_perplexity
 from yarncli.errors import CheckFailed, CheckpointError, UsageError
-from yarncli.evaluation.perplexity import read_perplexity_report
+from yarncli.evaluation.losses import read_perplexity_report
 from yarncli.evaluation.texts import Text, Texts
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}

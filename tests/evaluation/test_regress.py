@@ -85,15 +85,17 @@ def test_what_dynamic_leaves_alone_is_exactly_0(demo):
 def test_samples_are_draws_from_the_models_own_distribution(demo):
     """A second token has the probabilities that transformers gives it after the first."""
     loaded = load_model(demo, LoadSettings())
-    drawn = [text[1] for text in sample_texts(loaded, 2, 4000, (0,), seed=1)]
+    drawn = [text[1] for text in sample_texts(loaded, length=2, count=4000, start=(0,), seed=1)]
     with torch.inference_mode():
         share = torch.softmax(loaded.model(torch.tensor([[0]])).logits[0, -1], -1)
     likely = share.topk(3)
     for token, p in zip(likely.indices.tolist(), likely.values.tolist(), strict=True):
         seen = drawn.count(token) / len(drawn)
         assert abs(seen - p) < 4 * math.sqrt(p * (1 - p) / len(drawn))
-    assert sample_texts(loaded, 9, 2, (0,), seed=1) == sample_texts(loaded, 9, 2, (0,), seed=1)
-    assert sample_texts(loaded, 9, 2, (0,), seed=1) != sample_texts(loaded, 9, 2, (0,), seed=2)
+    one, again, other = (
+        sample_texts(loaded, length=9, count=2, start=(0,), seed=seed) for seed in (1, 1, 2)
+    )
+    assert one == again != other
 
 
 def test_samples_go_on_as_a_whole_reading_would(demo):
@@ -101,7 +103,7 @@ def test_samples_go_on_as_a_whole_reading_would(demo):
     loaded = load_model(demo, LoadSettings())
     with torch.no_grad():
         loaded.model.model.norm.weight *= 200  # so sure that every draw is the likeliest token
-    (text,) = sample_texts(loaded, 40, 1, (0,), seed=3)
+    (text,) = sample_texts(loaded, length=40, count=1, start=(0,), seed=3)
     ids = torch.tensor([text[:1]])
     greedy = loaded.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
                                    max_new_tokens=39, eos_token_id=None)  # fmt: skip

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "evaluation": {*FILES, "__init__"},
     "figures": {*FILES, "inspection", "evaluation"},
     "demo": {*FOUNDATION, "checkpoint"},
-    "publishing": {*FILES, "__init__", "rules", "evaluation", "figures"},
+    "publishing": {*FILES, "__init__", "inspection", "rules", "evaluation", "figures"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "__init__"}
 MAY_IMPORT["__main__"] = {"cli"}
@@ -49,7 +49,7 @@ OWNERS = {
     "huggingface_hub": ("hub.py", "hub/"),
     "matplotlib": ("figures/",),
     "torch": ("evaluation/local/", "baking/twin.py"),
-    "transformers": ("evaluation/local/", "baking/twin.py"),
+    "transformers": ("evaluation/local/", "evaluation/template.py", "baking/twin.py"),
     "numpy": ("baking/", "evaluation/"),
     "openai": ("evaluation/",),
 }

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yarncli.cli import console
-from yarncli.evaluation.perplexity import PerplexityReport, PerplexityResult, Reading
+from yarncli.evaluation.losses import PerplexityReport, PerplexityResult
+from yarncli.evaluation.readings import Reading
 from yarncli.evaluation.statistics import Interval
 from yarncli.evaluation.variants import Variant
 

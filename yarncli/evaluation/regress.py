@@ -201,30 +201,29 @@ def regress(
     from yarncli.evaluation.local.sampling import sample_texts
 
     checkpoint = fetched(source, options, progress)
-    directory = local_directory(checkpoint)
     before = variants.as_it_is(checkpoint, "base")
-    after = _conversions(checkpoint, converted, options, before, progress)
+    after = _conversions(checkpoint, converted, options, progress)
     length = options.length or min(before.original, _LONGEST)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options)
     if options.text:
-        texts = read_texts(options.text, codec)
-        stretches = texts.stretches(length, options.texts)
+        stretches = read_texts(options.text, codec).stretches(length, options.texts)
     else:
-        model = readers.of(before, length).loaded
+        base_model = readers.of(before, length).loaded
         with stage(progress, "Sampling", options.texts * length, unit="tokens") as advance:
             stretches = sample_texts(
-                model, length, options.texts, start_ids(codec), options.seed, advance
+                base_model,
+                length=length,
+                count=options.texts,
+                start=start_ids(codec),
+                seed=options.seed,
+                advance=advance,
             )
     recorded = {
         "model": name_of(source),
         "converted": None if converted is None else str(converted),
-        "length": length,
-        "text": [str(path) for path in options.text] or SAMPLED,
-        "texts": len(stretches),
-        "texts_sha256": digest(stretches),
-        "seed": None if options.text else options.seed,
-        **used_settings(directory, options),
+        **_record(options, stretches),
+        **used_settings(local_directory(checkpoint), options),
         "base": before.to_json(),
         "variants": {variant.name: variant.to_json() for variant in after},
     }
@@ -234,15 +233,27 @@ def regress(
     with file or nullcontext():
         if begin:
             begin(recorded)
-        found = _compare_all(readers, before, after, stretches, file, progress)
+        found = _compare_all(
+            readers, before, after, stretches=stretches, file=file, progress=progress
+        )
     return RegressReport(recorded, found, options.max_kl, options.min_top1)
+
+
+def _record(options: RegressOptions, stretches: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """What is recorded of the texts, and compared when a run is resumed."""
+    return {
+        "length": len(stretches[0]),
+        "text": [str(path) for path in options.text] or SAMPLED,
+        "texts": len(stretches),
+        "texts_sha256": digest(stretches),
+        "seed": None if options.text else options.seed,
+    }
 
 
 def _conversions(
     checkpoint: Checkpoint,
     converted: str | Path | Checkpoint | None,
     options: RegressOptions,
-    before: variants.Variant,
     progress: ProgressCallback | None,
 ) -> list[variants.Variant]:
     """What the base is compared with."""
@@ -274,16 +285,14 @@ def _refuse_contradictions(converted: object, options: RegressOptions) -> None:
         raise UsageError("--length must be at least 2 tokens.")
     if options.texts < 1:
         raise UsageError("--texts must be at least 1.")
-    if options.resume and options.out is None:
-        raise UsageError("--resume needs --out, the file of the run to go on with.")
-    if options.out is not None:
-        refuse_existing(options.out, resume=options.resume)
+    refuse_existing(options.out, resume=options.resume)
 
 
 def _compare_all(
     readers: Readers,
     before: variants.Variant,
     after: Sequence[variants.Variant],
+    *,
     stretches: Sequence[tuple[int, ...]],
     file: ResultFile[TextDivergence] | None,
     progress: ProgressCallback | None,

@@ -149,15 +149,21 @@ class Written:
         return found
 
 
-def refuse_existing(path: Path, *, resume: bool) -> None:
+def refuse_existing(out: Path | None, *, resume: bool) -> None:
     """Refuse to write over a result, before any work is done.
 
+    Args:
+        out: the file of `--out`; None for none.
+        resume: whether to go on with it.
+
     Raises:
-        UsageError: `path` exists and `resume` is not set.
+        UsageError: it exists and `resume` is not set, or there is none to go on with.
     """
-    if path.exists() and not resume:
+    if resume and out is None:
+        raise UsageError("--resume needs --out, the file of the run to go on with.")
+    if out is not None and out.exists() and not resume:
         raise UsageError(
-            f"{path} already exists. Continue that run with --resume, or choose another name."
+            f"{out} already exists. Continue that run with --resume, or choose another name."
         )
 
 

@@ -166,12 +166,8 @@ def evaluate_passkey(
 
 def _refuse_contradictions(model: str | Checkpoint | None, options: PasskeyOptions) -> None:
     """Refuse what cannot be done before anything is fetched, loaded or asked."""
-    if options.resume and options.out is None:
-        raise UsageError("--resume needs --out, the file of the run to go on with.")
-    if options.out is not None:
-        refuse_existing(options.out, resume=options.resume)
-    if options.control and options.control_model:
-        raise UsageError("Give --control or --control-model, not both.")
+    refuse_existing(options.out, resume=options.resume)
+    variants.refuse_two_controls(options.control, options.control_model)
     if options.base_url is None:
         if model is None:
             raise UsageError("Give MODEL, a directory or a Hub id, or --base-url of a server.")

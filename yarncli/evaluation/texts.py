@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from yarncli.checkpoint.files import read_file
 from yarncli.errors import UsageError
@@ -52,6 +53,13 @@ class Texts:
     def tokens(self) -> int:
         """Tokens of all texts."""
         return sum(len(text.token_ids) for text in self.texts)
+
+    def record(self) -> dict[str, Any]:
+        """What is recorded of them, and compared when a run is resumed."""
+        return {
+            "text": {text.name: len(text.token_ids) for text in self.texts},
+            "text_sha256": digest(text.token_ids for text in self.texts),
+        }
 
     def stretches(self, length: int, most: int) -> list[tuple[int, ...]]:
         """Stretches of the texts that do not overlap, each of `length` tokens with the start token.

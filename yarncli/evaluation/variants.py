@@ -114,6 +114,16 @@ def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) ->
     return variants
 
 
+def refuse_two_controls(control: bool, control_model: str | None) -> None:
+    """Refuse a control that is to be made and one that is given.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    if control and control_model:
+        raise UsageError("Give --control or --control-model, not both.")
+
+
 def parse_override(text: str) -> Override:
     """Read `method=yarn,factor=4,beta_fast=16,original_length=32768`.
 

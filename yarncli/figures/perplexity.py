@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yarncli.errors import UsageError
-from yarncli.evaluation.perplexity import PerplexityReport
+from yarncli.evaluation.losses import PerplexityReport
 from yarncli.figures import literal
 from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.saving import new_figure, save_figure

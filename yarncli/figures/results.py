@@ -25,7 +25,7 @@ def plot_results(paths: Sequence[Path], out: Path) -> list[str]:
     if len(kinds) > 1:
         raise UsageError(f"Results of {' and '.join(kinds)} have no common figure. Draw each kind.")
     if kinds == ["perplexity"]:
-        from yarncli.evaluation.perplexity import read_perplexity_report
+        from yarncli.evaluation.losses import read_perplexity_report
         from yarncli.figures.perplexity import plot_perplexity
 
         plot_perplexity([read_perplexity_report(path) for path in paths], out)

@@ -13,6 +13,7 @@ from yarncli.progress import Advance
 
 def sample_texts(
     loaded: LoadedModel,
+    *,
     length: int,
     count: int,
     start: Sequence[int],
