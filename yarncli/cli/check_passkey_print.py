@@ -52,7 +52,7 @@ class PasskeyBars(console.ProgressBars):
 
     def __call__(self, now: Progress) -> None:
         """Take what the evaluation tells."""
-        if now.stage in ("Fetching", "Writing prompts") or not _is_terminal():
+        if now.stage in ("Fetching", "Verifying", "Writing prompts") or not _is_terminal():
             super().__call__(now)
 
 

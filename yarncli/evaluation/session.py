@@ -117,7 +117,7 @@ def evaluate_passkey(
         model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned; None only with
             `base_url`.
         options: what to ask; `PasskeyOptions()` by default.
-        progress: told how far the stages are: "Fetching" in bytes, "Writing prompts" and "Asking"
+        progress: told of the stages "Fetching", "Verifying" (bytes), "Writing prompts" and "Asking"
             (the name of the setting, where there are several) in prompts.
         watch: is told what it costs, and each answer.
         **changes: fields of `options` to replace.

@@ -22,19 +22,16 @@ _AT_A_TIME = 4  # files that are downloaded at once
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one commit.
-
-    Attributes:
-        commit: full commit hash.
-        files: name → size in bytes; empty when offline.
-        snapshot: directory in the cache that stands for the commit when offline, else None.
-        digests: name → the hash that the file must have.
-    """
+    """The files of one commit."""
 
     commit: str
+    """Full commit hash."""
     files: dict[str, int]
+    """Name → size in bytes; empty when offline."""
     snapshot: Path | None = None
+    """Directory in the cache that stands for the commit when offline, else None."""
     digests: Mapping[str, Digest] = field(default_factory=dict)
+    """Name → the hash that the file must have."""
 
 
 def list_files(repo_id: str, revision: str | None = None) -> Listing:
@@ -75,7 +72,7 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
             )
         if sizes.get("config.json", _MAX_CONFIG_SIZE + 1) <= _MAX_CONFIG_SIZE:
             cached_file(repo_id, revision, "config.json")
-        return Listing(commit, sizes, digests=_digests(repo_id, info.siblings or ()))
+        return Listing(commit, files=sizes, digests=_digests(repo_id, info.siblings or ()))
 
 
 def _digests(repo_id: str, siblings: Iterable[Any]) -> dict[str, Digest]:
@@ -221,7 +218,7 @@ def _offline_listing(repo_id: str, revision: str | None) -> Listing:
     if not isinstance(config, str):
         raise OfflineModeIsEnabled
     snapshot = Path(config).parent
-    return Listing(snapshot.name, {}, snapshot)
+    return Listing(snapshot.name, files={}, snapshot=snapshot)
 
 
 def _called(repo_id: str, revision: str | None) -> str:
