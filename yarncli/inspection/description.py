@@ -230,18 +230,15 @@ def inspect(
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
         history.refuse_unmarked()
-    options: dict[str, Any] = {
-        "assume_like": assume_like or history.assume_like,
-        "original_length": original_length,
-    }
+    like = assume_like or history.assume_like
+    options: dict[str, Any] = {"assume_like": like, "original_length": original_length}
     with _naming(made_for := _made_for(checkpoint, config)):
         rope = history.informed(read_rope(config, own_code=target is None, **options))
     tokenizer = checkpoint.optional_json("tokenizer_config.json")
     weights = read_format(checkpoint)
     judged: tuple[EngineView, ...] = ()
     if not target and not rope.own_code:
-        like: dict[str, Any] = {"assume_like": assume_like, "weights": weights}
-        judged = judge(config, history, launch=False, **like).verdicts
+        judged = judge(config, history, launch=False, assume_like=like, weights=weights).verdicts
     return Description(
         name=checkpoint.name,
         architecture=_architecture(config),
