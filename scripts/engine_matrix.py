@@ -252,7 +252,7 @@ _TAIL = """\
 | field | |
 |---|---|
 | `schema_version` | 1 |
-| `intended_from` | `yarncli.json` (the recorded plan) or what reads the config, as `transformers 5` |
+| `intended_from` | `yarncli.json` (the recorded plan), or what reads the config: `transformers 5` |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |
 | `engines[].weights` | `format`, `status` and `version`; `null` for plain safetensors |
