@@ -14,6 +14,7 @@ from yarncli.planning.plan import make_plan
 from yarncli.planning.target import Target
 
 LLAMA = {**configs.LLAMA, "num_hidden_layers": 2, "max_position_embeddings": 16384}
+AUTO_MAP = {"AutoConfig": "configuration.Config", "AutoModelForCausalLM": "modeling.Model"}
 CHATGLM = {
     "model_type": "chatglm",
     "hidden_size": 4096,
@@ -68,7 +69,7 @@ def test_own_code_is_shown_but_neither_extended_nor_judged(config: dict[str, Any
     with pytest.raises(UnknownArchitectureError, match="runs its own code"):
         read_rope(config)
     assert judge(config, engines=["transformers-5"]).verdicts[0].status == "unsupported"
-    found = judge({**config, "auto_map": {"AutoModelForCausalLM": "modeling.Model"}})
+    found = judge({**config, "auto_map": AUTO_MAP})
     # Who has no code for the type lacks it for certain; about all others nothing is known.
     assert {view.status for view in found.verdicts} == {"unknown", "unsupported"}
     assert found.verdicts[0].status == "unknown"
