@@ -49,7 +49,7 @@ OWNERS = {
     "huggingface_hub": ("hub.py", "hub/"),
     "matplotlib": ("figures/",),
     "torch": ("evaluation/local/", "baking/twin.py"),
-    "transformers": ("evaluation/local/", "baking/twin.py"),
+    "transformers": ("evaluation/local/", "evaluation/template.py", "baking/twin.py"),
     "numpy": ("baking/", "evaluation/"),
     "openai": ("evaluation/",),
 }
