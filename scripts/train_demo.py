@@ -334,10 +334,16 @@ def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
     save_weights(model, out)
 
 
+def write_stories(out: Path, seed: int) -> None:
+    """Stories that neither model has seen, each on people of its own."""
+    rng = random.Random(f"stories {seed}")
+    out.write_text("\n".join(Story(rng).text(90) for _ in range(14)) + "\n", encoding="utf-8")
+
+
 def main() -> None:
-    """Parse the command line and train."""
+    """Parse the command line and train, or write the text to measure on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["base", "tuned"])
+    parser.add_argument("what", choices=["base", "tuned", "stories"])
     parser.add_argument("out", type=Path)
     parser.add_argument("base", type=Path, nargs="?", help="the base checkpoint, for tuned")
     parser.add_argument("--seed", type=int, default=0)
@@ -345,7 +351,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order, so that a seed gives one model
     torch.manual_seed(arguments.seed)
-    if arguments.what == "base":
+    if arguments.what == "stories":
+        write_stories(arguments.out, arguments.seed)
+    elif arguments.what == "base":
         train_base(arguments.out, arguments.seed, arguments.steps or 600)
     elif arguments.base is None:
         parser.error("tuned needs the directory of the base checkpoint")

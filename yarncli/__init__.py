@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         YarncliError,
     )  # fmt: skip
     from yarncli.evaluation.perplexity import PerplexityOptions, evaluate_perplexity
-    from yarncli.evaluation.regress import RegressOptions, measure_regression
+    from yarncli.evaluation.regress import RegressOptions, regress
     from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
     from yarncli.inspection.description import inspect
     from yarncli.publishing.card import card
@@ -47,8 +47,9 @@ __all__ = [
     "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "NotOnHubError",
     "OutputError", "PasskeyOptions", "PerplexityOptions", "PushOptions", "RegressOptions",
     "UnknownArchitectureError", "UnsupportedArchitectureError", "UsageError", "WeightsError",
-    "YarncliError", "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity",
-    "inspect", "judge", "measure_regression", "open_checkpoint", "plan", "push",
+    "YarncliError",
+    "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "inspect",
+    "judge", "open_checkpoint", "plan", "push", "regress",
 ]  # fmt: skip
 
 # Where each name is defined; what is not here is in `errors`. Rooms are nouns, so that none has
@@ -65,13 +66,13 @@ _HOMES = {
     "evaluate_perplexity": "evaluation.perplexity",
     "inspect": "inspection.description",
     "judge": "engines.judgement",
-    "measure_regression": "evaluation.regress",
     "open_checkpoint": "checkpoint.source",
     "PasskeyOptions": "evaluation.session",
     "PerplexityOptions": "evaluation.perplexity",
     "plan": "conversion.convert",
     "push": "publishing.push",
     "PushOptions": "publishing.options",
+    "regress": "evaluation.regress",
     "RegressOptions": "evaluation.regress",
 }
 

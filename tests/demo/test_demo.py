@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from support.checkpoints import DEMO, TUNED
 from yarncli.conversion.convert import convert
-from yarncli.demo import write_demo
+from yarncli.demo import write_demo, write_demo_text
 from yarncli.errors import UsageError
 from yarncli.evaluation.session import evaluate_passkey
 
@@ -109,3 +109,12 @@ def test_training_again_gives_a_model_that_does_the_same(tmp_path, monkeypatch):
     # On the same processor and torch the weights are the same bytes; elsewhere sums may differ.
     assert accuracy(tmp_path / "base", 256, trials=5) >= 0.9
     assert accuracy(tmp_path / "tuned", 2048, trials=2) >= 0.8
+
+
+def test_the_text_is_what_its_script_writes(tmp_path):
+    made = tmp_path / "made.txt"
+    runpy.run_path(str(SCRIPT))["write_stories"](made, 0)
+    out = write_demo_text(tmp_path / "stories.txt")
+    assert out.read_bytes() == made.read_bytes()
+    with pytest.raises(UsageError, match="already exists"):
+        write_demo_text(out)

@@ -191,3 +191,17 @@ def test_the_gate_of_the_function(demo, book):
     report = evaluate_perplexity(demo, text=[book], lengths=(64,), tokens=128, max_perplexity=1.0)
     with pytest.raises(CheckFailed, match="at 64"):
         report.require_perplexity()
+
+
+def test_dynamic_yarn_reads_every_context_with_its_own_factor(demo, book, scaled):
+    options = {"text": [book], "tokens": 1024}
+    found = evaluate_perplexity(
+        demo, compare=("none", "dynamic-yarn"), lengths=(256, 512, 1024), **options
+    )
+    first, second, third = found.results("dynamic-yarn")
+    assert first == found.results("none")[0]
+    for factor, result in ((2.0, second), (4.0, third)):
+        copy = scaled({**YARN, "factor": factor}, 1024, name=f"yarn{factor}")
+        alone = evaluate_perplexity(copy, lengths=(256, 512, 1024), **options).results()
+        same = {r.length: r.perplexity for r in alone}[result.length]
+        assert result.perplexity == pytest.approx(same, rel=1e-6)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from support.program import invoke
-from yarncli import measure_regression
+from yarncli import regress
 from yarncli.cli.regress_print import sentence
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluation.local.load import load_model
@@ -29,7 +29,7 @@ def book(tmp_path_factory):
 
 def test_numbers_are_those_of_two_plain_models(demo, scaled, book):
     converted = scaled(YARN, 2048)
-    cost = measure_regression(demo, converted, text=[book], length=100, texts=5).regression()
+    cost = regress(demo, converted, text=[book], length=100, texts=5).regression()
     models = [
         AutoModelForCausalLM.from_pretrained(d, dtype=torch.float32) for d in (demo, converted)
     ]
@@ -67,14 +67,14 @@ def load_tokenizer_ids(demo, book):
 def test_a_trial_is_the_converted_copy(demo, tmp_path, book):
     invoke("convert", demo, tmp_path / "yarn8", "--factor", 8, code=0)
     options = {"text": [book], "length": 128, "texts": 3}
-    tried = measure_regression(demo, override="factor=8", **options).regression()
-    written = measure_regression(demo, tmp_path / "yarn8", **options).regression()
+    tried = regress(demo, override="factor=8", **options).regression()
+    written = regress(demo, tmp_path / "yarn8", **options).regression()
     assert tried == written
     assert tried.kl.value > 0.01
 
 
 def test_what_dynamic_leaves_alone_is_exactly_0(demo):
-    cost = measure_regression(demo, override="method=dynamic,factor=4", texts=2).regression()
+    cost = regress(demo, override="method=dynamic,factor=4", texts=2).regression()
     assert (cost.kl.value, cost.kl_p99, cost.top1_agreement) == (0.0, 0.0, 1.0)
     assert cost.kl.interval == (0.0, 0.0)
     assert sentence(cost.ratio.value, cost.ratio.interval, 256) == (
@@ -111,11 +111,11 @@ def test_samples_go_on_as_a_whole_reading_would(demo):
 def test_several_conversions_share_a_run_and_a_file(demo, book, tmp_path):
     out, options = tmp_path / "run.jsonl", {"text": [book], "length": 64, "texts": 3}
     asked = {"compare": ("ntk", "yarn"), "override": "factor=4"}
-    whole = measure_regression(demo, out=out, **asked, **options)
+    whole = regress(demo, out=out, **asked, **options)
     assert list(whole.divergences) == ["ntk", "yarn"]
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:3]))
-    again = measure_regression(demo, out=out, resume=True, **asked, **options)
+    again = regress(demo, out=out, resume=True, **asked, **options)
     assert again.to_json() == whole.to_json() == read_regress_report(out).to_json()
 
 
@@ -155,11 +155,11 @@ def test_a_number_that_is_none_fails_the_gate():
 def test_what_cannot_be_compared_is_refused(demo, arguments, words):
     converted = arguments.pop("converted", None)
     with pytest.raises(UsageError, match=words):
-        measure_regression(demo, converted, **arguments)
+        regress(demo, converted, **arguments)
 
 
 def test_gate_of_the_function(demo, book):
-    report = measure_regression(demo, override="factor=8", text=[book], length=64, max_kl=1e-9)
+    report = regress(demo, override="factor=8", text=[book], length=64, max_kl=1e-9)
     with pytest.raises(CheckFailed, match="yarn: mean KL"):
         report.require()
 

@@ -161,3 +161,15 @@ def test_lengths_begin_at_the_trained_window_after_ntk_too(source, tmp_path):
     variant = variants.as_it_is(converted(source, tmp_path / "out", method="ntk", factor=4))
     assert (variant.original, variant.window) == (256, 1024)
     assert variants.default_lengths([variant]) == [128, 256, 512, 1024]
+
+
+def test_dynamic_yarn_has_the_factor_of_the_text(source, demo):
+    override = variants.parse_override("method=dynamic-yarn,beta_fast=16")
+    (variant,) = variants.choose_variants(source, variants.Choice(override=override))
+    assert variant.name == "dynamic-yarn"
+    assert variant.window == 256  # of the model itself
+    assert variant.config_for(256) == json.loads((demo / "config.json").read_text())
+    block = variant.config_for(640)["rope_parameters"]
+    assert (block["rope_type"], block["factor"], block["beta_fast"]) == ("yarn", 2.5, 16.0)
+    with pytest.raises(UsageError, match="leave out factor and length"):
+        variants.parse_override("method=dynamic-yarn,factor=4")

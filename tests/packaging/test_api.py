@@ -19,10 +19,11 @@ import pytest
 import yarncli
 from support.checkpoints import DEMO
 from support.minihub_writing import open_for_writing
+from yarncli.demo import write_demo_text
 
 FUNCTIONS = {
-    "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
-    "plan", "push",
+    "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "inspect",
+    "judge", "open_checkpoint", "plan", "push", "regress",
 }  # fmt: skip
 EXCEPTIONS = {
     name
@@ -78,6 +79,7 @@ def calls(tmp_path: Path, minihub: Any) -> dict[str, Callable[[int], Any]]:
     minihub.log_in("hf_token")
     y, few = yarncli, {"lengths": (256,), "depths": 1, "trials": 1}
     converted = tmp_path / "converted"
+    stories = write_demo_text(tmp_path / "stories.txt")
     y.convert(DEMO, converted, factor=8)
     return {
         "open_checkpoint": lambda n: y.open_checkpoint(DEMO),
@@ -88,6 +90,10 @@ def calls(tmp_path: Path, minihub: Any) -> dict[str, Callable[[int], Any]]:
         "judge": lambda n: y.judge(converted),
         "check": lambda n: y.check(converted),
         "evaluate_passkey": lambda n: y.evaluate_passkey(DEMO, **few),
+        "evaluate_perplexity": lambda n: y.evaluate_perplexity(
+            DEMO, text=[stories], lengths=(64,), tokens=64
+        ),
+        "regress": lambda n: y.regress(DEMO, converted, text=[stories], length=64, texts=1),
         "card": lambda n: y.card(converted, name="me/demo"),
         "push": lambda n: y.push(converted, "me/demo", dry_run=True),
     }

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from yarncli.cli import options
+from yarncli.errors import UsageError
 
 EXAMPLES = [
     ("yarncli demo ./demo", "Write the model with its window of 256 tokens."),
     ("yarncli demo ./demo-yarn --tuned", "Write the variant tuned with YaRN ×8."),
+    ("yarncli demo ./stories.txt --text", "Write a text to measure it on."),
 ]
 
 
@@ -19,6 +21,9 @@ def demo(
     tuned: Annotated[
         bool, typer.Option("--tuned", help="The variant fine-tuned with YaRN ×8.")
     ] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="A text that the model has not seen, as a file.")
+    ] = False,
 ) -> None:
     """Write a tiny trained Llama that comes with the package.
 
@@ -26,8 +31,14 @@ def demo(
     example of the documentation can be tried offline in seconds.
     """
     from yarncli.cli import console
-    from yarncli.demo import write_demo
+    from yarncli.demo import write_demo, write_demo_text
 
+    if text:
+        if tuned:
+            raise UsageError("Give --tuned or --text, not both.")
+        write_demo_text(output)
+        console.print_text(f"{output}: stories for yarncli perplexity and regress.")
+        return
     write_demo(output, tuned=tuned)
     console.print_text(f"{output}: a Llama of 650,112 parameters.")
     console.note(f"Next: yarncli inspect {output}")

@@ -72,7 +72,7 @@ def regress(
     """
     from yarncli.cli import console
     from yarncli.cli.regress_print import announce, show
-    from yarncli.evaluation.regress import RegressOptions, measure_regression
+    from yarncli.evaluation.regress import RegressOptions, regress
 
     if plot is not None:
         from yarncli.figures.saving import check_figure
@@ -96,8 +96,6 @@ def regress(
         out=out,
         resume=resume,
     )
-    report = measure_regression(
-        base, converted, asked, progress=console.ProgressBars(), begin=announce
-    )
+    report = regress(base, converted, asked, progress=console.ProgressBars(), begin=announce)
     show(report, plot=plot, json=json)
     report.require()

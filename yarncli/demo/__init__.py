@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from yarncli.checkpoint.output import output_directory
+from yarncli.checkpoint.output import atomic_write, output_directory
+from yarncli.errors import UsageError
 
 
 def write_demo(output: str | Path, *, tuned: bool = False) -> Path:
@@ -28,4 +29,24 @@ def write_demo(output: str | Path, *, tuned: bool = False) -> Path:
     with output_directory(output) as staging:
         for file in packaged.iterdir():
             (staging / file.name).write_bytes(file.read_bytes())
+    return output
+
+
+def write_demo_text(output: str | Path) -> Path:
+    """Copy the text to measure the demo on: stories that its models have not seen.
+
+    Args:
+        output: the file to write; must not exist.
+
+    Returns:
+        `output`, as a path.
+
+    Raises:
+        UsageError: `output` exists.
+        OutputError: it cannot be written.
+    """
+    output = Path(output)
+    if output.exists():
+        raise UsageError(f"{output} already exists. Choose another name.")
+    atomic_write(output, (files(__name__) / "stories.txt").read_bytes())
     return output

@@ -162,7 +162,7 @@ class RegressReport:
         }
 
 
-def measure_regression(
+def regress(
     base: str | Path | Checkpoint,
     converted: str | Path | Checkpoint | None = None,
     options: RegressOptions | None = None,
@@ -189,7 +189,7 @@ def measure_regression(
             completed are in `out`.
 
     Example:
-        >>> report = measure_regression("./model", override="factor=4")  # doctest: +SKIP
+        >>> report = regress("./model", override="factor=4")  # doctest: +SKIP
         >>> round(report.regression().kl.value, 3)  # doctest: +SKIP
         0.119
     """

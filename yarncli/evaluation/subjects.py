@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,13 @@ class LocalSubject:
             )
         if variant.note:
             self._caveats.append(variant.note)
-        return local_cells(
-            prompts=prompts,
-            codec=self.codec,
-            on_caveat=self._caveats.append,
-            **self._loading(variant),
-        )
+        asked = {"codec": self.codec, "on_caveat": self._caveats.append, **self._loading(variant)}
+        if variant.config_for is None:
+            yield from local_cells(prompts=prompts, **asked)
+            return
+        for length, same in groupby(prompts, lambda prompt: prompt.length):
+            config = variant.config_for(length)
+            yield from local_cells(prompts=list(same), **{**asked, "config": config})
 
     def require_fit(self, grid: Grid) -> None:
         """Refuse prompts that are too long, before they are made. Raises as `require_memory`."""

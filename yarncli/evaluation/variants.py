@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
@@ -21,6 +22,8 @@ from yarncli.rope.methods import DEFAULT_METHOD, METHODS, option_names
 AS_IT_IS = "as it is"
 CONTROL = "control"
 NONE = "none"
+DYNAMIC_YARN = "dynamic-yarn"
+"""YaRN whose factor is that of the evaluated context (arXiv:2309.00071 §3.3); no config says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,8 @@ class Override:
 
     target: Target
     original_length: int | None = None
+    grows: bool = False
+    """Whether it is `DYNAMIC_YARN`."""
 
     @property
     def has_target(self) -> bool:
@@ -124,8 +129,11 @@ def parse_override(text: str) -> Override:
             )
         values[name.strip()] = value.strip()
     method = values.pop("method", DEFAULT_METHOD)
+    grows = method == DYNAMIC_YARN
+    method = "yarn" if grows else method
     if method not in METHODS:
-        raise UsageError(f"--override: method must be one of {', '.join(METHODS)}, not {method!r}.")
+        known = ", ".join((*METHODS, DYNAMIC_YARN))
+        raise UsageError(f"--override: method must be one of {known}, not {method!r}.")
     numbers = {name: _number(name, value) for name, value in values.items()}
     original = numbers.pop("original_length", None)
     length, factor = numbers.pop("length", None), numbers.pop("factor", None)
@@ -133,6 +141,11 @@ def parse_override(text: str) -> Override:
     if unknown:
         known = ", ".join(("method", "factor", "length", "original_length", *option_names()))
         raise UsageError(f"--override knows {known}; not {unknown[0]!r}.")
+    if grows and (length, factor) != (None, None):
+        raise UsageError(
+            f"--override: {DYNAMIC_YARN} has the factor of the text that is read, so leave out "
+            "factor and length."
+        )
     if "truncate" in numbers:
         numbers["truncate"] = bool(numbers["truncate"])
     return Override(
@@ -145,6 +158,7 @@ def parse_override(text: str) -> Override:
             options=numbers,
         ),
         None if original is None else int(original),
+        grows,
     )
 
 
@@ -184,11 +198,29 @@ def overridden(base: JsonText, override: Override, name: str) -> Variant:
         CheckpointError, UsageError: as `make_plan`.
     """
     rope = read_rope(base.value, original_length=override.original_length)
+    if override.grows:
+        return replace(_variant(name, base.value, base.value), config_for=_growing(base, override))
     plan = make_plan(rope, override.target)
     check_values(plan)
     written = write_rope(base, rope, plan)
     found = _variant(name, written.value, written.value)
     return replace(found, window=plan.length, original=plan.original_length)
+
+
+def _growing(base: JsonText, override: Override) -> Callable[[int], Mapping[str, Any]]:
+    """The config for a text of so many tokens: with the factor of its length, if it is too long."""
+
+    @cache
+    def config_for(length: int) -> Mapping[str, Any]:
+        rope = read_rope(base.value, original_length=override.original_length)
+        if length <= rope.original_length:
+            return base.value
+        target = replace(override.target, length=length)
+        written = overridden(base, Override(target, override.original_length), DYNAMIC_YARN)
+        assert written.config is not None
+        return written.config
+
+    return config_for
 
 
 def unscaled_config(checkpoint: Checkpoint) -> JsonText:
@@ -232,7 +264,7 @@ def tried(checkpoint: Checkpoint, override: Override) -> Variant:
     """
     replaces = override.original_length is not None and read_history(checkpoint).plan is None
     base = checkpoint.config() if replaces else base_config(checkpoint)
-    return overridden(base, override, override.target.method)
+    return overridden(base, override, DYNAMIC_YARN if override.grows else override.target.method)
 
 
 def compared(
@@ -255,8 +287,13 @@ def compared(
         if method == NONE:
             variants.append(_variant(NONE, base.value, base.value))
             continue
+        if method == DYNAMIC_YARN:
+            grown = Override(Target(), override.original_length if override else None, grows=True)
+            variants.append(overridden(base, grown, method))
+            continue
         if method not in METHODS:
-            raise UsageError(f"--compare knows none, {', '.join(METHODS)}; not {method!r}.")
+            known = ", ".join((NONE, *METHODS, DYNAMIC_YARN))
+            raise UsageError(f"--compare knows {known}; not {method!r}.")
         target = override.target if override else Target()
         takes = METHODS[method].options
         options = {name: value for name, value in target.options.items() if name in takes}
