@@ -278,7 +278,9 @@ def effective_length(cells: Iterable[Cell], original: int) -> EffectiveLength:
     kept = [r.length for r in results if r.interval[0] >= _SHARE * short.accuracy]
     if not kept:
         return EffectiveLength(
-            None, "no length surely keeps that accuracy; more trials would narrow the intervals"
+            None,
+            f"too few trials: even {short.length:,} tokens do not surely reach "
+            f"{_SHARE:.0%} of their own accuracy".replace("%", " %"),
         )
     missed = [f"{r.length:,}" for r in results if r.length < kept[-1] and r.length not in kept]
     return EffectiveLength(kept[-1], f"but not at {', '.join(missed)}" if missed else None)
