@@ -10,7 +10,7 @@ from support.architectures import build_config, tiny_fields
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.local.likelihood import TextReader, divergence
 from yarncli.evaluation.local.load import LoadedModel, load_model
-from yarncli.evaluation.local.sharing import Weights
+from yarncli.evaluation.local.sharing import SharedWeights
 from yarncli.evaluation.settings import LoadSettings
 
 TEN = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt_oss", "olmo2",
@@ -122,7 +122,7 @@ def test_dynamic_frequencies_are_those_of_the_whole_text(scaled):
 def test_weights_are_loaded_once(demo):
     config = json.loads((demo / "config.json").read_text())
     config["rope_parameters"] = {"rope_theta": 10000.0, **YARN}
-    weights = Weights(demo, LoadSettings())
+    weights = SharedWeights(demo, LoadSettings())
     first, second = weights.model(None), weights.model(config)
     places = [
         {name: tensor.data_ptr() for name, tensor in loaded.model.named_parameters()}
@@ -138,7 +138,7 @@ def test_a_shared_model_is_the_loaded_one(scaled, demo):
     directory = scaled(YARN, 2048)
     config = json.loads((directory / "config.json").read_text())
     ids = token_ids(500, 512)
-    weights = Weights(demo, LoadSettings())
+    weights = SharedWeights(demo, LoadSettings())
     weights.model(None)
     shared = reader(weights.model(config)).losses(ids, 0)
     assert shared == reader(load_model(directory, LoadSettings())).losses(ids, 0)

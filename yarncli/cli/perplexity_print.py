@@ -7,12 +7,12 @@ from pathlib import Path
 
 from yarncli.cli import console
 from yarncli.evaluation.losses import PerplexityReport, PerplexityResult
-from yarncli.evaluation.readings import Reading
+from yarncli.evaluation.readings import Pass
 from yarncli.evaluation.statistics import Interval
 from yarncli.evaluation.variants import Variant
 
 
-def announce(readings: Sequence[Reading], settings: Sequence[Variant]) -> None:
+def announce(readings: Sequence[Pass], settings: Sequence[Variant]) -> None:
     """Say what a run costs before it starts."""
     count = len(settings)
     tokens = sum(len(reading.ids) for reading in readings) * count

@@ -13,8 +13,8 @@ from yarncli.errors import UsageError
 from yarncli.evaluation import variants
 from yarncli.evaluation.losses import PerplexityReport, WindowLoss, read_loss
 from yarncli.evaluation.opening import fetched, name_of, open_codec
-from yarncli.evaluation.readings import Layout, Reading, plan_readings
-from yarncli.evaluation.result_file import ResultFile, refuse_existing
+from yarncli.evaluation.readings import Layout, Pass, plan_readings
+from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.statistics import Sums
 from yarncli.evaluation.subjects import local_directory, used_settings
@@ -74,7 +74,7 @@ def evaluate_perplexity(
     options: PerplexityOptions | None = None,
     *,
     progress: ProgressCallback | None = None,
-    begin: Callable[[Sequence[Reading], Sequence[variants.Variant]], None] | None = None,
+    begin: Callable[[Sequence[Pass], Sequence[variants.Variant]], None] | None = None,
     **changes: Any,
 ) -> PerplexityReport:
     """Measure how well a model predicts texts, and whether more context helps it.
@@ -105,7 +105,6 @@ def evaluate_perplexity(
     _refuse_contradictions(options)
     require_extra("perplexity", "torch", "transformers")
     checkpoint = fetched(source, options, progress)
-    local_directory(checkpoint)
     chosen = _choose(checkpoint, options, progress)
     lengths = sorted(set(options.lengths)) or variants.default_lengths(chosen)
     codec = open_codec(options.tokenizer or source, options, False, progress)
@@ -124,9 +123,7 @@ def evaluate_perplexity(
         **used_settings(local_directory(checkpoint), options),
         "variants": {variant.name: variant.to_json() for variant in chosen},
     }
-    file: ResultFile[WindowLoss] | None = None
-    if options.out:
-        file = ResultFile(options.out, "perplexity", recorded, read_loss, resume=options.resume)
+    file = result_file(options.out, "perplexity", recorded, read_loss, resume=options.resume)
     with file or nullcontext():
         if begin:
             begin(readings, chosen)
@@ -164,7 +161,7 @@ def _refuse_contradictions(options: PerplexityOptions) -> None:
 
 def _read_all(
     chosen: Sequence[variants.Variant],
-    readings: Sequence[Reading],
+    readings: Sequence[Pass],
     options: PerplexityOptions,
     *,
     file: ResultFile[WindowLoss] | None,
@@ -195,7 +192,7 @@ def _read_all(
     return losses
 
 
-def _losses_of(reading: Reading, numbers: Sequence[float]) -> Iterator[WindowLoss]:
+def _losses_of(reading: Pass, numbers: Sequence[float]) -> Iterator[WindowLoss]:
     begin = 0
     for length, window, count in reading.parts:
         sums = Sums.of(numbers[begin : begin + count])

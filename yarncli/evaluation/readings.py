@@ -14,7 +14,7 @@ Layout = Literal["nested", "sliding", "by position"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Pass:
     """One pass of the model, and the results that it gives."""
 
     ids: tuple[int, ...]
@@ -32,7 +32,7 @@ def plan_readings(
     most: int,
     sliding: int | None = None,
     by_position: bool = False,
-) -> list[Reading]:
+) -> list[Pass]:
     """What has to be read, in order: nested contexts, if nothing else is asked for.
 
     Args:
@@ -56,7 +56,7 @@ def plan_readings(
             )
         texts.stretches(longest, 1)  # or they are too short
         return [
-            Reading(window.ids, window.first, ((length, number, window.scored),))
+            Pass(window.ids, window.first, ((length, number, window.scored),))
             for length in lengths
             for number, window in enumerate(texts.sliding(length, sliding, most))
         ]
@@ -67,7 +67,7 @@ def plan_readings(
     scored = lengths[0] // 2
     start = len(texts.start)
     return [
-        Reading(
+        Pass(
             (*ids[:start], *ids[len(ids) - (length - start) :]),
             length - 1 - scored,
             ((length, number, scored),),
@@ -77,9 +77,9 @@ def plan_readings(
     ]
 
 
-def _whole(ids: tuple[int, ...], number: int, lengths: Sequence[int]) -> Reading:
+def _whole(ids: tuple[int, ...], number: int, lengths: Sequence[int]) -> Pass:
     """A whole window, whose loss is told by position: up to each length from the one before."""
     ends = [0, *(length - 1 for length in lengths)]
     counts = [end - begin for begin, end in pairwise(ends)]
     parts = zip(lengths, counts, strict=True)
-    return Reading(ids, 0, tuple((length, number, count) for length, count in parts))
+    return Pass(ids, 0, tuple((length, number, count) for length, count in parts))

@@ -13,11 +13,13 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluation import variants
 from yarncli.evaluation.opening import fetched, name_of, open_codec
+from yarncli.evaluation.passkey import TextCodec
 from yarncli.evaluation.result_file import (
     SCHEMA_VERSION,
     ResultFile,
     read_results,
     refuse_existing,
+    result_file,
 )
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.statistics import Mean, Sums, mean, quantile
@@ -198,7 +200,6 @@ def regress(
     _refuse_contradictions(converted, options)
     require_extra("regress", "torch", "transformers")
     from yarncli.evaluation.local.measuring import Readers
-    from yarncli.evaluation.local.sampling import sample_texts
 
     checkpoint = fetched(source, options, progress)
     before = variants.as_it_is(checkpoint, "base")
@@ -206,47 +207,69 @@ def regress(
     length = options.length or min(before.original, _LONGEST)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options)
-    if options.text:
-        stretches = read_texts(options.text, codec).stretches(length, options.texts)
-    else:
-        base_model = readers.of(before, length).loaded
-        with stage(progress, "Sampling", options.texts * length, unit="tokens") as advance:
-            stretches = sample_texts(
-                base_model,
-                length=length,
-                count=options.texts,
-                start=start_ids(codec),
-                seed=options.seed,
-                advance=advance,
-            )
+    stretches = (
+        read_texts(options.text, codec).stretches(length, options.texts)
+        if options.text
+        else _sampled(readers, before, length, codec, options, progress)
+    )
     recorded = {
-        "model": name_of(source),
-        "converted": None if converted is None else str(converted),
-        **_record(options, stretches),
+        **_record(source, converted, before, after, options, stretches),
         **used_settings(local_directory(checkpoint), options),
-        "base": before.to_json(),
-        "variants": {variant.name: variant.to_json() for variant in after},
     }
-    file: ResultFile[TextDivergence] | None = None
-    if options.out:
-        file = ResultFile(options.out, "regress", recorded, read_divergence, resume=options.resume)
+    file = result_file(options.out, "regress", recorded, read_divergence, resume=options.resume)
     with file or nullcontext():
         if begin:
             begin(recorded)
         found = _compare_all(
             readers, before, after, stretches=stretches, file=file, progress=progress
         )
-    return RegressReport(recorded, found, options.max_kl, options.min_top1)
+    return RegressReport(
+        recorded, divergences=found, max_kl=options.max_kl, min_top1=options.min_top1
+    )
 
 
-def _record(options: RegressOptions, stretches: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-    """What is recorded of the texts, and compared when a run is resumed."""
+def _sampled(
+    readers: Readers,
+    before: variants.Variant,
+    length: int,
+    codec: TextCodec,
+    options: RegressOptions,
+    progress: ProgressCallback | None,
+) -> list[tuple[int, ...]]:
+    """Texts that the base writes itself."""
+    from yarncli.evaluation.local.sampling import sample_texts
+
+    model = readers.of(before, length).loaded
+    with stage(progress, "Sampling", options.texts * length, unit="tokens") as advance:
+        return sample_texts(
+            model,
+            length=length,
+            count=options.texts,
+            start=start_ids(codec),
+            seed=options.seed,
+            advance=advance,
+        )
+
+
+def _record(
+    source: str | Checkpoint,
+    converted: object,
+    before: variants.Variant,
+    after: Sequence[variants.Variant],
+    options: RegressOptions,
+    stretches: Sequence[tuple[int, ...]],
+) -> dict[str, Any]:
+    """What was compared on what, as it is recorded, and compared when a run is resumed."""
     return {
+        "model": name_of(source),
+        "converted": None if converted is None else str(converted),
         "length": len(stretches[0]),
         "text": [str(path) for path in options.text] or SAMPLED,
         "texts": len(stretches),
         "texts_sha256": digest(stretches),
         "seed": None if options.text else options.seed,
+        "base": before.to_json(),
+        "variants": {variant.name: variant.to_json() for variant in after},
     }
 
 
@@ -352,7 +375,7 @@ def read_regress_report(path: Path) -> RegressReport:
     """
     written = read_results(path)
     written.require("regress")
-    return RegressReport(written.settings, written.entries(read_divergence))
+    return RegressReport(written.settings, divergences=written.entries(read_divergence))
 
 
 def read_divergence(entry: Mapping[str, Any]) -> TextDivergence:

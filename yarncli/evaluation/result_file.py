@@ -111,6 +111,13 @@ class ResultFile(Generic[E]):
         self.close()
 
 
+def result_file(
+    out: Path | None, kind: Kind, settings: Mapping[str, Any], parse: Parse[E], *, resume: bool
+) -> ResultFile[E] | None:
+    """The file of `--out`, created or opened again; None where there is none. As `ResultFile`."""
+    return None if out is None else ResultFile(out, kind, settings, parse, resume=resume)
+
+
 class Written:
     """What a result file holds, as far as the run got."""
 

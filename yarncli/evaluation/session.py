@@ -18,7 +18,7 @@ from yarncli.evaluation.opening import fetched, name_of, open_codec
 from yarncli.evaluation.passkey import Decode, Grid, TextCodec
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, Wording
 from yarncli.evaluation.report import Cell, PasskeyReport, read_cell
-from yarncli.evaluation.result_file import ResultFile, refuse_existing
+from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
@@ -144,9 +144,7 @@ def evaluate_passkey(
         subject = _local(source, options, progress)
     grid = _grid(options, subject.variants)
     recorded = _record(subject, grid)
-    file: ResultFile[Cell] | None = None
-    if options.out:
-        file = ResultFile(options.out, "passkey", recorded, read_cell, resume=options.resume)
+    file = result_file(options.out, "passkey", recorded, read_cell, resume=options.resume)
     with file or nullcontext():
         answered = sum(len(cells) for cells in file.done.values()) if file else 0
         watch.begin(grid, subject.variants, answered)

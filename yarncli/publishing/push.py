@@ -221,7 +221,7 @@ def _commit(
 ) -> Commit:
     destination = plan.target.destination
     contents = Contents(uploads=plan.changed, copies=plan.copies, deleted=plan.deleted)
-    draft = Draft(destination, contents)
+    draft = Draft(destination, contents=contents)
     _heed(tuple(_ignored(draft, destination)), messages)
     draft.send(progress)
     is_draft = plan.target.is_draft

@@ -187,7 +187,7 @@ def divergence(before: TextReader, after: TextReader, ids: Sequence[int]) -> Div
         UsageError: the models have different vocabularies.
         CheckpointError: as `TextReader.pieces`.
     """
-    found = Divergence([], [], [], [])
+    found = Divergence(kl=[], agrees=[], before=[], after=[])
     after.rows = before.rows = min(before.rows, after.rows)
     for one, other in zip(before.pieces(ids, 0), after.pieces(ids, 0), strict=True):
         if one.shape != other.shape:

@@ -8,7 +8,7 @@ from typing import Any
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.evaluation.local import load, memory
 from yarncli.evaluation.local.likelihood import TextReader
-from yarncli.evaluation.local.sharing import Weights, same_weights
+from yarncli.evaluation.local.sharing import SharedWeights, same_weights
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import local_directory
 from yarncli.evaluation.variants import Variant
@@ -24,7 +24,7 @@ class Readers:
             settings: how to load.
         """
         self._settings = settings
-        self._weights: list[tuple[Checkpoint, Weights]] = []
+        self._weights: list[tuple[Checkpoint, SharedWeights]] = []
         self._last: tuple[Variant, Mapping[str, Any] | None, TextReader] | None = None
 
     def of(self, variant: Variant, length: int) -> TextReader:
@@ -57,14 +57,14 @@ class Readers:
         )
         memory.refuse_too_much(needed, device, length)
         if shared is None:
-            shared = Weights(directory, self._settings)
+            shared = SharedWeights(directory, self._settings)
             self._weights.append((checkpoint, shared))
         with memory.out_of_memory_errors(length):
             if config is None and directory != shared.directory:
                 config = raw  # the weights are those of the other, the config is its own
             return TextReader(shared.model(config), needed.chunk)
 
-    def _shared(self, checkpoint: Checkpoint) -> Weights | None:
+    def _shared(self, checkpoint: Checkpoint) -> SharedWeights | None:
         """The weights that are loaded already, if they are those of `checkpoint`."""
         for loaded, weights in self._weights:
             if loaded.directory == checkpoint.directory or same_weights(loaded, checkpoint):

@@ -22,7 +22,7 @@ from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import local_directory
 
 
-class Weights:
+class SharedWeights:
     """The weights of a checkpoint, and the models made of them."""
 
     def __init__(self, directory: Path, settings: LoadSettings) -> None:
