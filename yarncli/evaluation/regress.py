@@ -207,11 +207,7 @@ def regress(
     length = options.length or min(before.original, _LONGEST)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options)
-    stretches = (
-        read_texts(options.text, codec).stretches(length, options.texts)
-        if options.text
-        else _sampled(readers, before, length, codec, options, progress)
-    )
+    stretches = _stretches(readers, before, length, codec, options, progress)
     recorded = {
         **_record(source, converted, before, after, options, stretches),
         **used_settings(local_directory(checkpoint), options),
@@ -228,7 +224,7 @@ def regress(
     )
 
 
-def _sampled(
+def _stretches(
     readers: Readers,
     before: variants.Variant,
     length: int,
@@ -236,7 +232,9 @@ def _sampled(
     options: RegressOptions,
     progress: ProgressCallback | None,
 ) -> list[tuple[int, ...]]:
-    """Texts that the base writes itself."""
+    """What is read: of the given texts, or of those that the base writes itself."""
+    if options.text:
+        return read_texts(options.text, codec).stretches(length, options.texts)
     from yarncli.evaluation.local.sampling import sample_texts
 
     model = readers.of(before, length).loaded
