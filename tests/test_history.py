@@ -304,12 +304,12 @@ def test_ntk_is_remembered_over_the_whole_history() -> None:
         Step(command="convert", source="x", plan=planned("ntk")),
         Step(command="convert", source="x", plan=planned()),
     )
-    History((other, STEPS[1])).refuse_unmarked()
+    History((other,)).require_extendable({})
     with pytest.raises(CheckpointError, match=r"method ntk.* --undo; or convert the original"):
-        History((other, ntk)).refuse_unmarked()
+        History((other, ntk)).require_extendable({})
     for later in (STEPS[1], other):
         with pytest.raises(CheckpointError, match="--undo does not reach it"):
-            History((ntk, later)).refuse_unmarked()
+            History((ntk, later)).require_extendable({})
 
 
 def reads_a_raw_step(path: Path) -> bool:

@@ -199,13 +199,15 @@ class History:
         match = _HUB_SOURCE.fullmatch(self.steps[0].source) if self.steps else None
         return (match[1], match[2]) if match else None
 
-    def refuse_unmarked(self) -> None:
-        """Refuse a conversion on top of one that left no mark in the config but θ (ntk).
+    def require_extendable(self, config: Mapping[str, Any]) -> None:
+        """Refuse a conversion on top of what it would silently spoil.
 
-        Any step counts, not the last alone: a bake after it changes nothing about θ.
+        That is a conversion that left no mark in the config but θ (ntk), in any step, since a bake
+        after it changes nothing about θ; and weights that carry the temperature of another factor.
 
         Raises:
-            CheckpointError: there is such a step; says what to do instead.
+            CheckpointError: there is such a step, or a marker of such weights; says what to do
+                instead.
         """
         for step in self.steps:
             if step.plan is None or not step.plan.is_unmarked:
@@ -216,6 +218,12 @@ class History:
             raise CheckpointError(
                 "The model is already extended: yarncli changed its rope_theta (method "
                 f"{step.plan.method}). {mend} the original checkpoint."
+            )
+        if self.baked or config.get(BAKED_MARKER) is not None:
+            raise CheckpointError(
+                "The weights carry the attention temperature of the scaling that they were baked "
+                "for; with another scaling it would be the wrong one. Convert the checkpoint that "
+                "the bake started from, with --bake."
             )
 
     def informed(self, rope: RopeConfig) -> RopeConfig:
@@ -248,7 +256,7 @@ class History:
         from yarncli.planning.plan import make_plan
         from yarncli.planning.sliding import widened, window_note
 
-        self.refuse_unmarked()
+        self.require_extendable(config)
         rope = read_rope(config, assume_like=assume_like, original_length=original_length)
         if target.sliding_window is None:
             return self.informed(rope), make_plan(self.informed(rope), target)

@@ -132,6 +132,26 @@ def test_an_ntk_conversion_is_remembered_after_a_bake(demo, tmp_path, options):
     assert not (tmp_path / "more").exists()
 
 
+@pytest.mark.parametrize(
+    "options", [("--rescale",), ("--replace-scaling", "--original-length", 256), ("--bake",)]
+)
+def test_baked_weights_are_not_extended_further(demo, tmp_path, options):
+    """They carry m(4); another factor has another temperature."""
+    baked = tmp_path / "baked"
+    assert run(demo, baked, "--factor", 4, "--bake").exit_code == 0
+    arguments = (tmp_path / "more", "--factor", 8, *options)
+    recorded = run(baked, *arguments)
+    (baked / "yarncli.json").unlink()
+    marked = run(baked, *arguments)
+    for result in (recorded, marked):
+        assert (result.exit_code, "Convert the checkpoint that the bake" in result.stderr) == (
+            3,
+            True,
+        )
+    preview = invoke("inspect", baked, "--factor", 8)
+    assert (preview.exit_code, "The weights carry" in preview.stderr) == (3, True)
+
+
 def test_factors_are_given_as_numbers_too(demo, tmp_path):
     arguments = (demo, tmp_path / "out", "--method", "longrope", "--factor", 4)
     short, long = ",".join(["1"] * 16), ",".join(f"{1 + i / 4}" for i in range(15)) + ",5e0"

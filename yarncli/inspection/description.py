@@ -229,7 +229,7 @@ def inspect(
     target = None
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
-        history.refuse_unmarked()
+        history.require_extendable(config)
     like = assume_like or history.assume_like
     options: dict[str, Any] = {"assume_like": like, "original_length": original_length}
     with _naming(made_for := _made_for(checkpoint, config)):
