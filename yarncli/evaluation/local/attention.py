@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
+from yarncli.evaluation.local.devices import flash_attention, splits_attention
+
 AttentionKind = Literal["split", "masked"]
 
 # Arguments of an attention call that change its result and are not computed here.
@@ -200,7 +202,7 @@ def _split_attention(
     **extras: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of (rows, heads, queries, head dim) over the keys a `TrackLayer` returned."""
-    if attention_mask is not None or not _has_log_sum_exp(query, key, value):
+    if attention_mask is not None or not _can_split(query, key, value):
         return _masked_attention(
             module, query, key, value, attention_mask, scaling, is_causal, **extras
         )
@@ -218,7 +220,7 @@ def _split_attention(
                 newest[0].repeat_interleave(groups, dim=1),
                 newest[1].repeat_interleave(groups, dim=1),
             )
-        parts = [_flash(query, *newest, causal=True, scale=scale)]
+        parts = [flash_attention(query, *newest, causal=True, scale=scale)]
         if own:
             parts.append(_attend_all(query, key[:, :, :own], value[:, :, :own], scale))
     if prefix is not None and prefix[0].shape[2]:
@@ -277,22 +279,9 @@ def _checked_prefix(
     return prefix
 
 
-def _has_log_sum_exp(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    return (
-        query.device.type == "cpu"
-        and query.shape[-1] == key.shape[-1] == value.shape[-1]
-        and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
-    )
-
-
-def _flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output and log-sum-exp of one attention; (rows, heads, queries[, head dim])."""
-    output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, is_causal=causal, scale=scale
-    )
-    return output, log_sum_exp
+def _can_split(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    same = query.shape[-1] == key.shape[-1] == value.shape[-1]
+    return same and splits_attention(query.device, query.dtype, query.shape[-1])
 
 
 def _attend_all(
@@ -306,17 +295,17 @@ def _attend_all(
     rows, heads, queries, dim = query.shape
     key_rows, key_heads = key.shape[:2]
     if rows == key_rows and heads == key_heads:
-        return _flash(query, key, value, causal=False, scale=scale)
+        return flash_attention(query, key, value, causal=False, scale=scale)
     groups = heads // key_heads
     grouped = query.reshape(rows, key_heads, groups * queries, dim)
     if key_rows == rows:
-        output, log_sum_exp = _flash(grouped, key, value, causal=False, scale=scale)
+        output, log_sum_exp = flash_attention(grouped, key, value, causal=False, scale=scale)
         return (
             output.reshape(rows, heads, queries, dim),
             log_sum_exp.reshape(rows, heads, queries),
         )
     folded = grouped.transpose(0, 1).reshape(1, key_heads, rows * groups * queries, dim)
-    output, log_sum_exp = _flash(folded, key, value, causal=False, scale=scale)
+    output, log_sum_exp = flash_attention(folded, key, value, causal=False, scale=scale)
     output = output.reshape(key_heads, rows, groups * queries, dim).transpose(0, 1)
     log_sum_exp = log_sum_exp.reshape(key_heads, rows, groups * queries).transpose(0, 1)
     return (
@@ -330,7 +319,8 @@ def _merge(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     if len(parts) == 1:
         return parts[0][0]
     total = torch.logsumexp(torch.stack([lse for _, lse in parts]), dim=0)
-    merged = torch.zeros_like(parts[0][0])
+    # In float32: a sum of halves would round once more for every part.
+    merged = torch.zeros_like(parts[0][0], dtype=torch.float32)
     for output, lse in parts:
-        merged.addcmul_(output, (lse - total).exp().unsqueeze(-1).to(output.dtype))
-    return merged
+        merged.addcmul_(output.float(), (lse - total).exp().unsqueeze(-1))
+    return merged.to(parts[0][0].dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
@@ -52,10 +53,9 @@ class Readers:
         raw = dict(config) if config is not None else load.read_config(directory)
         dtype = load.choose_dtype(self._settings.dtype, device, raw)
         shared = self._shared(checkpoint)
-        needed = memory.estimate(
-            raw, 0 if shared else checkpoint.parameters(), length, dtype, device
-        )
-        memory.refuse_too_much(needed, device, length)
+        needed = memory.estimate(raw, checkpoint.parameters(), length, dtype, device)
+        loaded = 0 if shared else needed.weights
+        memory.refuse_too_much(replace(needed, weights=loaded), device, length)
         if shared is None:
             shared = SharedWeights(directory, self._settings)
             self._weights.append((checkpoint, shared))

@@ -12,6 +12,7 @@ import torch
 from yarncli.checkpoint.memory import available_memory, kv_cache_bytes, kv_cache_parts
 from yarncli.config.reading import RopeConfig, read_rope
 from yarncli.errors import UsageError
+from yarncli.evaluation.local.devices import splits_attention
 
 # What a chunk may use beside the KV cache: a share of it, or this much where it is small.
 _SMALL = 64 << 20
@@ -53,7 +54,8 @@ def estimate(
         parameters: of the whole model.
         length: the longest prompt, tokens.
         dtype: of weights and cache.
-        device: where; attention needs an explicit mask everywhere but on a CPU.
+        device: where. A CPU gains nothing by larger chunks, a GPU much, so there the weights count
+            for what a chunk may take.
         whole: whether a prompt is read in one forward call, as transformers itself does; models
             with layers other than attention always are.
 
@@ -70,10 +72,11 @@ def estimate(
     per_token = size * activations
     if device.type != "cpu":  # trials are read side by side there, each with its own keys
         per_token += kv_cache_bytes(parts, 1, size)
-    masked = not whole and (rope.is_mla or device.type != "cpu")
+    masked = not whole and (rope.is_mla or not splits_attention(device, dtype, rope.head_dim))
     if masked:  # as booleans, and added to the scores in the dtype of the model
         per_token += length * (1 + size)
-    budget = max(_SMALL, int(_CHUNK_SHARE * kv_cache))
+    held = kv_cache if device.type == "cpu" else kv_cache + parameters * size
+    budget = max(_SMALL, int(_CHUNK_SHARE * held))
     chunk = length if whole else min(max(budget // max(1, per_token), 128), 8192)
     working = per_token * min(chunk, length)
     if masked or rope.is_mla:
