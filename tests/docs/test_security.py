@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yarncli.checkpoint import safetensors, source
 from yarncli.config import text_model
-from yarncli.evaluation import passkey, report, template
+from yarncli.evaluation import passkey, result_file, template
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.jsontext import fields, text, yaml_text
 from yarncli.publishing import base
@@ -35,7 +35,7 @@ def test_the_table_of_limits_is_the_code_s() -> None:
         [safetensors.MAX_HEADER_SIZE, safetensors._MAX_VALUES],
         [safetensors.MAX_INDEX_SIZE, safetensors._MAX_VALUES, safetensors._MAX_SHARDS],
         [base.MAX_CARD_SIZE, yaml_text.MAX_LENGTH, yaml_text._MAX_EVENTS, yaml_text.MAX_DEPTH],
-        [report._MAX_SIZE],
+        [result_file._MAX_SIZE],
         [passkey._MOST_TOKENS],
     ]
     assert fields.MOST == parameters.LONGEST

@@ -206,7 +206,7 @@ def test_a_figure_that_cannot_be_written_comes_after_the_result(base, tmp_path):
         (["BASE", "--dtype", "int8"], 2, "--dtype must be"),
         (["BASE", "--device", "abacus"], 2, "--device abacus cannot be used"),
         (["BASE", "--tasks", "needle"], 2, "--tasks knows passkey, multikey"),
-        (["BASE", "--tasks", ","], 2, "--tasks knows passkey, multikey"),
+        (["BASE", "--tasks", ","], 2, "names no task"),
         (["BASE", "--lengths", ","], 2, "names no length"),
         (["BASE", "--model", "x"], 2, "are for a server"),
         (["BASE", "--out", "no/such/run.jsonl"], 6, "Cannot write no/such/run.jsonl"),

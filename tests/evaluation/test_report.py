@@ -107,6 +107,7 @@ def test_tasks_have_a_result_per_length_in_the_order_asked():
             None,
             "too few trials: even 128 tokens do not surely reach 85 % of",
         ),  # .709 < .7225
+        (run_of(n256=40, n512=40), 512, None),  # the window itself is inside it
         (run_of(n512=40, n1024=40), None, "no length within the original window"),
         (run_of(n128=0, n512=0), None, "nothing is found in 128 tokens either"),
         (run_of(n128=40, n512=40)[:-11], None, "too few trials"),

@@ -112,7 +112,7 @@ def check_passkey(
         depths=depths,
         trials=trials,
         seed=seed,
-        tasks=PasskeyOptions.tasks if tasks is None else options.read_names(tasks),
+        tasks=_tasks(tasks),
         keys=keys,
         needle=None if needle is None else _text(needle),
         filler=None if filler is None else " ".join(_text(filler).split()),
@@ -142,6 +142,13 @@ def check_passkey(
     report = evaluate_passkey(model, asked, progress=PasskeyBars(), watch=ConsoleWatch())
     show(report, plot=plot, json=json, tasks=tasks is not None)
     report.require_accuracy()
+
+
+def _tasks(text: str | None) -> list[str]:
+    tasks = options.read_names(text)
+    if text is not None and not tasks:
+        raise UsageError(f"--tasks {text!r} names no task. Write some, such as passkey,multikey.")
+    return tasks
 
 
 def _text(path: Path) -> str:

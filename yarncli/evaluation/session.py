@@ -22,6 +22,7 @@ from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_f
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
+from yarncli.evaluation.tasks import PASSKEY
 from yarncli.extras import require_extra
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
@@ -46,8 +47,8 @@ class PasskeyOptions(LoadSettings):
     """Keys per length and position."""
     seed: int = 0
     """Random seed of the keys."""
-    tasks: Sequence[str] = ("passkey",)
-    """What is asked: the passkey, and tasks like those of RULER; see `tasks.TASKS`."""
+    tasks: Sequence[str] = ()
+    """What is asked, of `tasks.TASKS`: tasks like those of RULER; empty: the passkey alone."""
     keys: KeyKind = "digits"
     """Hide five digits or two words."""
     needle: str | None = None
@@ -262,7 +263,7 @@ def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid
         trials=options.trials,
         seed=options.seed,
         keys=options.keys,
-        tasks=tuple(options.tasks),
+        tasks=tuple(options.tasks) or (PASSKEY,),
         wording=Wording(**{name: text for name, text in own.items() if text is not None}),
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 _USER = "YARNCLI-USER-TEXT"
 _ANSWER = "YARNCLI-ANSWER-TEXT"
 _SECONDS = 20
-_MEMORY = 1 << 30
+_MEMORY = 1 << 30  # beside what is in use when the template starts
 
 # What begins and ends a thought: `<think>`, `[THINK]`, `<|START_THINKING|>`, `<|channel>thought`.
 _THOUGHT = r"(?:think|thought|reason|analysis)"
@@ -141,7 +141,11 @@ def _child() -> None:
     except ImportError:  # Windows: the parent's time limit remains
         pass
     else:
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        # What the libraries have mapped by now depends on the machine.
+        maps = Path("/proc/self/statm")
+        pages = int(maps.read_text().split()[0]) if maps.exists() else 0
+        most = _MEMORY + pages * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     request = json.load(sys.stdin)
     json.dump(_turn_and_answer(request["template"], request["tokens"]), sys.stdout)
