@@ -37,16 +37,17 @@ if TYPE_CHECKING:
     from yarncli.publishing.options import PushOptions
     from yarncli.publishing.push import push
     from yarncli.rules.check import CheckOptions, check
+    from yarncli.training.finish import FinishOptions, finish
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
-    "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "NotOnHubError",
-    "OutputError", "PasskeyOptions", "PushOptions", "UnknownArchitectureError",
+    "ConvertOptions", "FinishOptions", "HubError", "MissingExtraError", "NotComputedError",
+    "NotOnHubError", "OutputError", "PasskeyOptions", "PushOptions", "UnknownArchitectureError",
     "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
-    "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
-    "plan", "push",
+    "bake", "card", "check", "convert", "evaluate_passkey", "finish", "inspect", "judge",
+    "open_checkpoint", "plan", "push",
 ]  # fmt: skip
 
 # Where each name is defined; what is not here is in `errors`. Rooms are nouns, so that none has
@@ -60,6 +61,8 @@ _HOMES = {
     "convert": "conversion.convert",
     "ConvertOptions": "conversion.options",
     "evaluate_passkey": "evaluation.session",
+    "finish": "training.finish",
+    "FinishOptions": "training.finish",
     "inspect": "inspection.description",
     "judge": "engines.judgement",
     "open_checkpoint": "checkpoint.source",

@@ -23,6 +23,7 @@ from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
 from yarncli.evaluation.trust import refuse_remote_code, refuse_what_is_no_file
 from yarncli.extras import require_extra
+from yarncli.history.adapters import require_plan
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 
@@ -193,9 +194,15 @@ def _local(
         control=options.control,
         control_checkpoint=_fetched(control, options, progress) if control else None,
     )
+    chosen = variants.choose_variants(checkpoint, choice, max(options.lengths, default=0))
+    warning = ""
+    if options.adapter is not None:
+        settings = [variant.config for variant in chosen if variant.checkpoint == checkpoint]
+        warning = require_plan(Path(options.adapter), checkpoint, settings)
     return LocalSubject(
         name=_name(model),
-        variants=variants.choose_variants(checkpoint, choice, max(options.lengths, default=0)),
+        variants=chosen,
+        warnings=(warning,) if warning else (),
         codec=_codec(options.tokenizer or model, options, progress),
         settings=options,
         decode=options.decode,
