@@ -12,6 +12,7 @@ from yarncli.engines.judgement import Judgement
 from yarncli.engines.verdict import EngineView
 from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import History
+from yarncli.history.weights import Trained
 from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.rope.methods import METHODS
 
@@ -85,9 +86,9 @@ def _label(name: str) -> str:
 
 
 def _about_weights(history: History) -> str:
-    baked = history.baked
+    baked, trained = history.baked, _about_training(history.trained)
     if baked is None:
-        return "The weights are unchanged."
+        return trained or "The weights are unchanged."
     shown = ", ".join(sorted({_cell(value) for value in baked.attention_factor.values()}))
     config = (
         "the config keeps the method's own"
@@ -97,8 +98,17 @@ def _about_weights(history: History) -> str:
     side = {"k": "key", "q": "query"}.get(baked.side, "query and key")
     return (
         f"The attention temperature ({shown} on the rotary part of queries and keys) is in the "
-        f"{side} weights; {config}. All other weights are unchanged."
+        f"{side} weights; {config}. {trained or 'All other weights are unchanged.'}"
     )
+
+
+def _about_training(trained: Trained | None) -> str:
+    """What a training after the conversion did; empty where there was none."""
+    if trained is None:
+        return ""
+    steps = f" for {trained.steps:,} steps" if trained.steps else ""
+    length = f" on texts of {trained.train_length:,} tokens" if trained.train_length else ""
+    return f"The weights were then fine-tuned{steps}{length}."
 
 
 def _engines(facts: Facts) -> Iterator[str]:
@@ -209,7 +219,10 @@ def _steps(facts: Facts) -> Iterator[list[str]]:
     source = f"./{source}" if source.startswith("-") else source
     for number, step in enumerate(steps, 1):
         out = _short(facts.name) if number == len(steps) else f"step{number}"
-        yield [step.command, source, out, *step.arguments()]
+        if step.trained:  # what the trainer made of `source` has a name of its own
+            yield [step.command, "TRAINED", out, "--from", source, *step.arguments()]
+        else:
+            yield [step.command, source, out, *step.arguments()]
         source = out
 
 

@@ -276,8 +276,8 @@ def _notes(
         )
     if not run.guarded:
         found.append(
-            "The guard did not run, so that the config was in force while the model was trained "
-            "is not recorded. The files of yarncli recipe call it."
+            "The guard did not run, so the proof is what the trainer saved: that this setting was "
+            "in force during the training is not recorded. The files of yarncli recipe call it."
         )
     if mine.max_position_embeddings < theirs.max_position_embeddings:
         found.append(
