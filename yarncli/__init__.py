@@ -38,16 +38,19 @@ if TYPE_CHECKING:
     from yarncli.publishing.push import push
     from yarncli.rules.check import CheckOptions, check
     from yarncli.training.finish import FinishOptions, finish
+    from yarncli.training.guarding import guard
+    from yarncli.training.recipe import RecipeOptions, recipe
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
     "ConvertOptions", "FinishOptions", "HubError", "MissingExtraError", "NotComputedError",
-    "NotOnHubError", "OutputError", "PasskeyOptions", "PushOptions", "UnknownArchitectureError",
-    "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
-    "bake", "card", "check", "convert", "evaluate_passkey", "finish", "inspect", "judge",
-    "open_checkpoint", "plan", "push",
+    "NotOnHubError", "OutputError", "PasskeyOptions", "PushOptions", "RecipeOptions",
+    "UnknownArchitectureError", "UnsupportedArchitectureError", "UsageError", "WeightsError",
+    "YarncliError",
+    "bake", "card", "check", "convert", "evaluate_passkey", "finish", "guard", "inspect", "judge",
+    "open_checkpoint", "plan", "push", "recipe",
 ]  # fmt: skip
 
 # Where each name is defined; what is not here is in `errors`. Rooms are nouns, so that none has
@@ -63,6 +66,7 @@ _HOMES = {
     "evaluate_passkey": "evaluation.session",
     "finish": "training.finish",
     "FinishOptions": "training.finish",
+    "guard": "training.guarding",
     "inspect": "inspection.description",
     "judge": "engines.judgement",
     "open_checkpoint": "checkpoint.source",
@@ -70,6 +74,8 @@ _HOMES = {
     "plan": "conversion.convert",
     "push": "publishing.push",
     "PushOptions": "publishing.options",
+    "recipe": "training.recipe",
+    "RecipeOptions": "training.recipe",
 }
 
 

@@ -30,6 +30,7 @@ COMMANDS = (
     "bake",
     "check",
     "check-passkey",
+    "recipe",
     "finish",
     "plot",
     "card",
