@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from yarncli.publishing.options import PushOptions
     from yarncli.publishing.push import push
     from yarncli.rules.check import CheckOptions, check
-    from yarncli.training.finish import FinishOptions, finish
+    from yarncli.training.finish import finish
     from yarncli.training.guarding import guard
+    from yarncli.training.options import FinishOptions
     from yarncli.training.recipe import RecipeOptions, recipe
 
 __version__ = "0.1.0"
@@ -65,7 +66,7 @@ _HOMES = {
     "ConvertOptions": "conversion.options",
     "evaluate_passkey": "evaluation.session",
     "finish": "training.finish",
-    "FinishOptions": "training.finish",
+    "FinishOptions": "training.options",
     "guard": "training.guarding",
     "inspect": "inspection.description",
     "judge": "engines.judgement",

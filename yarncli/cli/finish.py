@@ -61,8 +61,8 @@ def finish(
     """
     from yarncli.cli import console, finish_print
     from yarncli.errors import UsageError
-    from yarncli.training.finish import FinishOptions
     from yarncli.training.finish import finish as make_whole
+    from yarncli.training.options import FinishOptions
 
     if not converted:
         raise UsageError("Give the conversion that the training started from: --from CONVERTED.")

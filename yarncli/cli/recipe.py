@@ -15,7 +15,7 @@ EXAMPLES = [
         "Files for transformers.Trainer and accelerate.",
     ),
     (
-        "yarncli recipe ./model-128k --trainer trl --train-length 32k --data t.jsonl --out ./recipe",
+        "yarncli recipe ./model-128k --trainer trl --train-length 32k --data t.jsonl --out ./r",
         "Count the texts that are long enough.",
     ),
     (

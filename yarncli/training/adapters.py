@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yarncli.checkpoint import output
 from yarncli.checkpoint.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -25,11 +25,9 @@ from yarncli.jsontext.text import JsonText
 from yarncli.progress import ProgressCallback, stage
 from yarncli.training.comparing import require_same
 from yarncli.training.deciding import SCHEMA_VERSION, history_of, require_stamp
+from yarncli.training.options import FinishOptions
 from yarncli.training.stamps import read_run, read_stamp
 from yarncli.training.writing import remove, require_fit
-
-if TYPE_CHECKING:
-    from yarncli.training.finish import FinishOptions
 
 
 @dataclass(frozen=True, kw_only=True)

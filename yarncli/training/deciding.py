@@ -125,33 +125,34 @@ def decide(
     written = restored_config((config, mine), (origin, theirs), dtype)
     require_same(trained.name, read_rope(written.value, assume_like=like), theirs, length)
     files = {"config.json": (config, written), **restored_files(trained, converted)}
-    if INDEX_NAME in {f.name for f in trained.files} and casts:
+    if trained.file(INDEX_NAME) and casts:
         files[INDEX_NAME] = _index(trained, casts)
     files = {name: pair for name, pair in files.items() if pair[0].text != pair[1].text}
     run = replace(read_run(trained.directory, stamp), dtype=dtype if casts else None)
-    step = Step(
-        command="finish",
-        source=describe_source(trained),
-        replaced=tuple(
-            c
-            for name in CONVERTED_FILES
-            if name in files
-            for c in changed_fields(name, *files[name])
-        ),
-        trained=run,
-        options={"dtype": "auto"} if casts else {},
-    )
     leftovers = tuple(f for f in trained.files if _stays(f, trained))
     return Finish(
         trained=trained,
         converted=converted,
         run=run,
-        history=before.then(step),
+        history=before.then(_step(trained, files, run)),
         files=files,
         taken=tuple(missing_files(trained, converted)),
         casts=casts,
         leftovers=leftovers,
         notes=tuple(_notes(trained, converted, before, run, casts, mine, theirs)),
+    )
+
+
+def _step(
+    trained: Checkpoint, files: Mapping[str, tuple[JsonText, JsonText]], run: Trained
+) -> Step:
+    changed = {name: files[name] for name in CONVERTED_FILES if name in files}
+    return Step(
+        command="finish",
+        source=describe_source(trained),
+        replaced=tuple(c for name, pair in changed.items() for c in changed_fields(name, *pair)),
+        trained=run,
+        options={"dtype": "auto"} if run.dtype else {},
     )
 
 

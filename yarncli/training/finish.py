@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from yarncli.checkpoint.contents import ADAPTER_CONFIG
 from yarncli.checkpoint.directory import Directory
@@ -17,35 +17,17 @@ from yarncli.options import checked
 from yarncli.progress import ProgressCallback
 from yarncli.training.adapters import AdapterFinish, finish_adapter
 from yarncli.training.deciding import Finish, decide
+from yarncli.training.options import FinishOptions
 from yarncli.training.writing import write_copy, write_in_place
 
-
-@dataclass(frozen=True, kw_only=True)
-class FinishOptions:
-    """How to finish what a trainer left."""
-
-    adapter: bool = False
-    """It is a LoRA adapter: the plan is stamped beside it."""
-    dtype: Literal["keep", "auto"] = "keep"
-    """Keep the weights byte for byte as they were trained, or cast them back to the conversion's
-    dtype."""
-    in_place: bool = False
-    """Change the trained directory itself; config files are kept as `*.orig`."""
-    clean: bool = False
-    """In place: remove what the trainer left besides the model."""
-    dry_run: bool = False
-    """Prove and decide everything, and write nothing."""
-    overwrite: bool = False
-    """Replace the output if it exists and holds a checkpoint."""
-    fsync: bool = False
-    """Survive a power cut too: flush the output to the disk."""
+_DEFAULTS = FinishOptions()
 
 
 def finish(
     trained: str | Path | Checkpoint,
     converted: str | Path | Checkpoint,
     out: str | Path | None = None,
-    options: FinishOptions = FinishOptions(),
+    options: FinishOptions = _DEFAULTS,
     *,
     progress: ProgressCallback | None = None,
     **changes: Any,

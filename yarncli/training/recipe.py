@@ -27,6 +27,12 @@ from yarncli.training.trainers import FOLDER, Trainer, get_trainer
 SCHEMA_VERSION = 1
 # arXiv:2309.00071, §4.1 and §4.2.
 _BATCH, _STEPS = 64, 400
+# How trainers that start their own processes are told to split the weights.
+_SHARDING = {
+    "axolotl": "fsdp_version: 2\nfsdp_config:\n  auto_wrap_policy: TRANSFORMER_BASED_WRAP\n"
+    "  reshard_after_forward: true\n  state_dict_type: FULL_STATE_DICT\n",
+    "swift": "fsdp: fsdp2\n",
+}
 _LARGE_SHARE = 0.3  # of the peak: a part that is worth a suggestion
 
 
@@ -135,8 +141,20 @@ def recipe(
         )
     notes = tuple(_notes(options, length, history, memory))
     values = _values(checkpoint, trainer, options, length, memory, rope, history.plan)
+    files = _files(trainer, options, values)
+    with output.output_directory(out) as staging:
+        for name, text in files.items():
+            output.write_new(staging / name, text.encode())
+    return Recipe(
+        converted=checkpoint, trainer=trainer, options=options, plan=history.plan, files=files,
+        memory=memory, counted=counted, notes=notes, output=out,
+    )  # fmt: skip
+
+
+def _files(trainer: Trainer, options: RecipeOptions, values: Mapping[str, str]) -> dict[str, str]:
+    """Name → content of every file."""
     files = {name: _filled(place, values) for name, place in trainer.files.items()}
-    if options.gpus > 1:
+    if options.gpus > 1 and "{accelerate}" in trainer.start:
         files["accelerate.yaml"] = _filled("accelerate.yaml.txt", values)
     if options.stage2 and "train.yaml" in files:
         files["train-2.yaml"] = (
@@ -146,13 +164,7 @@ def recipe(
             .replace(f"max_steps: {_STEPS}", f"max_steps: {_STEPS // 2}")
         )
     files["README.md"] = _filled("README.md.txt", values)
-    with output.output_directory(out) as staging:
-        for name, text in files.items():
-            output.write_new(staging / name, text.encode())
-    return Recipe(
-        converted=checkpoint, trainer=trainer, options=options, plan=history.plan, files=files,
-        memory=memory, counted=counted, notes=notes, output=out,
-    )  # fmt: skip
+    return files
 
 
 def _checked_length(options: RecipeOptions, plan: RopePlan, checkpoint: Checkpoint) -> int:
@@ -237,6 +249,7 @@ def _values(
         "tuning": options.tuning,
         "bf16": "true",
         "swift_dtype": "float32",
+        "sharding": _SHARDING.get(trainer.id, "") if several else "",
         "peft_import": "", "peft_model": "", "peft_argument": "", "adapter_yaml": "",
         "tuning_words": "All weights are trained.",
         **lora,
