@@ -7,6 +7,7 @@ TF4 := .venv-tf4
 HUB1 := .venv-hub1
 MLX := .venv-mlx
 ENGINES := .venv-engines
+TRAINERS := .venv-trainers
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
@@ -21,10 +22,11 @@ test: lint
 
 # What `make test` leaves out, so that the two together are everything.
 test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
-		$(ENGINES)/installed
+		$(ENGINES)/installed $(TRAINERS)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
 		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
 		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
+		YARNCLI_TRAINERS_PYTHON=$(CURDIR)/$(TRAINERS)/bin/python \
 		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
@@ -59,10 +61,10 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) demo-run
+	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) demo-run
 
 # `--group` needs pip 25.1, so pip comes first.
-.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip:
+.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip $(TRAINERS)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -100,6 +102,14 @@ $(MLX)/installed: $(MLX)/pip
 # Engines that run on a CPU, at the versions of their tables; torch and the rest are those of .venv.
 $(ENGINES)/installed: $(ENGINES)/pip .venv/installed-dev
 	$(ENGINES)/bin/python -m pip install --no-deps ctranslate2==4.8.5 onnxruntime-genai==0.18.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
+	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
+
+# TRL and what it needs besides; torch, transformers and the rest are those of .venv.
+$(TRAINERS)/installed: $(TRAINERS)/pip .venv/installed-dev
+	$(TRAINERS)/bin/python -m pip install --no-deps trl==1.16.0 datasets==5.2.0 dill==0.4.1 \
+		multiprocess==0.70.19 pandas==3.1.1 pyarrow==26.0.1 xxhash==4.1.0
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
 	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@

@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import pkgutil
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from support.checkpoints import DEMO
 from support.minihub_writing import open_for_writing
 
 FUNCTIONS = {
-    "bake", "card", "check", "convert", "evaluate_passkey", "inspect", "judge", "open_checkpoint",
-    "plan", "push",
+    "bake", "card", "check", "convert", "evaluate_passkey", "finish", "guard", "inspect", "judge",
+    "open_checkpoint", "plan", "push", "recipe",
 }  # fmt: skip
 EXCEPTIONS = {
     name
@@ -79,6 +80,16 @@ def calls(tmp_path: Path, minihub: Any) -> dict[str, Callable[[int], Any]]:
     y, few = yarncli, {"lengths": (256,), "depths": 1, "trials": 1}
     converted = tmp_path / "converted"
     y.convert(DEMO, converted, factor=8)
+    trained = tmp_path / "trained"  # as a trainer leaves it: without its record
+    shutil.copytree(converted, trained)
+    (trained / "yarncli.json").unlink()
+
+    def guarded(n: int) -> Any:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(converted))
+        return y.guard(model, converted, trained)
+
     return {
         "open_checkpoint": lambda n: y.open_checkpoint(DEMO),
         "inspect": lambda n: y.inspect(DEMO, factor=4),
@@ -89,6 +100,9 @@ def calls(tmp_path: Path, minihub: Any) -> dict[str, Callable[[int], Any]]:
         "check": lambda n: y.check(converted),
         "evaluate_passkey": lambda n: y.evaluate_passkey(DEMO, **few),
         "card": lambda n: y.card(converted, name="me/demo"),
+        "finish": lambda n: y.finish(trained, converted, tmp_path / f"finished{n}"),
+        "guard": guarded,
+        "recipe": lambda n: y.recipe(converted, tmp_path / f"recipe{n}", train_length=512),
         "push": lambda n: y.push(converted, "me/demo", dry_run=True),
     }
 

@@ -69,7 +69,7 @@ def test_the_files_hold_no_rope_option(
 @pytest.mark.parametrize(("trainer", "key", "value"), [
     ("axolotl", "sequence_len", 1024), ("axolotl", "excess_length_strategy", "raise"),
     ("llamafactory", "cutoff_len", 1024), ("swift", "max_length", 1024),
-    ("swift", "truncation_strategy", "raise"),
+    ("swift", "truncation_strategy", "split"),
     ("axolotl", "gradient_accumulation_steps", 8), ("swift", "learning_rate", 2e-5),
 ])  # fmt: skip
 def test_what_cuts_without_a_word_is_set(

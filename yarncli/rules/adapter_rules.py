@@ -59,8 +59,8 @@ def check_adapter(directory: Path) -> Iterator[Finding]:
     yield _finding("adapter", where, f"{directory} {verb} an adapter ({kind}{rank}). {said}")
     if base is None:
         return
-    yield from _baked(directory, where, history, base)
-    yield from _planned(directory, where, base)
+    mismatch = list(_baked(directory, where, history, base))
+    yield from mismatch or _planned(directory, where, base)
     if header is not None and kind == "LORA":
         yield from _fit(str(weights), header, base, transposed=bool(config.get("fan_in_fan_out")))
 

@@ -163,7 +163,7 @@ def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, l
     if stamp is None:
         notes.append(
             f"The guard did not run, so nothing proves that {directory} was trained with this "
-            "setting. The files of yarncli recipe call it."
+            "setting. The files that `recipe` writes call it."
         )
     step = Step(command="finish", source=directory.resolve().name, trained=run, options={})
     return before.then(step), run, notes

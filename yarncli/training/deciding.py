@@ -278,7 +278,7 @@ def _notes(
     if not run.guarded:
         found.append(
             "The guard did not run, so the proof is what the trainer saved: that this setting was "
-            "in force during the training is not recorded. The files of yarncli recipe call it."
+            "in force during the training is not recorded. The files that `recipe` writes call it."
         )
     if mine.max_position_embeddings < theirs.max_position_embeddings:
         found.append(
