@@ -8,6 +8,7 @@ HUB1 := .venv-hub1
 MLX := .venv-mlx
 ENGINES := .venv-engines
 TEMPLATES := $(ENGINES)/llama_cpp_python-0.3.36.tar.gz
+TRAINERS := .venv-trainers
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
@@ -22,11 +23,12 @@ test: lint
 
 # What `make test` leaves out, so that the two together are everything.
 test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
-		$(ENGINES)/installed $(TEMPLATES)
+		$(ENGINES)/installed $(TEMPLATES) $(TRAINERS)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
 		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
 		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
 		YARNCLI_TEMPLATES=$(CURDIR)/$(TEMPLATES) \
+		YARNCLI_TRAINERS_PYTHON=$(CURDIR)/$(TRAINERS)/bin/python \
 		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
@@ -62,10 +64,10 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) demo-run
+	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) demo-run
 
 # `--group` needs pip 25.1, so pip comes first.
-.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip:
+.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip $(TRAINERS)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -112,3 +114,11 @@ $(ENGINES)/installed: $(ENGINES)/pip .venv/installed-dev
 $(TEMPLATES): $(ENGINES)/pip
 	$(ENGINES)/bin/python -m pip download --quiet --no-deps --no-binary :all: --dest $(@D) \
 		llama-cpp-python==0.3.36
+
+# TRL and what it needs besides; torch, transformers and the rest are those of .venv.
+$(TRAINERS)/installed: $(TRAINERS)/pip .venv/installed-dev
+	$(TRAINERS)/bin/python -m pip install --no-deps trl==1.16.0 datasets==5.2.0 dill==0.4.1 \
+		multiprocess==0.70.19 pandas==3.1.1 pyarrow==26.0.1 xxhash==4.1.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
+	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@

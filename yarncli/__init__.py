@@ -39,17 +39,21 @@ if TYPE_CHECKING:
     from yarncli.publishing.options import PushOptions
     from yarncli.publishing.push import push
     from yarncli.rules.check import CheckOptions, check
+    from yarncli.training.finish import finish
+    from yarncli.training.guarding import guard
+    from yarncli.training.options import FinishOptions
+    from yarncli.training.recipe import RecipeOptions, recipe
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
-    "ConvertOptions", "HubError", "MissingExtraError", "NotComputedError", "NotOnHubError",
-    "OutputError", "PasskeyOptions", "PerplexityOptions", "PushOptions", "RegressOptions",
-    "UnknownArchitectureError", "UnsupportedArchitectureError", "UsageError", "WeightsError",
-    "YarncliError",
-    "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "inspect",
-    "judge", "open_checkpoint", "plan", "push", "regress",
+    "ConvertOptions", "FinishOptions", "HubError", "MissingExtraError", "NotComputedError",
+    "NotOnHubError", "OutputError", "PasskeyOptions", "PerplexityOptions", "PushOptions",
+    "RecipeOptions", "RegressOptions", "UnknownArchitectureError", "UnsupportedArchitectureError",
+    "UsageError", "WeightsError", "YarncliError",
+    "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "finish",
+    "guard", "inspect", "judge", "open_checkpoint", "plan", "push", "recipe", "regress",
 ]  # fmt: skip
 
 # Where each name is defined; what is not here is in `errors`. Rooms are nouns, so that none has
@@ -64,6 +68,9 @@ _HOMES = {
     "ConvertOptions": "conversion.options",
     "evaluate_passkey": "evaluation.session",
     "evaluate_perplexity": "evaluation.perplexity",
+    "finish": "training.finish",
+    "FinishOptions": "training.options",
+    "guard": "training.guarding",
     "inspect": "inspection.description",
     "judge": "engines.judgement",
     "open_checkpoint": "checkpoint.source",
@@ -72,6 +79,8 @@ _HOMES = {
     "plan": "conversion.convert",
     "push": "publishing.push",
     "PushOptions": "publishing.options",
+    "recipe": "training.recipe",
+    "RecipeOptions": "training.recipe",
     "regress": "evaluation.regress",
     "RegressOptions": "evaluation.regress",
 }

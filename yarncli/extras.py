@@ -9,6 +9,7 @@ from yarncli.errors import MissingExtraError
 _EXTRA_OF = {
     "torch": "eval",
     "transformers": "eval",
+    "tokenizers": "eval",
     "accelerate": "eval",
     "openai": "eval",
     "jinja2": "eval",

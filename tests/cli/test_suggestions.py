@@ -20,7 +20,7 @@ from yarncli.rules.catalogue import RULES
 
 PACKAGE = Path(__file__).parents[2] / "yarncli"
 RUN = Path(__file__).parents[1] / "fixtures" / "0.1.0" / "passkey.jsonl"
-NAMES = "bake|card|check-passkey|check|convert|demo|engines|inspect|plot|push"
+NAMES = "bake|card|check-passkey|check|convert|demo|engines|finish|inspect|plot|push|recipe"
 # A command ends where the sentence does, or before what is said in brackets.
 COMMAND = re.compile(
     rf"yarncli (?:{NAMES})(?: (?!\(|shows |If )[^ ;`\n]+(?<!\.))*(?: [^ ;`\n]+\.)?"
@@ -83,6 +83,30 @@ def baked_with_an_adapter(place: Path) -> Path:
     return model
 
 
+def trained(place: Path) -> Path:
+    """What a trainer saved of a conversion, which lies beside it as `conv`."""
+    model = demo("convert", "--factor", 8)(place)
+    shutil.copytree(model, place / "conv")
+    path, gone = model / "config.json", ("rope_scaling", "rope_theta")
+    kept = {k: v for k, v in json.loads(path.read_text()).items() if k not in gone}
+    path.write_text(json.dumps(kept))
+    (model / "yarncli.json").unlink()
+    (model / "trainer_state.json").write_text("{}")
+    return model
+
+
+def plain_adapter(place: Path) -> Path:
+    """A conversion, and in `adapter` a LoRA that names it and has no record."""
+    model = place / "model"
+    commands.write_model(model)
+    invoke("convert", model, "--in-place", "--factor", 4, code=0)
+    commands.write_adapter(place / "adapter")
+    path = place / "adapter" / "adapter_config.json"
+    named = {"base_model_name_or_path": str(model)}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    return model
+
+
 YARN3 = {"rope_type": "yarn", "factor": 3.0}
 # The fields of Qwen3-8B as ms-swift #5146 has it: extended, the original window not stated.
 SWIFT = {
@@ -135,6 +159,17 @@ CASES: dict[str, tuple[Prepare, tuple[object, ...], int, dict[str, object], int]
         ("convert", "SOURCE", "OUT", "--factor", 8, "--attention-factor", 1.3,
          "--for", "vllm,llama.cpp"),
         3, {"OUT": "MADE"}, 3,
+    ),
+    "a trained conversion": (
+        trained, ("check", "SOURCE"), 0, {"CONVERTED": "conv"}, 1,
+    ),
+    "an adapter without a record": (plain_adapter, ("check", "adapter"), 0, {}, 1),
+    "trained before it is a conversion": (
+        demo(), ("recipe", "SOURCE", "--train-length", 256, "--out", "OUT"), 3,
+        {"TOKENS": 1024}, 1,
+    ),
+    "finished": (
+        trained, ("finish", "SOURCE", "OUT", "--from", "conv"), 0, {"OUT": "OUT"}, 1,
     ),
     "bake in place": (
         demo("convert", "--factor", 4),
@@ -223,12 +258,16 @@ MENDS: dict[str, tuple[Prepare, dict[str, object]]] = {
     "sliding-window": (config(MISTRAL), {"N": 65536}),
     "engine-misreads": (demo(), {"N": 1024, "ENGINE": "vllm"}),
     "change-pending": (half_baked, {"DIR": "SOURCE"}),
+    "conversion-lost": (trained, {"DIR": "SOURCE", "CONVERTED": "conv"}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", [name for name in RULES if "`yarncli " in RULES[name].mend])
-def test_every_command_of_a_rule_works(rule: str, tmp_path: Path) -> None:
+def test_every_command_of_a_rule_works(
+    rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepare, words = MENDS[rule]
+    monkeypatch.chdir(tmp_path)
     places = {"SOURCE": prepare(tmp_path)}
     run_all(
         suggested(RULES[rule].mend), tmp_path,
@@ -248,11 +287,15 @@ COVERED = {
     "engines/drafts.py": {"draft head"},
     "engines/serving.py": {"served only after a conversion"},
     "evaluation/session.py": {"a server"},
-    "history.py": {"extended by ntk"},
+    "cli/finish_print.py": {"finished"},
+    "history/__init__.py": {"extended by ntk"},
+    "history/adapters.py": {"an adapter without a record"},
     "planning/commands.py": {"extended", "raised", "multiplied", "wider window"},
     "planning/plan.py": {"dual chunk attention", "largest measured factor"},
     "planning/sliding.py": {"wider window"},
     "rules/adapter_rules.py": {"an adapter of a baked base"},
+    "rules/training_rules.py": {"a trained conversion"},
+    "training/recipe.py": {"trained before it is a conversion"},
 }
 # They are names, or told and tried elsewhere: the card's lines and pushes in tests/publishing.
 OTHERS = {

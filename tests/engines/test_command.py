@@ -21,7 +21,8 @@ from yarncli.engines.loaders import read_model
 from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.types import Status
 from yarncli.errors import UsageError
-from yarncli.history import NO_HISTORY, Baked, History, Step
+from yarncli.history import NO_HISTORY, History, Step
+from yarncli.history.weights import Baked
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.plan import make_plan
 from yarncli.planning.target import Target

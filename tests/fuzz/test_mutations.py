@@ -23,7 +23,8 @@ from yarncli.checkpoint.safetensors import parse_header, parse_index
 from yarncli.config.reading import read_rope
 from yarncli.errors import YarncliError
 from yarncli.evaluation.report import read_report
-from yarncli.history import Baked, History, Step
+from yarncli.history import History, Step
+from yarncli.history.weights import Baked
 from yarncli.hub.cards import read_metadata, with_metadata
 from yarncli.hub.failures import without_secrets
 from yarncli.jsontext.changes import FieldChange

@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import pkgutil
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from support.minihub_writing import open_for_writing
 from yarncli.demo import write_demo_text
 
 FUNCTIONS = {
-    "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "inspect",
-    "judge", "open_checkpoint", "plan", "push", "regress",
+    "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "finish",
+    "guard", "inspect", "judge", "open_checkpoint", "plan", "push", "recipe", "regress",
 }  # fmt: skip
 EXCEPTIONS = {
     name
@@ -81,6 +82,16 @@ def calls(tmp_path: Path, minihub: Any) -> dict[str, Callable[[int], Any]]:
     converted = tmp_path / "converted"
     stories = write_demo_text(tmp_path / "stories.txt")
     y.convert(DEMO, converted, factor=8)
+    trained = tmp_path / "trained"  # as a trainer leaves it: without its record
+    shutil.copytree(converted, trained)
+    (trained / "yarncli.json").unlink()
+
+    def guarded(n: int) -> Any:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(converted))
+        return y.guard(model, converted, trained)
+
     return {
         "open_checkpoint": lambda n: y.open_checkpoint(DEMO),
         "inspect": lambda n: y.inspect(DEMO, factor=4),
@@ -95,6 +106,9 @@ def calls(tmp_path: Path, minihub: Any) -> dict[str, Callable[[int], Any]]:
         ),
         "regress": lambda n: y.regress(DEMO, converted, text=[stories], length=64, texts=1),
         "card": lambda n: y.card(converted, name="me/demo"),
+        "finish": lambda n: y.finish(trained, converted, tmp_path / f"finished{n}"),
+        "guard": guarded,
+        "recipe": lambda n: y.recipe(converted, tmp_path / f"recipe{n}", train_length=512),
         "push": lambda n: y.push(converted, "me/demo", dry_run=True),
     }
 

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "evaluation": {*FILES, "__init__"},
     "figures": {*FILES, "inspection", "evaluation"},
     "demo": {*FOUNDATION, "checkpoint"},
+    "training": {*FILES, "__init__"},
     "publishing": {*FILES, "__init__", "inspection", "rules", "evaluation", "figures"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "__init__"}
@@ -50,7 +51,7 @@ OWNERS = {
     "matplotlib": ("figures/",),
     "torch": ("evaluation/local/", "baking/twin.py"),
     "transformers": ("evaluation/local/", "evaluation/template.py", "baking/twin.py"),
-    "numpy": ("baking/", "evaluation/"),
+    "numpy": ("baking/", "evaluation/", "training/"),
     "openai": ("evaluation/",),
 }
 

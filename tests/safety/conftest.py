@@ -23,6 +23,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("half baked", "converted", None),
         ("with an adapter", "converted", None),
         ("faulty", "plain", None),
+        ("trained", "converted", None),
     ):
         found[name] = root / name
         shutil.copytree(found[earlier], found[name])
@@ -30,6 +31,13 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             COMMANDS[command].run(found[name])
     half_bake(found["half baked"])
     write_adapter(found["with an adapter"] / "adapter")
+    trained = found["trained"] / "model"
+    shutil.copytree(trained, found["trained"] / "conv")
+    left = json.loads((trained / "config.json").read_text())
+    left.pop("rope_scaling")
+    (trained / "config.json").write_text(json.dumps(left, indent=2))
+    (trained / "tokenizer_config.json").unlink()
+    (trained / "yarncli.json").unlink()
     faulty = {**CONFIG, "rope_scaling": {"rope_type": "linear", "factor": 4}, "seq_length": 8}
     (found["faulty"] / "model" / "config.json").write_text(json.dumps(faulty, indent=2))
     (found["faulty"] / "model" / "tokenizer_config.json").write_text('{"model_max_length": 32}')

@@ -21,6 +21,7 @@ from yarncli.conversion.convert import convert
 from yarncli.conversion.undo import undo
 from yarncli.publishing.card import card
 from yarncli.rules.check import check
+from yarncli.training.finish import finish
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -86,6 +87,10 @@ COMMANDS: dict[str, Command] = {
         run=lambda d: check(str(d / "model"), fix=True), start="faulty", in_place=True
     ),
     "card": Command(run=lambda d: card(d / "model"), start="converted"),
+    "finish": Command(run=lambda d: finish(d / "model", d / "conv", d / "out"), start="trained"),
+    "finish in place": Command(
+        run=lambda d: finish(d / "model", d / "conv", in_place=True), start="trained", in_place=True
+    ),
 }
 
 

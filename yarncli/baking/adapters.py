@@ -26,6 +26,7 @@ from yarncli.config import names
 from yarncli.config.names import Place
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
 from yarncli.history import FILE_NAME, History
+from yarncli.history.adapters import adapter_history, require_plan
 from yarncli.jsontext.text import JsonText
 
 # Ways to start a training that leave the base's weights alone when the adapter is loaded.
@@ -45,7 +46,9 @@ class AdapterBaking:
     edits: tuple[TensorEdit, ...]
     """What changes; nothing where the base's norms carry the factor."""
     history: History
-    """The bake as its own `yarncli.json` records it."""
+    """The bake as its own `yarncli.json` records it, after what that held before."""
+    notes: tuple[str, ...]
+    """What to know of it."""
 
 
 def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
@@ -56,13 +59,15 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
         baking: the bake of its base model.
 
     Raises:
-        CheckpointError: no readable LoRA adapter, or it is baked already.
+        CheckpointError: no readable LoRA adapter, it is baked already, or it was trained for
+            another setting than the base has.
         UnsupportedArchitectureError: another kind of adapter, or one for other modules than the
             base has.
     """
     config = _read_config(directory)
     header = read_header(directory / WEIGHTS_NAME)
     _refuse_others(directory, config.value)
+    warning = require_plan(directory, baking.checkpoint)
     base = _Base.of(baking)
     edits = [edit for info in header.tensors.values() for edit in _edits_of(info, base)]
     # An adapter has no config.json: the same step, but without replaced fields.
@@ -75,7 +80,8 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
         header=header,
         files=files,
         edits=tuple(edits),
-        history=History((step,)),
+        history=adapter_history(directory).then(step),
+        notes=(warning,) if warning else (),
     )
 
 
@@ -159,7 +165,7 @@ def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:
             "anew, and other ones after a bake. Merge it into its base model first, then bake the "
             "result."
         )
-    if (directory / FILE_NAME).exists():
+    if adapter_history(directory).baked:
         raise CheckpointError(
             f"{directory} has a {FILE_NAME}: it is baked already. Bake the one it came from."
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.errors import CheckpointError, ConfigError, UnsupportedArchitectureError, UsageError
-from yarncli.history import Form
+from yarncli.history.weights import Form
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.rope_plan import RopePlan, ScopePlan
 from yarncli.planning.writing import Spelling, write_rope

@@ -22,13 +22,12 @@ from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.history import (
     BAKED_MARKER,
     FILE_NAME,
-    Baked,
     History,
-    Side,
     Step,
     describe_source,
     read_history,
 )
+from yarncli.history.weights import Baked, Side
 from yarncli.jsontext.changes import FieldChange, changed_fields
 from yarncli.jsontext.text import JsonText
 from yarncli.options import given_options

@@ -18,7 +18,7 @@ from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.config.quantisation import Scheme
 from yarncli.config.scopes import layer_override, windowed_sizes
 from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsError
-from yarncli.history import Side
+from yarncli.history.weights import Side
 from yarncli.jsontext.fields import Fields
 
 # Scales of a quantised KV cache: known beside every projection, and never multiplied themselves.

@@ -15,7 +15,7 @@ from yarncli.config.quantisation import Quantisation
 from yarncli.config.reading import RopeConfig
 from yarncli.config.text_model import MOST_LAYERS
 from yarncli.errors import UnsupportedArchitectureError, WeightsError
-from yarncli.history import Side
+from yarncli.history.weights import Side
 from yarncli.jsontext.fields import Fields
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from yarncli.history import Form, Side
+from yarncli.history.weights import Form, Side
 
 
 @dataclass(frozen=True, kw_only=True)

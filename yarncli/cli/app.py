@@ -32,6 +32,8 @@ COMMANDS = (
     "check-passkey",
     "perplexity",
     "regress",
+    "recipe",
+    "finish",
     "plot",
     "card",
     "push",

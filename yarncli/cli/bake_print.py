@@ -44,6 +44,8 @@ def print_report(report: BakeReport) -> None:
         edits = report.adapter.edits
         what = f"{len(edits)} tensors" if edits else "nothing: its base's norms do"
         console.print_text(f"adapter: {what}")
+        for text in report.adapter.notes:
+            console.warn(text)
     if report.twin:
         console.print_text(
             f"twin: logits change by {report.twin.baked:.1e} baked, "

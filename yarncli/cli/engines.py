@@ -15,6 +15,7 @@ EXAMPLES = [
     ("yarncli engines Qwen/Qwen3-8B --explain llama.cpp", "Everything known about one."),
     ("yarncli engines Qwen/Qwen3-8B --factor 4", "Lines that serve it extended, as it is."),
     ("yarncli engines ./model --length 128k --engine vllm", "The same for one engine."),
+    ("yarncli engines ./model-128k --trainers", "What trainers do with its RoPE setting."),
     ("yarncli engines ./model --json", "The numbers each engine will use, as JSON."),
 ]
 
@@ -50,6 +51,9 @@ def engines(
     rescale: options.Rescale = False,
     replace_scaling: options.ReplaceScaling = False,
     assume_like: options.AssumeLike = None,
+    trainers: Annotated[
+        bool, typer.Option("--trainers", help="Show what trainers do with it instead.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Show what each engine will compute: frequencies, temperature, length, launch line.
@@ -70,6 +74,13 @@ def engines(
     )  # fmt: skip
     if original_length and not target:
         raise UsageError("--original-length goes with --length or --factor.")
+    if trainers:
+        if target or engine or explain:
+            raise UsageError("--trainers goes with no option but --json.")
+        from yarncli.cli.recipe_print import print_trainers
+
+        print_trainers(source, json=json)
+        return
     ids = [explain] if explain else engine or []
     found = judge_checkpoint(
         source,

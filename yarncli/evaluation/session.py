@@ -24,6 +24,7 @@ from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
 from yarncli.evaluation.tasks import PASSKEY
 from yarncli.extras import require_extra
+from yarncli.history.adapters import require_plan
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 
@@ -193,9 +194,15 @@ def _local(
         control=options.control,
         control_checkpoint=fetched(control, options, progress) if control else None,
     )
+    chosen = variants.choose_variants(checkpoint, choice, max(options.lengths, default=0))
+    warning = ""
+    if options.adapter is not None:
+        settings = [variant.config for variant in chosen if variant.checkpoint == checkpoint]
+        warning = require_plan(Path(options.adapter), checkpoint, settings)
     return LocalSubject(
         name=name_of(model),
-        variants=variants.choose_variants(checkpoint, choice, max(options.lengths, default=0)),
+        variants=chosen,
+        warnings=(warning,) if warning else (),
         codec=open_codec(options.tokenizer or model, options, options.chat, progress),
         settings=options,
         decode=options.decode,

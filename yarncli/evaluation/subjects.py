@@ -32,6 +32,8 @@ class LocalSubject:
     """How to load them."""
     decode: Decode = "fast"
     """See `local_cells`."""
+    warnings: Sequence[str] = ()
+    """What is known before anything is asked, and should be said with the answers."""
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     def builder(self, grid: Grid) -> PromptBuilder:
@@ -92,7 +94,7 @@ class LocalSubject:
 
     def caveats(self) -> Sequence[str]:
         """What should be known about the answers, once they are there."""
-        return list(dict.fromkeys(self._caveats))
+        return list(dict.fromkeys([*self.warnings, *self._caveats]))
 
 
 @dataclass(frozen=True, kw_only=True)

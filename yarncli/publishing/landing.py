@@ -9,7 +9,8 @@ from typing import Any
 from yarncli.checkpoint.files import kind_of
 from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.errors import CheckpointError, ConfigError
-from yarncli.history import FILE_NAME, NO_HISTORY, Baked, History
+from yarncli.history import FILE_NAME, NO_HISTORY, History
+from yarncli.history.weights import Baked
 from yarncli.hub.cards import read_metadata
 from yarncli.hub.uploads import Copy, Upload
 from yarncli.hub.writing import Remote

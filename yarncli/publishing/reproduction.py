@@ -50,5 +50,8 @@ def _steps(steps: Sequence[Step], name: str) -> Iterator[list[str]]:
     source = f"./{source}" if source.startswith("-") else source
     for number, step in enumerate(steps, 1):
         out = short(name) if number == len(steps) else f"step{number}"
-        yield [step.command, source, out, *step.arguments()]
+        if step.trained:  # what the trainer made of `source` has a name of its own
+            yield [step.command, "TRAINED", out, "--from", source, *step.arguments()]
+        else:
+            yield [step.command, source, out, *step.arguments()]
         source = out

@@ -76,13 +76,15 @@ def _done(facts: Facts) -> Iterator[str]:
     if done is None and not facts.history.baked:
         yield _unrecorded(facts)
     elif done is None:
-        yield f"The context window is that of {_base(facts)}. {_about_weights(facts.history)}"
+        told = f"The context window is that of {_base(facts)}. {_about_weights(facts.history)}"
+        yield told.rstrip()
     else:
-        yield (
+        told = (
             f"The context window of {_base(facts)} was extended from {done.original_length:,} to "
             f"**{done.length:,} tokens** with {_label(done.method)}, factor {cell(done.factor)}. "
             f"{_about_weights(facts.history)}"
         )
+        yield told.rstrip()
         yield from ("", _about_training(facts, done.original_length))
     if like := facts.judgement.assume_like:
         yield ""
@@ -105,6 +107,13 @@ def _base(facts: Facts) -> str:
 def _about_training(facts: Facts, original_length: int) -> str:
     """Whether the weights were trained at the new length: the one place that says so."""
     measured = "; what was measured stands below" if any(_passkey(facts)) else ""
+    if trained := facts.history.trained:
+        steps = f" for {trained.steps:,} steps" if trained.steps else ""
+        length = f" on texts of {trained.train_length:,} tokens" if trained.train_length else ""
+        told = f"**It was then fine-tuned{steps}{length}.**"
+        if trained.train_length and trained.train_length < facts.subject.length:
+            told += f" Beyond that length it relies on the method alone{measured}."
+        return told
     return (
         f"**It was not trained at this length.** Beyond {original_length:,} tokens it relies on "
         f"the method alone{measured}."
@@ -140,9 +149,9 @@ def _label(name: str) -> str:
 
 
 def _about_weights(history: History) -> str:
-    baked = history.baked
+    baked, rest = history.baked, "" if history.trained else "All other weights are unchanged."
     if baked is None:
-        return "The weights are unchanged."
+        return "" if history.trained else "The weights are unchanged."
     shown = ", ".join(sorted({cell(value) for value in baked.attention_factor.values()}))
     config = (
         "the config keeps the method's own"
@@ -152,7 +161,7 @@ def _about_weights(history: History) -> str:
     side = {"k": "key", "q": "query"}.get(baked.side, "query and key")
     return (
         f"The attention temperature ({shown} on the rotary part of queries and keys) is in the "
-        f"{side} weights; {config}. All other weights are unchanged."
+        f"{side} weights; {config}. {rest}".rstrip()
     )
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from yarncli.checkpoint.directory import JOURNAL_NAME, PENDING_NAME
 from yarncli.checkpoint.files import SourceFile
+from yarncli.checkpoint.leftovers import TRAINING
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
 from yarncli.history import FILE_NAME as HISTORY
@@ -20,18 +21,6 @@ CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer_config.json"
 # Patterns for a whole name, or for any part of a path. They win over --include.
 _BACKUPS = ("*.orig", "*.orig.[0-9]*", JOURNAL_NAME, PENDING_NAME, "*~", "*.bak")
 _SCRATCH = ("*.tmp", "*.incomplete", "*.lock", ".ds_store", ".git", ".cache", "__pycache__")
-_TRAINING = (
-    "checkpoint-[0-9]*",
-    "global_step[0-9]*",
-    "optimizer.*",
-    "scheduler.*",
-    "rng_state*",
-    "training_args.bin",
-    "trainer_state.json",
-    "events.out.tfevents*",
-    "wandb",
-    "runs",
-)
 _TOOLS = (
     "venv", "node_modules", "mlruns", "logs", "*.egg-info", "site-packages", "lightning_logs",
 )  # fmt: skip
@@ -47,7 +36,7 @@ _SECRETS = (
 _KINDS = {
     "a backup or journal of yarncli": _BACKUPS,
     "scratch": _SCRATCH,
-    "training state": _TRAINING,
+    "training state": TRAINING,
     "of a tool": _TOOLS,
     "possibly a secret": _SECRETS,
 }

@@ -12,7 +12,8 @@ from yarncli.checkpoint.safetensors import Header, TensorInfo, is_lfs_pointer, r
 from yarncli.checkpoint.source import MAX_JSON_SIZE, Checkpoint, open_checkpoint
 from yarncli.config import names
 from yarncli.errors import CheckpointError, UsageError
-from yarncli.history import BAKED_MARKER, FILE_NAME, History, read_history
+from yarncli.history import BAKED_MARKER, History, read_history
+from yarncli.history.adapters import adapter_history, other_plan, unknown_plan
 from yarncli.jsontext.text import JsonText
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding
@@ -34,7 +35,7 @@ def check_adapter(directory: Path) -> Iterator[Finding]:
     where = str(directory / ADAPTER_CONFIG)
     try:
         config = JsonText.parse(read_file(Path(where), MAX_JSON_SIZE, where), where).value
-        history = _history(directory)
+        history = adapter_history(directory)
     except CheckpointError as error:
         yield _finding("unreadable", where, str(error))
         return
@@ -58,7 +59,8 @@ def check_adapter(directory: Path) -> Iterator[Finding]:
     yield _finding("adapter", where, f"{directory} {verb} an adapter ({kind}{rank}). {said}")
     if base is None:
         return
-    yield from _baked(directory, where, history, base)
+    mismatch = list(_baked(directory, where, history, base))
+    yield from mismatch or _planned(directory, where, base)
     if header is not None and kind == "LORA":
         yield from _fit(str(weights), header, base, transposed=bool(config.get("fan_in_fan_out")))
 
@@ -78,14 +80,6 @@ def _base(config: Mapping[str, Any]) -> tuple[Checkpoint | None, str]:
     except (CheckpointError, UsageError) as error:
         return None, f"Its base model cannot be read: {error}"
     return found, f"It was checked against its base model {name}."
-
-
-def _history(directory: Path) -> History:
-    path = directory / FILE_NAME
-    if not path.is_file():
-        return History()
-    document = JsonText.parse(read_file(path, MAX_JSON_SIZE, str(path)), str(path))
-    return History.from_json(document.value, str(path))
 
 
 def _baked(directory: Path, where: str, history: History, base: Checkpoint) -> Iterator[Finding]:
@@ -108,6 +102,19 @@ def _baked(directory: Path, where: str, history: History, base: Checkpoint) -> I
             f"This adapter was scaled for a baked base, and {base.name} is not baked. Name the "
             "baked base, or use the adapter that this one was made from.",
         )  # fmt: skip
+
+
+def _planned(directory: Path, where: str, base: Checkpoint) -> Iterator[Finding]:
+    """Whether an adapter was trained with the setting that its base has."""
+    if (directory / "config.json").exists():
+        return  # the record there is the model's own
+    try:
+        if told := other_plan(directory, base):
+            yield _finding("adapter-mismatch", where, told)
+        elif told := unknown_plan(directory, base):
+            yield _finding("adapter-mismatch", where, told, severe=False)
+    except CheckpointError as error:
+        yield _finding("unreadable", base.where("config.json"), str(error))
 
 
 def _fit(where: str, adapter: Header, base: Checkpoint, *, transposed: bool) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Edit, Finding, Severity
 
 if TYPE_CHECKING:
-    from yarncli.history import Baked
+    from yarncli.history.weights import Baked
 
 BLOCK_KEYS = ("rope_scaling", "rope_parameters")
 _MOST_SCOPES = 20  # entries of a nested rope_parameters that are looked at

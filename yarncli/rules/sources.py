@@ -22,6 +22,7 @@ from yarncli.rules.catalogue import RULES
 from yarncli.rules.config_rules import check_config, check_tokenizer
 from yarncli.rules.config_view import view_config
 from yarncli.rules.finding import Finding
+from yarncli.rules.training_rules import check_trained
 
 if TYPE_CHECKING:
     from yarncli.history import History
@@ -163,6 +164,8 @@ def check_documents(
     found = check_config(view)
     if TOKENIZER in documents:
         found += check_tokenizer(view, checkpoint.where(TOKENIZER), documents[TOKENIZER])
+    if not history.steps:
+        found += check_trained(view, checkpoint, documents.get(TOKENIZER))
     if engines:
         from yarncli.rules.engine_rules import check_engines
 

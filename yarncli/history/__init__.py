@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any
 
 from yarncli import __version__
 from yarncli.errors import CheckpointError, ConfigError, UsageError
+from yarncli.history.weights import Baked, Trained
 from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.jsontext.fields import Fields
 from yarncli.planning.commands import option_words
@@ -27,78 +28,31 @@ FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
 # The files whose values a step replaces, and the only ones that taking it back touches.
 CONVERTED_FILES = ("config.json", "tokenizer_config.json", "generation_config.json")
-SCHEMA_VERSION = 2
-_SCHEMAS = (1, SCHEMA_VERSION)  # in 1 no options are recorded
+SCHEMA_VERSION = 3
+_SCHEMAS = (1, 2, SCHEMA_VERSION)  # in 1 no options are recorded; before 3 nothing was trained
+_COMMANDS = ("convert", "bake", "finish")
 _HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _OPTION = re.compile(r"[a-z]+(_[a-z]+)*", re.ASCII)
-
-Form = Literal["neutral", "residual"]
-Side = Literal["k", "q", "both"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baked:
-    """What a bake moved into the weights."""
-
-    form: Form
-    """neutral: the whole attention factor; residual: all but yarn's default, which stays."""
-    side: Side
-    """Whether keys (k), queries (q) or both carry it."""
-    layout: str
-    """Name of the rule that says which tensors carry the factor."""
-    attention_factor: Mapping[str, float]
-    """Scope → the factor (m) on the rotary part of queries and of keys."""
-    adapter: bool = False
-    """Whether the weights are those of a LoRA adapter."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data: in `yarncli.json`, and as the marker in `config.json`."""
-        found = {
-            "form": self.form,
-            "side": self.side,
-            "layout": self.layout,
-            "attention_factor": dict(self.attention_factor),
-        }
-        return {**found, "adapter": True} if self.adapter else found
-
-    @classmethod
-    def from_json(cls, fields: Fields) -> Baked:
-        """What `to_json` wrote down; unknown keys are ignored.
-
-        Raises:
-            ConfigError: a value is missing, or is none that a bake has; names it.
-        """
-        form, side = (fields.required(key, Fields.text) for key in ("form", "side"))
-        given = fields.required("attention_factor", Fields.mapping)
-        factors = {scope: given.required(scope, Fields.number) for scope in given.values}
-        known = form in get_args(Form) and side in get_args(Side)
-        if not known or min(factors.values(), default=0) <= 0:
-            raise ConfigError(f"{dict(fields.values)!r:.80} is none that a bake writes")
-        return cls(
-            form=cast(Form, form),
-            side=cast(Side, side),
-            layout=fields.required("layout", Fields.text),
-            attention_factor=factors,
-            adapter=fields.boolean("adapter"),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One run of convert or bake."""
+    """One run of convert, bake or finish."""
 
     command: str
-    """convert or bake."""
+    """convert, bake or finish."""
     source: str
     """Hub id @ commit, or the name of the local directory (never its full path)."""
     tool_version: str = __version__
     """Of yarncli."""
     plan: RopePlan | None = None
-    """The numbers that were written; None for a bake."""
+    """The numbers that were written; None for a step that writes none."""
     replaced: tuple[FieldChange, ...] = ()
     """The values that were changed, in every config file."""
     baked: Baked | None = None
-    """What was moved into the weights; None for a step that leaves them as they are."""
+    """What was moved into the weights; None for a step that moves nothing."""
+    trained: Trained | None = None
+    """What a trainer did with the checkpoint before this step; None where none did."""
     config_only: bool = False
     """Whether the weights were left out of the output."""
     options: Mapping[str, Any] | None = None
@@ -115,6 +69,7 @@ class Step:
             "replaced": [change.to_json() for change in self.replaced],
             "baked": self.baked and self.baked.to_json(),
             "config_only": self.config_only,
+            **({"trained": self.trained.to_json()} if self.trained else {}),
         }
 
     def restored(self, name: str, text: JsonText) -> JsonText:
@@ -154,11 +109,12 @@ class History:
         same: the config cannot show that weights are unbaked, and to bake them twice is worse than
         to refuse it.
         """
-        if self._agrees(config):
+        if self.agrees(config):
             return self
         return History(tuple(step for step in self.steps if step.baked), self.steps)
 
-    def _agrees(self, config: Mapping[str, Any]) -> bool:
+    def agrees(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config rotates as the last plan says; so it does where there is none."""
         from yarncli.config.reading import read_rope
 
         for step in reversed(self.steps):
@@ -192,6 +148,14 @@ class History:
     def baked(self) -> Baked | None:
         """What the weights carry; None if nothing was baked."""
         return next((step.baked for step in reversed(self.steps) if step.baked), None)
+
+    @property
+    def trained(self) -> Trained | None:
+        """What the last training did since the last conversion; None if there was none."""
+        for step in reversed(self.steps):
+            if step.trained or step.plan:
+                return step.trained
+        return None
 
     @property
     def origin(self) -> tuple[str, str] | None:
@@ -275,7 +239,9 @@ class History:
     def to_bytes(self) -> bytes:
         """The content of `yarncli.json`."""
         steps = [step.to_json() for step in self.steps]
-        document = {"schema_version": SCHEMA_VERSION, "steps": steps}
+        # Without a training, an earlier yarncli reads it too.
+        version = SCHEMA_VERSION if self.trained else 2
+        document = {"schema_version": version, "steps": steps}
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         # An unpaired surrogate has no UTF-8 form; as an escape it is valid JSON.
         return text.encode("utf-8", "backslashreplace")
@@ -341,9 +307,10 @@ def _step(entry: Any) -> Step:
     if not isinstance(entry, dict) or not isinstance(entry.get("replaced"), list):
         raise ConfigError("it is no object, or has no list `replaced`.")
     fields = Fields(entry)
-    if entry.get("command") not in ("convert", "bake"):
-        raise ConfigError("its command is neither convert nor bake.")
-    plan, baked, options = (fields.mapping(name) for name in ("plan", "baked", "options"))
+    if entry.get("command") not in _COMMANDS:
+        raise ConfigError("its command is none of convert, bake and finish.")
+    names = ("plan", "baked", "trained", "options")
+    plan, baked, trained, options = (fields.mapping(name) for name in names)
     for name, value in options.values.items() if options else ():
         if not _OPTION.fullmatch(name) or not _is_value(value):
             raise ConfigError(f"options.{name:.40} is no option.")
@@ -354,6 +321,7 @@ def _step(entry: Any) -> Step:
         plan=RopePlan.from_json(plan) if plan and plan.values else None,
         replaced=tuple(map(_replaced, entry["replaced"])),
         baked=Baked.from_json(baked) if baked else None,
+        trained=Trained.from_json(trained) if trained else None,
         config_only=fields.required("config_only", Fields.boolean),
         options=options.values if options else None,
     )

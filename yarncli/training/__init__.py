@@ -1,0 +1,1 @@
+"""Hand a conversion over to a trainer, guard it there, and make what comes back whole again."""

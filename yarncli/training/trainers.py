@@ -1,0 +1,71 @@
+"""What is known of each trainer: its versions, what its own RoPE option does, what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from yarncli.errors import UsageError
+
+FOLDER = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """One trainer; the texts stand in `trainers.json`."""
+
+    id: str
+    """What `--trainer` takes."""
+    name: str
+    """As people call it."""
+    versions: str
+    """The release that was examined."""
+    evidence: Literal["run", "read"]
+    """Whether yarncli's files were run with it, or it was read."""
+    route: str
+    """Its own option for RoPE."""
+    result: str
+    """What that does."""
+    converted: str
+    """What it does with a converted checkpoint."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The files of its recipe: name → template below `recipes`; none where there is no recipe."""
+    form: Literal["binary", "ids", "text"] = "binary"
+    """In which form it reads the rows."""
+    start: str = ""
+    """The command that starts it."""
+    refused: str = ""
+    """Why it must not be used; empty for nearly all."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known of it, as plain data."""
+        names = ("id", "name", "versions", "evidence", "route", "result", "converted", "refused")
+        return {name: getattr(self, name) for name in names}
+
+
+@cache
+def trainers() -> dict[str, Trainer]:
+    """Id → trainer, of all that were examined."""
+    path = Path(__file__).with_name("trainers.json")
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return {name: Trainer(id=name, **entry) for name, entry in entries.items()}
+
+
+def get_trainer(name: str) -> Trainer:
+    """The trainer of that id, if a recipe can be written for it.
+
+    Raises:
+        UsageError: it is unknown, has no recipe, or must not be used; says why.
+    """
+    found = trainers().get(name)
+    if found and found.refused:
+        raise UsageError(f"There is no recipe for {found.name}: {found.refused}.")
+    if found is None or not found.files:
+        known = ", ".join(each.id for each in trainers().values() if each.files)
+        more = f" {found.name}: {found.converted}." if found else ""
+        raise UsageError(f"There is no recipe for {name!r}; there is one for {known}.{more}")
+    return found
