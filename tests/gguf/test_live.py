@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from support.gguf_files import Arrays, write_gguf
+from support.gguf_files import Arrays, demo_keys, write_gguf
 from support.gguf_oracle import demo_logits
 from support.gguf_rows import ROWS
+from support.gguf_settings import GOLDEN, LENGTH, SETTINGS, distance
+from support.gguf_settings import PLACES as GOLDEN_PLACES
 from support.llamacpp import Job, run
 from yarncli.gguf import runtime as foretold
+from yarncli.gguf.facts import Gguf, Tensor
+from yarncli.gguf.plan import plan_setting
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("runtime")]
 
@@ -61,3 +65,25 @@ def test_every_row(row, outcomes):
         return
     expected = demo_logits(found.inv_freq, found.attention_factor, text(row), PLACES)
     assert np.abs(np.subtract(expected, given.logits)).max() < TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory, demo_tensors: Arrays):
+    """What became of the demo with each golden setting planned into it."""
+    folder = tmp_path_factory.mktemp("settings")
+    demo = Gguf(demo_keys(), {"blk.0.attn_k.weight": Tensor("F32", (128, 128))})
+    jobs = []
+    for n, p in enumerate(SETTINGS.values()):
+        made = plan_setting(demo, p, length=LENGTH)
+        arrays = {name: np.array(values, np.float32) for name, values in made.tensors.items()}
+        path = folder / f"{n}.gguf"
+        write_gguf(path, made.applied(demo).keys, {**demo_tensors, **arrays})
+        jobs.append(Job(str(path), GOLDEN["tokens"], GOLDEN_PLACES, LENGTH))
+    return dict(zip(SETTINGS, run(jobs), strict=True))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_planned_setting_gives_the_golden_logits(name, planned):
+    assert planned[name].logits is not None, planned[name].said
+    assert distance(planned[name].logits, name) < TOLERANCE
+    assert planned[name].window == LENGTH

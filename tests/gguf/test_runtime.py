@@ -10,7 +10,7 @@ import pytest
 
 from support.gguf_rows import ROWS, YARN, Row, yarn
 from yarncli.gguf.architectures import find_architecture, load_table
-from yarncli.gguf.facts import FREQS, Gguf, Tensor, Value, typed
+from yarncli.gguf.facts import FREQS, Gguf, Tensor, Typed, typed
 from yarncli.gguf.runtime import Failure, run, run_windowed
 
 # Reference, section 2 of the facts about GGUF: who loads the tensor and gives it to the rotation.
@@ -115,8 +115,8 @@ def sized(architecture: str, *, tensors=None, **keys) -> Gguf:
     base = {"context_length": 1024, "embedding_length": 128, "rope.freq_base": 1e4}
     base |= {"rope.dimension_count": 32}
     found = {f"{architecture}.{k}": typed(k, v) for k, v in {**base, **keys}.items()}
-    found["general.architecture"] = Value("str", architecture)
-    found[f"{architecture}.attention.head_count"] = Value("u32", 4)
+    found["general.architecture"] = Typed("str", architecture)
+    found[f"{architecture}.attention.head_count"] = Typed("u32", 4)
     return Gguf(found, tensors or {})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from yarncli.demo import write_demo
-from yarncli.gguf.facts import Gguf, Tensor, Value
+from yarncli.gguf.facts import Gguf, Tensor, Typed
 
 _ADDERS = {
     "u32": "add_uint32", "i32": "add_int32", "u64": "add_uint64", "f32": "add_float32",
@@ -36,7 +36,7 @@ def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, half, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def demo_keys() -> dict[str, Value]:
+def demo_keys() -> dict[str, Typed]:
     """The keys of the demo as a file of the architecture llama."""
     sizes = {
         "block_count": 3, "context_length": 256, "embedding_length": 128,
@@ -46,11 +46,11 @@ def demo_keys() -> dict[str, Value]:
     }  # fmt: skip
     numbers = {"rope.freq_base": 10000.0, "attention.layer_norm_rms_epsilon": 1e-5}
     return {
-        "general.architecture": Value("str", "llama"),
-        "general.type": Value("str", "model"),
-        "tokenizer.ggml.model": Value("str", "no_vocab"),
-        **{f"llama.{key}": Value("u32", number) for key, number in sizes.items()},
-        **{f"llama.{key}": Value("f32", number) for key, number in numbers.items()},
+        "general.architecture": Typed("str", "llama"),
+        "general.type": Typed("str", "model"),
+        "tokenizer.ggml.model": Typed("str", "no_vocab"),
+        **{f"llama.{key}": Typed("u32", number) for key, number in sizes.items()},
+        **{f"llama.{key}": Typed("f32", number) for key, number in numbers.items()},
     }
 
 
@@ -86,7 +86,7 @@ def random_file(
     k_norm: bool = False,
     width: int = 256,
     seed: int = 0,
-) -> tuple[dict[str, Value], Arrays]:
+) -> tuple[dict[str, Typed], Arrays]:
     """Keys and tensors of a small random model with sharp attention, three layers deep."""
     rng = np.random.default_rng(seed)
     head, inner, words = width // heads, 256, 512
@@ -97,10 +97,10 @@ def random_file(
     }  # fmt: skip
     keys = demo_keys()
     keys = {k: v for k, v in keys.items() if not k.startswith("llama.")} | {
-        "general.architecture": Value("str", architecture),
-        **{f"{architecture}.{key}": Value("u32", number) for key, number in sizes.items()},
-        f"{architecture}.rope.freq_base": Value("f32", 10000.0),
-        f"{architecture}.attention.layer_norm_rms_epsilon": Value("f32", 1e-5),
+        "general.architecture": Typed("str", architecture),
+        **{f"{architecture}.{key}": Typed("u32", number) for key, number in sizes.items()},
+        f"{architecture}.rope.freq_base": Typed("f32", 10000.0),
+        f"{architecture}.attention.layer_norm_rms_epsilon": Typed("f32", 1e-5),
     }
 
     def normal(*shape: int, scale: float = 0.05) -> np.ndarray:
@@ -131,7 +131,7 @@ def random_file(
 
 
 def write_gguf(
-    path: Path, keys: Mapping[str, Value], arrays: Arrays, types: Mapping[str, str] | None = None
+    path: Path, keys: Mapping[str, Typed], arrays: Arrays, types: Mapping[str, str] | None = None
 ) -> Path:
     """Write a file with gguf-py.
 
@@ -160,7 +160,7 @@ def read_gguf(path: Path) -> Gguf:
     """What gguf-py reads from a file, with the numbers of the tensors of frequency factors."""
     reader = gguf.GGUFReader(path)
     keys = {
-        name: Value(_NAMES[field.types[0].name], field.contents())
+        name: Typed(_NAMES[field.types[0].name], field.contents())
         for name, field in reader.fields.items()
         if not name.startswith("GGUF.")
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from support.gguf_files import demo_keys
-from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Value, typed
+from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Typed, typed
 
 DIM, WINDOW = 32, 256
 M4, M8 = 0.1 * math.log(4) + 1, 0.1 * math.log(8) + 1
@@ -45,7 +45,7 @@ class Row:
     expected: tuple[list[float], float] | str
     """Frequencies and attention factor, or "refuses", "aborts", "NaN"."""
     keys: dict[str, Any] = field(default_factory=dict)
-    """Key without prefix → number or string of the right type, `Value`, or `None` to leave out."""
+    """Key without prefix → number or string of the right type, `Typed`, or `None` to leave out."""
     tensors: dict[str, Any] = field(default_factory=dict)
     """Name → numbers, or (type, numbers)."""
     context: int | None = None
@@ -58,7 +58,7 @@ class Row:
             name = key if key.startswith("qwen2.") else f"llama.{key}"
             keys.pop(name, None)
             if value is not None:
-                keys[name] = value if isinstance(value, Value) else typed(key, value)
+                keys[name] = value if isinstance(value, Typed) else typed(key, value)
         tensors = {}
         for name, given in self.tensors.items():
             kind, values = given if isinstance(given[0], str) else ("F32", given)
@@ -98,7 +98,7 @@ ROWS = [
     Row("dead betas", _YARN, YARN | _scaling(yarn_beta_fast=64.0, yarn_beta_slow=2.0)),
     Row("dead yarn_log_multiplier", _YARN, YARN | _scaling(yarn_log_multiplier=0.5)),
     Row("dead finetuned", _YARN, YARN | _scaling(finetuned=True)),
-    Row("a dead key of a wrong type", _YARN, YARN | _scaling(yarn_beta_fast=Value("u32", 64))),
+    Row("a dead key of a wrong type", _YARN, YARN | _scaling(yarn_beta_fast=Typed("u32", 64))),
     Row("attn_factor with none", (plain(), 1.3), _scaling(type="none", attn_factor=1.3)),
     Row("attn_factor with linear", (plain(4), 1.3),
         _scaling(type="linear", factor=4.0, attn_factor=1.3)),
@@ -125,16 +125,16 @@ ROWS = [
     Row("rope_freqs as F16", "aborts", {}, {FREQS: ("F16", R)}),
     *(Row(f"type {name}", "aborts", _scaling(type=name, factor=4.0))
       for name in ("dynamic", "llama3", "YARN")),
-    Row("factor as u32", "refuses", _scaling(factor=Value("u32", 4))),
-    Row("factor as f64", "refuses", _scaling(factor=Value("f64", 4.0))),
-    Row("context_length as u64", "refuses", {"context_length": Value("u64", 256)}),
-    Row("context_length as i32", "refuses", {"context_length": Value("i32", 256)}),
+    Row("factor as u32", "refuses", _scaling(factor=Typed("u32", 4))),
+    Row("factor as f64", "refuses", _scaling(factor=Typed("f64", 4.0))),
+    Row("context_length as u64", "refuses", {"context_length": Typed("u64", 256)}),
+    Row("context_length as i32", "refuses", {"context_length": Typed("i32", 256)}),
     Row("context_length missing", "refuses", {"context_length": None}),
     Row("original as f32", "refuses",
-        YARN | _scaling(original_context_length=Value("f32", 256.0))),
+        YARN | _scaling(original_context_length=Typed("f32", 256.0))),
     Row("keys with another prefix", (plain(), 1.0),
-        {"qwen2.rope.scaling.type": Value("str", "yarn"),
-         "qwen2.rope.scaling.factor": Value("f32", 4.0)}),
+        {"qwen2.rope.scaling.type": Typed("str", "yarn"),
+         "qwen2.rope.scaling.factor": Typed("f32", 4.0)}),
     Row("a context over the window", (plain(), 1.0), {}, {}, 2048),
     Row("a rotary width below the head's", "refuses", {"rope.dimension_count": 16}),
 ]  # fmt: skip

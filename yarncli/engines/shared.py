@@ -12,7 +12,7 @@ from yarncli.config.families.family import Release
 from yarncli.engines.tables import Row
 from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, NotKnown, Used
 from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
-from yarncli.rope.parameters import RopeParameters, with_frequencies
+from yarncli.rope.parameters import RopeParameters, mla_softmax, with_frequencies
 
 ORIGINAL = "original_max_position_embeddings"
 NEED_FACTOR = frozenset({"linear", "dynamic", "yarn", "llama3"})
@@ -27,14 +27,6 @@ def mscale_ratio(p: RopeParameters) -> float:
     factor = p.resolved_factor()
     top = get_mscale(factor, 1.0 if p.mscale is None else p.mscale)
     return top / get_mscale(factor, p.mscale_all_dim or 0.0)
-
-
-def mla_softmax(p: RopeParameters) -> float:
-    """m(s·mscale_all_dim)²: DeepSeek's temperature on the softmax scale; 1 where not given.
-
-    Reference: transformers `modeling_deepseek_v3.py`, `yarn_apply_mscale`.
-    """
-    return get_mscale(p.resolved_factor(), p.mscale_all_dim or 0.0) ** 2
 
 
 def second_hand_softmax(model: Model, p: RopeParameters) -> float:

@@ -27,6 +27,7 @@ SECTIONS = "rope.dimension_sections"
 # 1470), or of those that read them at all (`models/*.cpp`).
 KEY_TYPES: Mapping[str, str] = {
     CONTEXT: "u32",
+    WINDOW: "u32",
     "embedding_length": "u32",
     "attention.key_length": "u32",
     "attention.key_length_swa": "u32",
@@ -51,7 +52,7 @@ KEY_TYPES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class Typed:
     """The value of a key with its GGUF type, such as "u32", "f32", "str", "arr"."""
 
     type: str
@@ -82,7 +83,7 @@ class Sizes:
 class Gguf:
     """The keys and tensors of a GGUF file, under their full names."""
 
-    keys: Mapping[str, Value]
+    keys: Mapping[str, Typed]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -160,7 +161,7 @@ class Gguf:
 
     def changed(
         self,
-        keys: Mapping[str, Value],
+        keys: Mapping[str, Typed],
         drop: tuple[str, ...] = (),
         tensors: Mapping[str, tuple[float, ...]] | None = None,
     ) -> Gguf:
@@ -175,19 +176,19 @@ class Gguf:
         kept |= {name: replace(v, value=as_stored(v)) for name, v in keys.items()}
         found = {name: tensor for name, tensor in self.tensors.items() if name not in drop}
         for name, values in (tensors or {}).items():
-            stored = tuple(as_stored(Value("f32", number)) for number in values)
+            stored = tuple(as_stored(Typed("f32", number)) for number in values)
             found[name] = Tensor("F32", (len(values),), stored)
         return Gguf(kept, found)
 
 
-def as_stored(value: Value) -> Any:
+def as_stored(value: Typed) -> Any:
     """A value as its type holds it: numbers of single precision lose what does not fit."""
     if value.type != "f32":
         return value.value
     return struct.unpack("<f", struct.pack("<f", value.value))[0]
 
 
-def typed(key: str, value: Any) -> Value:
+def typed(key: str, value: Any) -> Typed:
     """A value with the type that the runtime wants for a key.
 
     Args:
@@ -195,7 +196,7 @@ def typed(key: str, value: Any) -> Value:
         value: what to store.
     """
     kind = KEY_TYPES.get(key, "str" if isinstance(value, str) else "f32")
-    return Value(kind, float(value) if kind == "f32" else value)
+    return Typed(kind, float(value) if kind == "f32" else value)
 
 
 def _first(value: Any) -> Any:

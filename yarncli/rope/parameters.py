@@ -209,6 +209,14 @@ def with_frequencies(p: RopeParameters, inv_freq: Sequence[float]) -> RopeParame
     )  # fmt: skip
 
 
+def mla_softmax(p: RopeParameters) -> float:
+    """m(s·mscale_all_dim)²: DeepSeek's temperature on the softmax scale; 1 where not given.
+
+    Reference: transformers `modeling_deepseek_v3.py`, `yarn_apply_mscale`.
+    """
+    return formulas.get_mscale(p.resolved_factor(), p.mscale_all_dim or 0.0) ** 2
+
+
 def _given(value: float | None) -> float:
     assert value is not None  # _validate saw to it
     return value
