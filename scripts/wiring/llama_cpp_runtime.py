@@ -11,6 +11,9 @@ writes `yarncli/gguf/architectures.json`: a row for every GGUF architecture that
     whole_head    a file whose rotary width is not that of a head is refused
     windowed      it can have layers that attend within a sliding window
     full_nope     where some layers are windowed, the others do not rotate
+    nope          layers that do not rotate can stand between those that do
+    switch        `rope.scaling.finetuned` false switches RoPE off
+    hybrid        some layers mix tokens by other means than attention
     mla           multi-head latent attention
     k_scale       `blk.N.attn_k.scale` multiplies the keys
     base_swa      `rope.freq_base_swa` is read
@@ -85,6 +88,9 @@ def graph_facts(source: Path) -> dict[str, Facts]:
         source: the folder `src` of llama.cpp.
     """
     rotations = _rotations(_text(source / "llama-model.cpp"))
+    hybrid = _text(source / "llama-arch.cpp").split("bool llm_arch_is_hybrid(", 1)[1]
+    for arch in re.findall(r"LLM_ARCH_\w+", hybrid.split("\n}", 1)[0]):
+        rotations[arch]["hybrid"] = True
     names = dict(re.findall(r"\{ (LLM_ARCH_\w+),\s+\"([^\"]+)\"", _text(source / "llama-arch.cpp")))
     made = re.findall(r"case (LLM_ARCH_\w+):\s+return new llama_model_(\w+)\(",
                       _text(source / "llama-model.cpp"))  # fmt: skip
@@ -142,6 +148,11 @@ def _facts(text: str) -> Facts:
         found["windowed"] = True
     if _rotates_windowed_only(text):
         found["full_nope"] = True
+    if re.search(r"n_no_rope_layer_step|force_rope|ATTENTION_ROPE_PATTERN", text):
+        found["nope"] = True
+    switch = re.search(r"get_key\(LLM_KV_ROPE_SCALING_FINETUNED", text)
+    if switch and "hparams.rope_finetuned = true;" not in text:  # MiniCPM has Granite's graph only
+        found["switch"] = True
     if "rope_scaling_alpha" in text:
         found["alpha"] = True
     if "LLM_KV_ATTENTION_KV_LORA_RANK" in text:

@@ -25,7 +25,7 @@ def test_every_set_of_keys_has_its_answer(row):
     found = run(row.gguf(), context=row.context)
     if row.expected in ("refuses", "aborts"):
         assert isinstance(found, Failure)
-        assert found.aborts == (row.expected == "aborts")
+        assert found.kind == row.expected
         assert found.because
         return
     assert not isinstance(found, Failure)
@@ -175,6 +175,13 @@ def test_an_ignored_tensor_changes_nothing():
     tensors = {FREQS: Tensor("F16", (16,))}
     found = run(sized("falcon-h1", tensors=tensors))
     assert found.inv_freq == pytest.approx(yarn(1, 256))
+
+
+def test_granite_has_a_switch():
+    """`models/granite.cpp:33-37`: true where it is missing."""
+    assert not isinstance(run(sized("granite")), Failure)
+    assert run(sized("granite", **scaling(finetuned=False))).kind == "no RoPE"
+    assert not isinstance(run(sized("llama", **scaling(finetuned=False))), Failure)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gemma3", "smollm3", "cohere2"])

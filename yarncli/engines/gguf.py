@@ -282,8 +282,10 @@ def used(gguf: Gguf, p: RopeParameters, *, windowed: bool = False) -> Used:
     compute = runtime.run_windowed if windowed else runtime.run
     found = compute(gguf, sizes=Sizes(p.head_dim, p.rotary_dim))
     if isinstance(found, runtime.Failure):
-        if found.aborts:
+        if found.kind == "aborts":
             raise EngineCrash(f"Its runtime aborts on the converted file: {found.because}.")
+        if found.kind == "no RoPE":
+            raise EngineCrash(f"Its runtime rotates nothing: {found.because}.")
         raise LoaderError(f"Its runtime refuses the converted file: {found.because}.")
     if found.rotation is None:
         raise EngineCrash("What its runtime computes from the converted file are no numbers.")

@@ -47,6 +47,12 @@ class Architecture:
     """Whether layers can attend within a sliding window."""
     full_nope: bool = False
     """Whether the layers without a window do not rotate where others have one."""
+    nope: bool = False
+    """Whether layers that do not rotate can stand between those that do."""
+    switch: bool = False
+    """Whether `rope.scaling.finetuned` false switches RoPE off."""
+    hybrid: bool = False
+    """Whether some layers mix tokens by other means than attention."""
     mla: bool = False
     """Whether it uses multi-head latent attention."""
     k_scale: bool = False

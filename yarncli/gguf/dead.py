@@ -11,6 +11,7 @@ from yarncli.gguf.facts import (
     ATTN_FACTOR,
     CONTEXT,
     FACTOR,
+    FINETUNED,
     OLD_FACTOR,
     SECTIONS,
     TYPE,
@@ -66,9 +67,7 @@ def _judged(gguf: Gguf, row: Architecture, computed: Computed, name: str) -> Dea
     if not why:
         return None
     value = gguf.get(key)
-    says_same = key == "rope.scaling.finetuned" or (
-        key in _NEUTRAL and value == _NEUTRAL[key] and key != FACTOR
-    )
+    says_same = key == FINETUNED or (key in _NEUTRAL and value == _NEUTRAL[key] and key != FACTOR)
     if key == YARN_ATTN:
         says_same = _close(value, computed.attention_factor)
     if key == OLD_FACTOR:
@@ -86,7 +85,7 @@ def _close(a: object, b: object) -> bool:
 
 def _reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
     kind = gguf.get(TYPE, "linear")
-    if key == "rope.scaling.finetuned":
+    if key == FINETUNED and not row.switch:
         yield "the runtime stores it and goes by it nowhere"
     if key == YARN_ATTN and row.ramp and kind == "yarn":
         yield "yarn overwrites it with the factor that it computes"

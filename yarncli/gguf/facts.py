@@ -20,6 +20,7 @@ FACTOR = "rope.scaling.factor"
 OLD_FACTOR = "rope.scale_linear"
 ORIGINAL = "rope.scaling.original_context_length"
 ATTN_FACTOR = "rope.scaling.attn_factor"
+FINETUNED = "rope.scaling.finetuned"
 WINDOW = "attention.sliding_window"
 SECTIONS = "rope.dimension_sections"
 
@@ -40,7 +41,7 @@ KEY_TYPES: Mapping[str, str] = {
     OLD_FACTOR: "f32",
     ORIGINAL: "u32",
     ATTN_FACTOR: "f32",
-    "rope.scaling.finetuned": "bool",
+    FINETUNED: "bool",
     "rope.scaling.alpha": "f32",
     "rope.scaling.yarn_ext_factor": "f32",
     "rope.scaling.yarn_attn_factor": "f32",

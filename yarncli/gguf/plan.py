@@ -12,6 +12,7 @@ from yarncli.gguf.facts import (
     ATTN_FACTOR,
     CONTEXT,
     FACTOR,
+    FINETUNED,
     FREQS,
     KEY_TYPES,
     LONG,
@@ -32,9 +33,7 @@ from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, mla_softmax
 
 # Single precision holds 7 digits, and θ is taken to a power below 1.
 _TOLERANCE = 1e-6
-_SCALING = tuple(
-    key for key in KEY_TYPES if key.startswith("rope.scal") and not key.endswith("finetuned")
-)
+_SCALING = tuple(key for key in KEY_TYPES if key.startswith("rope.scal") and key != FINETUNED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from yarncli.errors import ConfigError
 from yarncli.gguf.architectures import Architecture
@@ -13,6 +13,7 @@ from yarncli.gguf.facts import (
     ATTN_FACTOR,
     CONTEXT,
     FACTOR,
+    FINETUNED,
     FREQS,
     KEY_TYPES,
     LONG,
@@ -35,7 +36,7 @@ STILL = 1e30
 _PAD = 256
 # Keys that the runtime reads whatever the architecture; the others of `KEY_TYPES` only some do.
 _ALWAYS_READ = (
-    CONTEXT, "embedding_length", "rope.scaling.finetuned", ORIGINAL, THETA, TYPE, FACTOR,
+    CONTEXT, "embedding_length", FINETUNED, ORIGINAL, THETA, TYPE, FACTOR,
     ATTN_FACTOR, "rope.scaling.alpha", "attention.key_length", "rope.dimension_count",
     "attention.key_length_swa", "rope.dimension_count_swa",
 )  # fmt: skip
@@ -43,10 +44,10 @@ _ALWAYS_READ = (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The runtime computes nothing from the file."""
+    """The runtime rotates nothing by the file."""
 
-    aborts: bool
-    """Whether it ends the process, a server's too, instead of reporting that it cannot load."""
+    kind: Literal["refuses", "aborts", "no RoPE"]
+    """It reports that it cannot load; it ends the process, a server's too; or it runs without."""
     because: str
     """Why, as the end of a sentence for people."""
     key: str = ""
@@ -121,25 +122,30 @@ def _failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Iter
     """Why the runtime does not get as far as numbers, in the order in which it finds out."""
     if row is None:
         name = gguf.architecture
-        yield Failure(False, f"it knows no architecture {name!r}", "general.architecture")
+        yield Failure("refuses", f"it knows no architecture {name!r}", "general.architecture")
         return
     if not gguf.has(CONTEXT):
-        yield Failure(False, f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
+        yield Failure("refuses", f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
         return
     yield from wrong_types(gguf, row)
     kind = gguf.get(TYPE, "linear")
     if kind not in TYPES:
-        yield Failure(True, f"{gguf.name(TYPE)} is {kind!r}", gguf.name(TYPE))
+        yield Failure("aborts", f"{gguf.name(TYPE)} is {kind!r}", gguf.name(TYPE))
     if sizes is None:
-        yield Failure(False, "the file does not say how wide a head is")
+        yield Failure("refuses", "the file does not say how wide a head is")
         return
     if row.rotates == "none":
-        yield Failure(False, f"{row.name} does not use RoPE, so nothing is rotated")
+        yield Failure("no RoPE", f"the graph of {row.name} does not use RoPE")
+    if row.switch and gguf.get(FINETUNED) is False:
+        name = gguf.name(FINETUNED)
+        yield Failure("no RoPE", f"{name} is false, which switches RoPE off", name)
     width = gguf.name("rope.dimension_count")
     if row.whole_head and sizes.rotary_dim != sizes.head_dim:
-        yield Failure(False, f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}", width)
+        yield Failure(
+            "refuses", f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}", width
+        )
     if sizes.rotary_dim % 2:
-        yield Failure(True, f"{width} is {sizes.rotary_dim}, an odd number", width)
+        yield Failure("aborts", f"{width} is {sizes.rotary_dim}, an odd number", width)
     yield from tensor_failures(gguf, row, sizes)
 
 
@@ -153,7 +159,7 @@ def wrong_types(gguf: Gguf, row: Architecture) -> Iterator[Failure]:
         if found is not None and found.type != wanted:
             name = gguf.name(key)
             yield Failure(
-                False, f"{name} has the type {found.type}, and it reads {wanted} only", name
+                "refuses", f"{name} has the type {found.type}, and it reads {wanted} only", name
             )
 
 
@@ -181,21 +187,21 @@ def tensor_failures(gguf: Gguf, row: Architecture, sizes: Sizes) -> Iterator[Fai
             continue
         loads = bool(row.rope_freqs) if name == FREQS else row.factors
         if not loads:
-            yield Failure(False, f"the graph of {row.name} does not load {name}", name)
+            yield Failure("refuses", f"the graph of {row.name} does not load {name}", name)
             continue
         wanted = (expected_factors(row, sizes),)
         if tensor.shape != wanted and row.name != "step35":
             shape = "×".join(map(str, tensor.shape))
-            yield Failure(False, f"{name} holds {shape} numbers, not {wanted[0]}", name)
+            yield Failure("refuses", f"{name} holds {shape} numbers, not {wanted[0]}", name)
         used = row.rope_freqs == "used" if name == FREQS else FREQS not in gguf.tensors
         if used and tensor.type != "F32":
-            yield Failure(True, f"{name} is stored as {tensor.type}, not as F32", name)
+            yield Failure("aborts", f"{name} is stored as {tensor.type}, not as F32", name)
     is_longrope = gguf.get(TYPE) == "longrope"
     if is_longrope and row.factors and FREQS in gguf.tensors:
-        yield Failure(False, f"the type longrope loads no {FREQS}", FREQS)
+        yield Failure("refuses", f"the type longrope loads no {FREQS}", FREQS)
     for name in (LONG, SHORT):
         if name in gguf.tensors and row.factors and row.rope_freqs and not is_longrope:
-            yield Failure(False, f"{name} is loaded with the type longrope only", name)
+            yield Failure("refuses", f"{name} is loaded with the type longrope only", name)
 
 
 def expected_factors(row: Architecture, sizes: Sizes) -> int:
