@@ -10,6 +10,8 @@ writes `yarncli/gguf/architectures.json`: a row for every GGUF architecture that
     sections      `rope.dimension_sections` is read: M-RoPE where it is there
     whole_head    a file whose rotary width is not that of a head is refused
     windowed      it can have layers that attend within a sliding window
+    pattern       of so many layers one has no window where the file does not say: the last one, or
+                  with dense_first the first one
     full_nope     where some layers are windowed, the others do not rotate
     nope          layers that do not rotate can stand between those that do
     switch        `rope.scaling.finetuned` false switches RoPE off
@@ -146,6 +148,9 @@ def _facts(text: str) -> Facts:
         found["sections"] = True
     if re.search(r"swa_type\s+= LLAMA_SWA_TYPE_(?!NONE)", text):
         found["windowed"] = True
+    pattern = re.search(r"load_swa_pattern\(ml, (\d+)(, [^)]*true)?\)", text)
+    if pattern:
+        found |= {"pattern": int(pattern[1])} | ({"dense_first": True} if pattern[2] else {})
     if _rotates_windowed_only(text):
         found["full_nope"] = True
     if re.search(r"n_no_rope_layer_step|force_rope|ATTENTION_ROPE_PATTERN", text):

@@ -51,7 +51,7 @@ OWNERS = {
     "matplotlib": ("figures/",),
     "torch": ("evaluation/local/", "baking/twin.py"),
     "transformers": ("evaluation/local/", "baking/twin.py"),
-    "numpy": ("baking/", "evaluation/", "gguf/blocks.py"),
+    "numpy": ("baking/", "evaluation/"),
     "openai": ("evaluation/",),
 }
 

@@ -10,7 +10,9 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
+from yarncli.baking.blocks import block_scaler, row_bytes
 from yarncli.demo import write_demo
+from yarncli.gguf.carriers import TemperaturePlan
 from yarncli.gguf.facts import Gguf, Tensor, Typed
 
 _ADDERS = {
@@ -131,7 +133,11 @@ def random_file(
 
 
 def write_gguf(
-    path: Path, keys: Mapping[str, Typed], arrays: Arrays, types: Mapping[str, str] | None = None
+    path: Path,
+    keys: Mapping[str, Typed],
+    arrays: Arrays,
+    types: Mapping[str, str] | None = None,
+    blocks: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write a file with gguf-py.
 
@@ -140,6 +146,7 @@ def write_gguf(
         keys: full name → value with its type.
         arrays: name → numbers, in single precision.
         types: name of a tensor → the ggml type to store it as, where that is not F32.
+        blocks: name of a quantised tensor → its bytes, where they are not those of its numbers.
     """
     writer = gguf.GGUFWriter(path, str(keys["general.architecture"].value))
     for name, value in keys.items():
@@ -148,12 +155,37 @@ def write_gguf(
     for name, array in arrays.items():
         kind = gguf.GGMLQuantizationType[(types or {}).get(name, "F32")]
         data = array if kind.name == "F32" else gguf.quantize(array, kind)
+        if name in (blocks or {}):
+            data = np.frombuffer((blocks or {})[name], np.uint8).reshape(data.shape)
         writer.add_tensor(name, data, raw_dtype=None if kind.name in ("F32", "F16") else kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def with_temperature(
+    arrays: Arrays, plan: TemperaturePlan, types: Mapping[str, str]
+) -> tuple[Arrays, dict[str, bytes]]:
+    """The tensors with a plan carried out, those that are quantised as bytes of their blocks."""
+    made = {**arrays, **{k: np.array(v, np.float32) for k, v in plan.tensors.items()}}
+    patched = {}
+    for name, change in plan.scaled.items():
+        kind, array = types.get(name, "F32"), arrays[name]
+        if kind == "F32":
+            made[name] = array.copy()
+            for start, stop in change.rows or ((0, len(array)),):
+                made[name][start:stop] *= change.factor
+            continue
+        data = gguf.quantize(array, gguf.GGMLQuantizationType[kind]).tobytes()
+        width = row_bytes(kind, array.shape[1], name)
+        pieces = bytearray(data)
+        for start, stop in change.rows or ((0, len(array)),):
+            place = slice(start * width, stop * width)
+            pieces[place] = block_scaler(kind, change.factor, name)(data[place])
+        patched[name] = bytes(pieces)
+    return made, patched
 
 
 def read_gguf(path: Path) -> Gguf:

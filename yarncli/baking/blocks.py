@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from yarncli.baking.arithmetic import scaler
 from yarncli.baking.rows import RowSelection
 from yarncli.errors import WeightsError
 
+_ADVICE = "Let a key of the file carry the factor, with --carrier key."
 _HALF = 2  # bytes of a half-precision number
 
 
@@ -74,8 +73,8 @@ def row_bytes(kind: str, width: int, tensor: str) -> int:
     known = FORMATS.get(kind)
     if known is None:
         raise WeightsError(
-            f"{tensor} is stored as {kind}, whose blocks have no scale that takes any factor. Let "
-            "the file's keys carry the factor with --carrier key."
+            f"{tensor} is stored as {kind}, whose blocks have no scale that takes any factor. "
+            f"{_ADVICE}"
         )
     if width % known.elements:
         raise WeightsError(
@@ -98,14 +97,18 @@ def block_scaler(kind: str, factor: float, tensor: str) -> Callable[[bytes], byt
     Raises:
         WeightsError: (by the returned function) a scale leaves the range of half precision.
     """
+    import numpy as np
+
+    one = RowSelection(period=1, windows=((0, 1),), end=1)
     if kind in _FLOATS:
-        return scaler(kind, factor, 0.0, RowSelection(period=1, windows=((0, 1),), end=1), tensor)
+        return scaler(kind, factor, 0.0, one, tensor, _ADVICE)
     known = FORMATS[kind]
+    words_of_block = known.size // _HALF
     windows = tuple((place // _HALF, place // _HALF + 1) for place in known.scales)
-    blocks = RowSelection(period=known.size // _HALF, windows=windows, end=known.size // _HALF)
     if windows:
-        return scaler("F16", factor, 0.0, blocks, tensor)
-    multiply = scaler("F16", factor, 0.0, RowSelection(period=1, windows=((0, 1),), end=1), tensor)
+        blocks = RowSelection(period=words_of_block, windows=windows, end=words_of_block)
+        return scaler("F16", factor, 0.0, blocks, tensor, _ADVICE)
+    multiply = scaler("F16", factor, 0.0, one, tensor, _ADVICE)
 
     def transform(piece: bytes) -> bytes:
         data = np.frombuffer(piece, np.uint8).reshape(-1, known.size).copy()

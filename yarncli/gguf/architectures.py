@@ -45,6 +45,10 @@ class Architecture:
     """Whether a rotary width that is not that of the head refuses the file."""
     windowed: bool = False
     """Whether layers can attend within a sliding window."""
+    pattern: int = 0
+    """Of so many layers one has no window, where the file does not say which; 0: it must say."""
+    dense_first: bool = False
+    """Whether that is the first of them, not the last."""
     full_nope: bool = False
     """Whether the layers without a window do not rotate where others have one."""
     nope: bool = False

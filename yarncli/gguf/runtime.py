@@ -141,9 +141,8 @@ def _failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Iter
         yield Failure("no RoPE", f"{name} is false, which switches RoPE off", name)
     width = gguf.name("rope.dimension_count")
     if row.whole_head and sizes.rotary_dim != sizes.head_dim:
-        yield Failure(
-            "refuses", f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}", width
-        )
+        said = f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}"
+        yield Failure("refuses", said, width)
     if sizes.rotary_dim % 2:
         yield Failure("aborts", f"{width} is {sizes.rotary_dim}, an odd number", width)
     yield from tensor_failures(gguf, row, sizes)
