@@ -18,7 +18,7 @@ from yarncli.gguf.facts import (
     WINDOW,
     Gguf,
 )
-from yarncli.gguf.runtime import Computed, reads, run
+from yarncli.gguf.runtime import Computed, reads, run, scaling_factor, yarn_share
 
 YARN_ATTN = "rope.scaling.yarn_attn_factor"
 # Other names of keys that architectures share, by which a file with another prefix is known.
@@ -87,17 +87,15 @@ def _reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
     kind = gguf.get(TYPE, "linear")
     if key == FINETUNED and not row.switch:
         yield "the runtime stores it and goes by it nowhere"
-    if key == YARN_ATTN and row.ramp and kind == "yarn":
-        yield "yarn overwrites it with the factor that it computes"
     if key == "rope.scaling.alpha" and not row.alpha:
         yield f"the graph of {row.name} does not use it"
+    if key == "rope.freq_base_swa" and row.base_swa and gguf.window is None:
+        yield "no layer of the file attends within a window"
     if key.startswith("rope.scaling.yarn_") or key == "rope.freq_base_swa":
         if key not in reads(row):
             yield f"the runtime does not read it for {row.name}"
-        elif key == "rope.freq_base_swa" and gguf.window is None:
-            yield "no layer of the file attends within a window"
-        elif key.startswith("rope.scaling.yarn_beta") and kind != "yarn":
-            yield f"the type is {kind}, and only yarn has a ramp"
+        elif key.startswith("rope.scaling.yarn_"):
+            yield from _yarn_reasons(gguf, row, key)
     if key == SECTIONS and not row.sections:
         yield f"the runtime does not read it for {row.name}"
     if key == FACTOR and kind == "none":
@@ -106,3 +104,15 @@ def _reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
         yield "the type is none" if kind == "none" else f"{gguf.name(FACTOR)} is there, which wins"
     if key == ATTN_FACTOR and row.compress:
         yield f"the graph of {row.name} does not use it"
+
+
+def _yarn_reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
+    """Why a key of yarn that the runtime reads changes nothing."""
+    share = yarn_share(gguf, row)
+    if key == YARN_ATTN:
+        if share:
+            yield "yarn overwrites it with the factor that it computes"
+    elif scaling_factor(gguf) == 1:
+        yield "nothing is scaled"
+    elif not share and not (key.endswith("log_multiplier") and row.softmax):
+        yield f"the type is {gguf.get(TYPE, 'linear')}, not yarn" if not row.ramp else "yarn is off"

@@ -234,7 +234,7 @@ def _computed(
         theta = float(gguf.get("attention.compress_rope_freq_base", 0.0))
     if row.alpha and gguf.get("rope.scaling.alpha", 0.0) > 0 and sizes.head_dim > 2:
         theta = formulas.ntk_theta(theta, sizes.head_dim, gguf.get("rope.scaling.alpha"))
-    ramp = _ramp(gguf, row)
+    ramp = yarn_share(gguf, row)
     scaled = _scaled(gguf, row, sizes, theta, ramp)
     factors = _factors(gguf, row, context)
     inv_freq = _divided(scaled, factors)
@@ -267,7 +267,7 @@ def _plain(gguf: Gguf, row: Architecture, sizes: Sizes, theta: float, scale: flo
     )
 
 
-def _ramp(gguf: Gguf, row: Architecture) -> float:
+def yarn_share(gguf: Gguf, row: Architecture) -> float:
     """How much of the unscaled part of yarn's ramp is kept; 0 is no yarn at all."""
     natural = 1.0 if gguf.get(TYPE) == "yarn" else 0.0
     share = float(gguf.get("rope.scaling.yarn_ext_factor", -1.0)) if row.ramp else -1.0
