@@ -15,6 +15,7 @@ from support.gguf_settings import PLACES as GOLDEN_PLACES
 from support.llamacpp import Job, run
 from yarncli.gguf import runtime as foretold
 from yarncli.gguf.facts import Gguf, Tensor
+from yarncli.gguf.loading import Failure
 from yarncli.gguf.plan import plan_setting
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("runtime")]
@@ -54,7 +55,7 @@ def test_there_is_an_outcome_for_each(outcomes):
 def test_every_row(row, outcomes):
     given = outcomes[row.name]
     found = foretold.run(row.gguf(), context=row.context)
-    if isinstance(found, foretold.Failure):
+    if isinstance(found, Failure):
         assert given.logits is None
         assert given.aborted == (found.kind == "aborts"), given.said
         return

@@ -25,8 +25,9 @@ from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.gguf import plan as planning
 from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Typed, typed
+from yarncli.gguf.loading import Failure
 from yarncli.gguf.plan import plan_extension, plan_setting
-from yarncli.gguf.runtime import Failure, run
+from yarncli.gguf.runtime import run
 from yarncli.planning.plan import make_plan
 from yarncli.planning.target import Target
 

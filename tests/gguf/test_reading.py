@@ -12,9 +12,10 @@ from support.gguf_settings import LENGTH, SETTINGS, yarn8
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.gguf.dead import dead_keys
 from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Typed, typed
+from yarncli.gguf.loading import Failure
 from yarncli.gguf.plan import plan_setting
 from yarncli.gguf.reading import compare, read_gguf
-from yarncli.gguf.runtime import Computed, Failure, run
+from yarncli.gguf.runtime import Computed, run
 
 NUMBERS = [row for row in ROWS if not isinstance(row.expected, str) and LONG not in row.tensors]
 DEMO = Gguf(demo_keys(), {"blk.0.attn_k.weight": Tensor("F32", (128, 128))})

@@ -11,7 +11,8 @@ import pytest
 from support.gguf_rows import ROWS, YARN, Row, yarn
 from yarncli.gguf.architectures import find_architecture, load_table
 from yarncli.gguf.facts import FREQS, Gguf, Tensor, Typed, typed
-from yarncli.gguf.runtime import Failure, run, run_windowed
+from yarncli.gguf.loading import Failure
+from yarncli.gguf.runtime import run, run_windowed
 
 # Reference, section 2 of the facts about GGUF: who loads the tensor and gives it to the rotation.
 USE = """apertus arcee deci dflash eagle3 exaone exaone4 exaone-moe gemma4 gemma4-assistant granite

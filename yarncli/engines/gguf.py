@@ -15,6 +15,7 @@ from yarncli.engines.tables import Row
 from yarncli.engines.types import EngineCrash, LoaderError, Model, Used
 from yarncli.gguf import runtime
 from yarncli.gguf.facts import FREQS, Gguf, Sizes, Tensor, typed
+from yarncli.gguf.loading import Failure
 from yarncli.gguf.runtime import RUNTIME_THETA, STILL
 from yarncli.rope import formulas
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters
@@ -281,7 +282,7 @@ def used(gguf: Gguf, p: RopeParameters, *, windowed: bool = False) -> Used:
     """
     compute = runtime.run_windowed if windowed else runtime.run
     found = compute(gguf, sizes=Sizes(p.head_dim, p.rotary_dim))
-    if isinstance(found, runtime.Failure):
+    if isinstance(found, Failure):
         if found.kind == "aborts":
             raise EngineCrash(f"Its runtime aborts on the converted file: {found.because}.")
         if found.kind == "no RoPE":

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.gguf.architectures import Architecture
 from yarncli.gguf.facts import ATTN_FACTOR, Gguf, Sizes, Typed, typed
+from yarncli.gguf.loading import Failure
 from yarncli.gguf.refusals import refuse_no_model, refuse_temperature
-from yarncli.gguf.runtime import Failure, run
+from yarncli.gguf.runtime import run
 
 Carrier = Literal["key", "scale", "norm", "weights"]
 CARRIERS: tuple[Carrier, ...] = ("key", "scale", "norm", "weights")

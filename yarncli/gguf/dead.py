@@ -18,7 +18,8 @@ from yarncli.gguf.facts import (
     WINDOW,
     Gguf,
 )
-from yarncli.gguf.runtime import Computed, reads, run, scaling_factor, yarn_share
+from yarncli.gguf.loading import reads
+from yarncli.gguf.runtime import Computed, run, scaling_factor, yarn_share
 
 YARN_ATTN = "rope.scaling.yarn_attn_factor"
 # Other names of keys that architectures share, by which a file with another prefix is known.

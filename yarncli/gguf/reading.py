@@ -9,7 +9,8 @@ from typing import Any
 
 from yarncli.errors import ConfigError
 from yarncli.gguf.facts import CONTEXT, LONG, ORIGINAL, SHORT, THETA, Gguf
-from yarncli.gguf.runtime import RUNTIME_THETA, Computed, Failure, run, scaling_factor
+from yarncli.gguf.loading import Failure
+from yarncli.gguf.runtime import RUNTIME_THETA, Computed, run, scaling_factor
 from yarncli.rope.formulas import get_mscale
 from yarncli.rope.parameters import RopeParameters, with_frequencies
 

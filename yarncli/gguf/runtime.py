@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from yarncli.errors import ConfigError
 from yarncli.gguf.architectures import Architecture
@@ -13,9 +12,7 @@ from yarncli.gguf.facts import (
     ATTN_FACTOR,
     CONTEXT,
     FACTOR,
-    FINETUNED,
     FREQS,
-    KEY_TYPES,
     LONG,
     OLD_FACTOR,
     ORIGINAL,
@@ -25,33 +22,15 @@ from yarncli.gguf.facts import (
     Gguf,
     Sizes,
 )
+from yarncli.gguf.loading import Failure, failures
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters, with_frequencies
 
 RUNTIME_THETA = 10000.0
-TYPES = ("none", "linear", "yarn", "longrope")
 # A factor that makes a frequency stand still, as the converter of Gemma 4 writes it.
 STILL = 1e30
 # The context is a multiple of this, tokens (`llama-context.cpp:275`).
 _PAD = 256
-# Keys that the runtime reads whatever the architecture; the others of `KEY_TYPES` only some do.
-_ALWAYS_READ = (
-    CONTEXT, "embedding_length", FINETUNED, ORIGINAL, THETA, TYPE, FACTOR,
-    ATTN_FACTOR, "rope.scaling.alpha", "attention.key_length", "rope.dimension_count",
-    "attention.key_length_swa", "rope.dimension_count_swa",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The runtime rotates nothing by the file."""
-
-    kind: Literal["refuses", "aborts", "no RoPE"]
-    """It reports that it cannot load; it ends the process, a server's too; or it runs without."""
-    because: str
-    """Why, as the end of a sentence for people."""
-    key: str = ""
-    """The key or the tensor at fault, as the file has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +64,10 @@ def run(
         `models/deepseek2.cpp:433-443`. Run on v0.5.0 by `tests/gguf/test_live.py`.
     """
     row, sizes = gguf.row, sizes or gguf.sizes()
-    failure = next(_failures(gguf, row, sizes), None)
+    failure = next(failures(gguf, row, sizes), None)
     if failure:
         return failure
-    assert row is not None  # _failures saw to both
+    assert row is not None  # failures saw to both
     assert sizes is not None
     return _computed(gguf, row, sizes, context)
 
@@ -98,10 +77,10 @@ def run_windowed(
 ) -> Computed | Failure:
     """The same for windowed layers, and for the uncompressed ones of DeepSeek V4."""
     row, sizes = gguf.row, sizes or gguf.sizes(windowed=True)
-    failure = next(_failures(gguf, row, sizes), None)
+    failure = next(failures(gguf, row, sizes), None)
     if failure:
         return failure
-    assert row is not None  # _failures saw to both
+    assert row is not None  # failures saw to both
     assert sizes is not None
     theta = float(gguf.get(THETA, RUNTIME_THETA))
     rule = row.sliding
@@ -116,97 +95,6 @@ def run_windowed(
         return _computed(gguf, row, sizes, context, theta=theta)
     scale = float(gguf.get(ATTN_FACTOR, 1.0)) if rule.key else 1.0
     return _plain(gguf, row, sizes, theta, scale)
-
-
-def _failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Iterator[Failure]:
-    """Why the runtime does not get as far as numbers, in the order in which it finds out."""
-    if row is None:
-        name = gguf.architecture
-        yield Failure("refuses", f"it knows no architecture {name!r}", "general.architecture")
-        return
-    if not gguf.has(CONTEXT):
-        yield Failure("refuses", f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
-        return
-    yield from wrong_types(gguf, row)
-    kind = gguf.get(TYPE, "linear")
-    if kind not in TYPES:
-        yield Failure("aborts", f"{gguf.name(TYPE)} is {kind!r}", gguf.name(TYPE))
-    if sizes is None:
-        yield Failure("refuses", "the file does not say how wide a head is")
-        return
-    if row.rotates == "none":
-        yield Failure("no RoPE", f"the graph of {row.name} does not use RoPE")
-    if row.switch and gguf.get(FINETUNED) is False:
-        name = gguf.name(FINETUNED)
-        yield Failure("no RoPE", f"{name} is false, which switches RoPE off", name)
-    width = gguf.name("rope.dimension_count")
-    if row.whole_head and sizes.rotary_dim != sizes.head_dim:
-        said = f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}"
-        yield Failure("refuses", said, width)
-    if sizes.rotary_dim % 2:
-        yield Failure("aborts", f"{width} is {sizes.rotary_dim}, an odd number", width)
-    yield from tensor_failures(gguf, row, sizes)
-
-
-def wrong_types(gguf: Gguf, row: Architecture) -> Iterator[Failure]:
-    """The keys that are read and have a type other than the runtime's."""
-    for key in reads(row):
-        if key == OLD_FACTOR and gguf.has(FACTOR):
-            continue
-        found = gguf.keys.get(gguf.name(key))
-        wanted = KEY_TYPES[key]
-        if found is not None and found.type != wanted:
-            name = gguf.name(key)
-            yield Failure(
-                "refuses", f"{name} has the type {found.type}, and it reads {wanted} only", name
-            )
-
-
-def reads(row: Architecture) -> tuple[str, ...]:
-    """The keys of `KEY_TYPES` that the runtime reads for an architecture."""
-    found = [*_ALWAYS_READ, OLD_FACTOR]
-    if row.base_swa:
-        found.append("rope.freq_base_swa")
-    if row.compress:
-        found.append("attention.compress_rope_freq_base")
-    if row.betas:
-        found += ["rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"]
-    if row.ramp:
-        found += ["rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"]
-    if row.log:
-        found.append("rope.scaling.yarn_log_multiplier")
-    return tuple(found)
-
-
-def tensor_failures(gguf: Gguf, row: Architecture, sizes: Sizes) -> Iterator[Failure]:
-    """What is wrong with tensors of frequency factors, so that there is no answer."""
-    for name in (FREQS, LONG, SHORT):
-        tensor = gguf.tensors.get(name)
-        if tensor is None:
-            continue
-        loads = bool(row.rope_freqs) if name == FREQS else row.factors
-        if not loads:
-            yield Failure("refuses", f"the graph of {row.name} does not load {name}", name)
-            continue
-        wanted = (expected_factors(row, sizes),)
-        if tensor.shape != wanted and row.name != "step35":
-            shape = "×".join(map(str, tensor.shape))
-            yield Failure("refuses", f"{name} holds {shape} numbers, not {wanted[0]}", name)
-        used = row.rope_freqs == "used" if name == FREQS else FREQS not in gguf.tensors
-        if used and tensor.type != "F32":
-            yield Failure("aborts", f"{name} is stored as {tensor.type}, not as F32", name)
-    is_longrope = gguf.get(TYPE) == "longrope"
-    if is_longrope and row.factors and FREQS in gguf.tensors:
-        yield Failure("refuses", f"the type longrope loads no {FREQS}", FREQS)
-    for name in (LONG, SHORT):
-        if name in gguf.tensors and row.factors and row.rope_freqs and not is_longrope:
-            yield Failure("refuses", f"{name} is loaded with the type longrope only", name)
-
-
-def expected_factors(row: Architecture, sizes: Sizes) -> int:
-    """How many numbers a tensor of frequency factors must hold."""
-    whole = row.name in ("gemma4", "gemma4-assistant", "dflash")
-    return (sizes.head_dim if whole else sizes.rotary_dim) // 2
 
 
 def longest_context(gguf: Gguf, context: int | None = None) -> int:
