@@ -24,6 +24,7 @@ from yarncli.gguf.runtime import Computed, run, scaling_factor, yarn_share
 YARN_ATTN = "rope.scaling.yarn_attn_factor"
 # Other names of keys that architectures share, by which a file with another prefix is known.
 _SHARED = (CONTEXT, "rope.", WINDOW)
+_BETAS = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow")
 # Keys that say nothing where they hold this.
 _NEUTRAL = {
     "rope.scaling.yarn_beta_fast": 32.0,
@@ -71,8 +72,11 @@ def _judged(gguf: Gguf, row: Architecture, computed: Computed, name: str) -> Dea
     says_same = key == FINETUNED or (key in _NEUTRAL and value == _NEUTRAL[key] and key != FACTOR)
     if key == YARN_ATTN:
         says_same = _close(value, computed.attention_factor)
-    if key == OLD_FACTOR:
+        why += f"; the attention factor is {computed.attention_factor:.5g}"
+    elif key == OLD_FACTOR:
         says_same = _close(value, gguf.get(FACTOR))
+    elif key in _BETAS and gguf.get(TYPE) == "yarn":
+        why += f"; the ramp is that of {_NEUTRAL[key]:g}"
     return DeadKey(name, why, misleads=not says_same)
 
 

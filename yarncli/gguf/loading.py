@@ -24,6 +24,7 @@ from yarncli.gguf.facts import (
     Sizes,
 )
 
+Fault = Literal["type", "value type", "tensor", "factors", "other"]
 TYPES = ("none", "linear", "yarn", "longrope")
 # Keys that the runtime reads whatever the architecture; the others of `KEY_TYPES` only some do.
 _ALWAYS_READ = (
@@ -33,7 +34,7 @@ _ALWAYS_READ = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """The runtime rotates nothing by the file."""
 
@@ -43,7 +44,7 @@ class Failure:
     """Why, as the end of a sentence for people."""
     key: str = ""
     """The key or the tensor at fault, as the file has it."""
-    fault: Literal["type", "value type", "tensor", "factors", "other"] = "other"
+    fault: Fault = "other"
     """An unknown scaling type; a value of another type than is read; a tensor that is not loaded;
     frequency factors that cannot be used."""
 
@@ -52,29 +53,29 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
     """Why the runtime does not get as far as numbers, in the order in which it finds out."""
     if row is None:
         name = gguf.architecture
-        yield Failure("refuses", f"it knows no architecture {name!r}", "general.architecture")
+        yield _refuses(f"it knows no architecture {name!r}", "general.architecture")
         return
     if not gguf.has(CONTEXT):
-        yield Failure("refuses", f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
+        yield _refuses(f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
         return
     yield from wrong_types(gguf, row)
     kind = gguf.get(TYPE, "linear")
     if kind not in TYPES:
-        yield Failure("aborts", f"{gguf.name(TYPE)} is {kind!r}", gguf.name(TYPE), "type")
+        yield _aborts(f"{gguf.name(TYPE)} is {kind!r}", gguf.name(TYPE), "type")
     if sizes is None:
-        yield Failure("refuses", "the file does not say how wide a head is")
+        yield _refuses("the file does not say how wide a head is")
         return
     if row.rotates == "none":
-        yield Failure("no RoPE", f"the graph of {row.name} does not use RoPE")
+        yield _unrotated(f"the graph of {row.name} does not use RoPE")
     if row.switch and gguf.get(FINETUNED) is False:
         name = gguf.name(FINETUNED)
-        yield Failure("no RoPE", f"{name} is false, which switches RoPE off", name)
+        yield _unrotated(f"{name} is false, which switches RoPE off", name)
     width = gguf.name("rope.dimension_count")
     if row.whole_head and sizes.rotary_dim != sizes.head_dim:
         said = f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}"
-        yield Failure("refuses", said, width)
+        yield _refuses(said, width)
     if sizes.rotary_dim % 2:
-        yield Failure("aborts", f"{width} is {sizes.rotary_dim}, an odd number", width)
+        yield _aborts(f"{width} is {sizes.rotary_dim}, an odd number", width)
     yield from tensor_failures(gguf, row, sizes)
 
 
@@ -87,8 +88,7 @@ def wrong_types(gguf: Gguf, row: Architecture) -> Iterator[Failure]:
         wanted = KEY_TYPES[key]
         if found is not None and found.type != wanted:
             name = gguf.name(key)
-            yield Failure(
-                "refuses",
+            yield _refuses(
                 f"{name} has the type {found.type}, and it reads {wanted} only",
                 name,
                 "value type",
@@ -119,32 +119,36 @@ def tensor_failures(gguf: Gguf, row: Architecture, sizes: Sizes) -> Iterator[Fai
             continue
         loads = bool(row.rope_freqs) if name == FREQS else row.factors
         if not loads:
-            yield Failure(
-                "refuses", f"the graph of {row.name} does not load {name}", name, "tensor"
-            )
+            yield _refuses(f"the graph of {row.name} does not load {name}", name, "tensor")
             continue
         wanted = (expected_factors(row, sizes),)
         if tensor.shape != wanted and row.name != "step35":
             shape = "×".join(map(str, tensor.shape))
-            yield Failure(
-                "refuses", f"{name} holds {shape} numbers, not {wanted[0]}", name, "factors"
-            )
+            yield _refuses(f"{name} holds {shape} numbers, not {wanted[0]}", name, "factors")
         used = row.rope_freqs == "used" if name == FREQS else FREQS not in gguf.tensors
         if used and tensor.type != "F32":
-            yield Failure(
-                "aborts", f"{name} is stored as {tensor.type}, not as F32", name, "factors"
-            )
+            yield _aborts(f"{name} is stored as {tensor.type}, not as F32", name, "factors")
     is_longrope = gguf.get(TYPE) == "longrope"
     if is_longrope and row.factors and FREQS in gguf.tensors:
-        yield Failure("refuses", f"the type longrope loads no {FREQS}", FREQS, "tensor")
+        yield _refuses(f"the type longrope loads no {FREQS}", FREQS, "tensor")
     for name in (LONG, SHORT):
         if name in gguf.tensors and row.factors and row.rope_freqs and not is_longrope:
-            yield Failure(
-                "refuses", f"{name} is loaded with the type longrope only", name, "tensor"
-            )
+            yield _refuses(f"{name} is loaded with the type longrope only", name, "tensor")
 
 
 def expected_factors(row: Architecture, sizes: Sizes) -> int:
     """How many numbers a tensor of frequency factors must hold."""
     whole = row.name in ("gemma4", "gemma4-assistant", "dflash")
     return (sizes.head_dim if whole else sizes.rotary_dim) // 2
+
+
+def _refuses(because: str, key: str = "", fault: Fault = "other") -> Failure:
+    return Failure(kind="refuses", because=because, key=key, fault=fault)
+
+
+def _aborts(because: str, key: str = "", fault: Fault = "other") -> Failure:
+    return Failure(kind="aborts", because=because, key=key, fault=fault)
+
+
+def _unrotated(because: str, key: str = "") -> Failure:
+    return Failure(kind="no RoPE", because=because, key=key)
