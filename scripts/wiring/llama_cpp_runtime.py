@@ -17,6 +17,7 @@ writes `yarncli/gguf/architectures.json`: a row for every GGUF architecture that
     switch        `rope.scaling.finetuned` false switches RoPE off
     hybrid        some layers mix tokens by other means than attention
     mla           multi-head latent attention
+    late_norm     the norm of the keys comes after the rotation, and undoes any factor on it
     k_scale       `blk.N.attn_k.scale` multiplies the keys
     base_swa      `rope.freq_base_swa` is read
     alpha         `rope.scaling.alpha` raises θ
@@ -162,6 +163,10 @@ def _facts(text: str) -> Facts:
         found["alpha"] = True
     if "LLM_KV_ATTENTION_KV_LORA_RANK" in text:
         found["mla"] = True
+    norm = re.search(r"build_norm\([^;]*attn_k_norm", text)
+    rotation = re.search(r"\bK(?:cur)? = ggml_rope_(?:ext|multi)", text)
+    if norm and rotation and rotation.start() < norm.start():
+        found["late_norm"] = True
     if re.search(r"build_qkv\(|\bwk_s\b", text):
         found["k_scale"] = True
     if re.search(r"get_key\(LLM_KV_ROPE_FREQ_BASE_SWA", text):

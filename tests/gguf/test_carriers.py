@@ -111,6 +111,7 @@ def test_fused_weights_beside_biases_of_their_own():
 NOT_EXACT = [
     ("key", file("gemma3", attention__sliding_window=128), "within 128 tokens"),
     ("key", file("deepseek2"), "latent attention"),
+    *((c, file("hunyuan-moe", norm=(32,)), "comes after the rotation") for c in ("key", "norm")),
     ("scale", file("qwen3", norm=(32,)), "undoes it"),
     ("scale", file("phi3", fused=True), "one fused tensor"),
     ("scale", file("stablelm", rope__dimension_count=8), "8 of the 32"),

@@ -59,6 +59,8 @@ class Architecture:
     """Whether some layers mix tokens by other means than attention."""
     mla: bool = False
     """Whether it uses multi-head latent attention."""
+    late_norm: bool = False
+    """Whether the norm of the keys comes after the rotation, and undoes any factor on it."""
     k_scale: bool = False
     """Whether `blk.N.attn_k.scale` multiplies the keys."""
     base_swa: bool = False

@@ -135,6 +135,8 @@ def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Ite
     if row.mla or row.compress:
         yield "multi-head latent attention has its temperature on the softmax scale too"
         return
+    if row.late_norm:
+        yield "the norm of the keys comes after the rotation and undoes it, in transformers too"
     if carrier == "key":
         if gguf.window:
             yield f"the key changes the layers that attend within {gguf.window:,} tokens too"
