@@ -113,6 +113,12 @@ def test_a_tensor_of_an_old_scaling_goes():
     assert made.drop_tensors == (FREQS,)
 
 
+def test_a_scaling_that_does_not_run_may_be_replaced():
+    old = demo(**scaling(type="llama3", factor=4.0))
+    made = plan_setting(old, yarn8(truncate=False), length=LENGTH, replaces=True)
+    assert "llama.rope.scaling.type" in made.drop
+
+
 def test_theta_is_written_where_the_file_has_another():
     made = plan_setting(demo(), yarn8(rope_theta=5e5), length=LENGTH)
     assert made.keys["llama.rope.freq_base"] == Typed("f32", 5e5)
@@ -178,7 +184,10 @@ REFUSED = [
     ("scaled by a tensor", Gguf(demo_keys(), {**WEIGHTS, FREQS: Tensor("F32", (16,), (2.0,) * 16)}),
      yarn8(), "--rescale"),
     ("scaled in temperature", demo(**scaling(attn_factor=1.2)), yarn8(), "--rescale"),
-    ("a type that aborts", demo(**scaling(type="llama3")), yarn8(), "--rescale"),
+    ("a type that aborts", demo(**scaling(type="llama3")), yarn8(), "--replace-scaling"),
+    ("switched off", other("granite", **scaling(finetuned=False)), yarn8(), "switches RoPE off"),
+    ("a rotary width that does not load", demo(**{"rope.dimension_count": 16}),
+     yarn8(partial_rotary_factor=0.5), "must be 32"),
     ("vocabulary", Gguf(demo_keys()), yarn8(), "vocabulary only"),
     ("adapter", Gguf({**demo_keys(), "general.type": Typed("str", "adapter")}, WEIGHTS), yarn8(),
      "no language model"),

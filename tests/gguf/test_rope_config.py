@@ -119,8 +119,12 @@ def test_layers_with_a_window_of_their_own():
 
 
 def test_what_no_plan_can_come_from():
-    with pytest.raises(CheckpointError, match="does not rotate"):
-        as_rope_config(file(**scaling(type="dynamic")))
+    broken = file(**scaling(type="dynamic"))
+    with pytest.raises(CheckpointError, match="Drop its scaling with --replace-scaling"):
+        as_rope_config(broken)
+    assert as_rope_config(broken, replaces=True).scopes["model"].parameters.rope_type == "default"
+    with pytest.raises(CheckpointError, match="more than any head has"):
+        as_rope_config(file("qwen2", rope__dimension_count=2**31), replaces=True)
     with pytest.raises(CheckpointError, match="no positive numbers"):
         as_rope_config(file(tensors={FREQS: Tensor("F32", (16,), (0.0,) * 16)}))
     with pytest.raises(UnsupportedArchitectureError):

@@ -53,6 +53,10 @@ KEY_TYPES: Mapping[str, str] = {
     "attention.compress_rope_freq_base": "f32",
 }
 
+# What scales RoPE: keys, and tensors of frequency factors. Granite's switch is none of them.
+SCALING = tuple(key for key in KEY_TYPES if key.startswith("rope.scal") and key != FINETUNED)
+FACTORS = (FREQS, LONG, SHORT)
+
 
 @dataclass(frozen=True, slots=True)
 class Typed:
@@ -187,6 +191,10 @@ class Gguf:
             return None
         is_mla = self.row is not None and (self.row.mla or self.row.compress)
         return Sizes(rotary if is_mla else head, rotary)
+
+    def unscaled(self) -> Gguf:
+        """The file without the keys and the tensors that scale its RoPE."""
+        return self.changed({}, (*map(self.name, SCALING), *FACTORS))
 
     def changed(
         self,

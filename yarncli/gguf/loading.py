@@ -23,6 +23,7 @@ from yarncli.gguf.facts import (
     Gguf,
     Sizes,
 )
+from yarncli.rope.parameters import WIDEST_HEAD
 
 Fault = Literal["type", "value type", "tensor", "factors", "other"]
 TYPES = ("none", "linear", "yarn", "longrope")
@@ -74,6 +75,9 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
     if row.whole_head and sizes.rotary_dim != sizes.head_dim:
         said = f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}"
         yield _refuses(said, width)
+    if sizes.head_dim > WIDEST_HEAD or sizes.rotary_dim > WIDEST_HEAD:
+        yield _refuses(f"{width} is {sizes.rotary_dim:,}, more than any head has", width)
+        return
     if sizes.rotary_dim % 2:
         yield _aborts(f"{width} is {sizes.rotary_dim}, an odd number", width)
     yield from tensor_failures(gguf, row, sizes)

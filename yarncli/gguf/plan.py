@@ -12,11 +12,11 @@ from yarncli.gguf.facts import (
     ATTN_FACTOR,
     CONTEXT,
     FACTOR,
-    FINETUNED,
+    FACTORS,
     FREQS,
-    KEY_TYPES,
     LONG,
     ORIGINAL,
+    SCALING,
     SHORT,
     THETA,
     TYPE,
@@ -33,7 +33,6 @@ from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, mla_softmax
 
 # Single precision holds 7 digits, and θ is taken to a power below 1.
 _TOLERANCE = 1e-6
-_SCALING = tuple(key for key in KEY_TYPES if key.startswith("rope.scal") and key != FINETUNED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +170,10 @@ def _plan(
     tensors: Mapping[str, tuple[float, ...]],
     setting: RopeParameters,
 ) -> GgufPlan:
-    drop = tuple(gguf.name(k) for k in _SCALING if k not in keys and gguf.has(k))
+    drop = tuple(gguf.name(k) for k in SCALING if k not in keys and gguf.has(k))
     # Gemma 4 keeps the pairs that stand still in that tensor.
     keeps = {FREQS} if setting.rope_type == "proportional" else set()
-    gone = (n for n in (FREQS, LONG, SHORT) if n in gguf.tensors and n not in {*tensors, *keeps})
+    gone = (n for n in FACTORS if n in gguf.tensors and n not in {*tensors, *keeps})
     return GgufPlan(
         keys={gguf.name(key): value for key, value in keys.items()},
         drop=drop,

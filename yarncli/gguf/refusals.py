@@ -7,6 +7,7 @@ import math
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError
 from yarncli.gguf.architectures import Architecture, find_architecture, load_table
 from yarncli.gguf.facts import CONTEXT, LONG, SHORT, Gguf
+from yarncli.gguf.loading import Failure
 from yarncli.gguf.runtime import Computed, run
 from yarncli.rope.parameters import RopeParameters
 
@@ -104,7 +105,10 @@ def refuse_file(
             f"{gguf.window:,} tokens, and the others do not use RoPE: scaling it cannot lengthen "
             "the model."
         )
-    if not replaces and is_scaled(gguf):
+    found = run(gguf)
+    if isinstance(found, Failure):
+        refuse_failure(found, replaces=replaces)
+    elif not replaces and is_scaled(gguf, found):
         raise CheckpointError(
             "The file has a RoPE scaling already. Extend that with --rescale, or drop it with "
             "--replace-scaling --original-length N."
@@ -112,10 +116,33 @@ def refuse_file(
     return row
 
 
-def is_scaled(gguf: Gguf) -> bool:
-    """Whether keys or tensors of a file scale its RoPE, or would if the runtime loaded it."""
-    found = run(gguf)
-    if not isinstance(found, Computed) or found.rotation is None:
+def refuse_failure(failure: Failure, *, replaces: bool) -> None:
+    """Refuse a file that the runtime does not rotate by, unless what is wrong may go.
+
+    Args:
+        failure: why it does not.
+        replaces: the scaling that the file has may go.
+
+    Raises:
+        CheckpointError: the file has to be mended first.
+    """
+    if failure.kind == "no RoPE" or failure.fault == "other":
+        raise CheckpointError(f"llama.cpp does not rotate by this file: {failure.because}.")
+    if not replaces:
+        raise CheckpointError(
+            f"llama.cpp does not run this file as it is: {failure.because}. Drop its scaling with "
+            "--replace-scaling --original-length N."
+        )
+
+
+def is_scaled(gguf: Gguf, found: Computed) -> bool:
+    """Whether keys or tensors of a file scale its RoPE.
+
+    Args:
+        gguf: the file.
+        found: what the runtime computes from it.
+    """
+    if found.rotation is None:
         return True
     has_lists = LONG in gguf.tensors or SHORT in gguf.tensors
     plain = found.rotation.rope_type in ("default", "proportional")

@@ -13,13 +13,15 @@ from yarncli.errors import CheckpointError
 from yarncli.gguf.facts import CONTEXT, ORIGINAL, Gguf
 from yarncli.gguf.loading import Failure
 from yarncli.gguf.reading import GgufRope, read_gguf
-from yarncli.gguf.refusals import refuse_no_model
+from yarncli.gguf.refusals import refuse_failure, refuse_no_model
 
 # Model types that share an architecture: the one with models of these sizes and θ counts.
 _LIKE = {"llama": ("llama", "mistral", "mixtral"), "qwen3moe": ("qwen3_moe",)}
 
 
-def as_rope_config(gguf: Gguf, *, original_length: int | None = None) -> RopeConfig:
+def as_rope_config(
+    gguf: Gguf, *, original_length: int | None = None, replaces: bool = False
+) -> RopeConfig:
     """What a config of the same model would say about positions.
 
     Only what llama.cpp computes counts: the refusals of transformers are not those of a GGUF file.
@@ -27,6 +29,7 @@ def as_rope_config(gguf: Gguf, *, original_length: int | None = None) -> RopeCon
     Args:
         gguf: the file.
         original_length: the window the model was trained with, tokens, if the caller knows better.
+        replaces: the scaling that the file has may go, so that it need not be one that runs.
 
     Raises:
         CheckpointError: the file is no model, or llama.cpp does not rotate by it.
@@ -34,6 +37,9 @@ def as_rope_config(gguf: Gguf, *, original_length: int | None = None) -> RopeCon
     """
     row = refuse_no_model(gguf)
     found = read_gguf(gguf)
+    if isinstance(found, Failure):
+        refuse_failure(found, replaces=replaces)
+        found = read_gguf(gguf.unscaled())
     if isinstance(found, Failure):
         raise CheckpointError(f"llama.cpp does not rotate by this file: {found.because}.")
     if found.parameters is None:
