@@ -8,7 +8,7 @@ writes `yarncli/gguf/architectures.json`: a row for every GGUF architecture that
 
     rotates       "norm": pairs of neighbours; "neox": pairs half a head apart; "none": no RoPE
     sections      `rope.dimension_sections` is read: M-RoPE where it is there
-    whole_head    a file whose rotary width is not that of a head is refused
+    whole_head    a file whose rotary width is not that of a head "refuses" to load, or "aborts"
     windowed      it can have layers that attend within a sliding window
     pattern       of so many layers one has no window where the file does not say: the last one, or
                   with dense_first the first one
@@ -114,7 +114,7 @@ def graph_facts(source: Path) -> dict[str, Facts]:
             path = path if path.exists() else source / "models" / f"{kind}.cpp"
             text += _text(path) if path.exists() else ""
             kind = parents.get(kind)
-        found[names[arch]] = {**rotations[arch], **_facts(text)}
+        found[names[arch]] = {**_facts(text), **rotations[arch]}
     return dict(sorted(found.items()))
 
 
@@ -135,7 +135,7 @@ def _rotations(text: str) -> dict[str, Facts]:
     refused = re.search(r"if \(([^{]*)\) \{\s+if \(hparams.n_rot_full != ", text)
     assert refused
     for arch in re.findall(r"LLM_ARCH_\w+", refused[1]):
-        found[arch]["whole_head"] = True
+        found[arch]["whole_head"] = "refuses"
     return found
 
 
@@ -149,6 +149,8 @@ def _facts(text: str) -> Facts:
         found["sections"] = True
     if re.search(r"swa_type\s+= LLAMA_SWA_TYPE_(?!NONE)", text):
         found["windowed"] = True
+    if re.search(r"^\s*GGML_ASSERT\(n_embd_head == n_rot\)", text, re.M):
+        found["whole_head"] = "aborts"
     pattern = re.search(r"load_swa_pattern\(ml, (\d+)(, [^)]*true)?\)", text)
     if pattern:
         found |= {"pattern": int(pattern[1])} | ({"dense_first": True} if pattern[2] else {})

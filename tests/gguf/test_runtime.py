@@ -58,7 +58,6 @@ def test_a_row_is_there_for_every_line_of_the_facts():
         ("rope.scaling.factor", math.inf),
         ("rope.scaling.factor", math.nan),
         ("rope.scaling.attn_factor", math.nan),
-        ("context_length", 0),
     ],
 )
 @pytest.mark.parametrize("kind", ["yarn", "linear", "longrope", "none"])
@@ -157,6 +156,14 @@ def test_a_key_of_the_attention_factor_multiplies_the_softmax_scale_of_mla():
     base = run(sized("deepseek2", **YARN_KEYS))
     twice = run(sized("deepseek2", **YARN_KEYS, **scaling(attn_factor=2.0)))
     assert twice.softmax_scale_ratio == pytest.approx(4 * base.softmax_scale_ratio)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("llama", "refuses"), ("qwen2", "aborts"), ("stablelm", None)]
+)
+def test_a_part_of_the_head(name, kind):
+    found = run(sized(name, **{"rope.dimension_count": 16}))
+    assert (found.kind if isinstance(found, Failure) else None) == kind
 
 
 def test_hunyuan_raises_theta_by_alpha():

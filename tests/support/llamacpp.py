@@ -194,7 +194,8 @@ def _answer(lib: ctypes.CDLL, job: dict[str, Any], said: list[str]) -> Outcome:
     for name, value in job["overrides"].items():
         setattr(context, name, value)
     handle = lib.llama_init_from_model(model, context)
-    assert handle, "".join(said)
+    if not handle:
+        return Outcome(None, False, "".join(said))
     batch = lib.llama_batch_init(len(tokens), 0, 1)
     wanted = [position % len(tokens) for position in job["positions"]]
     for i, token in enumerate(tokens):

@@ -41,8 +41,8 @@ class Architecture:
     """How its windowed layers rotate; `None`: as the others."""
     sections: bool = False
     """Whether `rope.dimension_sections` makes its RoPE multimodal."""
-    whole_head: bool = False
-    """Whether a rotary width that is not that of the head refuses the file."""
+    whole_head: Literal["refuses", "aborts", ""] = ""
+    """What becomes of a file whose rotary width is not that of the head."""
     windowed: bool = False
     """Whether layers can attend within a sliding window."""
     pattern: int = 0

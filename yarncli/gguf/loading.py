@@ -60,6 +60,8 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
         yield _refuses(f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
         return
     yield from wrong_types(gguf, row)
+    if gguf.get(CONTEXT) == 0:
+        yield _refuses(f"{gguf.name(CONTEXT)} is 0", gguf.name(CONTEXT))
     kind = gguf.get(TYPE, "linear")
     if kind not in TYPES:
         yield _aborts(f"{gguf.name(TYPE)} is {kind!r}", gguf.name(TYPE), "type")
@@ -72,12 +74,12 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
         name = gguf.name(FINETUNED)
         yield _unrotated(f"{name} is false, which switches RoPE off", name)
     width = gguf.name("rope.dimension_count")
-    if row.whole_head and sizes.rotary_dim != sizes.head_dim:
-        said = f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}"
-        yield _refuses(said, width)
     if sizes.head_dim > WIDEST_HEAD or sizes.rotary_dim > WIDEST_HEAD:
         yield _refuses(f"{width} is {sizes.rotary_dim:,}, more than any head has", width)
         return
+    if row.whole_head and sizes.rotary_dim != sizes.head_dim:
+        fails = _refuses if row.whole_head == "refuses" else _aborts
+        yield fails(f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}", width)
     if sizes.rotary_dim % 2:
         yield _aborts(f"{width} is {sizes.rotary_dim}, an odd number", width)
     yield from tensor_failures(gguf, row, sizes)
