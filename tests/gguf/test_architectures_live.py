@@ -5,6 +5,7 @@ The other rows are read from its source only; `scripts/wiring/llama_cpp_runtime.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from support.gguf_files import Arrays, random_file, read_gguf, with_temperature,
 from support.llamacpp import Job, Outcome, run
 from yarncli.gguf.architectures import find_architecture
 from yarncli.gguf.carriers import plan_temperature, why_not
-from yarncli.gguf.facts import FREQS, Gguf, Tensor, Typed
+from yarncli.gguf.facts import FREQS, LONG, Gguf, Tensor, Typed
 from yarncli.gguf.loading import Failure
+from yarncli.gguf.plan import plan_setting
 from yarncli.gguf.runtime import run as foretell
+from yarncli.rope.parameters import RopeParameters
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("runtime")]
 
@@ -106,3 +109,43 @@ def test_an_architecture(tmp_path, name):
     assert distance(found["plain"], found["key"]) > OTHER
     for carrier in carriers:
         assert distance(found["key"], found[carrier]) < SAME, carrier
+
+
+def planned(folder: Path, name: str, n: int, setting: RopeParameters, **changes: bool) -> Job:
+    """A job on the model with a setting planned into it."""
+    keys, arrays = model(name)
+    gguf = read_gguf(write_gguf(folder / f"{n}.before.gguf", keys, arrays))
+    row = replace(find_architecture(name), **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yarncli.gguf.facts.find_architecture", lambda _: row)
+        patch.setattr("yarncli.gguf.refusals.find_architecture", lambda _: row)
+        plan = plan_setting(gguf, setting, length=1024)
+        keys = plan.applied(gguf).keys
+    added = {n: np.array(values, np.float32) for n, values in plan.tensors.items()}
+    path = write_gguf(folder / f"{n}.gguf", keys, {**arrays, **added})
+    return Job(str(path), TOKENS, PLACES, 1024)
+
+
+YARN = RopeParameters(
+    rope_type="yarn", rope_theta=1e4, head_dim=64, factor=4.0,
+    original_max_position_embeddings=256, max_position_embeddings=1024,
+)  # fmt: skip
+
+
+def test_lists_of_phi_3_give_what_keys_do(tmp_path):
+    """Its graph takes yarn by keys, too; a beta that is another number asks for the lists."""
+    by_keys = planned(tmp_path, "phi3", 0, YARN)
+    lists = planned(tmp_path, "phi3", 1, replace(YARN, beta_fast=32.0000001))
+    assert LONG in read_gguf(Path(lists.path)).tensors
+    first, second = run([by_keys, lists])
+    assert distance(first, second) < SAME
+
+
+def test_betas_of_mistral_3_are_read_as_keys(tmp_path):
+    betas = replace(YARN, beta_fast=8.0, beta_slow=2.0)
+    keys = planned(tmp_path, "mistral3", 0, betas)
+    tensor = planned(tmp_path, "mistral3", 1, betas, betas=False)
+    other = planned(tmp_path, "mistral3", 2, YARN)
+    first, second, third = run([keys, tensor, other])
+    assert distance(first, second) < SAME
+    assert distance(first, third) > OTHER
