@@ -114,6 +114,8 @@ def test_layers_with_a_window_of_their_own():
     assert gemma.windowed_layers == (0, 1, 2, 3, 4, 6, 7, 8, 9, 10)
     plan = make_plan(gemma, Target(length=1024))
     assert not any("scaled too" in note for note in plan.notes)
+    with pytest.raises(UnsupportedArchitectureError, match="Every layer of this gemma3 file"):
+        as_rope_config(file("gemma3", attention__sliding_window=128))
     oss = as_rope_config(file("gpt-oss", attention__sliding_window=128))
     assert any("scaled too" in note for note in make_plan(oss, Target(length=1024)).notes)
 
@@ -127,6 +129,8 @@ def test_what_no_plan_can_come_from():
         as_rope_config(file("qwen2", rope__dimension_count=2**31), replaces=True)
     with pytest.raises(CheckpointError, match="no positive numbers"):
         as_rope_config(file(tensors={FREQS: Tensor("F32", (16,), (0.0,) * 16)}))
+    zeros = file(tensors={FREQS: Tensor("F32", (16,), (0.0,) * 16)})
+    assert as_rope_config(zeros, replaces=True).scopes["model"].parameters.rope_type == "default"
     with pytest.raises(UnsupportedArchitectureError):
         as_rope_config(file("mamba"))
 

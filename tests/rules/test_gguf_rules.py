@@ -80,6 +80,8 @@ CASES = [
      file("gemma3", attention__sliding_window=128, **scaling(attn_factor=1.2)), "within 128"),
     ("gguf-not-loaded", "error", file(drop=("context_length",)), "is missing"),
     ("gguf-not-loaded", "error", file(rope__dimension_count=16), "must be 32"),
+    ("gguf-not-loaded", "error", file(**scaling(factor=math.inf)), "no usable frequencies"),
+    ("gguf-not-loaded", "error", file(rope__freq_base=-5.0), "θ -5"),
     ("gguf-not-loaded", "error", file("qwen3", rope__dimension_count=16), "aborts on the file"),
     ("gguf-not-loaded", "note", file("mamba"), "does not use RoPE"),
     ("gguf-not-loaded", "note", file("granite", **scaling(finetuned=False)), "switches RoPE off"),

@@ -133,6 +133,7 @@ ROWS = [
     Row("context_length as u64", "refuses", {"context_length": Typed("u64", 256)}),
     Row("context_length as i32", "refuses", {"context_length": Typed("i32", 256)}),
     Row("context_length missing", "refuses", {"context_length": None}),
+    Row("too many blocks", "aborts", {"block_count": 2**31}),
     Row("context_length 0", "refuses", {"context_length": 0}),
     Row("original as f32", "refuses",
         YARN | _scaling(original_context_length=Typed("f32", 256.0))),

@@ -127,8 +127,8 @@ def _default(
 
 def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Iterator[str]:
     row, sizes = gguf.row, gguf.sizes()
-    if row is None or sizes is None:
-        yield "nobody knows what its graph does"
+    if row is None or sizes is None or isinstance(run(gguf), Failure):
+        yield "llama.cpp does not rotate by it"
         return
     if row.mla or row.compress:
         yield "multi-head latent attention has its temperature on the softmax scale too"
@@ -151,7 +151,7 @@ def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Ite
         return
     if normed:
         yield "the norm of the keys undoes it"
-    if gguf.get(_CLAMP, 0.0):
+    if gguf.has(_CLAMP) and gguf.get(_CLAMP):
         yield f"{gguf.name(_CLAMP)} cuts the keys off at a fixed value"
     fused = [n for n in blocks if f"blk.{n}.attn_k.weight" not in gguf.tensors]
     if carrier == "scale":
@@ -274,7 +274,9 @@ def _heads(gguf: Gguf, block: int) -> tuple[int, int]:
 
 
 def _of_layer(value: Any, block: int) -> int:
-    return int(value[block] if isinstance(value, list | tuple) else value)
+    if isinstance(value, list | tuple):
+        return int(value[block]) if block < len(value) else 0
+    return int(value)
 
 
 def _blocks(gguf: Gguf, layers: Collection[int] | None) -> list[int]:

@@ -30,6 +30,7 @@ SECTIONS = "rope.dimension_sections"
 # 1470), or of those that read them at all (`models/*.cpp`).
 KEY_TYPES: Mapping[str, str] = {
     CONTEXT: "u32",
+    "block_count": "u32",
     WINDOW: "u32",
     "embedding_length": "u32",
     "attention.key_length": "u32",
@@ -53,6 +54,8 @@ KEY_TYPES: Mapping[str, str] = {
     "attention.compress_rope_freq_base": "f32",
 }
 
+# `LLAMA_MAX_LAYERS` of `llama-hparams.h`.
+MOST_BLOCKS = 512
 # What scales RoPE: keys, and tensors of frequency factors. Granite's switch is none of them.
 SCALING = tuple(key for key in KEY_TYPES if key.startswith("rope.scal") and key != FINETUNED)
 FACTORS = (FREQS, LONG, SHORT)
@@ -165,8 +168,10 @@ class Gguf:
             return None
         without = 0 if row.dense_first else period - 1
         # Draft heads come last and have no window.
-        count = int(self.get("block_count", 0)) - int(self.get("nextn_predict_layers", 0))
-        return {n for n in range(count) if n % period != without}
+        count, drafts = self.get("block_count"), self.get("nextn_predict_layers", 0)
+        if not (_is_size(count) and isinstance(drafts, int)):
+            return None
+        return {n for n in range(min(count, MOST_BLOCKS) - drafts) if n % period != without}
 
     def sizes(self, *, windowed: bool = False) -> Sizes | None:
         """The widths of a head; `None` where the file does not tell.
@@ -187,7 +192,7 @@ class Gguf:
             rotary = self.get("rope.dimension_count_swa", rotary)
         elif self.architecture == "step35" and _is_size(rotary):
             rotary //= 2
-        if not (_is_size(head) and _is_size(rotary)):
+        if not (_is_size(heads) and _is_size(head) and _is_size(rotary)):
             return None
         is_mla = self.row is not None and (self.row.mla or self.row.compress)
         return Sizes(rotary if is_mla else head, rotary)

@@ -15,6 +15,7 @@ from yarncli.gguf.facts import (
     FREQS,
     KEY_TYPES,
     LONG,
+    MOST_BLOCKS,
     OLD_FACTOR,
     ORIGINAL,
     SHORT,
@@ -29,7 +30,7 @@ Fault = Literal["type", "value type", "tensor", "factors", "other"]
 TYPES = ("none", "linear", "yarn", "longrope")
 # Keys that the runtime reads whatever the architecture; the others of `KEY_TYPES` only some do.
 _ALWAYS_READ = (
-    CONTEXT, "embedding_length", FINETUNED, ORIGINAL, THETA, TYPE, FACTOR,
+    CONTEXT, "block_count", "embedding_length", FINETUNED, ORIGINAL, THETA, TYPE, FACTOR,
     ATTN_FACTOR, "rope.scaling.alpha", "attention.key_length", "rope.dimension_count",
     "attention.key_length_swa", "rope.dimension_count_swa",
 )  # fmt: skip
@@ -60,6 +61,11 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
         yield _refuses(f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
         return
     yield from wrong_types(gguf, row)
+    yield from _wrong_heads(gguf)
+    blocks = gguf.get("block_count")
+    if isinstance(blocks, int) and not 0 < blocks <= MOST_BLOCKS:
+        yield _aborts(f"{gguf.name('block_count')} is {blocks:,}", gguf.name("block_count"))
+        return
     if gguf.get(CONTEXT) == 0:
         yield _refuses(f"{gguf.name(CONTEXT)} is 0", gguf.name(CONTEXT))
     kind = gguf.get(TYPE, "linear")
@@ -99,6 +105,22 @@ def wrong_types(gguf: Gguf, row: Architecture) -> Iterator[Failure]:
                 name,
                 "value type",
             )
+
+
+def _wrong_heads(gguf: Gguf) -> Iterator[Failure]:
+    """Numbers of heads that are neither one for all layers nor one for each."""
+    for key in ("attention.head_count", "attention.head_count_kv"):
+        found, name = gguf.keys.get(gguf.name(key)), gguf.name(key)
+        if found is None or found.type == "u32":
+            continue
+        if found.type != "arr":
+            yield _refuses(f"{name} has the type {found.type}, and it reads u32 only", name)
+        elif not (
+            isinstance(found.value, list | tuple)
+            and len(found.value) == gguf.get("block_count")
+            and all(type(n) is int and n >= 0 for n in found.value)
+        ):
+            yield _refuses(f"{name} is no list of a number for each block", name)
 
 
 def reads(row: Architecture) -> tuple[str, ...]:

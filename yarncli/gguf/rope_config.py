@@ -9,7 +9,8 @@ from yarncli.config.families.family import Family
 from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import RopeConfig, Scope
 from yarncli.config.windows import find_published, trained_window
-from yarncli.errors import CheckpointError
+from yarncli.errors import CheckpointError, UnsupportedArchitectureError
+from yarncli.gguf.architectures import Architecture
 from yarncli.gguf.facts import CONTEXT, ORIGINAL, Gguf
 from yarncli.gguf.loading import Failure
 from yarncli.gguf.reading import GgufRope, read_gguf
@@ -36,9 +37,47 @@ def as_rope_config(
         UnsupportedArchitectureError: llama.cpp does not know the architecture, or it has no RoPE.
     """
     row = refuse_no_model(gguf)
+    found = _read(gguf, replaces=replaces)
+    values = {
+        "hidden_size": gguf.get("embedding_length"),
+        "num_hidden_layers": gguf.get("block_count"),
+        "intermediate_size": gguf.get("feed_forward_length"),
+    }
+    family = _family(gguf, found, values)
+    original, source = _original(gguf, found, family, values, original_length)
+    heads = _number(gguf.get("attention.head_count"))
+    return RopeConfig(
+        model_type=gguf.architecture,
+        family=family,
+        text_path=(),
+        scopes={"model": _scope(gguf, row, found)},
+        max_position_embeddings=found.window,
+        length_key=gguf.name(CONTEXT),
+        original_length=original,
+        original_source=source,
+        spelling_found="none",
+        num_hidden_layers=_count(gguf),
+        num_attention_heads=heads,
+        num_key_value_heads=_number(gguf.get("attention.head_count_kv", heads)),
+        head_dim=found.head_dim,
+        sliding_window=gguf.window,
+        nope_layers=(),
+        windowed_layers=tuple(sorted(gguf.windowed_blocks or ())),
+        is_mla=row.mla or row.compress,
+        mrope=gguf.is_mrope,
+        # A file states the extended window under every type.
+        maximum_is_window=True,
+        notes=(),
+        values=values,
+    )
+
+
+def _read(gguf: Gguf, *, replaces: bool) -> GgufRope:
+    """What the runtime computes; without the scaling where that does not run and may go."""
     found = read_gguf(gguf)
     if isinstance(found, Failure):
         refuse_failure(found, replaces=replaces)
+    if replaces and (isinstance(found, Failure) or found.parameters is None):
         found = read_gguf(gguf.unscaled())
     if isinstance(found, Failure):
         raise CheckpointError(f"llama.cpp does not rotate by this file: {found.because}.")
@@ -47,49 +86,32 @@ def as_rope_config(
             "What llama.cpp computes from this file is no setting that could be extended: its "
             "frequencies are no positive numbers, or no formula has them with its attention factor."
         )
-    values = {
-        "hidden_size": gguf.get("embedding_length"),
-        "num_hidden_layers": gguf.get("block_count"),
-        "intermediate_size": gguf.get("feed_forward_length"),
-    }
-    family = _family(gguf, found, values)
-    original, source = _original(gguf, found, family, values, original_length)
-    count = int(gguf.get("block_count") or len(gguf.blocks))
-    windowed = gguf.windowed_blocks or set()
-    own = windowed if row.sliding and not row.sliding.scaled else set()
-    scope = Scope(
+    return found
+
+
+def _scope(gguf: Gguf, row: Architecture, found: GgufRope) -> Scope:
+    """The layers that are scaled; windowed ones where they share the setting."""
+    assert found.parameters is not None  # _read saw to it
+    is_apart = row.sliding is not None and not row.sliding.scaled
+    apart = gguf.windowed_blocks or () if is_apart else ()
+    layers = tuple(n for n in range(_count(gguf)) if n not in apart)
+    if not layers:
+        raise UnsupportedArchitectureError(
+            f"Every layer of this {row.name} file attends only within {gguf.window:,} tokens; "
+            "scaling RoPE alone cannot lengthen it."
+        )
+    return Scope(
         name="model",
         parameters=found.parameters,
-        layers=tuple(n for n in range(count) if n not in own),
+        layers=layers,
         windowed=False,
-        window=None if own else gguf.window,
+        window=None if apart else gguf.window,
         path=None,
     )
-    heads = _number(gguf.get("attention.head_count"))
-    return RopeConfig(
-        model_type=gguf.architecture,
-        family=family,
-        text_path=(),
-        scopes={"model": scope},
-        max_position_embeddings=found.window,
-        length_key=gguf.name(CONTEXT),
-        original_length=original,
-        original_source=source,
-        spelling_found="none",
-        num_hidden_layers=count,
-        num_attention_heads=heads,
-        num_key_value_heads=_number(gguf.get("attention.head_count_kv", heads)),
-        head_dim=found.head_dim,
-        sliding_window=gguf.window,
-        nope_layers=(),
-        windowed_layers=tuple(sorted(windowed)),
-        is_mla=row.mla or row.compress,
-        mrope=gguf.is_mrope,
-        # A file states the extended window under every type.
-        maximum_is_window=True,
-        notes=(),
-        values=values,
-    )
+
+
+def _count(gguf: Gguf) -> int:
+    return int(gguf.get("block_count") or len(gguf.blocks))
 
 
 def _family(gguf: Gguf, found: GgufRope, values: dict[str, Any]) -> Family:

@@ -256,6 +256,8 @@ def _rotation(
         "partial_rotary_factor": sizes.rotary_dim / sizes.head_dim,
     }  # fmt: skip
     moving = sum(f != 0 for f in inv_freq)
+    if not moving:
+        return None
     share = {"rope_type": "proportional", "partial_rotary_factor": moving / len(inv_freq)}
     fast, slow = _betas(gguf, row)
     yarn = {

@@ -33,6 +33,7 @@ from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding, Severity
 
 SPLIT_COUNT = "split.tensors.count"
+_LARGEST = 3e38  # that single precision holds
 _RULE_OF = {
     "type": "gguf-type-unknown",
     "value type": "gguf-value-type",
@@ -68,7 +69,9 @@ def check_gguf(
     found = [_of_failure(gguf, where, failure) for failure in _failures(gguf)]
     found += _splits(gguf, where, tensor_count)
     computed = run(gguf)
-    if isinstance(computed, Computed):
+    if isinstance(computed, Computed) and computed.rotation is None:
+        found += _factors(gguf, where) or [_no_numbers(gguf, where)]
+    elif isinstance(computed, Computed):
         for rule in (_ignored_tensor, _factors, _scaled_twice, _scaling, _longrope, _theta,
                      _windowed, _dead):  # fmt: skip
             found += rule(gguf, where)
@@ -131,9 +134,9 @@ def _retyped(gguf: Gguf, name: str, old: Typed) -> GgufPlan | None:
     kind, value = KEY_TYPES[key], old.value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if kind == "f32":
+    if kind == "f32" and abs(value) < _LARGEST:
         return _set({name: typed(key, value)})
-    if kind == "u32" and value == int(value) and 0 <= value < 2**32:
+    if kind == "u32" and 0 <= value < 2**32 and value == int(value):
         return _set({name: Typed("u32", int(value))})
     return None
 
@@ -154,7 +157,8 @@ def _ignored_tensor(gguf: Gguf, where: str) -> Iterator[Finding]:
         yield _finding(where, "gguf-tensor-refused", FREQS, message, severity="warning")
 
 
-def _factors(gguf: Gguf, where: str) -> Iterator[Finding]:
+def _factors(gguf: Gguf, where: str) -> list[Finding]:
+    found = []
     row = gguf.row
     for name in (FREQS, LONG, SHORT):
         ignored = name == FREQS and row is not None and row.rope_freqs != "used"
@@ -162,7 +166,17 @@ def _factors(gguf: Gguf, where: str) -> Iterator[Finding]:
         bad = [n for n, k in enumerate(values or ()) if not 0 < k < math.inf]
         if values and bad:
             message = f"{name} holds {values[bad[0]]} at place {bad[0]}; factors must be positive."
-            yield _finding(where, "gguf-factors-damaged", name, message)
+            found.append(_finding(where, "gguf-factors-damaged", name, message))
+    return found
+
+
+def _no_numbers(gguf: Gguf, where: str) -> Finding:
+    theta, factor = gguf.get(THETA, RUNTIME_THETA), scaling_factor(gguf)
+    message = (
+        f"llama.cpp computes no usable frequencies from θ {theta:g} and the factor {factor:g}: it "
+        "answers with nonsense, without a word."
+    )
+    return _finding(where, "gguf-not-loaded", gguf.name(THETA), message)
 
 
 def _scaled_twice(gguf: Gguf, where: str) -> Iterator[Finding]:
@@ -192,7 +206,7 @@ def _scaling(gguf: Gguf, where: str) -> Iterator[Finding]:
             f"window. If {window:,} is the extended one, the original is {window / factor:,.0f}."
         )
         yield _finding(where, "gguf-original-missing", gguf.name(ORIGINAL), message)
-    meant = int(original * factor + 0.5)
+    meant = int(min(original * factor, 2.0**32) + 0.5)
     if kind in ("yarn", "linear") and factor > 1 and original and window < meant < 2**32:
         plan = _set({gguf.name(CONTEXT): Typed("u32", meant)})
         message = (
