@@ -153,6 +153,11 @@ def test_no_carrier_at_all():
         plan_temperature(windowed, M)
 
 
+def test_a_factor_of_nothing_is_refused():
+    with pytest.raises(CheckpointError, match="Correct llama"):
+        plan_temperature(file(rope__scaling__attn_factor=0.0), M)
+
+
 def test_a_file_that_does_not_load_carries_nothing():
     with pytest.raises(CheckpointError, match="does not rotate by this file"):
         plan_temperature(file(rope__scaling__type="llama3"), M)

@@ -76,6 +76,11 @@ def plan_temperature(
     computed = run(gguf)
     if isinstance(computed, Failure):
         raise CheckpointError(f"llama.cpp does not rotate by this file: {computed.because}.")
+    if not 0 < computed.attention_factor < math.inf:
+        raise CheckpointError(
+            f"llama.cpp multiplies cos and sin by {computed.attention_factor:g} here, from which "
+            f"no factor leads back. Correct {gguf.name(ATTN_FACTOR)} first."
+        )
     factor = attention_factor / computed.attention_factor
     if carrier is None:
         carrier = _default(gguf, row, layers, attention_factor, computed.attention_factor)
