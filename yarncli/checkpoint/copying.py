@@ -44,7 +44,7 @@ def fill(
     for file in carried:
         output.make_parents(staging, file.name, source)
         mine = tuple(patches.get(file.name, ()))
-        copies.append(FileCopy(source / file.name, staging / file.name, mine))
+        copies.append(FileCopy(source / file.name, destination=staging / file.name, patches=mine))
     copy_files(copies, progress=progress)
     for name, data in written.items():
         output.write_new(staging / name, data, like)

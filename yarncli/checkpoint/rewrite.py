@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from yarncli.checkpoint.directory import read_at, read_exactly, write_exactly
+from yarncli.checkpoint.kernel_copy import CHUNK, clone, copy_range
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.progress import Advance
 
 Result = TypeVar("Result")
-
-CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
-_COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
-_FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +55,25 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A range of a file that is copied, in bytes from its start: from `begin` up to `end`."""
+
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileCopy:
-    """One file to be written: `destination` (new) is `source` with `patches` applied."""
+    """One file to be written, and what of."""
 
     source: Path
+    """The file that it is a copy of."""
     destination: Path
+    """The file to be, which does not exist."""
     patches: tuple[Patch, ...] = ()
+    """What is rewritten on the way; each lies in one span."""
+    parts: tuple[bytes | Span, ...] | None = None
+    """What stands in it, one after the other: new bytes, spans of the source; None: all of it."""
 
 
 def copy_files(
@@ -191,6 +200,22 @@ def first_wrong_patch(
     return None
 
 
+def first_difference(copy: FileCopy, *, progress: Advance | None = None) -> int | None:
+    """Where the first piece of `destination` begins that is not as it was to be; None if all is.
+
+    Everything is read, and every patch computed, again. A missing or extra tail counts, too.
+    """
+    with _reading(copy.source) as old, _reading(copy.destination) as new:
+        position = 0
+        for wanted in _pieces(copy, old):
+            if read_at(new, position, len(wanted)) != wanted:
+                return position
+            position += len(wanted)
+            if progress:
+                progress(len(wanted))
+        return None if os.fstat(new).st_size == position else position
+
+
 def compare_outside(
     source: Path, destination: Path, patches: Sequence[Patch], *, progress: Advance | None = None
 ) -> int | None:
@@ -200,7 +225,7 @@ def compare_outside(
     """
     with _reading(source) as old, _reading(destination) as new:
         size, new_size = os.fstat(old).st_size, os.fstat(new).st_size
-        for begin, end in _gaps(patches, size):
+        for begin, end in _gaps(patches, Span(0, size)):
             for offset in range(begin, end, CHUNK):
                 length = min(CHUNK, end - offset)
                 if read_at(old, offset, length) != read_at(new, offset, length):
@@ -221,66 +246,80 @@ def _copy(job: FileCopy, count: Advance) -> None:
         with output_errors(str(job.destination)):
             destination = os.open(job.destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         try:
-            cloned = _clone(source, destination)
-            for begin, end in _gaps(job.patches, info.st_size):
-                if cloned:
-                    count(end - begin)
+            cloned = job.parts is None and clone(source, destination)
+            position = 0
+            for part in _parts(job, source):
+                if isinstance(part, Span):
+                    to = position - part.begin
+                    _copy_span(job, part, (source, destination), to, count, cloned=cloned)
+                    position = part.end + to
                 else:
                     with output_errors(str(job.destination)):
-                        _copy_range(source, destination, begin, end, count)
-            for patch in job.patches:
-                for offset, length in patch.pieces():
-                    made = patch.apply(read_exactly(source, offset, length))
-                    with output_errors(str(job.destination)):
-                        write_exactly(destination, made, offset)
-                    count(length)
+                        write_exactly(destination, part, position)
+                    count(len(part))
+                    position += len(part)
         finally:
             with output_errors(str(job.destination)):
                 os.close(destination)  # some file systems report a full disk only here
 
 
-def _gaps(patches: Sequence[Patch], size: int) -> Iterator[tuple[int, int]]:
-    """The `(begin, end)` ranges of a file of `size` bytes that no patch covers."""
-    position = 0
+def _copy_span(
+    job: FileCopy, span: Span, files: tuple[int, int], to: int, count: Advance, *, cloned: bool
+) -> None:
+    """Copy a span `to` bytes further on, with the patches in it; cloned: only these are missing."""
+    source, destination = files
+    patches = _inside(job.patches, span)
+    for begin, end in _gaps(patches, span):
+        if cloned:
+            count(end - begin)
+        else:
+            with output_errors(str(job.destination)):
+                copy_range(source, destination, begin, end, to, count)
+    for patch in patches:
+        for offset, length in patch.pieces():
+            made = patch.apply(read_exactly(source, offset, length))
+            with output_errors(str(job.destination)):
+                write_exactly(destination, made, offset + to)
+            count(length)
+
+
+def _parts(job: FileCopy, source: int) -> tuple[bytes | Span, ...]:
+    return (Span(0, os.fstat(source).st_size),) if job.parts is None else job.parts
+
+
+def _inside(patches: Sequence[Patch], span: Span) -> list[Patch]:
+    return [patch for patch in patches if span.begin <= patch.offset < span.end]
+
+
+def _pieces(job: FileCopy, source: int) -> Iterator[bytes]:
+    """All that is to stand in the destination, piece by piece."""
+    for part in _parts(job, source):
+        if not isinstance(part, Span):
+            yield part
+            continue
+        patches = _inside(job.patches, part)
+        ranges: list[tuple[int, int, Patch | None]] = [
+            (begin, min(CHUNK, end - begin), None)
+            for first, end in _gaps(patches, part)
+            for begin in range(first, end, CHUNK)
+        ]
+        ranges += [(*piece, patch) for patch in patches for piece in patch.pieces()]
+        for offset, length, patch in sorted(ranges, key=lambda each: each[0]):
+            data = read_exactly(source, offset, length)
+            yield patch.apply(data) if patch else data
+
+
+def _gaps(patches: Sequence[Patch], span: Span) -> Iterator[tuple[int, int]]:
+    """The `(begin, end)` ranges of a span that no patch covers."""
+    position = span.begin
     for patch in sorted(patches, key=lambda patch: patch.offset):
-        if patch.offset < position or patch.offset + patch.length > size:
+        if patch.offset < position or patch.offset + patch.length > span.end:
             raise AssertionError("patches overlap or reach beyond the file")
         if patch.offset > position:
             yield position, patch.offset
         position = patch.offset + patch.length
-    if size > position:
-        yield position, size
-
-
-def _clone(source: int, destination: int) -> bool:
-    """Share the source's blocks with the destination (reflink) where the file system can."""
-    try:
-        import fcntl
-
-        fcntl.ioctl(destination, _FICLONE, source)
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _copy_range(source: int, destination: int, begin: int, end: int, count: Advance) -> None:
-    in_kernel = hasattr(os, "copy_file_range")
-    while begin < end:
-        done = 0
-        if in_kernel:
-            try:
-                step = min(_COPY_STEP, end - begin)
-                done = os.copy_file_range(source, destination, step, begin, begin)
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
-        if not done:  # not supported between these two files, or the source became shorter
-            in_kernel = False
-            data = read_exactly(source, begin, min(CHUNK, end - begin))
-            write_exactly(destination, data, begin)
-            done = len(data)
-        begin += done
-        count(done)
+    if span.end > position:
+        yield position, span.end
 
 
 def _size(path: Path) -> int:
