@@ -54,7 +54,6 @@ def write_gguf(
         raise _changed(sources[0])
     check = partial(_check, targets, sources, overwrite=overwrite)
     size = rewrite.layout.size + sum(before[path][2] for path in sources[1:])
-    require_space(destination.absolute().parent, size)
     with (
         hold(sources[0].absolute().parent, "shared"),
         output_files(targets, check=check, fsync=fsync) as staging,

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from yarncli import hub
-from yarncli.checkpoint.directory import read_at, require_not_pending
+from yarncli.checkpoint.directory import BusyError, read_at, require_not_pending
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.safetensors import is_safe_name
 from yarncli.checkpoint.shifting import PENDING_SUFFIX
@@ -61,8 +61,8 @@ class GgufFile:
         return _number(self.header, "split.count", 1)
 
     def shard_names(self) -> tuple[str, ...]:
-        """The names of all files of the model, in order; those of a split one lie together."""
-        name = self.path.name if self.path else self.name
+        """The names of all files of the model, in order: in its directory, or on the Hub."""
+        name = self.remote[2] if self.remote else self.path.name if self.path else self.name
         return split_names(name, self.split_count) if self.split_count > 1 else (name,)
 
     def shards(self) -> tuple[Path, ...]:
@@ -190,6 +190,10 @@ def _opened(path: Path, name: str) -> Iterator[tuple[int, os.stat_result]]:
         if os.path.lexists(f"{path}{PENDING_SUFFIX}"):
             require_not_pending(path.parent)
         raise CheckpointError(f"{name} does not exist.") from error
+    except BlockingIOError as error:  # somebody has a lease of it, as a change in place has
+        raise BusyError(
+            f"Another process is changing {name} right now. Wait until it has ended."
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = error.strerror if isinstance(error, OSError) else "it is no path"
         raise CheckpointError(f"{name} cannot be read: {reason}.") from error
