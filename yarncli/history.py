@@ -27,8 +27,7 @@ FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
 # The files whose values a step replaces, and the only ones that taking it back touches.
 CONVERTED_FILES = ("config.json", "tokenizer_config.json", "generation_config.json")
-# What takes their places in the record that a GGUF file carries.
-GGUF_PARTS = ("keys", "tensors", "file")
+GGUF_PARTS = ("keys", "tensors", "file")  # the same in the record that a GGUF file carries
 SCHEMA_VERSION = 2
 _SCHEMAS = (1, SCHEMA_VERSION)  # in 1 no options are recorded
 _HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
@@ -269,10 +268,7 @@ class History:
 
     @classmethod
     def from_json(
-        cls,
-        document: Mapping[str, Any],
-        where: str,
-        files: Collection[str] = CONVERTED_FILES,
+        cls, document: Mapping[str, Any], where: str, files: Collection[str] = CONVERTED_FILES
     ) -> History:
         """Check and read a parsed `yarncli.json`; unknown keys are ignored.
 

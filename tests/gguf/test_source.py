@@ -90,7 +90,7 @@ def test_on_the_hub_only_the_header_is_read(minihub: Any, repo: Any, model: Path
 
 def test_revisions_and_folders(minihub: Any, repo: Any) -> None:
     commit = repo.refs["main"]
-    repo.commit({"README.md": "x"})
+    minihub.commit("org/name", {"README.md": b"x"})
     for revision in (commit, "main"):
         name = f"hf://org/name@{revision}/Q4/m-00001-of-00003.gguf"
         if revision == "main":

@@ -222,7 +222,7 @@ def _info(
 
 
 def _overwrite(offset: int, data: bytes) -> Patch:
-    return Patch(offset, len(data), lambda _: data, step=len(data))
+    return Patch(offset, length=len(data), transform=lambda _: data, step=len(data))
 
 
 def _merged(parts: Sequence[bytes | Span]) -> Iterator[bytes | Span]:
