@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from support.gguf_files import keys_of, tensors_of, write_gguf
+from support.gguf_models import keys_of, tensors_of, write_gguf
 from yarncli.errors import WeightsError
 from yarncli.gguf import header as headers
 from yarncli.gguf import walking

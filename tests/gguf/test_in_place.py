@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.gguf_files import keys_of, write_gguf
+from support.gguf_models import keys_of, write_gguf
 from support.kills import calls_of, kill_at_every_call, leave_killed, pause_at, run_refused
 from yarncli.checkpoint import directory as directories
 from yarncli.checkpoint import resizing, shifting

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 import pytest
 
-from support.gguf_files import floats_of, keys_of, tensors_of, write_gguf
+from support.gguf_models import floats_of, keys_of, tensors_of, write_gguf
 from support.kills import calls_of, kill_at_every_call, run_refused
 from support.progress import Stages
 from yarncli.checkpoint import kernel_copy
@@ -353,8 +353,8 @@ def test_verification_notices(
         path.write_bytes(data)
 
     monkeypatch.setattr(rewrites, "copy_files", damage)
-    with pytest.raises(OutputError, match="does not read back"):
-        write(model, tmp_path / "o.gguf", YARN, verify=True)
+    with pytest.raises(OutputError, match="does not read back"):  # the header is always looked at
+        write(model, tmp_path / "o.gguf", YARN, verify=at < 0)
     assert names(tmp_path) == ["m.gguf"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.gguf_files import write_gguf
+from support.gguf_models import write_gguf
 from yarncli.errors import CheckpointError, HubError, UsageError
 from yarncli.gguf.layout import GgufEdit
 from yarncli.gguf.record import decide_rewrite
