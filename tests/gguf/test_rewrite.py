@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import random
+import re
 import shutil
 import struct
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from support.kills import calls_of, kill_at_every_call, run_refused
 from support.progress import Stages
 from yarncli.checkpoint import kernel_copy
 from yarncli.checkpoint.rewrite import Patch
-from yarncli.errors import CheckpointError, ConfigError, OutputError, UsageError
+from yarncli.errors import CheckpointError, ConfigError, OutputError, UsageError, YarncliError
 from yarncli.gguf import rewrite as rewrites
 from yarncli.gguf.header import parse_header
 from yarncli.gguf.layout import GgufEdit, NewTensor
@@ -440,13 +442,17 @@ def test_a_disk_that_is_too_small(
         write(model, tmp_path / "o.gguf", YARN)
 
 
+def record_text(path: Path) -> bytes:
+    return open_gguf(path).header.text("yarncli.plan").encode()
+
+
 def record_of(path: Path) -> dict:
-    return json.loads(keys_of(path)["yarncli.plan"][1])
+    return json.loads(record_text(path))
 
 
 def with_record(path: Path, record: object) -> Path:
     """The file with another text as its record, of the same length."""
-    data, old = path.read_bytes(), keys_of(path)["yarncli.plan"][1].encode()
+    data, old = path.read_bytes(), record_text(path)
     new = record if isinstance(record, bytes) else json.dumps(record).encode()
     path.write_bytes(data.replace(old, new.ljust(len(old))))
     return path
@@ -485,6 +491,32 @@ def test_a_damaged_record(name: str, model: Path, tmp_path: Path) -> None:
     with_record(out, damage(record_of(out)))
     with pytest.raises((ConfigError, CheckpointError), match=message):
         decide_undo(open_gguf(out))
+
+
+def test_mutated_records_end_in_a_sentence(model: Path, tmp_path: Path) -> None:
+    """400 of them: whatever is undone, the result is a file that is read."""
+    edit = GgufEdit(keys=YARN.keys, drop=["general.name"], tensors=ADDED.tensors)
+    out = write(model, tmp_path / "o.gguf", edit)
+    record, source = json.dumps(record_of(out)), random.Random(16)
+    places = [match.span() for match in re.finditer(r'"[^"]*"|[0-9.]+|null', record)]
+    values = ["null", "-1", "1e999", str(2**70), '"x"', "[]", "{}", "true", '"general.alignment"',
+              '"tokenizer.ggml.tokens"', '"AAAA"', '"arr"', "0"]  # fmt: skip
+    undone, told = 0, []
+    for _ in range(400):
+        (begin, end), value = source.choice(places), source.choice(values)
+        text = (record[:begin] + value + record[end:]).encode()
+        if len(text) > len(record_text(out)):
+            continue
+        try:
+            with_record(Path(shutil.copy(out, tmp_path / "t.gguf")), text)
+            file = open_gguf(tmp_path / "t.gguf")
+            rewrites.write_gguf(file, decide_undo(file), tmp_path / "u.gguf", overwrite=True)
+            undone += 1
+        except YarncliError as error:
+            told.append(len(str(error)))
+    assert undone > 10
+    assert len(told) > 100
+    assert max(told) < 700
 
 
 def test_a_file_that_was_changed_since_is_not_undone(model: Path, tmp_path: Path) -> None:

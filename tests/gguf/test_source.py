@@ -1,16 +1,19 @@
 """GGUF files here and on the Hub: known by their bytes, read by ranges, the first of a split."""
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.gguf_models import write_gguf
+from support.progress import Stages
 from yarncli.errors import CheckpointError, HubError, UsageError
 from yarncli.gguf.layout import GgufEdit
 from yarncli.gguf.record import decide_rewrite
-from yarncli.gguf.source import looks_like_gguf, open_gguf
+from yarncli.gguf.rewrite import write_gguf as write_edited
+from yarncli.gguf.source import download, looks_like_gguf, models_in, open_gguf
 from yarncli.history import Step
 
 
@@ -122,3 +125,50 @@ def test_offline_the_cache_is_read(minihub: Any, repo: Any, model: Path) -> None
     assert open_gguf("hf://org/name/Q4/m-00001-of-00003.gguf").split_count == 3
     with pytest.raises(HubError):
         open_gguf("hf://org/name/other.gguf")
+
+
+def test_a_download_brings_all_files(minihub: Any, repo: Any, tmp_path: Path) -> None:
+    told = Stages()
+    file = open_gguf("hf://org/name/Q4/m-00001-of-00003.gguf")
+    here = download(file, progress=told)
+    assert [path.name for path in here.shards()] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+    assert [path.stat().st_size for path in here.shards()] == list(file.sizes)
+    assert told.done() == [("Fetching", sum(file.sizes), sum(file.sizes))]
+    assert here.source == file.source == f"org/name@{repo.refs['main']}"
+    assert download(here) is here
+    out = tmp_path / "o-00001-of-00003.gguf"
+    edit = GgufEdit(keys={"llama.x": ("u32", 1)})
+    rewrite = decide_rewrite(here, edit, Step(command="convert", source=here.source))
+    assert len(write_edited(here, rewrite, out, verify=True)) == 3
+    assert not out.is_symlink()
+    assert open_gguf(out).source == out.name
+
+
+def test_a_split_model_that_is_not_whole_on_the_hub(minihub: Any, tmp_path: Path) -> None:
+    first = write_gguf(tmp_path / "m.gguf", split=3)
+    minihub.add_repo("org/half", {first.name: first.read_bytes()})
+    with pytest.raises(
+        CheckpointError, match=r"first of 3 files, and m-00002-of-00003\.gguf is not"
+    ):
+        open_gguf(f"hf://org/half/{first.name}")
+
+
+def test_a_folder_of_quantisations(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "a-Q4.gguf")
+    write_gguf(tmp_path / "sha256-1")
+    write_gguf(tmp_path / "split.gguf", split=3)
+    write_gguf(tmp_path / "mmproj.gguf", keys={"general.type": "mmproj"})
+    write_gguf(tmp_path / "m.imatrix.gguf", keys={"general.type": "imatrix"})
+    (tmp_path / "vocab.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "a-Q4.gguf").read_bytes()[:999])
+    (tmp_path / "README.md").write_text("#")
+    models, others = models_in(tmp_path)
+    assert [file.source for file in models] == [
+        "a-Q4.gguf", "sha256-1", "split-00001-of-00003.gguf"
+    ]  # fmt: skip
+    assert list(others) == ["cut.gguf", "m.imatrix.gguf", "mmproj.gguf", "vocab.gguf"]
+    assert "ends inside its header" in others["cut.gguf"]
+    assert others["mmproj.gguf"] == "mmproj.gguf is no model: its general.type is mmproj."
+    assert others["vocab.gguf"] == "vocab.gguf is no model: it is a vocabulary alone."
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        models_in(tmp_path / "no")

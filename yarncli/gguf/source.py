@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from yarncli.checkpoint.safetensors import is_safe_name
 from yarncli.checkpoint.shifting import PENDING_SUFFIX
 from yarncli.errors import CheckpointError, UsageError, WeightsError
 from yarncli.gguf.header import GgufHeader, is_gguf, parse_header
+from yarncli.progress import ProgressCallback, stage
 
 _SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
 _HUB_FILE = re.compile(
@@ -38,7 +39,16 @@ class GgufFile:
     identity: tuple[int, ...] = ()
     """Of the local file: device, inode, size in bytes, time of the last change."""
     remote: tuple[str, str, str] | None = None
-    """Hub id, full commit hash, and name there; None for a local file."""
+    """Hub id, full commit hash, and name there; None for a file that did not come from there."""
+    sizes: tuple[int, ...] = ()
+    """On the Hub: of all files of the model, in bytes."""
+
+    @property
+    def source(self) -> str:
+        """What a step that starts from it is recorded with: never a full path."""
+        if self.remote:
+            return f"{self.remote[0]}@{self.remote[1]}"
+        return self.path.name if self.path else self.name
 
     def read(self, offset: int, length: int) -> bytes:
         """A range of the file, shorter only at its end.
@@ -74,7 +84,8 @@ class GgufFile:
         """
         if self.path is None:
             raise UsageError(f"{self.name} is on the Hub; its files have no path here.")
-        paths = tuple(self.path.with_name(name) for name in self.shard_names())
+        names = (name.rpartition("/")[2] for name in self.shard_names())
+        paths = tuple(self.path.with_name(name) for name in names)
         missing = next((path for path in paths if not path.is_file()), None)
         if missing:
             raise WeightsError(
@@ -82,6 +93,10 @@ class GgufFile:
                 "Put all of them into one directory."
             )
         return paths
+
+
+class LaterShardError(CheckpointError):
+    """A file of a split model that is not the first."""
 
 
 def open_gguf(source: str | Path) -> GgufFile:
@@ -102,6 +117,58 @@ def open_gguf(source: str | Path) -> GgufFile:
             "hf://org/name@rev/file.gguf."
         )
     return _hub_file(given, match[1], match[2], match[3])
+
+
+def download(file: GgufFile, *, progress: ProgressCallback | None = None) -> GgufFile:
+    """The file with all files of its model in the Hub cache; itself if it is here.
+
+    Args:
+        file: as it was opened.
+        progress: told how far the stage "Fetching" is, in bytes.
+
+    Raises:
+        HubError: a file cannot be fetched.
+        OutputError: the cache cannot be written.
+    """
+    if file.path is not None or file.remote is None:
+        return file
+    repo_id, commit, name = file.remote
+    wanted = list(zip(file.shard_names(), file.sizes, strict=True))
+    missing = sum(size for each, size in wanted if not hub.is_cached(repo_id, commit, each))
+    with output_errors("the Hub cache"), stage(progress, "Fetching", missing) as advance:
+        directory = hub.download(repo_id, commit, wanted, progress=advance)
+    return replace(_local_file(directory / name, file.name), remote=file.remote)
+
+
+def models_in(directory: Path) -> tuple[list[GgufFile], dict[str, str]]:
+    """The models among the GGUF files of a directory, and why the other ones are none.
+
+    Later files of split models are not named.
+
+    Raises:
+        CheckpointError: the directory cannot be read.
+    """
+    try:
+        paths = sorted(path for path in directory.iterdir() if looks_like_gguf(path))
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be read: {error.strerror}.") from error
+    models, others = [], {}
+    for path in paths:
+        try:
+            file = open_gguf(path)
+        except LaterShardError:
+            continue
+        except CheckpointError as error:
+            others[path.name] = str(error)
+            continue
+        if file.header.kind == "model" and file.header.tensors:
+            models.append(file)
+        else:
+            what = f"its general.type is {file.header.kind:.40}"
+            if not file.header.tensors:
+                what = "it is a vocabulary alone"
+            others[path.name] = f"{path.name} is no model: {what}."
+    return models, others
 
 
 def looks_like_gguf(path: Path) -> bool:
@@ -158,7 +225,13 @@ def _hub_file(given: str, repo_id: str, revision: str | None, name: str) -> Gguf
         raise CheckpointError(f"hf://{repo_id} has no {name}.{more}")
     remote = repo_id, listing.commit, name
     header = parse_header(partial(hub.read_range, *remote), file_size=size, where=given)
-    return _first(GgufFile(name=given, header=header, remote=remote))
+    file = _first(GgufFile(name=given, header=header, remote=remote))
+    missing = next((each for each in file.shard_names() if each not in listing.files), None)
+    if missing:
+        raise WeightsError(
+            f"{given} is the first of {file.split_count} files, and {missing} is not there."
+        )
+    return replace(file, sizes=tuple(listing.files[each] for each in file.shard_names()))
 
 
 def _first(file: GgufFile) -> GgufFile:
@@ -167,7 +240,7 @@ def _first(file: GgufFile) -> GgufFile:
     if number:
         match = _SPLIT.fullmatch(file.name)
         first = f"{match[1]}-00001-of-{match[3]}.gguf" if match else "the first"
-        raise CheckpointError(
+        raise LaterShardError(
             f"{file.name} is file {number + 1} of a split model. Only the first has the keys: "
             f"name {first}."
         )
