@@ -386,6 +386,25 @@ def test_holes_stay_holes_and_nothing_is_lost_in_them(
     assert digest(tmp_path / "p.gguf") == digest(out)
 
 
+def test_blocks_can_be_shared(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems that share blocks (btrfs, XFS) do it where both places are multiples of one."""
+    if not hasattr(os, "copy_file_range"):
+        pytest.skip("only Linux has this call")
+    copy, seen = os.copy_file_range, []
+
+    def watch(source: int, to: int, length: int, begin: int, at: int) -> int:
+        seen.append((begin, at, length))
+        return copy(source, to, length, begin, at)
+
+    monkeypatch.setattr(os, "copy_file_range", watch)
+    write(model, tmp_path / "o.gguf", YARN)
+    (first, _, length), *others = seen
+    assert length < 4096
+    assert first == open_gguf(model).header.data_start
+    assert others
+    assert not any(begin % 4096 or at % 4096 for begin, at, _ in others)
+
+
 @pytest.mark.parametrize("split", [0, 3])
 def test_a_kill_leaves_no_part_of_the_output(tmp_path: Path, split: int) -> None:
     start, kills = tmp_path / "start", tmp_path / "kills"

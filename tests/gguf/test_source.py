@@ -168,7 +168,7 @@ def test_a_folder_of_quantisations(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(others) == ["cut.gguf", "m.imatrix.gguf", "mmproj.gguf", "vocab.gguf"]
     assert "ends inside its header" in others["cut.gguf"]
-    assert others["mmproj.gguf"] == "mmproj.gguf is no model: its general.type is mmproj."
+    assert others["mmproj.gguf"] == "mmproj.gguf is no model: its general.type is 'mmproj'."
     assert others["vocab.gguf"] == "vocab.gguf is no model: it is a vocabulary alone."
     with pytest.raises(CheckpointError, match="cannot be read"):
         models_in(tmp_path / "no")

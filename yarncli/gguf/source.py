@@ -18,6 +18,7 @@ from yarncli.checkpoint.safetensors import is_safe_name
 from yarncli.checkpoint.shifting import PENDING_SUFFIX
 from yarncli.errors import CheckpointError, UsageError, WeightsError
 from yarncli.gguf.header import GgufHeader, is_gguf, parse_header
+from yarncli.gguf.walking import quoted
 from yarncli.progress import ProgressCallback, stage
 
 _SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
@@ -164,7 +165,7 @@ def models_in(directory: Path) -> tuple[list[GgufFile], dict[str, str]]:
         if file.header.kind == "model" and file.header.tensors:
             models.append(file)
         else:
-            what = f"its general.type is {file.header.kind:.40}"
+            what = f"its general.type is {quoted(file.header.kind)}"
             if not file.header.tensors:
                 what = "it is a vocabulary alone"
             others[path.name] = f"{path.name} is no model: {what}."
@@ -220,7 +221,8 @@ def _hub_file(given: str, repo_id: str, revision: str | None, name: str) -> Gguf
         return _local_file(listing.snapshot / name, given)
     size = listing.files.get(name)
     if size is None:
-        others = sorted(file for file in listing.files if file.endswith(".gguf"))
+        names = filter(is_safe_name, listing.files)
+        others = sorted(each for each in names if each.endswith(".gguf"))
         more = f" Its GGUF files are: {', '.join(others[:20])}." if others else ""
         raise CheckpointError(f"hf://{repo_id} has no {name}.{more}")
     remote = repo_id, listing.commit, name
