@@ -82,12 +82,12 @@ def resize(directory: Directory, name: str, resizing: Resizing, identity: Sequen
     with output_errors(str(path)):
         descriptor = directory.open(name, os.O_RDWR)
         try:
-            info = os.fstat(descriptor)
+            _require_alone(descriptor, path)
+            info = os.fstat(descriptor)  # from here on nobody else can write to it
             found = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
             if found != tuple(identity) or not stat.S_ISREG(info.st_mode):
                 raise CheckpointError(f"{path} was changed after it was read. Run again.")
             _refuse_shape(path, resizing, info.st_size)
-            _require_alone(descriptor, path)
             nbytes = info.st_size - resizing.kept.end + resizing.kept.begin
             nbytes += sum(patch.length for patch in resizing.patches)
             count = 2 + sum(1 for patch in resizing.patches for _ in patch.pieces())
