@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "engines": {*DECIDING, "checkpoint", "gguf"},
     "gguf": {*FOUNDATION, "rope", "config", "planning", "hub", "checkpoint"},
     "checkpoint": {*FOUNDATION, "rope", "config", "hub", "__init__"},
+    "gguf": FILES - {"engines"},
     "inspection": FILES,
     "conversion": {*FILES, "baking", "__init__"},
     "baking": {*FILES, "__init__"},

@@ -13,6 +13,7 @@ from yarncli.checkpoint.copying import fill, require_unchanged, require_written
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import change
 from yarncli.checkpoint.safetensors import Header
+from yarncli.checkpoint.threads import in_parallel
 from yarncli.errors import OutputError, UsageError
 from yarncli.progress import Advance, ProgressCallback, stage
 
@@ -122,7 +123,7 @@ def _read_back(baking: Baking, staging: Path, verify: bool, progress: Advance) -
     checks = [
         partial(_check_shard, baking, staging, name, verify) for name in baking.checkpoint.headers()
     ]
-    rewrite.in_parallel(checks, progress=progress)
+    in_parallel(checks, progress=progress)
     require_written(staging, baking.files)
 
 
