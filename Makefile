@@ -56,6 +56,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/files.py convert
 	$(BIN)/python benchmarks/bake.py
 	for what in large shards; do $(BIN)/python benchmarks/push.py $$what; done
+	$(BIN)/python benchmarks/gguf_edit.py
 	for what in demo 70m-2k 70m-8k memory prompts; do $(BIN)/python benchmarks/passkey.py $$what; done
 
 constraints: .venv/pip

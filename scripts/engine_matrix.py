@@ -252,7 +252,7 @@ _TAIL = """\
 | field | |
 |---|---|
 | `schema_version` | 1 |
-| `intended_from` | `yarncli.json` (the recorded plan) or what reads the config, as `transformers 5` |
+| `intended_from` | `yarncli.json` (the recorded plan) or what reads it, as `transformers 5` |
 | `assume_like` | the type that an unknown one was assumed to be like; else `null` |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |

@@ -27,6 +27,7 @@ FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
 # The files whose values a step replaces, and the only ones that taking it back touches.
 CONVERTED_FILES = ("config.json", "tokenizer_config.json", "generation_config.json")
+GGUF_PARTS = ("keys", "tensors", "file")  # the same in the record that a GGUF file carries
 SCHEMA_VERSION = 2
 _SCHEMAS = (1, SCHEMA_VERSION)  # in 1 no options are recorded
 _HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
@@ -273,12 +274,15 @@ class History:
         return text.encode("utf-8", "backslashreplace")
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], where: str) -> History:
+    def from_json(
+        cls, document: Mapping[str, Any], where: str, files: Collection[str] = CONVERTED_FILES
+    ) -> History:
         """Check and read a parsed `yarncli.json`; unknown keys are ignored.
 
         Args:
             document: the parsed object.
             where: what to call the file in messages.
+            files: those whose values a step may have replaced.
 
         Raises:
             ConfigError: another schema, or a value that yarncli does not write.
@@ -295,7 +299,7 @@ class History:
         found = []
         for number, step in enumerate(steps, 1):
             try:
-                found.append(_step(step))
+                found.append(_step(step, files))
             except ConfigError as error:
                 raise ConfigError(
                     f"{where} holds a step that yarncli did not write (step {number}: "
@@ -329,7 +333,7 @@ def describe_source(checkpoint: Checkpoint) -> str:
     return path.resolve().name if path else checkpoint.name
 
 
-def _step(entry: Any) -> Step:
+def _step(entry: Any, files: Collection[str]) -> Step:
     if not isinstance(entry, dict) or not isinstance(entry.get("replaced"), list):
         raise ConfigError("it is no object, or has no list `replaced`.")
     fields = Fields(entry)
@@ -344,16 +348,16 @@ def _step(entry: Any) -> Step:
         source=fields.required("source", Fields.text),
         tool_version=fields.required("tool_version", Fields.text),
         plan=RopePlan.from_json(plan) if plan and plan.values else None,
-        replaced=tuple(map(_replaced, entry["replaced"])),
+        replaced=tuple(_replaced(change, files) for change in entry["replaced"]),
         baked=Baked.from_json(baked) if baked else None,
         config_only=fields.required("config_only", Fields.boolean),
         options=options.values if options else None,
     )
 
 
-def _replaced(entry: Any) -> FieldChange:
+def _replaced(entry: Any, files: Collection[str]) -> FieldChange:
     change = FieldChange.from_json(entry)
-    if change.file not in CONVERTED_FILES:
+    if change.file not in files:
         raise ConfigError(f"it changes {change.file!r:.80}, which no step of yarncli does.")
     return change
 

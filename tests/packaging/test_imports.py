@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "history": {*FOUNDATION, "rope", "config", "planning", "__init__", "checkpoint"},
     "engines": {*DECIDING, "checkpoint"},
     "checkpoint": {*FOUNDATION, "rope", "config", "hub", "__init__"},
+    "gguf": FILES - {"engines"},
     "inspection": FILES,
     "conversion": {*FILES, "baking", "__init__"},
     "baking": {*FILES, "__init__"},

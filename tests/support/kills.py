@@ -18,7 +18,7 @@ from yarncli.errors import YarncliError
 
 CALLS = (
     "open", "pwrite", "copy_file_range", "rename", "replace", "fsync", "link", "symlink", "unlink",
-    "mkdir", "rmdir", "fchmod", "fchown", "chmod",
+    "mkdir", "rmdir", "fchmod", "fchown", "chmod", "ftruncate",
 )  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 

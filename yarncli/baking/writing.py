@@ -122,7 +122,7 @@ def _read_back(baking: Baking, staging: Path, verify: bool, progress: Advance) -
     checks = [
         partial(_check_shard, baking, staging, name, verify) for name in baking.checkpoint.headers()
     ]
-    rewrite.in_parallel(checks, progress=progress)
+    in_parallel(checks, progress=progress)
     require_written(staging, baking.files)
 
 

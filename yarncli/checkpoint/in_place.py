@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ from yarncli.checkpoint.journal import (
     JournalWriter,
     Key,
     RangeRecord,
+    Record,
     checksum,
 )
 from yarncli.checkpoint.output import output_errors, require_space
@@ -50,8 +51,9 @@ from yarncli.checkpoint.recovery import (
     recovery_command,
     undo,
 )
-from yarncli.checkpoint.rewrite import Patch, in_order, in_parallel
+from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.checkpoint.threads import in_order, in_parallel
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.progress import Advance
 
@@ -243,7 +245,7 @@ class _Change:
         key = Key.create(directory.path)
         try:
             self._stage()
-            self._write_journal(key)
+            write_journal(directory, key, self._records())
             if self.patches:
                 directory.rename(CONFIG, PENDING_NAME)
                 directory.sync()
@@ -256,37 +258,21 @@ class _Change:
                     directory.remove(name)
             directory.sync(*self.plan.changed)
         except BaseException:
-            self._take_back(key)
+            take_back(directory, key)
             raise
-        try:
-            clean_up(directory)
-        except BaseException as error:
-            raise LeftoverError(
-                f"{directory.path} was changed as asked, but what is left of the change could not "
-                f"be removed. Do that with: {recovery_command(directory)}"
-            ) from error
-        key.forget()
+        finish(directory, key)
 
     def _stage(self) -> None:
         for name, data in self.plan.changed.items():
             if data is not None:
                 self.staged[name] = self.directory.stage(name, data, self.plan.like[name])
 
-    def _write_journal(self, key: Key) -> None:
-        """Write the journal under a hidden name: what bears its name is whole."""
-        hidden = temporary_name(JOURNAL_NAME, "new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(self.directory.open(hidden, flags, 0o600), "wb") as file:
-            writer = JournalWriter(file, key)
-            for record in in_order(self._ranges()):
-                writer.add(record)
-                _start_flush(file.fileno(), 0, 0)
-                self.progress(len(record.old))
-            for name in self.plan.changed:
-                writer.add(self._file_record(name))
-            writer.end()
-        self.directory.rename(hidden, JOURNAL_NAME)
-        self.directory.sync()
+    def _records(self) -> Iterator[Record]:
+        for record in in_order(self._ranges()):
+            yield record
+            self.progress(len(record.old))
+        for name in self.plan.changed:
+            yield self._file_record(name)
 
     def _ranges(self) -> Iterator[Callable[[], RangeRecord]]:
         """What makes the record of each piece of each patch."""
@@ -336,21 +322,56 @@ class _Change:
         finally:
             os.close(descriptor)
 
-    def _take_back(self, key: Key) -> None:
-        directory = self.directory
-        try:
-            with journal_of(directory) as journal:
-                if journal:
-                    undo(directory, journal)
-            with suppress(OSError) if journal is None else nullcontext():  # nothing was changed
-                clean_up(directory)
-            key.forget()
-        except (OSError, CheckpointError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-            raise OutputError(
-                f"The change of {directory.path} failed, and its old state could not be restored: "
-                f"{reason}. Mend that, then run: {recovery_command(directory)}"
-            ) from error
+
+def write_journal(directory: Directory, key: Key, records: Iterable[Record]) -> None:
+    """Write the journal under a hidden name: what bears its name is whole."""
+    hidden = temporary_name(JOURNAL_NAME, "new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(directory.open(hidden, flags, 0o600), "wb") as file:
+        writer = JournalWriter(file, key)
+        for record in records:
+            writer.add(record)
+            _start_flush(file.fileno(), 0, 0)
+        writer.end()
+    directory.rename(hidden, JOURNAL_NAME)
+    directory.sync()
+
+
+def finish(directory: Directory, key: Key) -> None:
+    """Remove what a change that is made leaves.
+
+    Raises:
+        LeftoverError: the journal could not be removed.
+    """
+    try:
+        clean_up(directory)
+    except BaseException as error:
+        raise LeftoverError(
+            f"{directory.path} was changed as asked, but what is left of the change could not "
+            f"be removed. Do that with: {recovery_command(directory)}"
+        ) from error
+    key.forget()
+
+
+def take_back(directory: Directory, key: Key) -> None:
+    """Restore the old state after an error.
+
+    Raises:
+        OutputError: that failed, too; says how to restore it.
+    """
+    try:
+        with journal_of(directory) as journal:
+            if journal:
+                undo(directory, journal)
+        with suppress(OSError) if journal is None else nullcontext():  # nothing was changed
+            clean_up(directory)
+        key.forget()
+    except (OSError, CheckpointError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise OutputError(
+            f"The change of {directory.path} failed, and its old state could not be restored: "
+            f"{reason}. Mend that, then run: {recovery_command(directory)}"
+        ) from error
 
 
 def _start_flush(descriptor: int, offset: int, length: int) -> None:

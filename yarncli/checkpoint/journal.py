@@ -30,6 +30,7 @@ _RECORD = struct.Struct("<II")  # lengths of the JSON and of the data
 _MAX_JSON = 1 << 16
 _MAX_DATA = (1 << 30) + (1 << 21)
 _KEPT = 90 * 24 * 3600  # seconds that a key is kept for a journal that is not where it was
+_RESIZE = ("name", "size", "shift", "new_size")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -93,7 +94,23 @@ class RangeRecord:
         ]
 
 
-Record = FileRecord | RangeRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeRecord:
+    """A large file that gets another size where it lies: what follows its start moves."""
+
+    name: str
+    """POSIX path of the file, relative to its directory."""
+    size: int
+    """Of the old file, in bytes."""
+    shift: int
+    """How far what follows its start moves, in bytes; negative: towards the beginning."""
+    new_size: int
+    """Of the new file, in bytes."""
+    ranges: tuple[tuple[int, bytes], ...]
+    """Where something is overwritten or cut off, in the old file, and what it held there."""
+
+
+Record = FileRecord | RangeRecord | ResizeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +206,10 @@ class JournalWriter:
             }
             fields["existed"] = record.old is not None
             self._entry(fields, record.old or b"")
+        elif isinstance(record, ResizeRecord):
+            fields = {name: getattr(record, name) for name in _RESIZE}
+            fields["ranges"] = [(offset, len(old)) for offset, old in record.ranges]
+            self._entry(fields, b"".join(old for _, old in record.ranges))
         else:
             fields = {
                 "name": record.name,
@@ -295,6 +316,8 @@ def _record(fields: Mapping[str, Any], data: bytes, where: str) -> Record:
         raise _damaged(where)
     if "offset" in fields:
         return _range(fields, data, where)
+    if "ranges" in fields:
+        return _resize(fields, data, where)
     new, owner, existed = fields.get("new"), fields.get("owner"), fields.get("existed")
     whole = isinstance(existed, bool) and existed == (owner is not None)
     if owner is not None:
@@ -315,6 +338,24 @@ def _range(fields: Mapping[str, Any], data: bytes, where: str) -> RangeRecord:
         raise _damaged(where)
     return RangeRecord(
         name=fields["name"], size=size, offset=offset, old=data[:length], new=data[length:]
+    )
+
+
+def _resize(fields: Mapping[str, Any], data: bytes, where: str) -> ResizeRecord:
+    size, new_size = (_whole(fields.get(name)) for name in ("size", "new_size"))
+    shift, told, position, ranges = fields.get("shift"), fields["ranges"], 0, []
+    if type(shift) is not int or min(size, new_size, size + shift) <= 0 or type(told) is not list:
+        raise _damaged(where)
+    for each in told:
+        offset, length = map(_whole, each) if type(each) is list and len(each) == 2 else (-1, -1)
+        if not 0 <= offset <= offset + length <= size:
+            raise _damaged(where)
+        ranges.append((offset, data[position : position + length]))
+        position += length
+    if position != len(data):
+        raise _damaged(where)
+    return ResizeRecord(
+        name=fields["name"], size=size, shift=shift, new_size=new_size, ranges=tuple(ranges)
     )
 
 

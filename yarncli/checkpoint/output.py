@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -140,6 +140,49 @@ def output_directory(
     except BaseException:
         _remove_tree(staging)
         raise
+
+
+@contextmanager
+def output_files(
+    destinations: Sequence[Path], *, check: Callable[[], None], fsync: bool = False
+) -> Iterator[Path]:
+    """Write files into a hidden directory, and rename them into place when the block succeeds.
+
+    The first one comes last: whoever finds it finds the others. On any exception, Ctrl-C included,
+    the directory is removed; after a SIGKILL the next run for the same first file removes it.
+
+    Args:
+        destinations: the files to be, in one directory; one that exists is replaced.
+        check: refuses what must not be replaced; called at the beginning, and before the renames.
+        fsync: flush every file to the disk before the renames, and those, too.
+
+    Yields:
+        The hidden directory, existing and empty; the files get the names of the destinations.
+
+    Raises:
+        UsageError: there is no directory for them.
+        OutputError: something cannot be written.
+    """
+    parent = _parent(destinations[0])
+    final = parent / destinations[0].name
+    with output_errors(str(destinations[0])):
+        _clean_up_after_killed_runs(final)
+    check()
+    staging = final.with_name(temporary_name(final.name, "new"))
+    with output_errors(str(destinations[0])):
+        staging.mkdir(0o700)
+    try:
+        with locked(staging, "exclusive"), output_errors(str(destinations[0])):
+            yield staging
+            if fsync:
+                _sync_tree(staging)
+            check()  # still so?
+            for path in destinations[::-1]:
+                (staging / path.name).replace(parent / path.name)
+            if fsync:
+                sync(parent)
+    finally:
+        _remove_tree(staging)
 
 
 def atomic_write(path: Path, data: bytes) -> None:

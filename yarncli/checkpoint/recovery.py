@@ -25,10 +25,12 @@ from yarncli.checkpoint.journal import (
     FileRecord,
     Journal,
     RangeRecord,
+    ResizeRecord,
     checksum,
     read_journal,
 )
 from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.shifting import put_back, resize_state
 from yarncli.errors import CheckpointError
 
 BACKUP = re.compile(r"(.+)\.orig(?:\.([1-9][0-9]{0,8}))?")
@@ -107,6 +109,8 @@ def _states(directory: Directory, journal: Journal) -> set[str]:
     for record in journal.records():
         if isinstance(record, FileRecord):
             states = _file_states(directory, record)
+        elif isinstance(record, ResizeRecord):
+            states = {resize_state(directory, record)}
         else:
             states = _range_states(directory, record, torn)
         # What is the same before and after says nothing about the rest.
@@ -171,6 +175,8 @@ def undo(directory: Directory, journal: Journal) -> None:
     """
     changed = set()
     for record in journal.records():
+        if isinstance(record, ResizeRecord):
+            put_back(directory, record)
         if isinstance(record, RangeRecord) and _range(directory, record) != record.old:
             _write_range(directory, record)
             changed.add(record.name)
@@ -216,6 +222,8 @@ def _refuse_strange_names(journal: Journal) -> None:
         small = backup[1] if backup else record.name
         if isinstance(record, RangeRecord):
             known = record.name.endswith(".safetensors")
+        elif isinstance(record, ResizeRecord):
+            known = "/" not in record.name and record.ranges[0][1].startswith(b"GGUF")
         else:
             known = _SMALL.fullmatch(small) is not None
         if not known:
@@ -248,7 +256,10 @@ def _ranges_of(journal: Journal) -> Iterator[str]:
         if name:
             yield f"{name}: bytes {begin} to {end - 1}"
         name = ""
-        if isinstance(record, RangeRecord):
+        if isinstance(record, ResizeRecord):
+            size = sum(len(old) for _, old in record.ranges)
+            yield f"{record.name}: {size} bytes of its header and its data, and its size"
+        elif isinstance(record, RangeRecord):
             name, begin, end = record.name, record.offset, record.offset + len(record.old)
         elif record.old is None:
             yield f"{record.name}: removed"

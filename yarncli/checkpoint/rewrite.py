@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from yarncli.checkpoint.directory import read_at, read_exactly, write_exactly
 from yarncli.checkpoint.files import SourceFile
+from yarncli.checkpoint.kernel_copy import CHUNK, clone, copy_range
 from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.threads import in_parallel
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.hub import Digest
 from yarncli.progress import Advance, ProgressCallback, stage
-
-Result = TypeVar("Result")
-
-CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
-_COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
-_FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +55,27 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A range of a file that is copied, in bytes from its start: from `begin` up to `end`."""
+
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileCopy:
-    """One file to be written."""
+    """One file to be written, and what of."""
 
     source: Path
-    """What it is made from."""
+    """The file that it is a copy of."""
     destination: Path
-    """The new file."""
+    """The file to be, which does not exist."""
     patches: tuple[Patch, ...] = ()
-    """The ranges that become others on the way."""
+    """What is rewritten on the way; each lies in one span."""
     digest: Digest | None = None
     """The hash that the source must have; taken on the way, while its bytes are in memory."""
+    parts: tuple[bytes | Span, ...] | None = None
+    """What stands in it, one after the other: new bytes, spans of the source; None: all of it."""
 
 
 def copy_files(
@@ -120,72 +123,6 @@ def _verify(path: Path, digest: Digest, count: Advance) -> None:
         behind.require()
 
 
-def in_parallel(
-    jobs: Sequence[Callable[[Advance], None]],
-    *,
-    workers: int | None = None,
-    progress: Advance | None = None,
-) -> None:
-    """Run jobs in several threads, in order; an error or Ctrl-C stops all of them.
-
-    Args:
-        jobs: each gets a function that it calls, often, with the number of bytes done; when the run
-            is to stop, that function raises.
-        workers: number of threads; by default one per processor, at most 4.
-        progress: gets those numbers, one call at a time.
-    """
-    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-
-    stop = threading.Event()
-    lock = threading.Lock()
-
-    def count(done: int) -> None:
-        if stop.is_set():
-            raise _StoppedError
-        if progress:
-            with lock:
-                if stop.is_set():
-                    raise _StoppedError
-                try:
-                    progress(done)
-                except BaseException:
-                    stop.set()
-                    raise
-
-    with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(job, count) for job in jobs]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            if any(future.done() and future.exception() for future in futures):
-                stop.set()
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=stop.is_set())
-    errors = [e for future in futures if not future.cancelled() and (e := future.exception())]
-    # Threads that were stopped are not the cause; one of them may have ended first.
-    for error in sorted(errors, key=lambda e: isinstance(e, _StoppedError)):
-        raise error
-
-
-def in_order(jobs: Iterable[Callable[[], Result]], *, ahead: int = 4) -> Iterator[Result]:
-    """The results of jobs, one after the other, while a few of the next are made by threads."""
-    from collections import deque
-    from concurrent.futures import ThreadPoolExecutor
-
-    coming = iter(jobs)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        waiting = deque(pool.submit(job) for job in islice(coming, ahead))
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(job) for job in islice(coming, 1))
-                yield result
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def link_file(source: Path, destination: Path, mode: Literal["hardlink", "symlink"]) -> None:
     """Make `destination` a hard or symbolic link to the real file behind `source`.
 
@@ -228,6 +165,22 @@ def first_wrong_patch(
     return None
 
 
+def first_difference(copy: FileCopy, *, progress: Advance | None = None) -> int | None:
+    """Where the first piece of `destination` begins that is not as it was to be; None if all is.
+
+    Everything is read, and every patch computed, again. A missing or extra tail counts, too.
+    """
+    with _reading(copy.source) as old, _reading(copy.destination) as new:
+        position = 0
+        for wanted in _pieces(copy, old):
+            if read_at(new, position, len(wanted)) != wanted:
+                return position
+            position += len(wanted)
+            if progress:
+                progress(len(wanted))
+        return None if os.fstat(new).st_size == position else position
+
+
 def compare_outside(
     source: Path, destination: Path, patches: Sequence[Patch], *, progress: Advance | None = None
 ) -> int | None:
@@ -237,7 +190,7 @@ def compare_outside(
     """
     with _reading(source) as old, _reading(destination) as new:
         size, new_size = os.fstat(old).st_size, os.fstat(new).st_size
-        for begin, end in _gaps(patches, size):
+        for begin, end in _gaps(patches, Span(0, size)):
             for offset in range(begin, end, CHUNK):
                 length = min(CHUNK, end - offset)
                 if read_at(old, offset, length) != read_at(new, offset, length):
@@ -245,10 +198,6 @@ def compare_outside(
                 if progress:
                     progress(length)
     return None if size == new_size else min(size, new_size)
-
-
-class _StoppedError(Exception):
-    """Another thread failed; this one gives up quietly."""
 
 
 def _copy(job: FileCopy, count: Advance) -> None:
@@ -266,19 +215,29 @@ def _copy(job: FileCopy, count: Advance) -> None:
 
 def _write(job: FileCopy, source: int, destination: int, size: int, count: Advance) -> None:
     behind = _Hash(job.source, job.digest, source, size, count) if job.digest else None
-    count, cloned = behind or count, _clone(source, destination)
-    for begin, end, patch in _parts(job.patches, size):
-        if patch:
-            for offset, length in patch.pieces():
-                made = patch.apply(read_exactly(source, offset, length))
-                with output_errors(str(job.destination)):
-                    write_exactly(destination, made, offset)
-                count(length)
-        elif cloned:
-            count(end - begin)
-        else:
+    count, cloned = behind or count, job.parts is None and clone(source, destination)
+    position = 0
+    for part in _parts(job, source):
+        if not isinstance(part, Span):
             with output_errors(str(job.destination)):
-                _copy_range(source, destination, begin, end, count)
+                write_exactly(destination, part, position)
+            count(len(part))
+            position += len(part)
+            continue
+        to = position - part.begin
+        for begin, end, patch in _ranges(job.patches, part):
+            if patch:
+                for offset, length in patch.pieces():
+                    made = patch.apply(read_exactly(source, offset, length))
+                    with output_errors(str(job.destination)):
+                        write_exactly(destination, made, offset + to)
+                    count(length)
+            elif cloned:
+                count(end - begin)
+            else:
+                with output_errors(str(job.destination)):
+                    copy_range(source, destination, begin, end, to, count)
+        position = part.end + to
     if behind:
         behind.require()
 
@@ -288,11 +247,12 @@ class _Hash:
 
     def __init__(self, path: Path, digest: Digest, source: int, size: int, count: Advance) -> None:
         self.path, self.digest, self.found = path, digest, digest.start(size)
-        self.source, self.position, self.count = source, 0, count
+        self.source, self.size, self.position, self.count = source, size, 0, count
 
     def __call__(self, done: int) -> None:
-        """The next `done` bytes have been copied."""
-        end = self.position + done
+        """So many bytes more have been written, most of them copies of the next ones here."""
+        end = min(self.position + done, self.size)
+        self.count(done - (end - self.position))
         while self.position < end:
             with _source_errors(self.path):
                 piece = read_exactly(self.source, self.position, min(CHUNK, end - self.position))
@@ -301,59 +261,54 @@ class _Hash:
             self.count(len(piece))
 
     def require(self) -> None:
-        """Insist on the hash that the source must have."""
+        """Insist on the hash that the source must have; what was not copied is read, too."""
+        self.count = _nobody
+        self(self.size - self.position)
         self.digest.require(self.path, self.found)
 
 
-def _parts(patches: Sequence[Patch], size: int) -> list[tuple[int, int, Patch | None]]:
-    """`(begin, end, patch)` of all of a file of `size` bytes, in order; None: as it was."""
-    gaps = [(begin, end, None) for begin, end in _gaps(patches, size)]
-    changed = [(patch.offset, patch.offset + patch.length, patch) for patch in patches]
+def _nobody(done: int) -> None:
+    """Tell nobody of progress."""
+
+
+def _parts(job: FileCopy, source: int) -> tuple[bytes | Span, ...]:
+    return (Span(0, os.fstat(source).st_size),) if job.parts is None else job.parts
+
+
+def _pieces(job: FileCopy, source: int) -> Iterator[bytes]:
+    """All that is to stand in the destination, piece by piece."""
+    for part in _parts(job, source):
+        if not isinstance(part, Span):
+            yield part
+            continue
+        for first, end, patch in _ranges(job.patches, part):
+            if patch:
+                for offset, length in patch.pieces():
+                    yield patch.apply(read_exactly(source, offset, length))
+                continue
+            for begin in range(first, end, CHUNK):
+                yield read_exactly(source, begin, min(CHUNK, end - begin))
+
+
+def _ranges(patches: Sequence[Patch], span: Span) -> list[tuple[int, int, Patch | None]]:
+    """`(begin, end, patch)` of all of a span, in order; None: as it was."""
+    mine = [patch for patch in patches if span.begin <= patch.offset < span.end]
+    gaps = [(begin, end, None) for begin, end in _gaps(mine, span)]
+    changed = [(patch.offset, patch.offset + patch.length, patch) for patch in mine]
     return sorted([*gaps, *changed], key=itemgetter(0))
 
 
-def _gaps(patches: Sequence[Patch], size: int) -> Iterator[tuple[int, int]]:
-    """The `(begin, end)` ranges of a file of `size` bytes that no patch covers."""
-    position = 0
+def _gaps(patches: Sequence[Patch], span: Span) -> Iterator[tuple[int, int]]:
+    """The `(begin, end)` ranges of a span that no patch covers."""
+    position = span.begin
     for patch in sorted(patches, key=lambda patch: patch.offset):
-        if patch.offset < position or patch.offset + patch.length > size:
+        if patch.offset < position or patch.offset + patch.length > span.end:
             raise AssertionError("patches overlap or reach beyond the file")
         if patch.offset > position:
             yield position, patch.offset
         position = patch.offset + patch.length
-    if size > position:
-        yield position, size
-
-
-def _clone(source: int, destination: int) -> bool:
-    """Share the source's blocks with the destination (reflink) where the file system can."""
-    try:
-        import fcntl
-
-        fcntl.ioctl(destination, _FICLONE, source)
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _copy_range(source: int, destination: int, begin: int, end: int, count: Advance) -> None:
-    in_kernel = hasattr(os, "copy_file_range")
-    while begin < end:
-        done = 0
-        if in_kernel:
-            try:
-                step = min(_COPY_STEP, end - begin)
-                done = os.copy_file_range(source, destination, step, begin, begin)
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
-        if not done:  # not supported between these two files, or the source became shorter
-            in_kernel = False
-            data = read_exactly(source, begin, min(CHUNK, end - begin))
-            write_exactly(destination, data, begin)
-            done = len(data)
-        begin += done
-        count(done)
+    if span.end > position:
+        yield position, span.end
 
 
 def _size(path: Path) -> int:

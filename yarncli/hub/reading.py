@@ -37,7 +37,7 @@ class Listing:
     digests: Mapping[str, Digest] = field(default_factory=dict)
 
 
-def list_files(repo_id: str, revision: str | None = None) -> Listing:
+def list_files(repo_id: str, revision: str | None = None, *, known: str = "config.json") -> Listing:
     """Resolve a revision to its commit and list the files of that commit, in one request.
 
     With HF_HUB_OFFLINE the cache answers. Otherwise `config.json` is fetched as well (every command
@@ -46,6 +46,8 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
     Args:
         repo_id: `org/name`.
         revision: branch, tag, commit or `refs/pr/N`; the default branch if None.
+        known: the file that the cache is asked for when offline; another than `config.json` is not
+            fetched.
 
     Raises:
         HubError: see `hub_errors`.
@@ -64,7 +66,7 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
                 )
             )
         except OfflineModeIsEnabled:
-            return _offline_listing(repo_id, revision)
+            return _offline_listing(repo_id, revision, known)
         files = {file.rfilename: file.size for file in info.siblings or ()}
         commit = info.sha or ""
         sizes = {name: size for name, size in files.items() if size is not None}
@@ -73,8 +75,8 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
                 f"The server's answer about {repo_id} names no commit or no file sizes. "
                 "Check HF_ENDPOINT."
             )
-        if sizes.get("config.json", _MAX_CONFIG_SIZE + 1) <= _MAX_CONFIG_SIZE:
-            cached_file(repo_id, revision, "config.json")
+        if known == "config.json" and sizes.get(known, _MAX_CONFIG_SIZE + 1) <= _MAX_CONFIG_SIZE:
+            cached_file(repo_id, revision, known)
         return Listing(commit, sizes, digests=_digests(repo_id, info.siblings or ()))
 
 
@@ -213,14 +215,14 @@ def read_range(repo_id: str, commit: str, name: str, offset: int, length: int) -
         return retried(get)
 
 
-def _offline_listing(repo_id: str, revision: str | None) -> Listing:
+def _offline_listing(repo_id: str, revision: str | None, known: str) -> Listing:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    config = try_to_load_from_cache(repo_id, "config.json", revision=revision)
-    if not isinstance(config, str):
+    found = try_to_load_from_cache(repo_id, known, revision=revision)
+    if not isinstance(found, str):
         raise OfflineModeIsEnabled
-    snapshot = Path(config).parent
+    snapshot = Path(found).parents[known.count("/")]
     return Listing(snapshot.name, {}, snapshot)
 
 

@@ -1,0 +1,105 @@
+"""Copies that the kernel makes: blocks that two files share, or bytes that pass no program."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from yarncli.checkpoint.directory import read_exactly, write_exactly
+from yarncli.progress import Advance
+
+CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
+_COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
+_BLOCK = 4096  # bytes that file systems can share between files, where both begin at a multiple
+_FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+
+def clone(source: int, destination: int) -> bool:
+    """Share the source's blocks with the destination (reflink) where the file system can."""
+    try:
+        import fcntl
+
+        fcntl.ioctl(destination, _FICLONE, source)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def copy_range(
+    source: int, destination: int, begin: int, end: int, to: int, count: Advance
+) -> None:
+    """Copy a range of a file `to` bytes further on in another; holes stay holes.
+
+    Args:
+        source: descriptor of the one.
+        destination: descriptor of the other.
+        begin: of the range, in bytes from the start of the source.
+        end: of the range.
+        to: how much further on it goes, in bytes; may be negative.
+        count: called with the bytes done.
+
+    Raises:
+        CheckpointError: the source became shorter.
+        OSError: the destination cannot be written.
+    """
+    info = os.fstat(source)
+    if info.st_size > getattr(info, "st_blocks", info.st_size) * 512:
+        os.ftruncate(destination, max(end + to, os.fstat(destination).st_size))
+        for first, last, is_hole in _extents(source, begin, end):
+            copy = _copy_hole if is_hole else _copy_data
+            copy(source, destination, first, last, to, count)
+    else:
+        _copy_data(source, destination, begin, end, to, count)
+
+
+def _extents(source: int, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """`(begin, end, is a hole)` of the parts of a range, as the file system tells."""
+    while begin < end:
+        try:
+            data = os.lseek(source, begin, os.SEEK_DATA)
+            hole = os.lseek(source, data, os.SEEK_HOLE)
+        except AttributeError:  # Windows
+            data, hole = begin, end
+        except OSError as error:  # ENXIO: a hole to the end of the file
+            data, hole = (end, end) if error.errno == errno.ENXIO else (begin, end)
+        if data > begin:
+            yield begin, min(data, end), True
+        if data < end:
+            yield data, min(hole, end), False
+        begin = hole
+
+
+def _copy_hole(
+    source: int, destination: int, begin: int, end: int, to: int, count: Advance
+) -> None:
+    """Leave a hole, but write what is in it after all: OpenZFS before 2.2.2 told wrongly."""
+    for offset in range(begin, end, CHUNK):
+        data = read_exactly(source, offset, min(CHUNK, end - offset))
+        if data.strip(b"\0"):
+            write_exactly(destination, data, offset + to)
+        count(len(data))
+
+
+def _copy_data(
+    source: int, destination: int, begin: int, end: int, to: int, count: Advance
+) -> None:
+    in_kernel = hasattr(os, "copy_file_range")
+    while begin < end:
+        done = 0
+        if in_kernel:
+            try:
+                # Up to where blocks begin, so that the rest can be shared rather than copied.
+                step = min(-begin % _BLOCK or _COPY_STEP, end - begin)
+                done = os.copy_file_range(source, destination, step, begin, begin + to)
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+        if not done:  # not supported between these two files, or the source became shorter
+            in_kernel = False
+            data = read_exactly(source, begin, min(CHUNK, end - begin))
+            write_exactly(destination, data, begin + to)
+            done = len(data)
+        begin += done
+        count(done)

@@ -1,0 +1,83 @@
+"""Work on several files at once, which an error or Ctrl-C ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from yarncli.progress import Advance
+
+Result = TypeVar("Result")
+
+
+class _StoppedError(Exception):
+    """Another thread failed; this one gives up quietly."""
+
+
+def in_parallel(
+    jobs: Sequence[Callable[[Advance], None]],
+    *,
+    workers: int | None = None,
+    progress: Advance | None = None,
+) -> None:
+    """Run jobs in several threads, in order; an error or Ctrl-C stops all of them.
+
+    Args:
+        jobs: each gets a function that it calls, often, with the number of bytes done; when the run
+            is to stop, that function raises.
+        workers: number of threads; by default one per processor, at most 4.
+        progress: gets those numbers, one call at a time.
+    """
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+    stop = threading.Event()
+    lock = threading.Lock()
+
+    def count(done: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        if progress:
+            with lock:
+                if stop.is_set():
+                    raise _StoppedError
+                try:
+                    progress(done)
+                except BaseException:
+                    stop.set()
+                    raise
+
+    with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(job, count) for job in jobs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            if any(future.done() and future.exception() for future in futures):
+                stop.set()
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=stop.is_set())
+    errors = [e for future in futures if not future.cancelled() and (e := future.exception())]
+    # Threads that were stopped are not the cause; one of them may have ended first.
+    for error in sorted(errors, key=lambda e: isinstance(e, _StoppedError)):
+        raise error
+
+
+def in_order(jobs: Iterable[Callable[[], Result]], *, ahead: int = 4) -> Iterator[Result]:
+    """The results of jobs, one after the other, while a few of the next are made by threads."""
+    from collections import deque
+    from concurrent.futures import ThreadPoolExecutor
+
+    coming = iter(jobs)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        waiting = deque(pool.submit(job) for job in islice(coming, ahead))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(job) for job in islice(coming, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)

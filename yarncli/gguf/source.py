@@ -1,0 +1,284 @@
+"""A GGUF file here or on the Hub: known by its first bytes, read by the ranges of its header."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from yarncli import hub
+from yarncli.checkpoint.directory import BusyError, read_at, require_not_pending
+from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.safetensors import is_safe_name
+from yarncli.checkpoint.shifting import PENDING_SUFFIX
+from yarncli.errors import CheckpointError, UsageError, WeightsError
+from yarncli.gguf.header import GgufHeader, is_gguf, parse_header
+from yarncli.gguf.walking import quoted
+from yarncli.progress import ProgressCallback, stage
+
+_SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
+_HUB_FILE = re.compile(
+    r"hf://([\w.-]{1,96}/[\w.-]{1,96})(?:@((?:refs/pr/[0-9]+|[^@\s/]{1,255})))?/(\S+)", re.ASCII
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufFile:
+    """A GGUF file whose header has been read. Make it with `open_gguf`."""
+
+    name: str
+    """What output calls it."""
+    header: GgufHeader
+    """Of the file; of a split model, of its first shard, which has all keys."""
+    path: Path | None = None
+    """Where it lies here; None on the Hub."""
+    identity: tuple[int, ...] = ()
+    """Of the local file: device, inode, size in bytes, time of the last change."""
+    remote: tuple[str, str, str] | None = None
+    """Hub id, full commit hash, and name there; None for a file that did not come from there."""
+    sizes: tuple[int, ...] = ()
+    """On the Hub: of all files of the model, in bytes."""
+
+    @property
+    def source(self) -> str:
+        """What a step that starts from it is recorded with: never a full path."""
+        if self.remote:
+            return f"{self.remote[0]}@{self.remote[1]}"
+        return self.path.name if self.path else self.name
+
+    def read(self, offset: int, length: int) -> bytes:
+        """A range of the file, shorter only at its end.
+
+        Raises:
+            CheckpointError: it cannot be read, or is not the file whose header was read.
+            HubError: it cannot be fetched.
+        """
+        if self.path is None:
+            assert self.remote is not None  # it lies somewhere
+            return hub.read_range(*self.remote, offset, length)
+        with _opened(self.path, self.name) as (descriptor, info):
+            if identify(info) != self.identity:
+                raise CheckpointError(f"{self.name} was changed after it was read. Run again.")
+            return read_at(descriptor, offset, length)
+
+    @property
+    def split_count(self) -> int:
+        """Of how many files the model consists; mostly 1."""
+        return _number(self.header, "split.count", 1)
+
+    def shard_names(self) -> tuple[str, ...]:
+        """The names of all files of the model, in order: in its directory, or on the Hub."""
+        name = self.remote[2] if self.remote else self.path.name if self.path else self.name
+        return split_names(name, self.split_count) if self.split_count > 1 else (name,)
+
+    def shards(self) -> tuple[Path, ...]:
+        """The paths of all local files of the model.
+
+        Raises:
+            UsageError: it is on the Hub.
+            WeightsError: one is not there.
+        """
+        if self.path is None:
+            raise UsageError(f"{self.name} is on the Hub; its files have no path here.")
+        names = (name.rpartition("/")[2] for name in self.shard_names())
+        paths = tuple(self.path.with_name(name) for name in names)
+        missing = next((path for path in paths if not path.is_file()), None)
+        if missing:
+            raise WeightsError(
+                f"{self.name} is the first of {len(paths)} files, and {missing} is not there. "
+                "Put all of them into one directory."
+            )
+        return paths
+
+
+class LaterShardError(CheckpointError):
+    """A file of a split model that is not the first."""
+
+
+def open_gguf(source: str | Path) -> GgufFile:
+    """Read the header of a file here, or of `hf://org/name/file.gguf` (`org/name@revision/…`).
+
+    Raises:
+        CheckpointError: it cannot be read, is a later file of a split model, or is damaged.
+        UsageError: it is no name of a file on the Hub.
+        HubError: the Hub cannot be reached, or has no such model.
+    """
+    given = os.fspath(source)
+    if not given.startswith("hf://"):
+        return _local_file(Path(given), given)
+    match = _HUB_FILE.fullmatch(given)
+    if not match or not is_safe_name(match[3]):
+        raise UsageError(
+            f"{given!r} is no file on the Hub. Write hf://org/name/file.gguf, or "
+            "hf://org/name@rev/file.gguf."
+        )
+    return _hub_file(given, match[1], match[2], match[3])
+
+
+def download(file: GgufFile, *, progress: ProgressCallback | None = None) -> GgufFile:
+    """The file with all files of its model in the Hub cache; itself if it is here.
+
+    Args:
+        file: as it was opened.
+        progress: told how far the stage "Fetching" is, in bytes.
+
+    Raises:
+        HubError: a file cannot be fetched.
+        OutputError: the cache cannot be written.
+    """
+    if file.path is not None or file.remote is None:
+        return file
+    repo_id, commit, name = file.remote
+    wanted = list(zip(file.shard_names(), file.sizes, strict=True))
+    missing = sum(size for each, size in wanted if not hub.is_cached(repo_id, commit, each))
+    with output_errors("the Hub cache"), stage(progress, "Fetching", missing) as advance:
+        directory = hub.download(repo_id, commit, wanted, progress=advance)
+    return replace(_local_file(directory / name, file.name), remote=file.remote)
+
+
+def models_in(directory: Path) -> tuple[list[GgufFile], dict[str, str]]:
+    """The models among the GGUF files of a directory, and why the other ones are none.
+
+    Later files of split models are not named.
+
+    Raises:
+        CheckpointError: the directory cannot be read.
+    """
+    try:
+        paths = sorted(path for path in directory.iterdir() if looks_like_gguf(path))
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be read: {error.strerror}.") from error
+    models, others = [], {}
+    for path in paths:
+        try:
+            file = open_gguf(path)
+        except LaterShardError:
+            continue
+        except CheckpointError as error:
+            others[path.name] = str(error)
+            continue
+        if file.header.kind == "model" and file.header.tensors:
+            models.append(file)
+        else:
+            what = f"its general.type is {quoted(file.header.kind)}"
+            if not file.header.tensors:
+                what = "it is a vocabulary alone"
+            others[path.name] = f"{path.name} is no model: {what}."
+    return models, others
+
+
+def looks_like_gguf(path: Path) -> bool:
+    """Whether a path is a regular file that begins with the letters GGUF, whatever its name."""
+    try:
+        with _opened(path, str(path)) as (descriptor, _):
+            return is_gguf(read_at(descriptor, 0, 4))
+    except CheckpointError:
+        return False
+
+
+def split_names(name: str, count: int) -> tuple[str, ...]:
+    """The names of the files of a split model.
+
+    Args:
+        name: of its first file.
+        count: of the files.
+
+    Raises:
+        CheckpointError: the name is not that of the first of so many.
+    """
+    match = _SPLIT.fullmatch(name)
+    if not match or (int(match[2]), int(match[3])) != (1, count):
+        raise CheckpointError(
+            f"{name} is the first of {count} files, and llama.cpp finds the others by their names "
+            f"only: this one must end in -00001-of-{count:05}.gguf."
+        )
+    return tuple(f"{match[1]}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1))
+
+
+def identify(info: os.stat_result) -> tuple[int, ...]:
+    """What is another number as soon as a file was replaced or written to."""
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _local_file(path: Path, name: str) -> GgufFile:
+    with _opened(path, name) as (descriptor, info):
+        header = parse_header(partial(read_at, descriptor), file_size=info.st_size, where=name)
+        if identify(os.fstat(descriptor)) != identify(info):
+            raise CheckpointError(f"{name} was changed while it was read. Run again.")
+    file = GgufFile(name=name, header=header, path=path, identity=identify(info))
+    return _first(file)
+
+
+def _hub_file(given: str, repo_id: str, revision: str | None, name: str) -> GgufFile:
+    with output_errors("the Hub cache"):
+        listing = hub.list_files(repo_id, revision, known=name)
+    if listing.snapshot is not None:  # offline: what the cache holds
+        return _local_file(listing.snapshot / name, given)
+    size = listing.files.get(name)
+    if size is None:
+        names = filter(is_safe_name, listing.files)
+        others = sorted(each for each in names if each.endswith(".gguf"))
+        more = f" Its GGUF files are: {', '.join(others[:20])}." if others else ""
+        raise CheckpointError(f"hf://{repo_id} has no {name}.{more}")
+    remote = repo_id, listing.commit, name
+    header = parse_header(partial(hub.read_range, *remote), file_size=size, where=given)
+    file = _first(GgufFile(name=given, header=header, remote=remote))
+    missing = next((each for each in file.shard_names() if each not in listing.files), None)
+    if missing:
+        raise WeightsError(
+            f"{given} is the first of {file.split_count} files, and {missing} is not there."
+        )
+    return replace(file, sizes=tuple(listing.files[each] for each in file.shard_names()))
+
+
+def _first(file: GgufFile) -> GgufFile:
+    """The file itself, if it is the one of its model that has the keys."""
+    number = _number(file.header, "split.no", 0)
+    if number:
+        match = _SPLIT.fullmatch(file.name)
+        first = f"{match[1]}-00001-of-{match[3]}.gguf" if match else "the first"
+        raise LaterShardError(
+            f"{file.name} is file {number + 1} of a split model. Only the first has the keys: "
+            f"name {first}."
+        )
+    file.shard_names()
+    return file
+
+
+def _number(header: GgufHeader, name: str, otherwise: int) -> int:
+    found = header.keys.get(name)
+    return found.value if found and type(found.value) is int else otherwise
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[tuple[int, os.stat_result]]:
+    """A descriptor of a regular file, and what it is; a pipe or a device is never waited for."""
+    try:
+        # A pipe that nobody writes to would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError as error:
+        if os.path.lexists(f"{path}{PENDING_SUFFIX}"):
+            require_not_pending(path.parent)
+        raise CheckpointError(f"{name} does not exist.") from error
+    except BlockingIOError as error:  # somebody has a lease of it, as a change in place has
+        raise BusyError(
+            f"Another process is changing {name} right now. Wait until it has ended."
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = error.strerror if isinstance(error, OSError) else "it is no path"
+        raise CheckpointError(f"{name} cannot be read: {reason}.") from error
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise CheckpointError(f"{name} is not a regular file.")
+        try:
+            yield descriptor, info
+        except OSError as error:
+            raise CheckpointError(f"{name} cannot be read: {error.strerror}.") from error
+    finally:
+        os.close(descriptor)
