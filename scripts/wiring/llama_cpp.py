@@ -138,8 +138,13 @@ def main() -> None:
     if options.only:
         update("llama.cpp", found)
     else:
-        write("llama.cpp", options.version or "unknown", "run", found,
-              architectures=sorted(conversion.TEXT_MODEL_MAP), runtime=graphs)  # fmt: skip
+        write(
+            "llama.cpp",
+            options.version or "unknown",
+            "run",
+            found,
+            architectures=sorted(conversion.TEXT_MODEL_MAP),
+        )
 
 
 def prepare(folder: Path) -> None:

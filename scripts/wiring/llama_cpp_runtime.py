@@ -1,11 +1,31 @@
 """What llama.cpp's runtime makes of a file: facts read from its graphs, and its formulas.
 
-Facts, by GGUF architecture (`src/models/*.cpp`; none where nothing is special):
+    python -m scripts.wiring.llama_cpp_runtime --package /tmp/lcp/…/vendor/llama.cpp \
+        --version 'v0.5.0 (llama-cpp-python 0.3.36)'
 
+writes `yarncli/gguf/architectures.json`: a row for every GGUF architecture that the runtime knows
+(`src/llama-arch.cpp`), with what is special about its graph (`src/models/*.cpp`):
+
+    rotates       "norm": pairs of neighbours; "neox": pairs half a head apart; "none": no RoPE
+    sections      `rope.dimension_sections` is read: M-RoPE where it is there
+    whole_head    a file whose rotary width is not that of a head is refused
+    windowed      it can have layers that attend within a sliding window
+    pattern       of so many layers one has no window where the file does not say: the last one, or
+                  with dense_first the first one
+    full_nope     where some layers are windowed, the others do not rotate
+    nope          layers that do not rotate can stand between those that do
+    switch        `rope.scaling.finetuned` false switches RoPE off
+    hybrid        some layers mix tokens by other means than attention
+    mla           multi-head latent attention
+    late_norm     the norm of the keys comes after the rotation, and undoes any factor on it
+    k_scale       `blk.N.attn_k.scale` multiplies the keys
+    base_swa      `rope.freq_base_swa` is read
+    alpha         `rope.scaling.alpha` raises θ
     rope_freqs    "used", or "loaded" and not given to the rotation; a file with this tensor is
                   refused by every other graph
     factors       long and short lists are loaded
     betas         the keys of the betas are read
+    ramp          the keys of yarn's share and attention factor are read (Grok)
     log           "tenfold": yarn_log_multiplier is divided by 0.1; "as is"
     softmax       the softmax scale is multiplied (MLA)
     sliding       how windowed layers rotate where it is not as the others do: `theta` "full" or
@@ -15,13 +35,17 @@ Facts, by GGUF architecture (`src/models/*.cpp`; none where nothing is special):
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.wiring.table import arguments, today
 from yarncli.rope import formulas
+
+TABLE = Path(__file__).resolve().parents[2] / "yarncli" / "gguf" / "architectures.json"
 
 Facts = dict[str, Any]
 
@@ -47,12 +71,29 @@ class RefusedError(RuntimeError):
     """The runtime does not load the file."""
 
 
+def main() -> None:
+    """Write the table."""
+    options = arguments(__doc__, package="folder of llama.cpp")
+    rows = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(facts)}"
+        for name, facts in graph_facts(Path(options.package) / "src").items()
+    )
+    head = {"engine": "llama.cpp", "version": options.version or "unknown", "date": today()}
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    text = ",\n".join([*lines, f' "architectures": {{\n{rows}\n }}'])
+    TABLE.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
+
+
 def graph_facts(source: Path) -> dict[str, Facts]:
     """GGUF architecture → what is special about its graph.
 
     Args:
         source: the folder `src` of llama.cpp.
     """
+    rotations = _rotations(_text(source / "llama-model.cpp"))
+    hybrid = _text(source / "llama-arch.cpp").split("bool llm_arch_is_hybrid(", 1)[1]
+    for arch in re.findall(r"LLM_ARCH_\w+", hybrid.split("\n}", 1)[0]):
+        rotations[arch]["hybrid"] = True
     names = dict(re.findall(r"\{ (LLM_ARCH_\w+),\s+\"([^\"]+)\"", _text(source / "llama-arch.cpp")))
     made = re.findall(r"case (LLM_ARCH_\w+):\s+return new llama_model_(\w+)\(",
                       _text(source / "llama-model.cpp"))  # fmt: skip
@@ -73,10 +114,29 @@ def graph_facts(source: Path) -> dict[str, Facts]:
             path = path if path.exists() else source / "models" / f"{kind}.cpp"
             text += _text(path) if path.exists() else ""
             kind = parents.get(kind)
-        facts = _facts(text)
-        if facts:
-            found[names[arch]] = facts
+        found[names[arch]] = {**rotations[arch], **_facts(text)}
     return dict(sorted(found.items()))
+
+
+def _rotations(text: str) -> dict[str, Facts]:
+    """Constant of an architecture → how it rotates, and whether the head must rotate whole."""
+    body = text.split("llama_rope_type llama_model_rope_type(", 1)[1].split("\n}", 1)[0]
+    found: dict[str, Facts] = {}
+    waiting: list[str] = []
+    for match in re.finditer(r"case (LLM_ARCH_\w+):|return ([^;]+);", body):
+        if match[1]:
+            waiting.append(match[1])
+            continue
+        kinds = re.findall(r"LLAMA_ROPE_TYPE_(\w+)", match[2])
+        # M-RoPE where the file has sections comes first; it rotates halves like neox.
+        kind = {"NONE": "none", "NORM": "norm"}.get(kinds[-1], "neox")
+        found |= {arch: {"rotates": kind} for arch in waiting}
+        waiting = []
+    refused = re.search(r"if \(([^{]*)\) \{\s+if \(hparams.n_rot_full != ", text)
+    assert refused
+    for arch in re.findall(r"LLM_ARCH_\w+", refused[1]):
+        found[arch]["whole_head"] = True
+    return found
 
 
 def _text(path: Path) -> str:
@@ -85,6 +145,32 @@ def _text(path: Path) -> str:
 
 def _facts(text: str) -> Facts:
     found: Facts = {}
+    if re.search(r"get_key_or_arr\(LLM_KV_ROPE_DIMENSION_SECTIONS", text):
+        found["sections"] = True
+    if re.search(r"swa_type\s+= LLAMA_SWA_TYPE_(?!NONE)", text):
+        found["windowed"] = True
+    pattern = re.search(r"load_swa_pattern\(ml, (\d+)(, [^)]*true)?\)", text)
+    if pattern:
+        found |= {"pattern": int(pattern[1])} | ({"dense_first": True} if pattern[2] else {})
+    if _rotates_windowed_only(text):
+        found["full_nope"] = True
+    if re.search(r"n_no_rope_layer_step|force_rope|ATTENTION_ROPE_PATTERN", text):
+        found["nope"] = True
+    switch = re.search(r"get_key\(LLM_KV_ROPE_SCALING_FINETUNED", text)
+    if switch and "hparams.rope_finetuned = true;" not in text:  # MiniCPM has Granite's graph only
+        found["switch"] = True
+    if "rope_scaling_alpha" in text:
+        found["alpha"] = True
+    if "LLM_KV_ATTENTION_KV_LORA_RANK" in text:
+        found["mla"] = True
+    norm = re.search(r"build_norm\([^;]*attn_k_norm", text)
+    rotation = re.search(r"\bK(?:cur)? = ggml_rope_(?:ext|multi)", text)
+    if norm and rotation and rotation.start() < norm.start():
+        found["late_norm"] = True
+    if re.search(r"build_qkv\(|\bwk_s\b", text):
+        found["k_scale"] = True
+    if re.search(r"get_key\(LLM_KV_ROPE_FREQ_BASE_SWA", text):
+        found["base_swa"] = True
     uses = "get_rope_factors(" in text or re.search(r"layers\[\w+\]\.rope_freqs", text)
     if "tn(LLM_TENSOR_ROPE_FREQS" in text:
         found["rope_freqs"] = "used" if uses else "loaded"
@@ -92,6 +178,8 @@ def _facts(text: str) -> Facts:
         found["factors"] = True
     if re.search(r"get_key\(LLM_KV_ROPE_SCALING_YARN_BETA_FAST", text):
         found["betas"] = True
+    if re.search(r"get_key\(LLM_KV_ROPE_SCALING_YARN_EXT_FACTOR", text):
+        found["ramp"] = True
     if re.search(r"get_key\(LLM_KV_ROPE_SCALING_YARN_LOG_MUL", text):
         found["log"] = "tenfold" if "rope_yarn_log_mul /= 0.1f" in text else "as is"
     if "attn_factor_org" in text:
@@ -110,6 +198,16 @@ def _facts(text: str) -> Facts:
             "scaled": "rope_freq_scale_train_swa = hparams.rope_freq_scale_train" in text,
         }
     return found
+
+
+def _rotates_windowed_only(text: str) -> bool:
+    """Whether the only rotation of a graph stands behind a question for a windowed layer."""
+    asked = r"if \((use_rope|is_local_layer|is_swa|hparams\.is_swa\(il\))\) \{[^{}]*?"
+    behind = re.search(asked + r"Qcur = ggml_rope_ext", text)
+    if not behind or len(re.findall(r"Qcur\s+= ggml_rope_ext", text)) > 1:
+        return False
+    name = behind[1]
+    return "is_swa" in name or bool(re.search(rf"{name}\s+= hparams\.is_swa\(il\)", text))
 
 
 def refuse_tensors(file: File, facts: Facts) -> None:
@@ -202,3 +300,7 @@ def computed_windowed(file: File, facts: Facts, dim: int) -> tuple[list[float], 
         return formulas.default_inv_freq(theta, dim), scale if rule["key"] else 1.0, 1.0
     changed = File(file.graph, {**file.keys, "rope.freq_base": theta}, file.tensors)
     return computed(changed, facts, dim)
+
+
+if __name__ == "__main__":
+    main()

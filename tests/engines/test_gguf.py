@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from yarncli.engines.gguf import FREQS, Gguf, run
+from yarncli.engines.gguf import rope_file, used
 from yarncli.engines.types import EngineCrash, LoaderError
+from yarncli.gguf.facts import FREQS
 from yarncli.rope.parameters import RopeParameters
 
 SIZES = RopeParameters(
@@ -22,7 +23,7 @@ M4 = 0.1 * math.log(4) + 1
 def file(arch="llama", tensors=None, **keys):
     base = {"context_length": 1024, "rope.freq_base": 5e5}
     scaling = {f"rope.scaling.{k}": v for k, v in keys.items()}
-    return Gguf(arch, base | scaling, tensors or {})
+    return rope_file(arch, base | scaling, tensors or {})
 
 
 def over(number):
@@ -50,33 +51,33 @@ def over(number):
     ],
 )
 def test_keys(keys, freqs, scale):
-    used = run(file(**keys), SIZES)
-    assert used.parameters.inv_freq() == pytest.approx(freqs)
-    assert used.attention_factor == pytest.approx(scale)
+    found = used(file(**keys), SIZES)
+    assert found.parameters.inv_freq() == pytest.approx(freqs)
+    assert found.attention_factor == pytest.approx(scale)
 
 
 def test_yarn_without_an_original_length_takes_the_window():
-    short = run(file(type="yarn", factor=4.0), SIZES).parameters
+    short = used(file(type="yarn", factor=4.0), SIZES).parameters
     assert short.original_length == 1024
 
 
 def test_dead_keys_change_nothing():
     alive = {"type": "yarn", "factor": 4.0, "original_context_length": 256}
     dead = {"yarn_attn_factor": 2.0, "yarn_ext_factor": 0.5, "yarn_beta_fast": 64.0}
-    assert run(file(**alive, **dead), SIZES) == run(file(**alive), SIZES)
+    assert used(file(**alive, **dead), SIZES) == used(file(**alive), SIZES)
 
 
 def test_factors_come_on_top_of_a_scaling():
     factors = {FREQS: (1.0, 2.0, 4.0, 8.0)}
-    used = run(file(tensors=factors, factor=4.0), SIZES)
+    found = used(file(tensors=factors, factor=4.0), SIZES)
     expected = [f / 4 / r for f, r in zip(PLAIN, factors[FREQS], strict=True)]
-    assert used.parameters.inv_freq() == pytest.approx(expected)
+    assert found.parameters.inv_freq() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["dynamic", "llama3", "YARN"])
 def test_an_unknown_type_aborts(name):
     with pytest.raises(EngineCrash, match="aborts"):
-        run(file(type=name), SIZES)
+        used(file(type=name), SIZES)
 
 
 @pytest.mark.parametrize(
@@ -85,15 +86,15 @@ def test_an_unknown_type_aborts(name):
 )
 def test_a_tensor_that_the_graph_does_not_load_refuses_the_file(arch, tensor):
     with pytest.raises(LoaderError, match="does not load"):
-        run(file(arch, tensors={tensor: (1.0,) * 4}), SIZES)
+        used(file(arch, tensors={tensor: (1.0,) * 4}), SIZES)
 
 
 def test_mla_without_mscale_all_dim_has_the_temperature_twice():
     """m² on the softmax scale although nobody asked (models/deepseek2.cpp:433-443)."""
     keys = {"type": "yarn", "factor": 4.0, "original_context_length": 256}
-    used = run(file("deepseek2", **keys), SIZES)
-    assert used.attention_factor == pytest.approx(M4)
-    assert used.softmax_scale_ratio == pytest.approx(M4**2)
-    stated = run(file("deepseek2", **keys, yarn_log_multiplier=0.1), SIZES)
+    found = used(file("deepseek2", **keys), SIZES)
+    assert found.attention_factor == pytest.approx(M4)
+    assert found.softmax_scale_ratio == pytest.approx(M4**2)
+    stated = used(file("deepseek2", **keys, yarn_log_multiplier=0.1), SIZES)
     assert stated.attention_factor == pytest.approx(1.0)
     assert stated.softmax_scale_ratio == pytest.approx(M4**2)

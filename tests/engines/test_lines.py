@@ -24,6 +24,7 @@ from support.lines import SOURCE, Line, printed, problems, scaled
 from yarncli.engines.gguf import convert_to_gguf
 from yarncli.engines.loaders import read_model, version_5
 from yarncli.engines.tables import find_row
+from yarncli.gguf.architectures import load_table
 
 FOLDER = Path(__file__).parent / "recorded"
 
@@ -113,7 +114,7 @@ def run_llama_cpp(line: Line) -> Any:
     name = next(n for n, used in line.intended.items() if used is scaled(line.intended))
     p = version_5(model)[name]
     gguf = convert_to_gguf(model, find_row("llama.cpp", model))
-    keys = dict(gguf.keys)
+    keys = {name.removeprefix(f"{gguf.architecture}."): v.value for name, v in gguf.keys.items()}
     for word, following in itertools.pairwise(words):
         if word == "--override-kv":
             key, _, value = following.removeprefix(f"{gguf.architecture}.").partition("=")
@@ -132,8 +133,10 @@ def run_llama_cpp(line: Line) -> Any:
         if given is not None:
             keys[key] = given if key.endswith("type") else float(given)
             betas |= {"betas": True} if "beta" in key else {}  # a flag is read in every graph
-    file = File(gguf.architecture, keys, {k: list(v) for k, v in gguf.tensors.items()})
-    freqs, scale, _ = computed(file, {**gguf.facts, **betas}, p.rotary_dim)
+    tensors = {name: list(tensor.values) for name, tensor in gguf.tensors.items()}
+    facts = load_table()["architectures"][gguf.architecture]
+    file = File(gguf.architecture, keys, tensors)
+    freqs, scale, _ = computed(file, {**facts, **betas}, p.rotary_dim)
     served = min(int(value_of(words, "-c") or 0), int(keys["context_length"]))
     scope = {"pairs": len(freqs), "inv_freq": dict(enumerate(freqs)), "scale": scale}
     softmax = scaled(line.intended).softmax_scale_ratio

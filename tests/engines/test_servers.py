@@ -261,9 +261,11 @@ def test_the_keys_in_a_gguf_file(tmp_path):
     writer.write_kv_data_to_file()
     writer.close()
     fields = gguf.GGUFReader(path).fields
-    prefix = found.architecture + "."
-    stored = {k.removeprefix(prefix): f.contents() for k, f in fields.items() if prefix in k}
-    assert dict(found.keys) == stored
+    stored = {k: f.contents() for k, f in fields.items() if not k.startswith("GGUF.")}
+    assert {name: value.value for name, value in found.keys.items()} == stored
+    kinds = {"UINT32": "u32", "FLOAT32": "f32", "STRING": "str"}
+    types = {k: kinds[fields[k].types[0].name] for k in stored}
+    assert {name: value.type for name, value in found.keys.items()} == types
     name = gguf.Keys.Rope.SCALING_ATTN_FACTOR.format(arch="llama")
     (found,) = judge(scaled({**YARN, **NEUTRAL}), engines=["llama.cpp"]).verdicts
     assert name in (found.launch or "")

@@ -15,7 +15,7 @@ READER = runpy.run_path(str(ROOT / "scripts" / "architecture.py"))
 # What each room may import besides itself.
 FOUNDATION = {"errors", "extras", "options", "progress", "jsontext"}
 DECIDING = {*FOUNDATION, "rope", "config", "planning", "history", "engines"}
-FILES = {*DECIDING, "hub", "checkpoint"}
+FILES = {*DECIDING, "hub", "checkpoint", "gguf"}
 MAY_IMPORT = {
     "errors": set(),
     "extras": {"errors"},
@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "config": {*FOUNDATION, "rope"},
     "planning": {*FOUNDATION, "rope", "config"},
     "history": {*FOUNDATION, "rope", "config", "planning", "__init__", "checkpoint"},
-    "engines": {*DECIDING, "checkpoint"},
+    "engines": {*DECIDING, "checkpoint", "gguf"},
+    "gguf": {*FOUNDATION, "rope", "config", "planning", "hub", "checkpoint"},
     "checkpoint": {*FOUNDATION, "rope", "config", "hub", "__init__"},
     "gguf": FILES - {"engines"},
     "inspection": FILES,

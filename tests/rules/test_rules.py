@@ -361,7 +361,9 @@ def test_a_broken_config_gives_this_finding_and_no_other_complaint(
 
 def test_every_rule_of_a_config_has_a_case() -> None:
     weights = {
-        rule for rule in RULES if rule.startswith(("index-", "layers-", "shard-", "tensor-"))
+        rule
+        for rule in RULES
+        if rule.startswith(("index-", "layers-", "shard-", "tensor-", "gguf-"))
     }
     elsewhere = {
         "unreadable", "tokenizer-limit", "lfs-pointer", "change-pending", "engine-misreads",

@@ -16,7 +16,12 @@ _BLOCK = 1 << 16  # elements worked on at once: bounds the memory of the wider c
 
 
 def scaler(
-    dtype: str, factor: float, offset: float, selection: RowSelection, tensor: str
+    dtype: str,
+    factor: float,
+    offset: float,
+    selection: RowSelection,
+    tensor: str,
+    advice: str = "Bake the other side with --side.",
 ) -> Callable[[bytes], bytes]:
     """The function that rewrites whole periods of `selection`: w → factor·(w + offset) − offset.
 
@@ -26,6 +31,7 @@ def scaler(
         offset: 1 for norms that multiply by 1 + w, else 0.
         selection: which rows of a period change; the others pass through.
         tensor: its name, for the message.
+        advice: what to do instead where a product does not fit.
 
     Raises:
         WeightsError: (by the returned function) a finite value leaves the range of `dtype`.
@@ -50,7 +56,7 @@ def scaler(
                 if overflowed:
                     raise WeightsError(
                         f"{tensor} holds a value that does not fit into {dtype} any more when it "
-                        f"is multiplied by {factor:.6g}. Bake the other side with --side."
+                        f"is multiplied by {factor:.6g}. {advice}"
                     )
                 window[first : first + step] = made
         return data.tobytes()

@@ -1,26 +1,25 @@
-"""A model's RoPE in a GGUF file: what llama.cpp's converter writes, what its runtime computes.
+"""The RoPE part of the GGUF file that llama.cpp's converter makes of a config.
 
-Which keys a converter writes for which type, and what the graph of an architecture does with them,
-is in the table `wiring/llama.cpp.json` (`scripts/wiring/llama_cpp.py`, `llama_cpp_runtime.py`).
+Which keys a converter writes for which type is in the table `wiring/llama.cpp.json`
+(`scripts/wiring/llama_cpp.py`); what the runtime computes from them is in the room `gguf`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from yarncli.engines.shared import ORIGINAL, with_frequencies
-from yarncli.engines.tables import Row, load_table
+from yarncli.engines.shared import ORIGINAL
+from yarncli.engines.tables import Row
 from yarncli.engines.types import EngineCrash, LoaderError, Model, Used
+from yarncli.gguf import runtime
+from yarncli.gguf.facts import FREQS, Gguf, Sizes, Tensor, typed
+from yarncli.gguf.loading import Failure
+from yarncli.gguf.runtime import RUNTIME_THETA, STILL
 from yarncli.rope import formulas
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters
 
-RUNTIME_THETA = 10000.0
-FREQS = "rope_freqs.weight"
-# A factor that makes a frequency stand still, as the converter of Gemma 4 writes it.
-_STILL = 1e30
 # Keys without which transformers does not load a config, so that the converter reads it itself.
 _NEEDED = {
     "linear": ("factor",),
@@ -30,26 +29,7 @@ _NEEDED = {
     "longrope": ("short_factor", "long_factor"),
 }
 
-Value = str | int | float
 Block = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Gguf:
-    """The RoPE part of a GGUF file."""
-
-    architecture: str
-    """The GGUF name of the architecture."""
-    keys: Mapping[str, Value]
-    """Its keys without `{architecture}.`."""
-    tensors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Its tensors of frequency factors, by name."""
-
-    @property
-    def facts(self) -> Block:
-        """What is special about the architecture's graph; `llama_cpp_runtime.py` has the words."""
-        found: Block = load_table("llama.cpp")["runtime"].get(self.architecture, {})
-        return found
 
 
 def full_scope(model: Model) -> str:
@@ -84,7 +64,7 @@ def convert_to_gguf(model: Model, row: Row) -> Gguf:
         raise LoaderError(f"Its converter fails on {kind}: {written['error']}.")
     _refuse_gaps(model, row, block, kind, written)
     values = _values(model, block, p) | {"theta_swa": theta_swa}
-    keys: dict[str, Value] = {"context_length": window(model, row)}
+    keys: dict[str, Any] = {"context_length": window(model, row)}
     for key, word in written.items():
         if key in ("tensors", "requires"):
             continue
@@ -96,7 +76,23 @@ def convert_to_gguf(model: Model, row: Row) -> Gguf:
     tensors = {
         tensor: _tensor(tensor, kind, block, p, values) for tensor in written.get("tensors", ())
     }
-    return Gguf(entry["graph"], keys, tensors)
+    return rope_file(entry["graph"], keys, tensors)
+
+
+def rope_file(
+    architecture: str, keys: Mapping[str, Any], tensors: Mapping[str, Sequence[float]]
+) -> Gguf:
+    """A file with the types that gguf-py gives keys and tensors.
+
+    Args:
+        architecture: the GGUF name.
+        keys: name without the prefix of the architecture → value.
+        tensors: name → numbers.
+    """
+    prefixed = {f"{architecture}.{key}": typed(key, value) for key, value in keys.items()}
+    name = {"general.architecture": typed("general.architecture", architecture)}
+    stored = {n: Tensor("F32", (len(values),), tuple(values)) for n, values in tensors.items()}
+    return Gguf({**name, **prefixed}, stored)
 
 
 def _kind(name: str, block: Block, writes: Block) -> str:
@@ -261,7 +257,7 @@ def _tensor(
         return tuple(factors)
     if kind == "proportional":
         moving = int(p.head_dim * (block.get("partial_rotary_factor") or 1.0) / 2)
-        return (1.0,) * moving + (_STILL,) * (p.head_dim // 2 - moving)
+        return (1.0,) * moving + (STILL,) * (p.head_dim // 2 - moving)
     theta = values["theta"] or RUNTIME_THETA
     plain = formulas.default_inv_freq(theta, p.rotary_dim)
     scaled = formulas.llama3_inv_freq(
@@ -272,129 +268,26 @@ def _tensor(
     return tuple(a / b for a, b in zip(plain, scaled, strict=True))
 
 
-def run(gguf: Gguf, p: RopeParameters) -> Used:
-    """What the runtime computes from a file in layers that are not windowed.
+def used(gguf: Gguf, p: RopeParameters, *, windowed: bool = False) -> Used:
+    """What the runtime computes from a converted file.
 
     Args:
         gguf: the file.
         p: the sizes; nothing else of it counts.
+        windowed: in layers that attend within a window, not in the others.
 
     Raises:
         LoaderError: the runtime refuses the file.
-        EngineCrash: it aborts.
-
-    Source: `llama-model.cpp:1410-1432`, `llama-context.cpp:114-214`, `ggml-cpu/ops.cpp`; for MLA
-        `models/deepseek2.cpp:433-443`.
+        EngineCrash: it aborts, or computes no numbers.
     """
-    keys, facts = gguf.keys, gguf.facts
-    kind = str(keys.get("rope.scaling.type", "linear"))
-    if kind not in ("none", "linear", "yarn", "longrope"):
-        raise EngineCrash(f"The runtime aborts on rope.scaling.type {kind!r}.")
-    for name in gguf.tensors:
-        wanted = "rope_freqs" if name == FREQS else "factors"
-        if wanted not in facts:
-            raise LoaderError(
-                f"Its runtime refuses the converted file: the graph of {gguf.architecture} does "
-                f"not load {name}."
-            )
-    factor = float(keys.get("rope.scaling.factor", keys.get("rope.scale_linear", 0.0))) or 1.0
-    factor = 1.0 if kind == "none" else factor
-    theta = float(keys.get("rope.freq_base", RUNTIME_THETA))
-    if "compress" in facts:
-        theta = float(keys["attention.compress_rope_freq_base"])
-    base = plain(p, theta)
-    scaled, ratio = _scaled(base, gguf, kind, factor), 1.0
-    if kind == "yarn":
-        ratio = _mscale_ratio(gguf, factor)
-    scale = ratio * float(keys.get("rope.scaling.attn_factor", 1.0))
-    softmax = 1.0
-    if "softmax" in facts:
-        first = ratio if kind == "yarn" else formulas.get_mscale(factor)
-        softmax = (first * formulas.get_mscale(factor, _log(gguf))) ** 2
-    return Used(_with_factors(scaled, gguf), 1.0 if "compress" in facts else scale, softmax)
-
-
-def run_windowed(gguf: Gguf, p: RopeParameters) -> Used:
-    """The same for windowed layers, and for the uncompressed ones of DeepSeek V4."""
-    keys, facts = gguf.keys, gguf.facts
-    theta = float(keys.get("rope.freq_base", RUNTIME_THETA))
-    if "compress" in facts:
-        return Used(plain(p, theta))
-    rule = facts.get("sliding")
-    if rule is None:
-        return run(gguf, p)
-    theta = theta if rule["theta"] == "full" else float(rule["theta"])
-    if rule["key"]:
-        theta = float(keys.get("rope.freq_base_swa", theta))
-    if rule["scaled"]:
-        return run(replace(gguf, keys={**keys, "rope.freq_base": theta}), p)
-    scale = float(keys.get("rope.scaling.attn_factor", 1.0)) if rule["key"] else 1.0
-    return Used(plain(p, theta), scale)
-
-
-def plain(p: RopeParameters, rope_theta: float) -> RopeParameters:
-    """Plain RoPE of the sizes of `p`."""
-    part = p.partial_rotary_factor if p.rope_type != "proportional" else 1.0
-    return RopeParameters(
-        rope_type="default", rope_theta=rope_theta, head_dim=p.head_dim,
-        max_position_embeddings=p.max_position_embeddings, partial_rotary_factor=part,
-    )  # fmt: skip
-
-
-def _scaled(base: RopeParameters, gguf: Gguf, kind: str, factor: float) -> RopeParameters:
-    keys = gguf.keys
-    if factor == 1.0:
-        return base
-    if kind != "yarn":
-        if factor < 1:
-            return with_frequencies(base, [f / factor for f in base.inv_freq()])
-        return replace(base, rope_type="linear", factor=factor)
-    has = "betas" in gguf.facts
-    fast = float(keys.get("rope.scaling.yarn_beta_fast", 32.0)) if has else 32.0
-    slow = float(keys.get("rope.scaling.yarn_beta_slow", 1.0)) if has else 1.0
-    length = int(keys.get("rope.scaling.original_context_length", keys["context_length"]))
-    if factor < 1:
-        theta, dim = base.rope_theta, base.rotary_dim
-        freqs = formulas.yarn_inv_freq(theta, dim, factor, length, beta_fast=fast, beta_slow=slow)
-        return with_frequencies(base, freqs)
-    return replace(
-        base,
-        rope_type="yarn",
-        factor=factor,
-        original_max_position_embeddings=length,
-        beta_fast=fast,
-        beta_slow=slow,
-    )
-
-
-def _with_factors(p: RopeParameters, gguf: Gguf) -> RopeParameters:
-    """The frequencies divided by the factors that the graph takes: those of a tensor, if any."""
-    tensors = gguf.tensors
-    factors = tensors.get(FREQS) if gguf.facts.get("rope_freqs") == "used" else None
-    if factors is None and "rope_factors_long.weight" in tensors:
-        original = gguf.keys.get("rope.scaling.original_context_length", math.inf)
-        longer = int(gguf.keys["context_length"]) > float(original)
-        factors = tensors[f"rope_factors_{'long' if longer else 'short'}.weight"]
-    if factors is None:
-        return p
-    moving = sum(f < _STILL / 2 for f in factors)
-    if moving < len(factors):
-        part = moving / len(factors)
-        return replace(p, rope_type="proportional", partial_rotary_factor=part)
-    return with_frequencies(p, [a / b for a, b in zip(p.inv_freq(), factors, strict=True)])
-
-
-def _log(gguf: Gguf) -> float:
-    if "log" not in gguf.facts:
-        return 0.0
-    value = float(gguf.keys.get("rope.scaling.yarn_log_multiplier", 0.0))
-    return value * 10 if gguf.facts["log"] == "tenfold" else value
-
-
-def _mscale_ratio(gguf: Gguf, factor: float) -> float:
-    """The attention scale of yarn; the key `yarn_attn_factor` is overwritten."""
-    whole = _log(gguf)
-    if not whole:
-        return formulas.get_mscale(factor)
-    top = whole if gguf.architecture == "deepseek2" else 1.0
-    return formulas.get_mscale(factor, top) / formulas.get_mscale(factor, whole)
+    compute = runtime.run_windowed if windowed else runtime.run
+    found = compute(gguf, sizes=Sizes(p.head_dim, p.rotary_dim))
+    if isinstance(found, Failure):
+        if found.kind == "aborts":
+            raise EngineCrash(f"Its runtime aborts on the converted file: {found.because}.")
+        if found.kind == "no RoPE":
+            raise EngineCrash(f"Its runtime rotates nothing: {found.because}.")
+        raise LoaderError(f"Its runtime refuses the converted file: {found.because}.")
+    if found.rotation is None:
+        raise EngineCrash("What its runtime computes from the converted file are no numbers.")
+    return Used(found.rotation, found.attention_factor, found.softmax_scale_ratio)

@@ -26,7 +26,6 @@ from yarncli.engines.shared import (
     IGNORES_ROPE_PARAMETERS,
     ORIGINAL,
     longrope_scale_by_lengths,
-    mla_softmax,
     mscale_ratio,
     refuse_gaps,
     with_frequencies,
@@ -34,7 +33,7 @@ from yarncli.engines.shared import (
 from yarncli.engines.tables import Row, find_row, load_table
 from yarncli.engines.types import EngineCrash, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.errors import ConfigError
-from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type, mla_softmax
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _LENGTH = "max_position_embeddings"

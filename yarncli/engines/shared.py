@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from yarncli.config.families.family import Release
 from yarncli.engines.tables import Row
 from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, NotKnown, Used
 from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, mla_softmax, with_frequencies
 
 ORIGINAL = "original_max_position_embeddings"
 NEED_FACTOR = frozenset({"linear", "dynamic", "yarn", "llama3"})
@@ -27,14 +27,6 @@ def mscale_ratio(p: RopeParameters) -> float:
     factor = p.resolved_factor()
     top = get_mscale(factor, 1.0 if p.mscale is None else p.mscale)
     return top / get_mscale(factor, p.mscale_all_dim or 0.0)
-
-
-def mla_softmax(p: RopeParameters) -> float:
-    """m(s·mscale_all_dim)²: DeepSeek's temperature on the softmax scale; 1 where not given.
-
-    Reference: transformers `modeling_deepseek_v3.py`, `yarn_apply_mscale`.
-    """
-    return get_mscale(p.resolved_factor(), p.mscale_all_dim or 0.0) ** 2
 
 
 def second_hand_softmax(model: Model, p: RopeParameters) -> float:
@@ -74,23 +66,6 @@ def unmeant(model: Model) -> tuple[str, ...]:
         return ()
     return (f"transformers 5 does not load the config, so nothing says what is meant: "
             f"{model.refusal}",)  # fmt: skip
-
-
-def with_frequencies(p: RopeParameters, inv_freq: Sequence[float]) -> RopeParameters:
-    """A setting that gives these frequencies for every text.
-
-    Args:
-        p: the θ and the sizes.
-        inv_freq: radians per token.
-    """
-    plain = default_inv_freq(p.rope_theta, p.rotary_dim)
-    factors = tuple(a / b for a, b in zip(plain, inv_freq, strict=True))
-    return RopeParameters(
-        rope_type="longrope", rope_theta=p.rope_theta, head_dim=p.head_dim,
-        max_position_embeddings=p.max_position_embeddings,
-        partial_rotary_factor=p.partial_rotary_factor,
-        short_factor=factors, long_factor=factors,
-    )  # fmt: skip
 
 
 def with_extrapolation(p: RopeParameters, share: float) -> RopeParameters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,6 +190,31 @@ class RopeParameters:
         if self.rope_type == "yarn":
             return formulas.yarn_attention_factor(factor, self.mscale, self.mscale_all_dim)
         return formulas.longrope_attention_factor(factor, self.original_length)
+
+
+def with_frequencies(p: RopeParameters, inv_freq: Sequence[float]) -> RopeParameters:
+    """A setting that gives these frequencies for every text.
+
+    Args:
+        p: the θ and the sizes.
+        inv_freq: radians per token.
+    """
+    plain = formulas.default_inv_freq(p.rope_theta, p.rotary_dim)
+    factors = tuple(a / b for a, b in zip(plain, inv_freq, strict=True))
+    return RopeParameters(
+        rope_type="longrope", rope_theta=p.rope_theta, head_dim=p.head_dim,
+        max_position_embeddings=p.max_position_embeddings,
+        partial_rotary_factor=p.partial_rotary_factor,
+        short_factor=factors, long_factor=factors,
+    )  # fmt: skip
+
+
+def mla_softmax(p: RopeParameters) -> float:
+    """m(s·mscale_all_dim)²: DeepSeek's temperature on the softmax scale; 1 where not given.
+
+    Reference: transformers `modeling_deepseek_v3.py`, `yarn_apply_mscale`.
+    """
+    return formulas.get_mscale(p.resolved_factor(), p.mscale_all_dim or 0.0) ** 2
 
 
 def _given(value: float | None) -> float:

@@ -74,7 +74,7 @@ class CheckReport:
         files = len({change.file for change in self.changes})
         if files:
             parts.append(f"{_counted(files, 'file')} changed")
-        fixable = sum(finding.edit is not None for finding in self.findings)
+        fixable = sum(finding.is_fixable for finding in self.findings)
         hint = f" --fix can mend {fixable} of these findings." if fixable and not files else ""
         raise CheckFailed(", ".join(parts) + "." + hint)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from yarncli.jsontext.text import Path, format_path
+
+if TYPE_CHECKING:
+    from yarncli.gguf.plan import GgufPlan
 
 Severity = Literal["error", "warning", "note"]
 
@@ -57,6 +60,13 @@ class Finding:
     """What was found, in whole sentences."""
     edit: Edit | None = None
     """What `--fix` would do to the file; `None` where the right value is not certain."""
+    gguf_edit: GgufPlan | None = None
+    """The same for a GGUF file."""
+
+    @property
+    def is_fixable(self) -> bool:
+        """Whether `--fix` can mend it."""
+        return self.edit is not None or self.gguf_edit is not None
 
     def to_json(self) -> dict[str, Any]:
         """The finding as plain data, as `--json` shows it."""
@@ -69,5 +79,5 @@ class Finding:
             "message": self.message,
             "breaks": self.rule.breaks,
             "engines": list(self.rule.engines),
-            "fixable": self.edit is not None,
+            "fixable": self.is_fixable,
         }

@@ -11,7 +11,6 @@ from yarncli.engines.shared import (
     ORIGINAL,
     longrope_scale_by_lengths,
     unmeant,
-    with_frequencies,
 )
 from yarncli.engines.tables import find_row
 from yarncli.engines.types import (
@@ -26,7 +25,7 @@ from yarncli.engines.types import (
 )
 from yarncli.errors import ConfigError
 from yarncli.rope import formulas
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, with_frequencies
 
 Block = Mapping[str, Any]
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 
-from yarncli.engines.gguf import (
-    FREQS,
-    RUNTIME_THETA,
-    Gguf,
-    convert_to_gguf,
-    full_scope,
-    is_turned,
-    run,
-    run_windowed,
-    sizes,
-)
+from yarncli.engines.gguf import convert_to_gguf, full_scope, is_turned, sizes, used
 from yarncli.engines.shared import unmeant
 from yarncli.engines.tables import Row, find_row, named_classes
 from yarncli.engines.types import Engine, Launch, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.errors import ConfigError
+from yarncli.gguf.architectures import Architecture, Sliding
+from yarncli.gguf.facts import ATTN_FACTOR, CONTEXT, FACTOR, FREQS, THETA, TYPE, Gguf, typed
+from yarncli.gguf.runtime import RUNTIME_THETA
 from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters
 
@@ -40,12 +32,11 @@ def read(model: Model) -> Reading:
     main = full_scope(model)
     scopes = {}
     for name in model.rope.scopes:
-        compute = run if name == main else run_windowed
         try:
-            scopes[name] = compute(gguf, sizes(model, row, name))
+            scopes[name] = used(gguf, sizes(model, row, name), windowed=name != main)
         except ConfigError as error:
             raise NotKnown(f"Nobody examined what it computes here: {error}") from error
-    length = int(gguf.keys["context_length"])
+    length = int(gguf.get(CONTEXT))
     faults = unmeant(model) + ((_WINDOWED,) if _leaves_windowed_layers(model, gguf) else ())
     return Reading(scopes, served_length=length, notes=tuple(_notes(model, gguf)), faults=faults)
 
@@ -70,7 +61,7 @@ def _file(model: Model) -> Gguf:
     inner = model.block(row.entry["inner_theta"])
     if "rope_theta" not in inner:
         raise LoaderError(f"Its converter fails without {row.entry['inner_theta']}.rope_theta.")
-    return replace(gguf, keys={**gguf.keys, "rope.freq_base": inner["rope_theta"]})
+    return gguf.changed({gguf.name(THETA): typed(THETA, inner["rope_theta"])})
 
 
 def _insist_on_head(model: Model) -> None:
@@ -105,20 +96,30 @@ _WINDOWED = "windowed layers are not scaled, though the config gives all layers 
 
 def _leaves_windowed_layers(model: Model, gguf: Gguf) -> bool:
     """Whether layers that share the scaled scope rotate otherwise, as they are windowed."""
-    rule = gguf.facts.get("sliding")
-    if rule is None or rule["scaled"] or model.family.scopes or not model.rope.windowed_layers:
+    rule = _sliding(gguf)
+    if rule is None or rule.scaled or model.family.scopes or not model.rope.windowed_layers:
         return False
     (scope,) = model.rope.scopes.values()
-    scaled = gguf.keys.get("rope.scaling.factor", 1.0) != 1.0
+    scaled = gguf.get(FACTOR, 1.0) != 1.0
     return scaled and not set(scope.layers).isdisjoint(model.rope.windowed_layers)
+
+
+def _row(gguf: Gguf) -> Architecture:
+    """What the graph does; every architecture that a converter writes has one."""
+    assert gguf.row is not None, gguf.architecture
+    return gguf.row
+
+
+def _sliding(gguf: Gguf) -> Sliding | None:
+    return _row(gguf).sliding
 
 
 def _notes(model: Model, gguf: Gguf) -> list[str]:
     kind = model.rope.model_type
     p = model.rope.scopes[full_scope(model)].parameters
-    written = gguf.keys.get("rope.scaling.type")
+    written = gguf.get(TYPE)
     notes = []
-    if "rope.freq_base" not in gguf.keys and p.rope_theta != RUNTIME_THETA:
+    if not gguf.has(THETA) and p.rope_theta != RUNTIME_THETA:
         notes.append(f"its converter writes no θ for {kind}; the runtime takes 10000")
     if p.rope_type in ("linear", "yarn", "dynamic") and written in (None, "none"):
         what = "switches scaling off" if written else "writes no scaling"
@@ -127,9 +128,9 @@ def _notes(model: Model, gguf: Gguf) -> list[str]:
         notes.append(f"llama3 is dropped for {kind}")
     if p.rope_type == "dynamic":
         notes.append("dynamic is dropped")
-    if "rope.scaling.yarn_attn_factor" in gguf.keys and written == "yarn":
+    if gguf.has("rope.scaling.yarn_attn_factor") and written == "yarn":
         notes.append("the file's yarn_attn_factor is dead: the runtime overwrites it with m(s)")
-    dead = "betas" not in gguf.facts and {p.beta_fast, p.beta_slow} - {None, 32.0, 1.0}
+    dead = not _row(gguf).betas and {p.beta_fast, p.beta_slow} - {None, 32.0, 1.0}
     if p.rope_type == "yarn" and dead:
         notes.append("custom betas are not read from the file")
     if p.rope_type == "yarn" and p.truncate is False:
@@ -150,7 +151,7 @@ def repair(model: Model, intended: Mapping[str, Used], reading: Reading) -> tupl
     if reading.faults:
         return None
     if reading.served_length is not None and reading.served_length < model.length:
-        flags += ["--override-kv", f"{gguf.architecture}.context_length=int:{model.length}"]
+        flags += ["--override-kv", f"{gguf.name(CONTEXT)}=int:{model.length}"]
     main = full_scope(model)
     # A flag reaches the full layers, a key of the file all of them.
     if any(not _same(intended[n], used) for n, used in reading.scopes.items() if n != main):
@@ -167,17 +168,16 @@ def repair(model: Model, intended: Mapping[str, Used], reading: Reading) -> tupl
         natural = formulas.get_mscale(p.resolved_factor()) if p.rope_type == "yarn" else 1.0
     ratio = asked.attention_factor / natural
     if not math.isclose(ratio, 1.0, rel_tol=1e-6):
-        if len(reading.scopes) > 1 or "softmax" in gguf.facts or "compress" in gguf.facts:
+        if len(reading.scopes) > 1 or _row(gguf).softmax or _row(gguf).compress:
             return None  # the key would change sliding layers and the softmax scale too
-        key = f"{gguf.architecture}.rope.scaling.attn_factor"
-        frequencies += ["--override-kv", f"{key}=float:{ratio:.7g}"]
+        frequencies += ["--override-kv", f"{gguf.name(ATTN_FACTOR)}=float:{ratio:.7g}"]
     return (*flags, *frequencies)
 
 
 def _is_mixed(model: Model, gguf: Gguf) -> bool:
     """Whether flags that scale would miss layers, or change the softmax scale of MLA."""
-    windowed = "sliding" in gguf.facts and bool(model.rope.windowed_layers)
-    return "softmax" in gguf.facts or (windowed and not model.family.scopes)
+    windowed = _sliding(gguf) is not None and bool(model.rope.windowed_layers)
+    return _row(gguf).softmax or (windowed and not model.family.scopes)
 
 
 def _same(asked: Used, used: Used) -> bool:
@@ -197,7 +197,7 @@ def _frequency_flags(intended: Used, used: Used, length: int, gguf: Gguf) -> lis
     pairs = [pair for n in lengths for pair in zip(p.inv_freq(n), q.inv_freq(n), strict=True)]
     if all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs):
         return []
-    if gguf.tensors or "compress" in gguf.facts:
+    if gguf.tensors or _row(gguf).compress:
         return None  # factors of a tensor would come on top, and the base is another
     return _scaling_flags(p, q, gguf.architecture)
 

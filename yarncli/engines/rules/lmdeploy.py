@@ -13,7 +13,6 @@ from yarncli.engines.shared import (
     ORIGINAL,
     factor_by_lengths,
     longrope_scale_by_lengths,
-    mla_softmax,
     mscale_ratio,
     phimoe_scale,
     refuse_entries,
@@ -30,7 +29,7 @@ from yarncli.engines.types import (
     Used,
 )
 from yarncli.rope.formulas import get_mscale
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, mla_softmax
 
 _LENGTH_KEYS = """
     max_position_embeddings n_positions max_seq_len seq_length model_max_length max_sequence_length

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.engines.loaders import is_v5_only, legacy
-from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL, with_frequencies
+from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL
 from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import (
     Engine,
@@ -21,7 +21,7 @@ from yarncli.engines.types import (
     Used,
 )
 from yarncli.rope.formulas import get_mscale
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, with_frequencies
 
 _RUNTIME_THETA = 10000.0
 

@@ -26,7 +26,6 @@ from yarncli.engines.resolving import BLOCKS
 from yarncli.engines.shared import (
     ORIGINAL,
     longrope_scale_by_lengths,
-    mla_softmax,
     mscale_ratio,
     refuse_null_head_dim,
     refuse_su,
@@ -46,7 +45,7 @@ from yarncli.engines.types import (
     Used,
 )
 from yarncli.rope import formulas
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, mla_softmax
 
 _LENGTH_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length")
 _ADVICE = {

@@ -11,7 +11,6 @@ from yarncli.engines.shared import (
     IGNORES_ROPE_PARAMETERS,
     ORIGINAL,
     longrope_scale_by_lengths,
-    mla_softmax,
     mscale_ratio,
     refuse_gaps,
 )
@@ -27,7 +26,7 @@ from yarncli.engines.types import (
     Reading,
     Used,
 )
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import RopeParameters, mla_softmax
 
 
 def make_engine(backends: Sequence[Engine]) -> Engine:

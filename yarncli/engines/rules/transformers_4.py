@@ -12,7 +12,6 @@ from yarncli.engines.shared import (
     ORIGINAL,
     factor_by_lengths,
     from_pretrained,
-    mla_softmax,
     phimoe_scale,
     refuse_gaps,
     refuse_null_head_dim,
@@ -20,7 +19,7 @@ from yarncli.engines.shared import (
 from yarncli.engines.tables import Row, find_transformers_row, get_row
 from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.rope.formulas import longrope_attention_factor
-from yarncli.rope.parameters import RopeParameters, canonical_rope_type
+from yarncli.rope.parameters import RopeParameters, canonical_rope_type, mla_softmax
 
 # Config classes that say so accept these keys of `rope_scaling` and no other, and these types.
 _STRICT = {

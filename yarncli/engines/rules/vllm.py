@@ -20,7 +20,6 @@ from yarncli.engines.shared import (
     ORIGINAL,
     deepseek_yarn,
     longrope_scale_by_lengths,
-    mla_softmax,
     refuse_gaps,
     refuse_integer_factor,
     refuse_null_head_dim,
@@ -39,7 +38,7 @@ from yarncli.engines.types import (
     Used,
 )
 from yarncli.rope import formulas
-from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters
+from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, mla_softmax
 
 _SAME_TYPE = {("longrope", "su"), ("default", "mrope")}
 _PROBED_ORIGINAL = 16384  # of every probe of the table

@@ -1,0 +1,108 @@
+"""The table of architectures against llama.cpp: a small random model of each with Llama's parts.
+
+The other rows are read from its source only; `scripts/wiring/llama_cpp_runtime.py` says how.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.gguf_files import Arrays, random_file, read_gguf, with_temperature, write_gguf
+from support.llamacpp import Job, Outcome, run
+from yarncli.gguf.architectures import find_architecture
+from yarncli.gguf.carriers import plan_temperature, why_not
+from yarncli.gguf.facts import FREQS, Gguf, Tensor, Typed
+from yarncli.gguf.loading import Failure
+from yarncli.gguf.runtime import run as foretell
+
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("runtime")]
+
+TOKENS = [(11 * i) % 500 + 3 for i in range(120)]
+PLACES = (60, -1)
+SAME, OTHER = 2e-3, 2e-2
+# Those that take Llama's tensors, with a norm of the keys or biases where they want these.
+NORMED = ("exaone4", "hunyuan-dense", "maincoder", "qwen3")
+MODELS = (
+    "arcee", "deci", "dream", "ernie4_5", "exaone", "granite", "internlm2", "llada", "llama",
+    "minicpm", "mistral3", "nanbeige", "phi3", "qwen2", "seed_oss", "smollm3", "xverse", *NORMED,
+)  # fmt: skip
+
+
+def model(name: str) -> tuple[dict[str, Typed], Arrays]:
+    """A small model of an architecture."""
+    keys, arrays = random_file(name, biases=name == "qwen2", k_norm=name in NORMED)
+    keys["granite.logit_scale"] = Typed("f32", 1.0)
+    for n in range(3):
+        block = f"blk.{n}."
+        if name == "arcee":
+            del arrays[f"{block}ffn_gate.weight"]
+        if name == "phi3":
+            parts = [arrays.pop(f"{block}attn_{part}.weight") for part in "qkv"]
+            arrays[f"{block}attn_qkv.weight"] = np.concatenate(parts)
+            up = [arrays.pop(f"{block}ffn_{part}.weight") for part in ("gate", "up")]
+            arrays[f"{block}ffn_up.weight"] = np.concatenate(up)
+        if name in ("exaone4", "seed_oss"):
+            arrays[f"{block}post_attention_norm.weight"] = arrays.pop(f"{block}ffn_norm.weight")
+        if name == "exaone4":
+            del arrays[f"{block}attn_norm.weight"]
+            arrays[f"{block}post_ffw_norm.weight"] = np.ones(256, np.float32)
+    return keys, arrays
+
+
+def outcomes(folder: Path, name: str) -> dict[str, Outcome]:
+    """The model plain, divided by 4 in two ways, and at 1.25 by each carrier that is exact."""
+    keys, arrays = model(name)
+    plain = write_gguf(folder / "plain.gguf", keys, arrays)
+    scaling = {f"{name}.rope.scaling.type": Typed("str", "linear"),
+               f"{name}.rope.scaling.factor": Typed("f32", 4.0)}  # fmt: skip
+    files = {
+        "plain": plain,
+        "linear": write_gguf(folder / "linear.gguf", {**keys, **scaling}, arrays),
+        "tensor": write_gguf(
+            folder / "tensor.gguf", keys, {**arrays, FREQS: np.full(32, 4, np.float32)}
+        ),
+    }
+    said = read_gguf(plain)
+    layers = [0, 1, 2] if name == "smollm3" else None  # its fourth would not rotate
+    factor = {f"{name}.rope.scaling.attn_factor": Typed("f32", 1.25)}
+    files["key"] = write_gguf(folder / "key.gguf", {**keys, **factor}, arrays)
+    for carrier in ("scale", "norm", "weights"):
+        if not why_not(said, carrier, layers):
+            plan = plan_temperature(said, 1.25, carrier, layers=layers)
+            made, _ = with_temperature(arrays, plan, {})
+            files[carrier] = write_gguf(folder / f"{carrier}.gguf", {**keys, **plan.keys}, made)
+    jobs = [Job(str(path), TOKENS, PLACES) for path in files.values()]
+    return dict(zip(files, run(jobs), strict=True))
+
+
+def distance(a: Outcome, b: Outcome) -> float:
+    assert a.logits is not None, a.said
+    assert b.logits is not None, b.said
+    return float(np.abs(np.subtract(a.logits, b.logits)).max())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_architecture(tmp_path, name):
+    found, row = outcomes(tmp_path, name), find_architecture(name)
+    assert distance(found["plain"], found["linear"]) > OTHER
+    if row.rope_freqs == "used":
+        assert distance(found["tensor"], found["linear"]) < SAME
+    elif row.rope_freqs == "loaded":
+        assert distance(found["tensor"], found["plain"]) < SAME
+    else:
+        assert found["tensor"].logits is None
+        assert not found["tensor"].aborted
+        keys, _ = model(name)
+        gguf = Gguf(keys, {FREQS: Tensor("F32", (32,), (4.0,) * 32)})
+        assert isinstance(foretell(gguf), Failure)
+    if row.late_norm:
+        assert distance(found["plain"], found["key"]) < SAME
+        return
+    carriers = [c for c in ("scale", "norm", "weights") if c in found]
+    assert carriers
+    assert distance(found["plain"], found["key"]) > OTHER
+    for carrier in carriers:
+        assert distance(found["key"], found[carrier]) < SAME, carrier

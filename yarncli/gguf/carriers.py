@@ -1,0 +1,309 @@
+"""What in a GGUF file can carry the attention temperature, and where it does so exactly.
+
+cos and sin times `a` is q·k times `a²`, in the layers and the dimensions that rotate. A key does
+that; scales and weights of the keys' projection, or of their norm, come to the same where they act
+on the same layers and dimensions and nothing undoes them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from yarncli.errors import CheckpointError, UnsupportedArchitectureError
+from yarncli.gguf.architectures import Architecture
+from yarncli.gguf.facts import ATTN_FACTOR, Gguf, Sizes, Typed, typed
+from yarncli.gguf.loading import Failure
+from yarncli.gguf.refusals import refuse_no_model, refuse_temperature
+from yarncli.gguf.runtime import run
+
+Carrier = Literal["key", "scale", "norm", "weights"]
+CARRIERS: tuple[Carrier, ...] = ("key", "scale", "norm", "weights")
+
+_CLAMP = "attention.clamp_kqv"
+_PATTERN = "attention.sliding_window_pattern"
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledRows:
+    """A tensor of which some rows are multiplied."""
+
+    factor: float
+    rows: tuple[tuple[int, int], ...] | None = None
+    """The rows, or the elements of a tensor with one size, as `(start, stop)`; `None`: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemperaturePlan:
+    """What is to change so that attention has a wanted temperature."""
+
+    carrier: Carrier
+    """What carries it."""
+    factor: float
+    """What multiplies cos and sin, beside what the file says already."""
+    keys: Mapping[str, Typed] = field(default_factory=dict)
+    """Keys to set, names in full."""
+    tensors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """F32 tensors with one size, to add."""
+    scaled: Mapping[str, ScaledRows] = field(default_factory=dict)
+    """Tensors whose numbers are multiplied."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about it."""
+
+
+def plan_temperature(
+    gguf: Gguf,
+    attention_factor: float,
+    carrier: Carrier | None = None,
+    *,
+    layers: Collection[int] | None = None,
+) -> TemperaturePlan:
+    """How to give a file an attention factor.
+
+    Args:
+        gguf: the file.
+        attention_factor: what is to multiply cos and sin.
+        carrier: what carries it; by default the key where that is exact, else the only other one
+            that is and changes no weights.
+        layers: the blocks meant, counted from 0; by default all that rotate and have no window.
+
+    Raises:
+        UnsupportedArchitectureError: the carrier is not exact for this file, or none is.
+        CheckpointError: the file is no model, or does not say which layers have a window.
+    """
+    row = refuse_no_model(gguf)
+    computed = run(gguf)
+    if isinstance(computed, Failure):
+        raise CheckpointError(f"llama.cpp does not rotate by this file: {computed.because}.")
+    factor = attention_factor / computed.attention_factor
+    if carrier is None:
+        carrier = _default(gguf, row, layers, attention_factor, computed.attention_factor)
+    elif fault := why_not(gguf, carrier, layers):
+        raise UnsupportedArchitectureError(
+            f"--carrier {carrier} is not exact for this {row.name} file: {fault}."
+        )
+    if math.isclose(factor, 1.0, rel_tol=1e-6):
+        return TemperaturePlan(carrier=carrier, factor=1.0)
+    if carrier == "key":
+        value = float(gguf.get(ATTN_FACTOR, 1.0)) * factor
+        keys = {gguf.name(ATTN_FACTOR): typed(ATTN_FACTOR, value)}
+        return TemperaturePlan(carrier="key", factor=factor, keys=keys)
+    blocks = _blocks(gguf, row, layers)
+    build = {"scale": _by_scale, "norm": _by_norm, "weights": _by_weights}[carrier]
+    return build(gguf, blocks, factor)
+
+
+def why_not(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None = None) -> str:
+    """Why a carrier is not exact for a file, as the end of a sentence; empty where it is.
+
+    Args:
+        gguf: the file.
+        carrier: what is to carry the temperature.
+        layers: the blocks meant; by default all that rotate and have no window.
+    """
+    return next(_faults(gguf, carrier, layers), "")
+
+
+def _default(
+    gguf: Gguf,
+    row: Architecture,
+    layers: Collection[int] | None,
+    wanted: float,
+    natural: float,
+) -> Carrier:
+    choices: tuple[Carrier, ...] = ("key", "norm", "scale")
+    for carrier in choices:
+        if not why_not(gguf, carrier, layers):
+            return carrier
+    if row.mla or row.compress:
+        refuse_temperature(gguf, row, wanted, natural)
+    raise UnsupportedArchitectureError(
+        f"Nothing in this {row.name} file can carry another attention factor without a change of "
+        f"weights: a norm of the keys cannot, as {why_not(gguf, 'norm', layers)}; a scale cannot, "
+        f"as {why_not(gguf, 'scale', layers)}. See whether --carrier weights can."
+    )
+
+
+def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Iterator[str]:
+    row, sizes = gguf.row, gguf.sizes()
+    if row is None or sizes is None:
+        yield "nobody knows what its graph does"
+        return
+    if row.mla or row.compress:
+        yield "multi-head latent attention has its temperature on the softmax scale too"
+        return
+    if row.late_norm:
+        yield "the norm of the keys comes after the rotation and undoes it, in transformers too"
+    if carrier == "key":
+        if gguf.window:
+            yield f"the key changes the layers that attend within {gguf.window:,} tokens too"
+        elif layers is not None and set(layers) < set(_all_blocks(gguf)):
+            yield "the key changes all layers"
+        return
+    yield from _layer_faults(gguf, row, layers)
+    blocks = _blocks(gguf, row, layers)
+    if not blocks:
+        yield "the file has no tensors of attention keys"
+    normed = [n for n in blocks if f"blk.{n}.attn_k_norm.weight" in gguf.tensors]
+    if carrier == "norm":
+        yield from _norm_faults(gguf, blocks, normed, sizes)
+        return
+    if normed:
+        yield "the norm of the keys undoes it"
+    if gguf.get(_CLAMP, 0.0):
+        yield f"{gguf.name(_CLAMP)} cuts the keys off at a fixed value"
+    fused = [n for n in blocks if f"blk.{n}.attn_k.weight" not in gguf.tensors]
+    if carrier == "scale":
+        yield from _scale_faults(gguf, row, blocks, fused, sizes)
+    elif fused and (row.hybrid or not row.k_scale):
+        yield "its fused projections are not all of queries, keys and values"
+    elif fused:
+        yield from _fused_faults(gguf, fused, sizes)
+
+
+def _layer_faults(gguf: Gguf, row: Architecture, layers: Collection[int] | None) -> Iterator[str]:
+    if layers is not None:
+        return
+    if row.nope:
+        yield "some of its layers do not rotate, and the file does not say which"
+    if gguf.window and _windowed(gguf) is None:
+        yield f"the file does not say which layers attend within {gguf.window:,} tokens"
+
+
+def _norm_faults(gguf: Gguf, blocks: list[int], normed: list[int], sizes: Sizes) -> Iterator[str]:
+    if normed != blocks:
+        yield "not every layer has a norm of its keys"
+        return
+    for n in blocks:
+        tensor = gguf.tensors[f"blk.{n}.attn_k_norm.weight"]
+        if tensor.type not in ("F32", "F16", "BF16"):
+            yield f"blk.{n}.attn_k_norm.weight is stored as {tensor.type}"
+        if math.prod(tensor.shape) % sizes.head_dim:
+            yield f"blk.{n}.attn_k_norm.weight is not made of heads of {sizes.head_dim}"
+
+
+def _scale_faults(
+    gguf: Gguf, row: Architecture, blocks: list[int], fused: list[int], sizes: Sizes
+) -> Iterator[str]:
+    if not row.k_scale:
+        yield "its graph does not read such a scale"
+    if fused:
+        yield "queries, keys and values have one fused tensor, and one scale"
+    if sizes.rotary_dim < sizes.head_dim:
+        yield (
+            f"only {sizes.rotary_dim} of the {sizes.head_dim} dimensions of a head rotate, and a "
+            "scale is for all"
+        )
+    if any(f"blk.{n}.attn_k.scale" in gguf.tensors for n in blocks):
+        yield "the file has such scales already"
+
+
+def _fused_faults(gguf: Gguf, fused: list[int], sizes: Sizes) -> Iterator[str]:
+    for n in fused:
+        queries, keys = _heads(gguf, n)
+        rows = gguf.tensors[f"blk.{n}.attn_qkv.weight"].shape[-1]
+        if rows != (queries + 2 * keys) * sizes.head_dim:
+            yield f"blk.{n}.attn_qkv.weight has {rows} rows, not those of queries, keys and values"
+
+
+def _by_scale(gguf: Gguf, blocks: list[int], factor: float) -> TemperaturePlan:
+    square = factor**2
+    biases = (f"blk.{n}.attn_k.bias" for n in blocks)
+    return TemperaturePlan(
+        carrier="scale",
+        factor=factor,
+        tensors={f"blk.{n}.attn_k.scale": (square,) for n in blocks},
+        # The scale acts on the product alone, the bias is added afterwards.
+        scaled={name: ScaledRows(square) for name in biases if name in gguf.tensors},
+        notes=(
+            "The scale is applied before a LoRA adapter is added, which it does not reach. "
+            "llama.cpp reads it for every architecture since its support of NVFP4 only; older "
+            "builds and Ollama's own engine ignore or refuse it.",
+        ),
+    )
+
+
+def _by_norm(gguf: Gguf, blocks: list[int], factor: float) -> TemperaturePlan:
+    scaled = {}
+    for n in blocks:
+        for part in ("weight", "bias"):
+            name = f"blk.{n}.attn_k_norm.{part}"
+            if name in gguf.tensors:
+                heads = math.prod(gguf.tensors[name].shape) // _sizes(gguf).head_dim
+                scaled[name] = ScaledRows(factor**2, _rotating(gguf, 0, heads))
+    return TemperaturePlan(carrier="norm", factor=factor, scaled=scaled)
+
+
+def _by_weights(gguf: Gguf, blocks: list[int], factor: float) -> TemperaturePlan:
+    scaled = {}
+    for n in blocks:
+        queries, keys = _heads(gguf, n)
+        is_fused = f"blk.{n}.attn_k.weight" not in gguf.tensors
+        first = queries * _sizes(gguf).head_dim if is_fused else 0
+        rows = _rotating(gguf, first, keys)
+        names = [f"blk.{n}.attn_{'qkv' if is_fused else 'k'}.{part}" for part in ("weight", "bias")]
+        for name in names:
+            if name in gguf.tensors:
+                scaled[name] = ScaledRows(factor**2, rows)
+        # A fused weight may stand beside biases of its parts (`llama-graph.cpp:1670`).
+        if is_fused and names[1] not in gguf.tensors and f"blk.{n}.attn_k.bias" in gguf.tensors:
+            scaled[f"blk.{n}.attn_k.bias"] = ScaledRows(factor**2, _rotating(gguf, 0, keys))
+    return TemperaturePlan(carrier="weights", factor=factor, scaled=scaled)
+
+
+def _rotating(gguf: Gguf, first: int, heads: int) -> tuple[tuple[int, int], ...] | None:
+    """The rows of some heads that rotate: the first of each, in both orders of the pairs."""
+    sizes = _sizes(gguf)
+    if sizes.rotary_dim == sizes.head_dim:
+        return ((first, first + heads * sizes.head_dim),) if first else None
+    starts = range(first, first + heads * sizes.head_dim, sizes.head_dim)
+    return tuple((start, start + sizes.rotary_dim) for start in starts)
+
+
+def _sizes(gguf: Gguf) -> Sizes:
+    found = gguf.sizes()
+    assert found is not None  # _faults saw to it
+    return found
+
+
+def _heads(gguf: Gguf, block: int) -> tuple[int, int]:
+    """Query heads and key heads of a block."""
+    queries = _of_layer(gguf.get("attention.head_count"), block)
+    return queries, _of_layer(gguf.get("attention.head_count_kv", queries), block)
+
+
+def _of_layer(value: Any, block: int) -> int:
+    return int(value[block] if isinstance(value, list | tuple) else value)
+
+
+def _all_blocks(gguf: Gguf) -> list[int]:
+    """The blocks with a projection of keys, those of draft heads among them."""
+    pattern = re.compile(r"blk\.(\d+)\.attn_(?:k|qkv)\.weight")
+    return sorted({int(m[1]) for name in gguf.tensors if (m := pattern.fullmatch(name))})
+
+
+def _blocks(gguf: Gguf, row: Architecture, layers: Collection[int] | None) -> list[int]:
+    found = _all_blocks(gguf)
+    if layers is not None:
+        return [n for n in found if n in layers]
+    windowed = _windowed(gguf) or set() if row.windowed else set()
+    return [n for n in found if n not in windowed]
+
+
+def _windowed(gguf: Gguf) -> set[int] | None:
+    """The blocks that attend within a window; `None` where the file does not say."""
+    if gguf.window is None:
+        return set()
+    pattern = gguf.get(_PATTERN)
+    if isinstance(pattern, list | tuple):
+        return {n for n, windowed in enumerate(pattern) if windowed}
+    row = gguf.row
+    period = pattern if isinstance(pattern, int) else row.pattern if row else 0
+    if not row or not row.pattern or not period:
+        return None
+    # `llama_hparams::set_swa_pattern`.
+    without = 0 if row.dense_first else period - 1
+    return {n for n in _all_blocks(gguf) if n % period != without}

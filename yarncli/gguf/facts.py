@@ -1,0 +1,211 @@
+"""What a GGUF file says about RoPE: its typed keys, its tensors of frequencies, its sizes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from yarncli.gguf.architectures import Architecture, find_architecture
+
+FREQS = "rope_freqs.weight"
+LONG = "rope_factors_long.weight"
+SHORT = "rope_factors_short.weight"
+
+CONTEXT = "context_length"
+THETA = "rope.freq_base"
+TYPE = "rope.scaling.type"
+FACTOR = "rope.scaling.factor"
+OLD_FACTOR = "rope.scale_linear"
+ORIGINAL = "rope.scaling.original_context_length"
+ATTN_FACTOR = "rope.scaling.attn_factor"
+FINETUNED = "rope.scaling.finetuned"
+WINDOW = "attention.sliding_window"
+SECTIONS = "rope.dimension_sections"
+
+# The types with which the runtime reads the keys of every architecture (`llama-model.cpp:1321` to
+# 1470), or of those that read them at all (`models/*.cpp`).
+KEY_TYPES: Mapping[str, str] = {
+    CONTEXT: "u32",
+    WINDOW: "u32",
+    "embedding_length": "u32",
+    "attention.key_length": "u32",
+    "attention.key_length_swa": "u32",
+    "rope.dimension_count": "u32",
+    "rope.dimension_count_swa": "u32",
+    THETA: "f32",
+    "rope.freq_base_swa": "f32",
+    TYPE: "str",
+    FACTOR: "f32",
+    OLD_FACTOR: "f32",
+    ORIGINAL: "u32",
+    ATTN_FACTOR: "f32",
+    FINETUNED: "bool",
+    "rope.scaling.alpha": "f32",
+    "rope.scaling.yarn_ext_factor": "f32",
+    "rope.scaling.yarn_attn_factor": "f32",
+    "rope.scaling.yarn_beta_fast": "f32",
+    "rope.scaling.yarn_beta_slow": "f32",
+    "rope.scaling.yarn_log_multiplier": "f32",
+    "attention.compress_rope_freq_base": "f32",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """The value of a key with its GGUF type, such as "u32", "f32", "str", "arr"."""
+
+    type: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor: its ggml type, such as "Q8_0", and its sizes, the fastest first."""
+
+    type: str
+    shape: tuple[int, ...]
+    values: tuple[float, ...] | None = None
+    """The numbers of a tensor of frequency factors; `None` where they were not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The widths of one head."""
+
+    head_dim: int
+    """All dimensions; of a model with latent attention those that rotate."""
+    rotary_dim: int
+    """The dimensions that rotate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gguf:
+    """The keys and tensors of a GGUF file, under their full names."""
+
+    keys: Mapping[str, Typed]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        """What `general.architecture` says; empty where it is missing or no string."""
+        found = self.keys.get("general.architecture")
+        return found.value if found and isinstance(found.value, str) else ""
+
+    @property
+    def row(self) -> Architecture | None:
+        """What the runtime's graph does; `None` where it does not know the architecture."""
+        return find_architecture(self.architecture)
+
+    def name(self, key: str) -> str:
+        """The full name of a key: with the prefix of the architecture."""
+        return f"{self.architecture}.{key}"
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key of the architecture.
+
+        Args:
+            key: its name without the prefix.
+            default: what to take where the file is silent.
+        """
+        found = self.keys.get(self.name(key))
+        return default if found is None else found.value
+
+    def has(self, key: str) -> bool:
+        """Whether the file has a key of the architecture, named without the prefix."""
+        return self.name(key) in self.keys
+
+    def factors(self, name: str) -> tuple[float, ...] | None:
+        """The numbers of a tensor of frequency factors; `None` where there is no such tensor."""
+        found = self.tensors.get(name)
+        assert found is None or found.values is not None, f"{name} was not read"
+        return found.values if found else None
+
+    @property
+    def window(self) -> int | None:
+        """The sliding window, tokens; `None` where the runtime windows no layer."""
+        found = _first(self.get(WINDOW))
+        has = self.row is not None and self.row.windowed
+        return found if has and isinstance(found, int) and found > 0 else None
+
+    @property
+    def is_mrope(self) -> bool:
+        """Whether its RoPE has a section for each of several axes."""
+        sections = self.get(SECTIONS)
+        has = self.row is not None and self.row.sections
+        return has and (any(sections) if isinstance(sections, list | tuple) else bool(sections))
+
+    def sizes(self, *, windowed: bool = False) -> Sizes | None:
+        """The widths of a head; `None` where the file does not tell.
+
+        Args:
+            windowed: of the layers that attend within a window.
+
+        Source: `llama-model.cpp:1434-1470`; `models/step35.cpp`.
+        """
+        heads = _first(self.get("attention.head_count"))
+        width = self.get("embedding_length")
+        head = self.get("attention.key_length")
+        if head is None and _is_size(width) and _is_size(heads):
+            head = width // heads
+        rotary = self.get("rope.dimension_count", head)
+        if windowed:
+            head = self.get("attention.key_length_swa", head)
+            rotary = self.get("rope.dimension_count_swa", rotary)
+        elif self.architecture == "step35" and _is_size(rotary):
+            rotary //= 2
+        if not (_is_size(head) and _is_size(rotary)):
+            return None
+        is_mla = self.row is not None and (self.row.mla or self.row.compress)
+        return Sizes(rotary if is_mla else head, rotary)
+
+    def changed(
+        self,
+        keys: Mapping[str, Typed],
+        drop: tuple[str, ...] = (),
+        tensors: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> Gguf:
+        """The file with other keys and tensors, numbers rounded as their types round them.
+
+        Args:
+            keys: full name → new value.
+            drop: full names of keys, and names of tensors, to leave out.
+            tensors: name → numbers of an F32 tensor with one size.
+        """
+        kept = {name: value for name, value in self.keys.items() if name not in drop}
+        kept |= {name: replace(v, value=as_stored(v)) for name, v in keys.items()}
+        found = {name: tensor for name, tensor in self.tensors.items() if name not in drop}
+        for name, values in (tensors or {}).items():
+            stored = tuple(as_stored(Typed("f32", number)) for number in values)
+            found[name] = Tensor("F32", (len(values),), stored)
+        return Gguf(kept, found)
+
+
+def as_stored(value: Typed) -> Any:
+    """A value as its type holds it: numbers of single precision lose what does not fit."""
+    if value.type != "f32":
+        return value.value
+    return struct.unpack("<f", struct.pack("<f", value.value))[0]
+
+
+def typed(key: str, value: Any) -> Typed:
+    """A value with the type that the runtime wants for a key.
+
+    Args:
+        key: without the prefix of the architecture.
+        value: what to store.
+    """
+    kind = KEY_TYPES.get(key, "str" if isinstance(value, str) else "f32")
+    return Typed(kind, float(value) if kind == "f32" else value)
+
+
+def _first(value: Any) -> Any:
+    """A value that may stand for each layer: that of the first layer that has one."""
+    if isinstance(value, list | tuple):
+        return next((item for item in value if item), None)
+    return value
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

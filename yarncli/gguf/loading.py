@@ -1,0 +1,154 @@
+"""Whether llama.cpp loads a GGUF file, as far as its RoPE is concerned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from yarncli.gguf.architectures import Architecture
+from yarncli.gguf.facts import (
+    ATTN_FACTOR,
+    CONTEXT,
+    FACTOR,
+    FINETUNED,
+    FREQS,
+    KEY_TYPES,
+    LONG,
+    OLD_FACTOR,
+    ORIGINAL,
+    SHORT,
+    THETA,
+    TYPE,
+    Gguf,
+    Sizes,
+)
+
+Fault = Literal["type", "value type", "tensor", "factors", "other"]
+TYPES = ("none", "linear", "yarn", "longrope")
+# Keys that the runtime reads whatever the architecture; the others of `KEY_TYPES` only some do.
+_ALWAYS_READ = (
+    CONTEXT, "embedding_length", FINETUNED, ORIGINAL, THETA, TYPE, FACTOR,
+    ATTN_FACTOR, "rope.scaling.alpha", "attention.key_length", "rope.dimension_count",
+    "attention.key_length_swa", "rope.dimension_count_swa",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The runtime rotates nothing by the file."""
+
+    kind: Literal["refuses", "aborts", "no RoPE"]
+    """It reports that it cannot load; it ends the process, a server's too; or it runs without."""
+    because: str
+    """Why, as the end of a sentence for people."""
+    key: str = ""
+    """The key or the tensor at fault, as the file has it."""
+    fault: Fault = "other"
+    """An unknown scaling type; a value of another type than is read; a tensor that is not loaded;
+    frequency factors that cannot be used."""
+
+
+def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Iterator[Failure]:
+    """Why the runtime does not get as far as numbers, in the order in which it finds out."""
+    if row is None:
+        name = gguf.architecture
+        yield _refuses(f"it knows no architecture {name!r}", "general.architecture")
+        return
+    if not gguf.has(CONTEXT):
+        yield _refuses(f"{gguf.name(CONTEXT)} is missing", gguf.name(CONTEXT))
+        return
+    yield from wrong_types(gguf, row)
+    kind = gguf.get(TYPE, "linear")
+    if kind not in TYPES:
+        yield _aborts(f"{gguf.name(TYPE)} is {kind!r}", gguf.name(TYPE), "type")
+    if sizes is None:
+        yield _refuses("the file does not say how wide a head is")
+        return
+    if row.rotates == "none":
+        yield _unrotated(f"the graph of {row.name} does not use RoPE")
+    if row.switch and gguf.get(FINETUNED) is False:
+        name = gguf.name(FINETUNED)
+        yield _unrotated(f"{name} is false, which switches RoPE off", name)
+    width = gguf.name("rope.dimension_count")
+    if row.whole_head and sizes.rotary_dim != sizes.head_dim:
+        said = f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}"
+        yield _refuses(said, width)
+    if sizes.rotary_dim % 2:
+        yield _aborts(f"{width} is {sizes.rotary_dim}, an odd number", width)
+    yield from tensor_failures(gguf, row, sizes)
+
+
+def wrong_types(gguf: Gguf, row: Architecture) -> Iterator[Failure]:
+    """The keys that are read and have a type other than the runtime's."""
+    for key in reads(row):
+        if key == OLD_FACTOR and gguf.has(FACTOR):
+            continue
+        found = gguf.keys.get(gguf.name(key))
+        wanted = KEY_TYPES[key]
+        if found is not None and found.type != wanted:
+            name = gguf.name(key)
+            yield _refuses(
+                f"{name} has the type {found.type}, and it reads {wanted} only",
+                name,
+                "value type",
+            )
+
+
+def reads(row: Architecture) -> tuple[str, ...]:
+    """The keys of `KEY_TYPES` that the runtime reads for an architecture."""
+    found = [*_ALWAYS_READ, OLD_FACTOR]
+    if row.base_swa:
+        found.append("rope.freq_base_swa")
+    if row.compress:
+        found.append("attention.compress_rope_freq_base")
+    if row.betas:
+        found += ["rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"]
+    if row.ramp:
+        found += ["rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"]
+    if row.log:
+        found.append("rope.scaling.yarn_log_multiplier")
+    return tuple(found)
+
+
+def tensor_failures(gguf: Gguf, row: Architecture, sizes: Sizes) -> Iterator[Failure]:
+    """What is wrong with tensors of frequency factors, so that there is no answer."""
+    for name in (FREQS, LONG, SHORT):
+        tensor = gguf.tensors.get(name)
+        if tensor is None:
+            continue
+        loads = bool(row.rope_freqs) if name == FREQS else row.factors
+        if not loads:
+            yield _refuses(f"the graph of {row.name} does not load {name}", name, "tensor")
+            continue
+        wanted = (expected_factors(row, sizes),)
+        if tensor.shape != wanted and row.name != "step35":
+            shape = "×".join(map(str, tensor.shape))
+            yield _refuses(f"{name} holds {shape} numbers, not {wanted[0]}", name, "factors")
+        used = row.rope_freqs == "used" if name == FREQS else FREQS not in gguf.tensors
+        if used and tensor.type != "F32":
+            yield _aborts(f"{name} is stored as {tensor.type}, not as F32", name, "factors")
+    is_longrope = gguf.get(TYPE) == "longrope"
+    if is_longrope and row.factors and FREQS in gguf.tensors:
+        yield _refuses(f"the type longrope loads no {FREQS}", FREQS, "tensor")
+    for name in (LONG, SHORT):
+        if name in gguf.tensors and row.factors and row.rope_freqs and not is_longrope:
+            yield _refuses(f"{name} is loaded with the type longrope only", name, "tensor")
+
+
+def expected_factors(row: Architecture, sizes: Sizes) -> int:
+    """How many numbers a tensor of frequency factors must hold."""
+    whole = row.name in ("gemma4", "gemma4-assistant", "dflash")
+    return (sizes.head_dim if whole else sizes.rotary_dim) // 2
+
+
+def _refuses(because: str, key: str = "", fault: Fault = "other") -> Failure:
+    return Failure(kind="refuses", because=because, key=key, fault=fault)
+
+
+def _aborts(because: str, key: str = "", fault: Fault = "other") -> Failure:
+    return Failure(kind="aborts", because=because, key=key, fault=fault)
+
+
+def _unrotated(because: str, key: str = "") -> Failure:
+    return Failure(kind="no RoPE", because=because, key=key)

@@ -1,0 +1,154 @@
+"""The RoPE setting that transformers needs to compute what llama.cpp computes from a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from yarncli.errors import ConfigError
+from yarncli.gguf.facts import CONTEXT, LONG, ORIGINAL, SHORT, THETA, Gguf
+from yarncli.gguf.loading import Failure
+from yarncli.gguf.runtime import RUNTIME_THETA, Computed, run, scaling_factor
+from yarncli.rope.formulas import get_mscale
+from yarncli.rope.parameters import RopeParameters, with_frequencies
+
+# Single precision, with which the file stores its numbers.
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufRope:
+    """What there is to know about the RoPE of a file that llama.cpp loads."""
+
+    architecture: str
+    """Its GGUF name."""
+    rope_theta: float
+    """θ, the runtime's default where the file is silent."""
+    head_dim: int
+    """All dimensions of a head; with latent attention those that rotate."""
+    rotary_dim: int
+    """The dimensions of a head that rotate."""
+    window: int
+    """What the file states as its context, tokens: what a server serves at most."""
+    original_length: int | None
+    """The original window, tokens; `None` where the file does not tell, but is scaled."""
+    computed: Computed
+    """What the runtime computes."""
+    parameters: RopeParameters | None
+    """The same as a setting of transformers; `None` where it has none."""
+
+
+def read_gguf(gguf: Gguf) -> GgufRope | Failure:
+    """Read the RoPE of a file; a failure where llama.cpp rotates nothing by it."""
+    computed, sizes = run(gguf), gguf.sizes()
+    if isinstance(computed, Failure):
+        return computed
+    assert sizes is not None  # or it had failed
+    parameters = to_transformers(gguf, computed)
+    original = gguf.get(ORIGINAL) or None
+    if original is None and parameters is not None and parameters.rope_type == "default":
+        original = gguf.get(CONTEXT)
+    return GgufRope(
+        architecture=gguf.architecture,
+        rope_theta=float(gguf.get(THETA, RUNTIME_THETA)),
+        head_dim=sizes.head_dim,
+        rotary_dim=sizes.rotary_dim,
+        window=computed.served_length,
+        original_length=original,
+        computed=computed,
+        parameters=parameters,
+    )
+
+
+def to_transformers(gguf: Gguf, computed: Computed) -> RopeParameters | None:
+    """The setting of transformers with the same frequencies and temperature.
+
+    Args:
+        gguf: the file.
+        computed: what the runtime computes from it.
+    """
+    p = computed.rotation
+    try:
+        if p is not None and (LONG in gguf.tensors or SHORT in gguf.tensors):
+            return _lists(gguf, computed, p)
+        return p and _with_temperature(gguf, computed, p)
+    except (ConfigError, ArithmeticError):
+        return None
+
+
+def _lists(gguf: Gguf, computed: Computed, p: RopeParameters) -> RopeParameters:
+    """LongRoPE with both lists: transformers chooses by the text, the runtime by its context."""
+    factor, ones = scaling_factor(gguf), (1.0,) * (p.rotary_dim // 2)
+    long, short = (gguf.factors(name) or ones for name in (LONG, SHORT))
+    original = gguf.get(ORIGINAL, gguf.get(CONTEXT))
+    return replace(
+        with_frequencies(p, computed.inv_freq),
+        long_factor=tuple(k * factor for k in long),
+        short_factor=tuple(k * factor for k in short),
+        original_max_position_embeddings=original,
+        attention_factor=computed.attention_factor,
+    )
+
+
+def _with_temperature(gguf: Gguf, computed: Computed, p: RopeParameters) -> RopeParameters | None:
+    scale, softmax = computed.attention_factor, computed.softmax_scale_ratio
+    fields: dict[str, Any] = {}
+    if not math.isclose(softmax, 1.0, rel_tol=_TOLERANCE):
+        # DeepSeek's temperature: get_mscale(factor, mscale_all_dim)².
+        growth = get_mscale(p.resolved_factor()) - 1
+        if p.rope_type != "yarn" or not growth:
+            return None
+        fields["mscale_all_dim"] = (math.sqrt(softmax) - 1) / growth
+    if math.isclose(p.effective_attention_factor(), scale, rel_tol=_TOLERANCE):
+        return replace(p, **fields)
+    if p.rope_type == "proportional":
+        return None
+    if p.rope_type != "yarn":
+        p = with_frequencies(p, computed.inv_freq)
+        fields["original_max_position_embeddings"] = gguf.get(ORIGINAL) or None
+    return replace(p, attention_factor=scale, **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How a file and a setting differ."""
+
+    ratios: tuple[float, ...]
+    """The file's frequency over the setting's, for each pair; empty where the counts differ."""
+    attention_factor: float
+    """The file's, over the setting's."""
+    window: int
+    """The file's window less the one that is meant, tokens."""
+
+    @property
+    def worst(self) -> int | None:
+        """The pair whose frequency is farthest off; `None` where all agree."""
+        off = [abs(math.log(r)) if r > 0 else math.inf for r in self.ratios]
+        far = max(range(len(off)), key=off.__getitem__, default=None)
+        return far if far is not None and not off[far] < _TOLERANCE else None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether there is no difference."""
+        same = math.isclose(self.attention_factor, 1.0, rel_tol=_TOLERANCE)
+        return bool(self.ratios) and self.worst is None and same and self.window == 0
+
+
+def compare(computed: Computed, setting: RopeParameters, length: int) -> Difference:
+    """How what the runtime computes differs from what transformers does.
+
+    Args:
+        computed: what the runtime computes from the file.
+        setting: that of the checkpoint.
+        length: the window of the checkpoint, tokens.
+    """
+    wanted: Sequence[float] = setting.inv_freq(length)
+    same = len(wanted) == len(computed.inv_freq)
+    pairs = zip(computed.inv_freq, wanted, strict=True) if same else ()
+    return Difference(
+        ratios=tuple((a / b if b else (1.0 if not a else math.inf)) for a, b in pairs),
+        attention_factor=computed.attention_factor / setting.effective_attention_factor(),
+        window=computed.served_length - length,
+    )
