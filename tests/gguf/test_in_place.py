@@ -311,6 +311,27 @@ def test_to_cut_and_grow_at_once(model: Path) -> None:
         change(model, edit)
 
 
+@pytest.mark.parametrize("limit", ["_MOST_BYTES", "_MOST_RANGES"])
+def test_more_than_a_journal_takes(
+    limit: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resizing, limit, 1)
+    with pytest.raises(CheckpointError, match=r"Too much of .* OUT, instead"):
+        change(model, EDITS["keys"])
+
+
+def test_a_journal_takes_as_many_ranges(model: Path) -> None:
+    ranges = tuple((1 << 50, b"") for _ in range(resizing._MOST_RANGES))
+    record = ResizeRecord(
+        name="m" * 200, size=1 << 51, shift=0, new_size=1 << 51, ranges=((0, b"GGUF"), *ranges)
+    )
+    with (model.parent / JOURNAL_NAME).open("w+b") as file:
+        writer = JournalWriter(file, Key.create(model.parent))
+        writer.add(record)
+        writer.end()
+        assert list(read_journal(file, "journal").records()) == [record]
+
+
 HOLDERS = {
     "open": "import sys; f = open(sys.argv[1]); print('x', flush=True); sys.stdin.read()",
     "mapped": (

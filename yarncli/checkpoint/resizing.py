@@ -34,6 +34,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _CANNOT_MOVE = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+# What the journal, and the memory, take: of a header there are 10 MB in one piece.
+_MOST_BYTES, _MOST_RANGES = 1 << 28, 2000
 _INSTEAD = "Give the file to write, OUT, instead."
 
 
@@ -80,14 +82,18 @@ def resize(directory: Directory, name: str, resizing: Resizing, identity: Sequen
     with output_errors(str(path)):
         descriptor = directory.open(name, os.O_RDWR)
         try:
-            info = os.fstat(descriptor)
+            _require_alone(descriptor, path)
+            info = os.fstat(descriptor)  # from here on nobody else can write to it
             found = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
             if found != tuple(identity) or not stat.S_ISREG(info.st_mode):
                 raise CheckpointError(f"{path} was changed after it was read. Run again.")
             _refuse_shape(path, resizing, info.st_size)
-            _require_alone(descriptor, path)
+            nbytes = info.st_size - resizing.kept.end + resizing.kept.begin
+            nbytes += sum(patch.length for patch in resizing.patches)
+            count = 2 + sum(1 for patch in resizing.patches for _ in patch.pieces())
+            if nbytes > _MOST_BYTES or count > _MOST_RANGES:
+                raise CheckpointError(f"Too much of {path} would be rewritten. {_INSTEAD}")
             old = tuple(_old(descriptor, resizing, info.st_size))
-            nbytes = sum(len(data) for _, data in old)
             more = max(resizing.size - info.st_size, 0)
             require_space(directory.path, nbytes + more + (1 << 16))
             record = ResizeRecord(
