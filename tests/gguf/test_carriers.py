@@ -19,6 +19,7 @@ def file(architecture="llama", *, layers=3, biases=False, norm=None, fused=False
     for key, value in keys.items():
         name = f"{architecture}.{key.replace('__', '.')}"
         found[name] = value if isinstance(value, Typed) else typed(key.replace("__", "."), value)
+    found[f"{architecture}.block_count"] = Typed("u32", layers)
     tensors = {}
     for n in range(layers):
         if fused:

@@ -8,7 +8,6 @@ on the same layers and dimensions and nothing undoes them.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,7 +23,6 @@ Carrier = Literal["key", "scale", "norm", "weights"]
 CARRIERS: tuple[Carrier, ...] = ("key", "scale", "norm", "weights")
 
 _CLAMP = "attention.clamp_kqv"
-_PATTERN = "attention.sliding_window_pattern"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def plan_temperature(
         value = float(gguf.get(ATTN_FACTOR, 1.0)) * factor
         keys = {gguf.name(ATTN_FACTOR): typed(ATTN_FACTOR, value)}
         return TemperaturePlan(carrier="key", factor=factor, keys=keys)
-    blocks = _blocks(gguf, row, layers)
+    blocks = _blocks(gguf, layers)
     build = {"scale": _by_scale, "norm": _by_norm, "weights": _by_weights}[carrier]
     return build(gguf, blocks, factor)
 
@@ -140,11 +138,11 @@ def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Ite
     if carrier == "key":
         if gguf.window:
             yield f"the key changes the layers that attend within {gguf.window:,} tokens too"
-        elif layers is not None and set(layers) < set(_all_blocks(gguf)):
+        elif layers is not None and set(layers) < set(gguf.blocks):
             yield "the key changes all layers"
         return
     yield from _layer_faults(gguf, row, layers)
-    blocks = _blocks(gguf, row, layers)
+    blocks = _blocks(gguf, layers)
     if not blocks:
         yield "the file has no tensors of attention keys"
     normed = [n for n in blocks if f"blk.{n}.attn_k_norm.weight" in gguf.tensors]
@@ -169,7 +167,7 @@ def _layer_faults(gguf: Gguf, row: Architecture, layers: Collection[int] | None)
         return
     if row.nope:
         yield "some of its layers do not rotate, and the file does not say which"
-    if gguf.window and _windowed(gguf) is None:
+    if gguf.window and gguf.windowed_blocks is None:
         yield f"the file does not say which layers attend within {gguf.window:,} tokens"
 
 
@@ -279,31 +277,7 @@ def _of_layer(value: Any, block: int) -> int:
     return int(value[block] if isinstance(value, list | tuple) else value)
 
 
-def _all_blocks(gguf: Gguf) -> list[int]:
-    """The blocks with a projection of keys, those of draft heads among them."""
-    pattern = re.compile(r"blk\.(\d+)\.attn_(?:k|qkv)\.weight")
-    return sorted({int(m[1]) for name in gguf.tensors if (m := pattern.fullmatch(name))})
-
-
-def _blocks(gguf: Gguf, row: Architecture, layers: Collection[int] | None) -> list[int]:
-    found = _all_blocks(gguf)
+def _blocks(gguf: Gguf, layers: Collection[int] | None) -> list[int]:
     if layers is not None:
-        return [n for n in found if n in layers]
-    windowed = _windowed(gguf) or set() if row.windowed else set()
-    return [n for n in found if n not in windowed]
-
-
-def _windowed(gguf: Gguf) -> set[int] | None:
-    """The blocks that attend within a window; `None` where the file does not say."""
-    if gguf.window is None:
-        return set()
-    pattern = gguf.get(_PATTERN)
-    if isinstance(pattern, list | tuple):
-        return {n for n, windowed in enumerate(pattern) if windowed}
-    row = gguf.row
-    period = pattern if isinstance(pattern, int) else row.pattern if row else 0
-    if not row or not row.pattern or not period:
-        return None
-    # `llama_hparams::set_swa_pattern`.
-    without = 0 if row.dense_first else period - 1
-    return {n for n in _all_blocks(gguf) if n % period != without}
+        return [n for n in gguf.blocks if n in layers]
+    return [n for n in gguf.blocks if n not in (gguf.windowed_blocks or ())]

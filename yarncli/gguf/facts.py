@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ ORIGINAL = "rope.scaling.original_context_length"
 ATTN_FACTOR = "rope.scaling.attn_factor"
 FINETUNED = "rope.scaling.finetuned"
 WINDOW = "attention.sliding_window"
+PATTERN = "attention.sliding_window_pattern"
 SECTIONS = "rope.dimension_sections"
 
 # The types with which the runtime reads the keys of every architecture (`llama-model.cpp:1321` to
@@ -135,6 +137,32 @@ class Gguf:
         sections = self.get(SECTIONS)
         has = self.row is not None and self.row.sections
         return has and (any(sections) if isinstance(sections, list | tuple) else bool(sections))
+
+    @property
+    def blocks(self) -> list[int]:
+        """The blocks with a projection of keys, those of draft heads among them."""
+        pattern = re.compile(r"blk\.(\d+)\.attn_(?:k|qkv)\.weight")
+        return sorted({int(m[1]) for name in self.tensors if (m := pattern.fullmatch(name))})
+
+    @property
+    def windowed_blocks(self) -> set[int] | None:
+        """Those that attend within a window; `None` where the file does not say.
+
+        Source: `llama_hparams::set_swa_pattern`, `llama-model.cpp:3434`.
+        """
+        row = self.row
+        if self.window is None or row is None:
+            return set()
+        pattern = self.get(PATTERN)
+        if isinstance(pattern, list | tuple):
+            return {n for n, windowed in enumerate(pattern) if windowed}
+        period = pattern if isinstance(pattern, int) else row.pattern
+        if not row.pattern or not period:
+            return None
+        without = 0 if row.dense_first else period - 1
+        # Draft heads come last and have no window.
+        count = int(self.get("block_count", 0)) - int(self.get("nextn_predict_layers", 0))
+        return {n for n in range(count) if n % period != without}
 
     def sizes(self, *, windowed: bool = False) -> Sizes | None:
         """The widths of a head; `None` where the file does not tell.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from yarncli.errors import ConfigError
-from yarncli.gguf.facts import CONTEXT, LONG, ORIGINAL, SHORT, THETA, Gguf
+from yarncli.gguf.facts import CONTEXT, FREQS, LONG, ORIGINAL, SHORT, THETA, Gguf
 from yarncli.gguf.loading import Failure
 from yarncli.gguf.runtime import RUNTIME_THETA, Computed, run, scaling_factor
 from yarncli.rope.formulas import get_mscale
@@ -16,6 +16,8 @@ from yarncli.rope.parameters import RopeParameters, with_frequencies
 
 # Single precision, with which the file stores its numbers.
 _TOLERANCE = 1e-6
+# Of all published models with llama3 scaling; the converter does not write it.
+_LLAMA3_ORIGINAL = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +75,29 @@ def to_transformers(gguf: Gguf, computed: Computed) -> RopeParameters | None:
     try:
         if p is not None and (LONG in gguf.tensors or SHORT in gguf.tensors):
             return _lists(gguf, computed, p)
-        return p and _with_temperature(gguf, computed, p)
+        return p and _with_temperature(gguf, computed, _as_llama3(gguf, p) or p)
     except (ConfigError, ArithmeticError):
         return None
+
+
+def _as_llama3(gguf: Gguf, p: RopeParameters) -> RopeParameters | None:
+    """Llama 3.1's setting where the factors are those that a converter made from it."""
+    factors = gguf.factors(FREQS) if p.rope_type == "longrope" else None
+    if factors is None or max(factors) <= 1 or scaling_factor(gguf) != 1:
+        return None
+    for original in (gguf.get(ORIGINAL), _LLAMA3_ORIGINAL):
+        if original:
+            found = RopeParameters(
+                rope_type="llama3", rope_theta=p.rope_theta, head_dim=p.head_dim,
+                max_position_embeddings=p.max_position_embeddings,
+                partial_rotary_factor=p.partial_rotary_factor, factor=max(factors),
+                original_max_position_embeddings=original, low_freq_factor=1.0,
+                high_freq_factor=4.0,
+            )  # fmt: skip
+            pairs = zip(found.inv_freq(), p.inv_freq(), strict=True)
+            if all(math.isclose(a, b, rel_tol=_TOLERANCE) for a, b in pairs):
+                return found
+    return None
 
 
 def _lists(gguf: Gguf, computed: Computed, p: RopeParameters) -> RopeParameters:
