@@ -62,6 +62,7 @@ CONVERT = {
     "spelling": "--spelling v5",
     "for_": "--for llama.cpp,transformers-5",
     "config_only": "--config-only",
+    "from_": "--from plain",  # of GGUF files, which have no card
     "sliding_window": "--sliding-window 8192",
 }
 BAKE = {

@@ -10,10 +10,12 @@ from yarncli.config.families.table import FAMILIES
 from yarncli.config.reading import RopeConfig, Scope
 from yarncli.config.windows import find_published, trained_window
 from yarncli.errors import CheckpointError
+from yarncli.gguf.architectures import Architecture
 from yarncli.gguf.facts import CONTEXT, ORIGINAL, Gguf
 from yarncli.gguf.loading import Failure
 from yarncli.gguf.reading import GgufRope, read_gguf
 from yarncli.gguf.refusals import refuse_no_model
+from yarncli.rope.parameters import RopeParameters
 
 # Model types that share an architecture: the one with models of these sizes and θ counts.
 _LIKE = {"llama": ("llama", "mistral", "mixtral"), "qwen3moe": ("qwen3_moe",)}
@@ -49,22 +51,12 @@ def as_rope_config(gguf: Gguf, *, original_length: int | None = None) -> RopeCon
     family = _family(gguf, found, values)
     original, source = _original(gguf, found, family, values, original_length)
     count = int(gguf.get("block_count") or len(gguf.blocks))
-    windowed = gguf.windowed_blocks or set()
-    own = windowed if row.sliding and not row.sliding.scaled else set()
-    scope = Scope(
-        name="model",
-        parameters=found.parameters,
-        layers=tuple(n for n in range(count) if n not in own),
-        windowed=False,
-        window=None if own else gguf.window,
-        path=None,
-    )
     heads = _number(gguf.get("attention.head_count"))
     return RopeConfig(
         model_type=gguf.architecture,
         family=family,
         text_path=(),
-        scopes={"model": scope},
+        scopes={"model": _scope(gguf, row, found.parameters, count)},
         max_position_embeddings=found.window,
         length_key=gguf.name(CONTEXT),
         original_length=original,
@@ -76,13 +68,27 @@ def as_rope_config(gguf: Gguf, *, original_length: int | None = None) -> RopeCon
         head_dim=found.head_dim,
         sliding_window=gguf.window,
         nope_layers=(),
-        windowed_layers=tuple(sorted(windowed)),
+        windowed_layers=tuple(sorted(gguf.windowed_blocks or ())),
         is_mla=row.mla or row.compress,
         mrope=gguf.is_mrope,
         # A file states the extended window under every type.
         maximum_is_window=True,
         notes=(),
         values=values,
+    )
+
+
+def _scope(gguf: Gguf, row: Architecture, parameters: RopeParameters, count: int) -> Scope:
+    """The layers that rotate by the setting of the file."""
+    windowed = gguf.windowed_blocks or set()
+    own = windowed if row.sliding and not row.sliding.scaled else set()
+    return Scope(
+        name="model",
+        parameters=parameters,
+        layers=tuple(n for n in range(count) if n not in own),
+        windowed=False,
+        window=None if own else gguf.window,
+        path=None,
     )
 
 

@@ -1,0 +1,53 @@
+"""What commands print of a GGUF file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yarncli.cli import console
+from yarncli.conversion.gguf import GgufConversion
+from yarncli.gguf.serving import Serving
+from yarncli.gguf.types import TENSOR_TYPES
+from yarncli.jsontext.changes import ABSENT, FieldChange
+
+
+def print_gguf_conversion(conversion: GgufConversion) -> None:
+    """Print every key and tensor that changes, the notes, and how the result is served."""
+    if intended := conversion.intended:
+        console.print_text(
+            f"RoPE of {intended.name}: {intended.setting.rope_type}, {intended.length:,} tokens"
+        )
+    for change in conversion.changes:
+        console.print_text(f"  {describe_change(change)}")
+    if not conversion.changes:
+        console.print_text("  nothing: the file has this RoPE already")
+    for text in conversion.notes:
+        console.note(text)
+    if conversion.written:
+        print_serving(conversion.serving)
+
+
+def print_serving(serving: Serving) -> None:
+    """Print how llama.cpp's server and Ollama are started on a file."""
+    console.print_text(f"llama.cpp: {serving.command}")
+    if serving.modelfile:
+        first, second = serving.modelfile.splitlines()
+        console.print_text(f"Ollama, as a Modelfile:\n  {first}\n  {second}")
+
+
+def describe_change(change: FieldChange) -> str:
+    """`llama.context_length 256 → 2048`; a tensor by its type and shape."""
+    shown = [_brief(side) for side in (change.before, change.after)]
+    return f"{change.path[0]} {shown[0]} → {shown[1]}"
+
+
+def _brief(side: Any) -> str:
+    if side is ABSENT:
+        return "absent"
+    if "shape" in side:
+        kind = TENSOR_TYPES.get(side["type"], (f"type {side['type']}",))[0]
+        return f"{kind} [{', '.join(map(str, side['shape']))}]"
+    value = side["value"]
+    if isinstance(value, list):
+        return f"[{len(value)} values]"
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
