@@ -12,21 +12,20 @@ from yarncli.checkpoint.in_place import using
 from yarncli.conversion.options import ConvertOptions
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 from yarncli.gguf.contents import as_edit, read_contents
+from yarncli.gguf.extension import decide_extension
 from yarncli.gguf.facts import Gguf
 from yarncli.gguf.in_place import change_gguf
 from yarncli.gguf.intended import Intended, intended_by
 from yarncli.gguf.plan import GgufPlan, plan_extension, plan_setting
-from yarncli.gguf.record import Rewrite, decide_rewrite, decide_undo, read_record
+from yarncli.gguf.record import Rewrite, decide_rewrite, decide_undo
 from yarncli.gguf.refusals import refuse_no_model
 from yarncli.gguf.rewrite import require_free, write_gguf
-from yarncli.gguf.rope_config import as_rope_config
 from yarncli.gguf.runtime import Computed, run, run_windowed
 from yarncli.gguf.serving import Serving
 from yarncli.gguf.source import GgufFile, download, open_gguf
 from yarncli.history import Step
 from yarncli.jsontext.changes import FieldChange
 from yarncli.options import given_options
-from yarncli.planning.plan import check_values, make_plan
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.progress import ProgressCallback
 
@@ -180,7 +179,9 @@ def decide(file: GgufFile, options: ConvertOptions) -> GgufConversion:
         made = plan_setting(before, intended.setting, length=length, replaces=True)
         options_told["from"] = intended.source
     else:
-        plan = _extension(file, before, options)
+        plan = decide_extension(
+            file, before, options.target, original_length=options.original_length
+        )
         length = plan.length
         replaces = options.rescale or options.replace_scaling
         made = plan_extension(before, plan, replaces=replaces)
@@ -194,15 +195,6 @@ def decide(file: GgufFile, options: ConvertOptions) -> GgufConversion:
         file=file, gguf=after, computed=computed, length=length, plan=plan, intended=intended,
         rewrite=_rewritten(file, made, step), notes=(*(plan.notes if plan else ()), *made.notes),
     )  # fmt: skip
-
-
-def _extension(file: GgufFile, before: Gguf, options: ConvertOptions) -> RopePlan:
-    history = read_record(file.header)
-    history.refuse_unmarked()
-    rope = as_rope_config(before, original_length=options.original_length)
-    plan = make_plan(history.informed(rope), options.target)
-    check_values(plan)
-    return plan
 
 
 def _rewritten(file: GgufFile, made: GgufPlan, step: Step) -> Rewrite:
