@@ -6,6 +6,7 @@ from typing import Any
 
 from yarncli.cli import console
 from yarncli.conversion.gguf import GgufConversion
+from yarncli.engines.gguf_files import GgufJudgement
 from yarncli.gguf.serving import Serving
 from yarncli.gguf.types import TENSOR_TYPES
 from yarncli.jsontext.changes import ABSENT, FieldChange
@@ -25,6 +26,19 @@ def print_gguf_conversion(conversion: GgufConversion) -> None:
         console.note(text)
     if conversion.written:
         print_serving(conversion.serving)
+
+
+def print_gguf_judgement(found: GgufJudgement) -> None:
+    """Print what each program makes of a file, and how it is served."""
+    rows: list[list[console.CellValue]] = []
+    for verdict in found.verdicts:
+        known = verdict.served_length is not None
+        serves = verdict.served_length if known else "not known"
+        rows.append([verdict.reader.id, verdict.status, serves, verdict.what])
+    console.print_table(["engine", "status", "serves", "what"], rows)
+    if found.serving:
+        console.print_text()
+        print_serving(found.serving)
 
 
 def print_serving(serving: Serving) -> None:
