@@ -89,7 +89,7 @@ class Step:
     """One run of convert or bake."""
 
     command: str
-    """convert or bake."""
+    """convert or bake; check, where it mended a GGUF file."""
     source: str
     """Hub id @ commit, or the name of the local directory (never its full path)."""
     tool_version: str = __version__
@@ -337,7 +337,7 @@ def _step(entry: Any, files: Collection[str]) -> Step:
     if not isinstance(entry, dict) or not isinstance(entry.get("replaced"), list):
         raise ConfigError("it is no object, or has no list `replaced`.")
     fields = Fields(entry)
-    if entry.get("command") not in ("convert", "bake"):
+    if entry.get("command") not in ("convert", "bake", *(["check"] if files == GGUF_PARTS else [])):
         raise ConfigError("its command is neither convert nor bake.")
     plan, baked, options = (fields.mapping(name) for name in ("plan", "baked", "options"))
     for name, value in options.values.items() if options else ():

@@ -184,7 +184,7 @@ def _has_plain_heads(gguf: Gguf) -> bool:
     sizes, heads = gguf.sizes(), gguf.get("attention.head_count")
     if sizes is None or sizes.head_dim != sizes.rotary_dim or not isinstance(heads, int):
         return False
-    return sizes.head_dim * heads == gguf.get("embedding_length")
+    return bool(sizes.head_dim * heads == gguf.get("embedding_length"))
 
 
 def _stated(gguf: Gguf) -> int | None:

@@ -19,9 +19,11 @@ def is_gguf_source(source: object) -> bool:
     if not isinstance(source, str | Path):
         return False
     given = str(source)
+    if given.startswith("hf://"):  # a repository may have a name with that ending
+        return given.endswith(ENDING) and given.count("/") > 3
     if given.endswith(ENDING):
         return not Path(given).is_dir()
-    if given.startswith("hf://") or given.endswith(".json") or "\0" in given:
+    if given.endswith(".json") or "\0" in given:
         return False
     path = Path(given)
     if not path.is_file():
