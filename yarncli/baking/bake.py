@@ -21,10 +21,12 @@ from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.judgement import Judgement
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback
 
 if TYPE_CHECKING:
+    from yarncli.baking.gguf import GgufBake
     from yarncli.baking.twin import LogitsCheck, TwinCheck
 
 
@@ -36,6 +38,8 @@ class BakeOptions(BakeSettings):
     """Ids of engines; refuse the bake if one of them would not compute the result as intended."""
     adapter: tuple[Path, Path] | None = None
     """The directory of a LoRA adapter of the source, and the one to write it to, scaled too."""
+    carrier: Literal["key", "scale", "norm", "weights"] | None = None
+    """What carries the factor in a GGUF file; by default what is exact and changes no weights."""
     verify: bool = False
     """Compare all other bytes with the source too, and bake a small random model of the kind."""
     verify_logits: str | None = None
@@ -93,12 +97,13 @@ def bake(
     *,
     progress: ProgressCallback | None = None,
     **changes: Any,
-) -> BakeReport:
+) -> BakeReport | GgufBake:
     """Move the attention factor from the config into the weights: the whole of `bake`.
 
     Args:
-        source: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.
-        out: the directory to write; appears whole or not at all.
+        source: a checkpoint directory, a Hub id, or what `open_checkpoint` returned; or a GGUF
+            file, here or `hf://org/name/file.gguf`.
+        out: the directory, or the GGUF file, to write; appears whole or not at all.
         options: how.
         progress: told how far the stages are, "Fetching" and "Baking", in bytes.
         **changes: fields of `options` to replace.
@@ -119,6 +124,13 @@ def bake(
     options = checked(options, changes)
     out = None if out is None else Path(out)
     _refuse_contradictions(out, options)
+    if is_gguf_source(source):
+        from yarncli.baking.gguf import bake_gguf
+
+        assert isinstance(source, str | Path)
+        return bake_gguf(source, out, options, progress=progress)
+    if options.carrier is not None:
+        raise UsageError("--carrier is for GGUF files, and SOURCE is none. Leave it out.")
     changes_source = options.in_place and not options.dry_run
     with using(source, in_place=changes_source) as directory:
         return _bake(source, out, options, directory, progress)

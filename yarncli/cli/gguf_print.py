@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from yarncli.baking.gguf import GgufBake
 from yarncli.cli import console
 from yarncli.conversion.gguf import GgufConversion
 from yarncli.engines.gguf_files import GgufJudgement
@@ -26,6 +27,24 @@ def print_gguf_conversion(conversion: GgufConversion) -> None:
         console.note(text)
     if conversion.written:
         print_serving(conversion.serving)
+
+
+def print_gguf_bake(found: GgufBake) -> None:
+    """Print what carries the factor, every key and tensor that changes, and what is next."""
+    console.print_text(
+        f"carrier {found.plan.carrier}: attention factor {found.before:.6g} → "
+        f"{found.attention_factor:.6g}"
+    )
+    scaled = found.plan.scaled
+    for change in found.rewrite.changes:
+        if change.path[0] not in scaled:
+            console.print_text(f"  {describe_change(change)}")
+    for name, rows in scaled.items():
+        console.print_text(f"  {name} × {rows.factor:.8g}")
+    for text in found.plan.notes:
+        console.note(text)
+    if found.written:
+        print_serving(found.serving)
 
 
 def print_gguf_judgement(found: GgufJudgement) -> None:

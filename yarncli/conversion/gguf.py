@@ -17,7 +17,7 @@ from yarncli.gguf.facts import Gguf
 from yarncli.gguf.in_place import change_gguf
 from yarncli.gguf.intended import Intended, intended_by
 from yarncli.gguf.plan import GgufPlan, plan_extension, plan_setting
-from yarncli.gguf.record import Rewrite, decide_rewrite, decide_undo
+from yarncli.gguf.record import Rewrite, decide_rewrite, decide_undo, refuse_baked
 from yarncli.gguf.refusals import refuse_no_model
 from yarncli.gguf.rewrite import require_free, write_gguf
 from yarncli.gguf.runtime import Computed, run, run_windowed
@@ -172,6 +172,7 @@ def decide(file: GgufFile, options: ConvertOptions) -> GgufConversion:
     """
     before, intended, plan = read_contents(file), None, None
     refuse_no_model(before)
+    refuse_baked(file.header)
     options_told = options.recorded
     if options.from_ is not None:
         intended = intended_by(options.from_)
