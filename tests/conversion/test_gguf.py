@@ -285,3 +285,52 @@ def test_qwen2_takes_no_frequencies(tmp_path: Path) -> None:
     told = invoke("convert", path, tmp_path / "o.gguf", "--factor", 4, "--no-truncate", code=3)
     assert "refuses to load" in " ".join(told.output.split())
     assert not (tmp_path / "o.gguf").exists()
+
+
+def test_a_folder_of_quantisations(tmp_path: Path, arrays: Arrays) -> None:
+    folder, out = tmp_path / "model", tmp_path / "long"
+    folder.mkdir()
+    for kind in ("F32", "Q8_0", "Q4_0"):
+        types = {name: kind for name in arrays if name.endswith("attn_k.weight")}
+        write_gguf(folder / f"m-{kind}.gguf", demo_keys(), arrays, types)
+    for kind in ("mmproj", "imatrix"):
+        keys = {**demo_keys(), "general.type": Typed("str", kind)}
+        write_gguf(folder / f"{kind}.gguf", keys, {"x": np.ones(4, np.float32)})
+    (folder / "README.md").write_text("# A model\n")
+    words = ("--factor", 8, "--no-truncate")
+    found = invoke("convert", folder, "--dry-run", *words, code=0)
+    assert not out.exists()
+    found = invoke("convert", folder, out, *words, code=0)
+    names = [f"m-{kind}.gguf" for kind in ("F32", "Q4_0", "Q8_0")]
+    assert sorted(path.name for path in out.iterdir()) == names
+    told = " ".join(found.output.split())
+    for kind in ("mmproj", "imatrix"):
+        assert f"Left alone: {kind}.gguf is no model: its general.type is '{kind}'" in told
+    name = "yarn 8 truncate false, rope_freqs + attn_factor m"
+    insist_on_golden(out / "m-F32.gguf", name, arrays)
+    for each in names:
+        assert f"llama-server -m {out / each} -c 2048" in told
+        assert computed(out / each).inv_freq == computed(out / names[0]).inv_freq
+    assert "already exists" in invoke("convert", folder, out, *words, code=2).output
+    found = json.loads(invoke("convert", folder, "--dry-run", *words, "--json", code=0).stdout)
+    assert len(found["files"]) == 3
+    assert sorted(found["left"]) == ["imatrix.gguf", "mmproj.gguf"]
+
+
+def test_a_folder_of_several_models_is_refused(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "a.gguf").write_bytes(demo.read_bytes())
+    invoke("convert", demo, folder / "b.gguf", "--method", "linear", "--factor", 2, code=0)
+    words = ("--rescale", "--factor", 2)
+    assert invoke("convert", folder, tmp_path / "out", *words).exit_code in (2, 3)
+    keys = {**demo_keys(), "llama.rope.freq_base": Typed("f32", 5e5)}
+    arrays = {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)}
+    write_gguf(folder / "b.gguf", keys, arrays)
+    told = invoke("convert", folder, tmp_path / "out", "--factor", 2, code=2).output
+    assert "a.gguf and b.gguf are not of one model" in " ".join(told.split())
+    (folder / "b.gguf").unlink()
+    (folder / "a.gguf").write_bytes(b"GGUF")
+    told = invoke("convert", folder, tmp_path / "out", "--factor", 2, code=3).output
+    assert "holds no GGUF file of a language model" in " ".join(told.split())
+    assert not (tmp_path / "out").exists()

@@ -12,9 +12,12 @@ from yarncli.history import GGUF_PARTS
 
 if TYPE_CHECKING:
     from yarncli.conversion.gguf import GgufConversion
+    from yarncli.conversion.gguf_folder import GgufFolderConversion
 
 
-def print_conversion(conversion: Conversion | GgufConversion, *, json: bool) -> None:
+def print_conversion(
+    conversion: Conversion | GgufConversion | GgufFolderConversion, *, json: bool
+) -> None:
     """Print the plan in a line, the changed fields (of a dry run the diff), and the notes."""
     if json:
         console.print_json(conversion.to_json())
@@ -27,9 +30,9 @@ def print_conversion(conversion: Conversion | GgufConversion, *, json: bool) -> 
     if isinstance(conversion, Conversion):
         _print_checkpoint(conversion)
     else:
-        from yarncli.cli.gguf_print import print_gguf_conversion
+        from yarncli.cli.gguf_print import print_gguf_conversions
 
-        print_gguf_conversion(conversion)
+        print_gguf_conversions(conversion)
 
 
 def _print_checkpoint(conversion: Conversion) -> None:

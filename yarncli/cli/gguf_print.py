@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from yarncli.baking.gguf import GgufBake
 from yarncli.cli import console
 from yarncli.conversion.gguf import GgufConversion
+from yarncli.conversion.gguf_folder import GgufFolderConversion
 from yarncli.engines.gguf_files import GgufJudgement
 from yarncli.gguf.serving import Serving
 from yarncli.gguf.types import TENSOR_TYPES
 from yarncli.jsontext.changes import ABSENT, FieldChange
+
+
+def print_gguf_conversions(found: GgufConversion | GgufFolderConversion) -> None:
+    """Print what one file gets, or each of a folder, and which ones were left alone."""
+    if isinstance(found, GgufConversion):
+        print_gguf_conversion(found)
+        return
+    for conversion in found.conversions:
+        console.print_text(f"\n{conversion.file.name}")
+        print_gguf_conversion(replace(conversion, notes=()))
+    for text in found.conversions[0].notes:
+        console.note(text)
+    for why in found.left.values():
+        console.note(f"Left alone: {why}")
 
 
 def print_gguf_conversion(conversion: GgufConversion) -> None:

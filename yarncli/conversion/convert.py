@@ -15,13 +15,14 @@ from yarncli.conversion.conversion import Conversion, decide
 from yarncli.conversion.options import ConvertOptions
 from yarncli.conversion.writing import files_to_carry, write_copy, write_in_place
 from yarncli.errors import UsageError
-from yarncli.gguf.detection import is_gguf_source
+from yarncli.gguf.detection import is_gguf_folder, is_gguf_source
 from yarncli.options import checked
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from yarncli.conversion.gguf import GgufConversion
+    from yarncli.conversion.gguf_folder import GgufFolderConversion
 
 _DEFAULTS = ConvertOptions()
 
@@ -60,7 +61,7 @@ def convert(
     *,
     progress: ProgressCallback | None = None,
     **changes: Any,
-) -> Conversion | GgufConversion:
+) -> Conversion | GgufConversion | GgufFolderConversion:
     """Write a context extension into a copy of a checkpoint or a GGUF file, or in place.
 
     The output appears whole or not at all, and what was written is read back and held against the
@@ -68,7 +69,7 @@ def convert(
 
     Args:
         source: a checkpoint directory, a config.json or a Hub id; or a GGUF file, here or
-            `hf://org/name/file.gguf`.
+            `hf://org/name/file.gguf`, or a folder of quantisations of one model.
         out: the directory, or the GGUF file, to write; None in place, or in a dry run.
         options: what is asked for.
         progress: told how far the stages "Fetching" and "Copying" (or "Baking") are, in bytes.
@@ -91,6 +92,11 @@ def convert(
 
         assert isinstance(source, str | Path)
         return convert_gguf(source, out, options, progress=progress)
+    if is_gguf_folder(source):
+        from yarncli.conversion.gguf_folder import convert_gguf_folder
+
+        assert isinstance(source, str | Path)
+        return convert_gguf_folder(source, out, options, progress=progress)
     if options.from_ is not None:
         raise UsageError("--from writes into a GGUF file, and SOURCE is none. Leave it out.")
     in_place = out is None and not options.dry_run

@@ -115,7 +115,7 @@ def convert_gguf(
         HubError: something cannot be fetched.
         OutputError: the result cannot be written, or does not read back.
     """
-    _require_options(options)
+    require_options(options)
     with using(source, in_place=out is None and not options.dry_run) as directory:
         file = open_gguf(source)
         conversion = replace(decide(file, options), output=out)
@@ -138,7 +138,7 @@ def plan_gguf(source: str | Path, options: ConvertOptions) -> RopePlan:
     Raises:
         As `convert_gguf`.
     """
-    _require_options(options)
+    require_options(options)
     found = decide(open_gguf(source), options).plan
     if found is None:
         raise UsageError("--from plans no extension: it writes what the checkpoint has.")
@@ -246,7 +246,12 @@ def _write_in_place(file: GgufFile, rewrite: Rewrite, directory: Directory | Non
     change_gguf(file, rewrite, directory)
 
 
-def _require_options(options: ConvertOptions) -> None:
+def require_options(options: ConvertOptions) -> None:
+    """Refuse options that are for checkpoints, and those that contradict each other.
+
+    Raises:
+        UsageError: there is one.
+    """
     given = given_options(options)
     for name, flag in _OF_CHECKPOINTS.items():
         if name in given:

@@ -31,3 +31,13 @@ def is_gguf_source(source: object) -> bool:
     from yarncli.gguf.source import looks_like_gguf
 
     return looks_like_gguf(path)
+
+
+def is_gguf_folder(source: object) -> bool:
+    """Whether a source is a directory of GGUF files and no checkpoint."""
+    if not isinstance(source, str | Path) or not str(source) or "\0" in str(source):
+        return False
+    path = Path(source)
+    if not path.is_dir() or (path / "config.json").exists():
+        return False
+    return any(entry.suffix == ENDING for entry in path.iterdir())
