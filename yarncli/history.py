@@ -318,10 +318,9 @@ def read_history(checkpoint: Checkpoint) -> History:
         CheckpointError: the file cannot be read.
         ConfigError: it is not what yarncli writes.
     """
-    document = checkpoint.optional_json(FILE_NAME) or checkpoint.json_beside(FILE_NAME)
-    if document is None:
+    if not (found := checkpoint.optional_json(FILE_NAME) or checkpoint.json_beside(FILE_NAME)):
         return NO_HISTORY
-    history = History.from_json(document.value, document.where)
+    history = History.from_json(found.value, found.where)
     return history.believed(checkpoint.config().value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from yarncli.baking.adapters import AdapterBaking, decide_adapter, is_written, write_adapter
 from yarncli.baking.deciding import SCHEMA_VERSION, Baking, decide_bake, refuse_engines
-from yarncli.baking.settings import BakeSettings
+from yarncli.baking.settings import BakeOptions
 from yarncli.baking.writing import write_copy, write_in_place
 from yarncli.checkpoint import recovery
 from yarncli.checkpoint.directory import Directory
@@ -30,28 +30,7 @@ if TYPE_CHECKING:
     from yarncli.baking.twin import LogitsCheck, TwinCheck
 
 
-@dataclass(frozen=True, kw_only=True)
-class BakeOptions(BakeSettings):
-    """How to bake, what to check, and how to write it."""
-
-    engines: Sequence[str] = ()
-    """Ids of engines; refuse the bake if one of them would not compute the result as intended."""
-    adapter: tuple[Path, Path] | None = None
-    """The directory of a LoRA adapter of the source, and the one to write it to, scaled too."""
-    carrier: Literal["key", "scale", "norm", "weights"] | None = None
-    """What carries the factor in a GGUF file; by default what is exact and changes no weights."""
-    verify: bool = False
-    """Compare all other bytes with the source too, and bake a small random model of the kind."""
-    verify_logits: str | None = None
-    """Run both checkpoints on this text and compare their logits."""
-    in_place: bool = False
-    """Change the source itself, under an undo journal."""
-    dry_run: bool = False
-    """Decide and check everything, and write nothing."""
-    overwrite: bool = False
-    """Replace existing checkpoint directories."""
-    fsync: bool = False
-    """Survive a power cut too."""
+_DEFAULTS = BakeOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +72,7 @@ class BakeReport:
 def bake(
     source: str | Path | Checkpoint,
     out: str | Path | None = None,
-    options: BakeOptions = BakeOptions(),
+    options: BakeOptions = _DEFAULTS,
     *,
     progress: ProgressCallback | None = None,
     **changes: Any,

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yarncli.baking.blocks import block_scaler, row_bytes
+from yarncli.baking.settings import BakeOptions
 from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
@@ -25,9 +26,6 @@ from yarncli.gguf.source import GgufFile, download, open_gguf
 from yarncli.history import Step
 from yarncli.options import given_options
 from yarncli.progress import ProgressCallback
-
-if TYPE_CHECKING:
-    from yarncli.baking.bake import BakeOptions
 
 SCHEMA_VERSION = 1
 _OF_CHECKPOINTS = (
@@ -166,7 +164,10 @@ def _patches(file: GgufFile, plan: TemperaturePlan) -> Iterator[Patch]:
         transform = block_scaler(tensor.type_name, change.factor, name)
         begin = file.header.data_start + tensor.offset
         for start, stop in _rows(change, math.prod(tensor.shape) // width):
-            yield Patch(begin + start * length, (stop - start) * length, transform, step=length)
+            yield Patch(
+                begin + start * length, length=(stop - start) * length, transform=transform,
+                step=length,
+            )  # fmt: skip
 
 
 def _rows(change: ScaledRows, count: int) -> tuple[tuple[int, int], ...]:

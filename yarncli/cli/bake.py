@@ -107,6 +107,7 @@ def bake(
     In the weights it is the same everywhere. OUT appears whole or not at all.
     """
     from yarncli.baking import bake as baking
+    from yarncli.baking.settings import BakeOptions
     from yarncli.cli import bake_print, console
 
     if recover:
@@ -116,7 +117,7 @@ def bake(
         else:
             bake_print.print_recovery(source, found)
         return
-    chosen = baking.BakeOptions(
+    chosen = BakeOptions(
         form=form, side=side, attention_factor=attention_factor, layout=layout,
         assume_like=assume_like, engines=engine or (), adapter=adapter, verify=verify,
         verify_logits=verify_logits, carrier=carrier, in_place=in_place, dry_run=dry_run,

@@ -138,7 +138,21 @@ def judge_checkpoint(
                 "--assume-like. To extend it, run: yarncli convert SOURCE OUT --length N"
             )
         return judge_gguf(source, engines=engines)
-    checkpoint = open_checkpoint(source)
+    return _judge_checkpoint(
+        open_checkpoint(source), engines, target, original_length, launch=launch,
+        assume_like=assume_like,
+    )  # fmt: skip
+
+
+def _judge_checkpoint(
+    checkpoint: Checkpoint,
+    engines: Iterable[str],
+    target: Target | None,
+    original_length: int | None,
+    *,
+    launch: bool,
+    assume_like: str | None,
+) -> Judgement:
     # An engine can be started with the Hub id, or with the directory as the user named it.
     remote = checkpoint.repo_id if checkpoint.is_remote else None
     name, history = remote or checkpoint.name, read_history(checkpoint)
