@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yarncli.baking.bake import BakeOptions, bake
+    from yarncli.baking.bake import bake
+    from yarncli.baking.settings import BakeOptions
     from yarncli.checkpoint.source import open_checkpoint
     from yarncli.conversion.convert import convert, plan
     from yarncli.conversion.options import ConvertOptions
@@ -60,7 +61,7 @@ __all__ = [
 # the name of a function: once imported, it would stand in its place.
 _HOMES = {
     "bake": "baking.bake",
-    "BakeOptions": "baking.bake",
+    "BakeOptions": "baking.settings",
     "card": "publishing.card",
     "check": "rules.check",
     "CheckOptions": "rules.check",

@@ -10,7 +10,8 @@ import pytest
 from support.checkpoints import size_of, snapshot
 from support.kills import leave_killed
 from support.progress import Stages
-from yarncli.baking.bake import BakeOptions, bake, recover
+from yarncli.baking.bake import bake, recover
+from yarncli.baking.settings import BakeOptions
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support import commands
 from support.configs import LLAMA
+from support.gguf_files import demo_keys, write_gguf
 from support.program import invoke
 from yarncli.demo import write_demo
 from yarncli.rules.catalogue import RULES
@@ -52,6 +54,13 @@ def demo(*arguments: object, **fields: Any) -> Prepare:
         return model
 
     return write
+
+
+def gguf_file(place: Path) -> Path:
+    """The demo as a GGUF file, without weights but one."""
+    write_demo(place / "model")  # what a conversion of a checkpoint would need
+    arrays = {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)}
+    return write_gguf(place / "m.gguf", demo_keys(), arrays)
 
 
 def half(place: Path) -> Path:
@@ -144,6 +153,9 @@ CASES: dict[str, tuple[Prepare, tuple[object, ...], int, dict[str, object], int]
         config(MISTRAL), (*CONVERT, "--length", "64k"), 3, {}, 1,
     ),
     "dual chunk attention": (config(DUAL), (*CONVERT, "--length", "2M"), 3, {}, 1),
+    "a GGUF file served longer": (
+        gguf_file, ("engines", "SOURCE", "--length", "1k"), 2, {"N": 1024, "OUT": "MADE"}, 1,
+    ),
     "extended": (config(SWIFT), (*CONVERT, "--length", "256k"), 3, {}, 2),
     "extended by ntk": (
         demo("convert", "--method", "ntk", "--factor", 4),
@@ -285,6 +297,7 @@ COVERED = {
     "conversion/fit.py": {"no config is right"},
     "conversion/options.py": {"bake in place"},
     "engines/drafts.py": {"draft head"},
+    "engines/judgement.py": {"a GGUF file served longer"},
     "engines/serving.py": {"served only after a conversion"},
     "evaluation/session.py": {"a server"},
     "cli/finish_print.py": {"finished"},

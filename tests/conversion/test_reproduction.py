@@ -71,12 +71,13 @@ BAKE = {
     "layout": "--layout plain",
     "assume_like": "--assume-like llama",
 }
-# What is about one run and its output: where to, how, what else to check or to tell.
+# What is about one run and its output: where to, how, what else to check or to tell; and what is
+# about GGUF files, which have no card.
 RUN = {
-    "convert": {"weights", "in_place", "undo", "dry_run", "overwrite", "fsync", "json"},
+    "convert": {"from_", "weights", "in_place", "undo", "dry_run", "overwrite", "fsync", "json"},
     "bake": {
-        "engine", "adapter", "verify", "verify_logits", "in_place", "recover", "trust_journal",
-        "dry_run",
+        "carrier", "engine", "adapter", "verify", "verify_logits", "in_place", "recover",
+        "trust_journal", "dry_run",
         "overwrite", "fsync", "json",
     },
 }  # fmt: skip

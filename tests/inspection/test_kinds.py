@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from support.program import invoke
 from yarncli.cli.app import app
 from yarncli.config.families.refused_types import KINDS, no_rope_types
 from yarncli.inspection.description import inspect
@@ -82,9 +83,12 @@ def test_an_embedding_model_is_called_one(tmp_path: Path) -> None:
 
 
 def test_a_file_of_weights_is_no_config(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x80")
+    assert "an ONNX model" in _inspect(path)
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF\x03\x80")
-    assert "a GGUF file" in _inspect(path)
+    assert "a GGUF file, which this" in invoke("card", path, code=3).stderr
 
 
 def test_a_head_is_tied_where_the_class_says_so(tmp_path: Path) -> None:

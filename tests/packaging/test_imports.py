@@ -28,7 +28,6 @@ MAY_IMPORT = {
     "planning": {*FOUNDATION, "rope", "config"},
     "history": {*FOUNDATION, "rope", "config", "planning", "__init__", "checkpoint"},
     "engines": {*DECIDING, "checkpoint", "gguf"},
-    "gguf": {*FOUNDATION, "rope", "config", "planning", "hub", "checkpoint"},
     "checkpoint": {*FOUNDATION, "rope", "config", "hub", "__init__"},
     "gguf": FILES - {"engines"},
     "inspection": FILES,

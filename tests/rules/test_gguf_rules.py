@@ -11,11 +11,12 @@ from support.gguf_files import demo_keys
 from support.gguf_rows import LONGS, ROWS, SHORTS, R
 from support.gguf_settings import LENGTH, SETTINGS, yarn8
 from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Typed, typed
+from yarncli.gguf.intended import Intended
 from yarncli.gguf.loading import Failure
 from yarncli.gguf.plan import plan_setting
 from yarncli.gguf.runtime import run
 from yarncli.rules.catalogue import RULES
-from yarncli.rules.gguf_rules import Intended, check_gguf
+from yarncli.rules.gguf_rules import check_gguf
 
 KEYS_WEIGHT = {"blk.0.attn_k.weight": Tensor("F32", (128, 128))}
 
@@ -112,7 +113,7 @@ def test_a_split_model_with_a_wrong_count():
 @pytest.mark.parametrize("name", SETTINGS)
 def test_what_is_planned_is_clean_and_like_its_checkpoint(name):
     after = plan_setting(file(), SETTINGS[name], length=LENGTH).applied(file())
-    against = Intended("the checkpoint", SETTINGS[name], LENGTH)
+    against = Intended(name="the checkpoint", setting=SETTINGS[name], length=LENGTH)
     assert check_gguf(after, where="m.gguf", against=against) == []
     if name == "plain":
         return
@@ -123,7 +124,7 @@ def test_what_is_planned_is_clean_and_like_its_checkpoint(name):
 
 def test_how_a_file_differs_is_told():
     """The slowest of the 16 pairs are those that yarn divides by 8."""
-    against = Intended("Org/Model", yarn8(), 2048)
+    against = Intended(name="Org/Model", setting=yarn8(), length=2048)
     (found,) = check_gguf(file(), where="m.gguf", against=against)
     assert re.fullmatch(
         r"llama\.cpp computes something else than Org/Model: the frequency of pair \d+ is 8 times "
@@ -131,7 +132,7 @@ def test_how_a_file_differs_is_told():
         r"tokens\.",
         found.message,
     )
-    narrow = Intended("Org/Model", yarn8(head_dim=64), 2048)
+    narrow = Intended(name="Org/Model", setting=yarn8(head_dim=64), length=2048)
     (found,) = check_gguf(file(), where="m.gguf", against=narrow)
     assert "it rotates 16 pairs of dimensions, not 32" in found.message
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from yarncli.baking.adapters import AdapterBaking, decide_adapter, is_written, write_adapter
 from yarncli.baking.deciding import SCHEMA_VERSION, Baking, decide_bake, refuse_engines
-from yarncli.baking.settings import BakeSettings
+from yarncli.baking.settings import BakeOptions
 from yarncli.baking.writing import write_copy, write_in_place
 from yarncli.checkpoint import recovery
 from yarncli.checkpoint.directory import Directory
@@ -21,33 +21,16 @@ from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.judgement import Judgement
 from yarncli.errors import UsageError
 from yarncli.extras import require_extra
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback
 
 if TYPE_CHECKING:
+    from yarncli.baking.gguf import GgufBake
     from yarncli.baking.twin import LogitsCheck, TwinCheck
 
 
-@dataclass(frozen=True, kw_only=True)
-class BakeOptions(BakeSettings):
-    """How to bake, what to check, and how to write it."""
-
-    engines: Sequence[str] = ()
-    """Ids of engines; refuse the bake if one of them would not compute the result as intended."""
-    adapter: tuple[Path, Path] | None = None
-    """The directory of a LoRA adapter of the source, and the one to write it to, scaled too."""
-    verify: bool = False
-    """Compare all other bytes with the source too, and bake a small random model of the kind."""
-    verify_logits: str | None = None
-    """Run both checkpoints on this text and compare their logits."""
-    in_place: bool = False
-    """Change the source itself, under an undo journal."""
-    dry_run: bool = False
-    """Decide and check everything, and write nothing."""
-    overwrite: bool = False
-    """Replace existing checkpoint directories."""
-    fsync: bool = False
-    """Survive a power cut too."""
+_DEFAULTS = BakeOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +72,17 @@ class BakeReport:
 def bake(
     source: str | Path | Checkpoint,
     out: str | Path | None = None,
-    options: BakeOptions = BakeOptions(),
+    options: BakeOptions = _DEFAULTS,
     *,
     progress: ProgressCallback | None = None,
     **changes: Any,
-) -> BakeReport:
+) -> BakeReport | GgufBake:
     """Move the attention factor from the config into the weights: the whole of `bake`.
 
     Args:
-        source: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.
-        out: the directory to write; appears whole or not at all.
+        source: a checkpoint directory, a Hub id, or what `open_checkpoint` returned; or a GGUF
+            file, here or `hf://org/name/file.gguf`.
+        out: the directory, or the GGUF file, to write; appears whole or not at all.
         options: how.
         progress: told how far the stages are, "Fetching" and "Baking", in bytes.
         **changes: fields of `options` to replace.
@@ -119,6 +103,13 @@ def bake(
     options = checked(options, changes)
     out = None if out is None else Path(out)
     _refuse_contradictions(out, options)
+    if is_gguf_source(source):
+        from yarncli.baking.gguf import bake_gguf
+
+        assert isinstance(source, str | Path)
+        return bake_gguf(source, out, options, progress=progress)
+    if options.carrier is not None:
+        raise UsageError("--carrier is for GGUF files, and SOURCE is none. Leave it out.")
     changes_source = options.in_place and not options.dry_run
     with using(source, in_place=changes_source) as directory:
         return _bake(source, out, options, directory, progress)

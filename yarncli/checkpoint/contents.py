@@ -20,7 +20,7 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
         "an adapter (PEFT)",
         "Its model is named there as base_model_name_or_path: name that one.",
     ),
-    (r"[^/]*\.gguf", "a GGUF model", "yarncli reads Hugging Face checkpoints."),
+    (r"[^/]*\.gguf", "a GGUF model", "Name the file: its path, or hf://org/name/file.gguf."),
     (
         r"(?:consolidated[^/]*|params\.json)",
         "a checkpoint in its publisher's own format",
@@ -57,7 +57,7 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
 
 # Files that users give where a checkpoint is meant.
 _FILES = {
-    ".gguf": "a GGUF file; yarncli reads Hugging Face checkpoints",
+    ".gguf": "a GGUF file, which this command does not take",
     ".bin": "a file of weights; name its directory",
     ".pt": "a file of weights; name its directory",
     ".pth": "a file of weights; name its directory",

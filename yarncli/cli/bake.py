@@ -19,6 +19,7 @@ EXAMPLES = [
     ("yarncli bake ./model-128k ./baked --engine mlx-lm", "Refuse if that engine would differ."),
     ("yarncli bake ./linear ./baked --attention-factor 1.1", "A temperature no config can hold."),
     ("yarncli bake ./base ./baked --adapter ./lora ./lora-baked", "Scale its LoRA adapter too."),
+    ("yarncli bake model.gguf out.gguf --attention-factor 1.1", "A temperature for llama.cpp."),
     ("yarncli bake ./model-128k --in-place", "Change the directory, under an undo journal."),
     ("yarncli bake ./model-128k --recover", "Put the old state back after an interrupted bake."),
 ]
@@ -50,6 +51,14 @@ LayoutOption = Annotated[
     str | None,
     typer.Option("--layout", metavar="FAMILY", help="Bake an unknown model as this layout."),
 ]
+CarrierOption = Annotated[
+    Literal["key", "scale", "norm", "weights"] | None,
+    typer.Option(
+        "--carrier",
+        help="GGUF: what carries the factor.",
+        show_default="what is exact and changes no weights",
+    ),
+]
 Adapter = Annotated[
     tuple[Path, Path] | None,
     typer.Option("--adapter", metavar="DIR OUT", help="Scale a LoRA adapter of SOURCE too."),
@@ -72,7 +81,7 @@ VerifyLogits = Annotated[
 
 
 def bake(
-    source: options.Source,
+    source: options.AnySource,
     out: options.OptionalOutput = None,
     form: FormOption = "neutral",
     side: SideOption = None,
@@ -80,6 +89,7 @@ def bake(
     engine: EngineOption = None,
     layout: LayoutOption = None,
     assume_like: options.AssumeLike = None,
+    carrier: CarrierOption = None,
     adapter: Adapter = None,
     verify: Verify = False,
     verify_logits: VerifyLogits = None,
@@ -91,12 +101,13 @@ def bake(
     fsync: options.Fsync = False,
     json: options.Json = False,
 ) -> None:
-    """Move the attention temperature from the config into the weights.
+    """Move the attention temperature from the config into the weights, or into a GGUF file.
 
     yarn multiplies attention by a factor that engines compute in different ways, or not at all.
     In the weights it is the same everywhere. OUT appears whole or not at all.
     """
     from yarncli.baking import bake as baking
+    from yarncli.baking.settings import BakeOptions
     from yarncli.cli import bake_print, console
 
     if recover:
@@ -106,14 +117,18 @@ def bake(
         else:
             bake_print.print_recovery(source, found)
         return
-    chosen = baking.BakeOptions(
+    chosen = BakeOptions(
         form=form, side=side, attention_factor=attention_factor, layout=layout,
         assume_like=assume_like, engines=engine or (), adapter=adapter, verify=verify,
-        verify_logits=verify_logits, in_place=in_place, dry_run=dry_run, overwrite=overwrite,
-        fsync=fsync,
+        verify_logits=verify_logits, carrier=carrier, in_place=in_place, dry_run=dry_run,
+        overwrite=overwrite, fsync=fsync,
     )  # fmt: skip
     report = baking.bake(source, out, chosen, progress=console.ProgressBars())
     if json:
         console.print_json(report.to_json())
-    else:
+    elif isinstance(report, baking.BakeReport):
         bake_print.print_report(report)
+    else:
+        from yarncli.cli.gguf_print import print_gguf_bake
+
+        print_gguf_bake(report)

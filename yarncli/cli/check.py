@@ -15,6 +15,7 @@ EXAMPLES = [
     ("yarncli check ./model --engine vllm", "Fail if vLLM would not do what is meant."),
     ("yarncli check . --format sarif > rope.sarif", "A report for code scanning."),
     ("yarncli check ./model --fix", "Mend what is certain, and say what was changed."),
+    ("yarncli check model.gguf --against ./model", "Whether a GGUF file computes like that."),
     ("yarncli check --explain v5-only", "What a rule is about."),
 ]
 
@@ -23,7 +24,8 @@ Paths = Annotated[
     typer.Argument(
         metavar="PATH...",
         show_default=False,
-        help="Config files, checkpoint directories, or hf://org/name.",
+        help="Config files, checkpoint directories, GGUF files, hf://org/name, or "
+        "hf://org/name/file.gguf.",
     ),
 ]
 
@@ -52,6 +54,14 @@ def check(
         bool,
         typer.Option("--require-weights", help="Weights that are not there are an error."),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="CHECKPOINT",
+            help="GGUF: what a file computes other than this checkpoint is an error.",
+        ),
+    ] = None,
     format: Annotated[
         Literal["text", "github", "sarif"],
         typer.Option(
@@ -63,7 +73,7 @@ def check(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Tell what is wrong with the RoPE part of configs and checkpoints.
+    """Tell what is wrong with the RoPE part of configs, checkpoints and GGUF files.
 
     Ends with 1 if there are errors, or if --fix changed a file. Configs of other models pass in
     silence. Nothing is fetched without hf://.
@@ -84,6 +94,7 @@ def check(
             engines=tuple(engine or ()),
             whole=whole,
             require_weights=require_weights,
+            against=against,
         ),
     )
     check_print.print_report(report, "json" if json else format)

@@ -19,6 +19,8 @@ EXAMPLES = [
     ("yarncli convert ./model ./out --method linear --factor 4 --for llama.cpp", "For one engine."),
     ("yarncli convert ./model ./out --factor 4 --bake", "Convert and bake in one pass."),
     ("yarncli convert ./mistral ./out --length 64k --sliding-window off", "Mistral-7B-v0.1 too."),
+    ("yarncli convert model.gguf long.gguf --length 128k", "A GGUF file; no weight changes."),
+    ("yarncli convert model.gguf mended.gguf --from Qwen/Qwen3-8B", "As the checkpoint has it."),
     ("yarncli convert ./model --undo", "Take the last conversion back."),
 ]
 
@@ -41,13 +43,22 @@ Bake = Annotated[
     bool,
     typer.Option("--bake", help="Move the attention temperature into the weights as well."),
 ]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="CHECKPOINT",
+        show_default=False,
+        help="GGUF: write exactly the RoPE of this checkpoint or config.json.",
+    ),
+]
 Undo = Annotated[
     bool, typer.Option("--undo", help="Put the fields back that the last conversion changed.")
 ]
 
 
 def convert(
-    source: options.Source,
+    source: options.AnySource,
     out: options.OptionalOutput = None,
     method: options.MethodOption = DEFAULT_METHOD,
     length: options.Length = None,
@@ -68,6 +79,7 @@ def convert(
     assume_like: options.AssumeLike = None,
     spelling: options.SpellingOption = "both",
     for_: ForEngines = None,
+    from_: From = None,
     bake: Bake = False,
     weights: WeightsOption = "copy",
     config_only: ConfigOnly = False,
@@ -78,7 +90,7 @@ def convert(
     fsync: options.Fsync = False,
     json: options.Json = False,
 ) -> None:
-    """Write a context extension: yarn, dynamic, linear, ntk and more.
+    """Write a context extension into a checkpoint or a GGUF file: yarn, linear, ntk and more.
 
     The target is one number, --length or --factor; everything else follows from it. OUT appears
     whole or not at all, and what was written is read back and held against the plan.
@@ -97,7 +109,7 @@ def convert(
         assume_like=assume_like, spelling=spelling,
         engines=tuple(name for name in (for_ or "").split(",") if name), bake=bake,
         weights=weights, config_only=config_only, in_place=in_place, dry_run=dry_run,
-        overwrite=overwrite, fsync=fsync,
+        overwrite=overwrite, fsync=fsync, from_=from_,
     )  # fmt: skip
     if undo:
         from yarncli.conversion.undo import undo as take_back

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from yarncli.cli import console
 from yarncli.cli.engines_print import print_next, warn_of
 from yarncli.conversion.conversion import Conversion
 from yarncli.conversion.undo import Undone
+from yarncli.history import GGUF_PARTS
+
+if TYPE_CHECKING:
+    from yarncli.conversion.gguf import GgufConversion
+    from yarncli.conversion.gguf_folder import GgufFolderConversion
 
 
-def print_conversion(conversion: Conversion, *, json: bool) -> None:
+def print_conversion(
+    conversion: Conversion | GgufConversion | GgufFolderConversion, *, json: bool
+) -> None:
     """Print the plan in a line, the changed fields (of a dry run the diff), and the notes."""
     if json:
         console.print_json(conversion.to_json())
         return
-    plan = conversion.plan
-    console.print_text(
-        f"{plan.method}: {plan.original_length:,} → {plan.length:,} tokens, factor "
-        f"{plan.factor:g} (original from {plan.original_source})"
-    )
+    if plan := conversion.plan:
+        console.print_text(
+            f"{plan.method}: {plan.original_length:,} → {plan.length:,} tokens, factor "
+            f"{plan.factor:g} (original from {plan.original_source})"
+        )
+    if isinstance(conversion, Conversion):
+        _print_checkpoint(conversion)
+    else:
+        from yarncli.cli.gguf_print import print_gguf_conversions
+
+        print_gguf_conversions(conversion)
+
+
+def _print_checkpoint(conversion: Conversion) -> None:
     if conversion.written:
         for change in conversion.changes:
             console.print_text(f"  {change.describe()}")
@@ -47,4 +65,9 @@ def print_undone(undone: Undone, *, json: bool) -> None:
         console.print_json(undone.to_json())
         return
     for change in undone.changes:
-        console.print_text(f"  {change.describe()}")
+        if change.file in GGUF_PARTS:
+            from yarncli.cli.gguf_print import describe_change
+
+            console.print_text(f"  {describe_change(change)}")
+        else:
+            console.print_text(f"  {change.describe()}")

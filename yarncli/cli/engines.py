@@ -16,12 +16,13 @@ EXAMPLES = [
     ("yarncli engines Qwen/Qwen3-8B --factor 4", "Lines that serve it extended, as it is."),
     ("yarncli engines ./model --length 128k --engine vllm", "The same for one engine."),
     ("yarncli engines ./model-128k --trainers", "What trainers do with its RoPE setting."),
+    ("yarncli engines model.gguf", "What llama.cpp, Ollama and others make of a GGUF file."),
     ("yarncli engines ./model --json", "The numbers each engine will use, as JSON."),
 ]
 
 
 def engines(
-    source: options.Source,
+    source: options.AnySource,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,12 +59,14 @@ def engines(
 ) -> None:
     """Show what each engine will compute: frequencies, temperature, length, launch line.
 
+    SOURCE may be a GGUF file: then of llama.cpp, Ollama, LM Studio, KoboldCpp and transformers.
+
     What is meant comes from yarncli.json if there is one, else from what transformers 5 reads.
     With --length or --factor it is that extension, and the launch lines bring it to the checkpoint
     as it is: nothing is written.
     """
     from yarncli.cli import console, engines_print
-    from yarncli.engines.judgement import judge_checkpoint
+    from yarncli.engines.judgement import Judgement, judge_checkpoint
 
     target = options.read_target(
         method, length, factor, rescale=rescale, replace_scaling=replace_scaling,
@@ -91,6 +94,10 @@ def engines(
     )
     if json:
         console.print_json(found.to_json())
+    elif not isinstance(found, Judgement):
+        from yarncli.cli.gguf_print import print_gguf_judgement
+
+        print_gguf_judgement(found)
     elif target:
         engines_print.print_serving(found)
     elif explain:

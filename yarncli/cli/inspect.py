@@ -8,17 +8,19 @@ from typing import Annotated
 import typer
 
 from yarncli.cli import options
+from yarncli.errors import UsageError
 
 EXAMPLES = [
     ("yarncli inspect ./model", "Show what a local checkpoint is."),
     ("yarncli inspect Qwen/Qwen3-8B --table", "Read a Hub model's config and headers only."),
     ("yarncli inspect ./model --method yarn --length 128k", "Preview a conversion."),
+    ("yarncli inspect model.gguf --table", "What llama.cpp computes from a GGUF file."),
     ("yarncli inspect ./model --factor 4 --plot rope.svg", "Draw it before and after."),
 ]
 
 
 def inspect(
-    source: options.Source,
+    source: options.AnySource,
     method: options.PreviewMethod = None,
     length: options.Length = None,
     factor: options.Factor = None,
@@ -33,12 +35,14 @@ def inspect(
     assume_like: options.AssumeLike = None,
     json: options.Json = False,
 ) -> None:
-    """Show architecture, size, RoPE settings and cache cost of a checkpoint.
+    """Show architecture, size, RoPE settings and cache cost of a checkpoint or a GGUF file.
 
-    Reads the config, the tokenizer config and the shard headers, never weights. With --method,
+    Reads the config, the tokenizer config and the shard headers, never weights. Of a GGUF file it
+    shows what llama.cpp computes from its keys, and which of them change nothing. With --method,
     --length or --factor it previews a conversion and writes nothing.
     """
     from yarncli.cli import console, inspect_print
+    from yarncli.inspection.description import Description
     from yarncli.inspection.description import inspect as inspect_source
 
     found = inspect_source(
@@ -52,8 +56,15 @@ def inspect(
     if plot:
         from yarncli.figures.rope import plot_rope
 
+        if not isinstance(found, Description):
+            raise UsageError("--plot draws checkpoints, and SOURCE is a GGUF file. Leave it out.")
+
         plot_rope(found, plot)
     if json:
         console.print_json(found.to_json(table=table))
-    else:
+    elif isinstance(found, Description):
         inspect_print.print_description(found, table=table)
+    else:
+        from yarncli.cli.inspect_gguf_print import print_gguf_description
+
+        print_gguf_description(found, table=table)

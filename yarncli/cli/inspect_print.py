@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from yarncli.cli import console
 from yarncli.config.reading import Scope
 from yarncli.inspection.description import Description, Weights
+from yarncli.inspection.dimensions import Dimension
 from yarncli.planning.plan import window_of
 from yarncli.rope.methods import keeps_max
 from yarncli.rope.parameters import RopeParameters
@@ -20,7 +23,7 @@ def print_description(description: Description, *, table: bool) -> None:
         console.print_facts(_scope_facts(description, scope))
         if table:
             console.print_text()
-            _print_dimensions(description, scope)
+            print_dimensions(description.dimensions(scope))
     if keys := description.rope.attention_keys:
         console.print_text()
         console.print_text("Also changes attention:")
@@ -112,9 +115,10 @@ def _setting(p: RopeParameters) -> dict[str, console.CellValue]:
     }
 
 
-def _print_dimensions(description: Description, scope: Scope) -> None:
+def print_dimensions(dimensions: Iterable[Dimension]) -> None:
+    """Print a table of dimension pairs."""
     rows = []
-    for row in description.dimensions(scope):
+    for row in dimensions:
         ratio = row.inv_freq_after / row.inv_freq if row.inv_freq else None
         frequencies = row.inv_freq, row.inv_freq_after, ratio
         rows.append((row.index, row.wavelength, row.rotations, *frequencies, row.regime))

@@ -117,9 +117,20 @@ Source = Annotated[
         help="A checkpoint directory, a config.json, or a Hub id.",
     ),
 ]
+AnySource = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="A checkpoint directory, a config.json, a Hub id, or a GGUF file (here, or "
+        "hf://org/name/file.gguf).",
+    ),
+]
 OptionalOutput = Annotated[
     Path | None,
-    typer.Argument(metavar="OUT", show_default=False, help="The directory to write."),
+    typer.Argument(
+        metavar="OUT", show_default=False, help="The directory, or the GGUF file, to write."
+    ),
 ]
 Output = Annotated[
     Path,

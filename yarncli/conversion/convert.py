@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.completeness import require_complete
 from yarncli.checkpoint.directory import Directory
@@ -14,9 +14,15 @@ from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.conversion.conversion import Conversion, decide
 from yarncli.conversion.options import ConvertOptions
 from yarncli.conversion.writing import files_to_carry, write_copy, write_in_place
+from yarncli.errors import UsageError
+from yarncli.gguf.detection import is_gguf_folder, is_gguf_source
 from yarncli.options import checked
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from yarncli.conversion.gguf import GgufConversion
+    from yarncli.conversion.gguf_folder import GgufFolderConversion
 
 _DEFAULTS = ConvertOptions()
 
@@ -27,7 +33,7 @@ def plan(
     """Every number of a context extension, decided from config files alone; nothing is written.
 
     Args:
-        source: a checkpoint directory, a config.json or a Hub id.
+        source: a checkpoint directory, a config.json or a Hub id, or a GGUF file.
         options: what is asked for.
         changes: fields of `options` to set otherwise, by name.
 
@@ -39,7 +45,13 @@ def plan(
         >>> plan("./model", factor=4).length  # doctest: +SKIP
         131072
     """
-    return decide(open_checkpoint(source), checked(options, changes)).plan
+    options = checked(options, changes)
+    if is_gguf_source(source):
+        from yarncli.conversion.gguf import plan_gguf
+
+        assert isinstance(source, str | Path)
+        return plan_gguf(source, options)
+    return decide(open_checkpoint(source), options).plan
 
 
 def convert(
@@ -49,15 +61,16 @@ def convert(
     *,
     progress: ProgressCallback | None = None,
     **changes: Any,
-) -> Conversion:
-    """Write a context extension into a copy of a checkpoint, or in place.
+) -> Conversion | GgufConversion | GgufFolderConversion:
+    """Write a context extension into a copy of a checkpoint or a GGUF file, or in place.
 
     The output appears whole or not at all, and what was written is read back and held against the
     plan.
 
     Args:
-        source: a checkpoint directory, a config.json or a Hub id.
-        out: the directory to write; None in place, or in a dry run.
+        source: a checkpoint directory, a config.json or a Hub id; or a GGUF file, here or
+            `hf://org/name/file.gguf`, or a folder of quantisations of one model.
+        out: the directory, or the GGUF file, to write; None in place, or in a dry run.
         options: what is asked for.
         progress: told how far the stages "Fetching" and "Copying" (or "Baking") are, in bytes.
         changes: fields of `options` to set otherwise, by name.
@@ -74,6 +87,18 @@ def convert(
     """
     options, out = checked(options, changes), Path(out) if out else None
     options.require_consistent(out)
+    if is_gguf_source(source):
+        from yarncli.conversion.gguf import convert_gguf
+
+        assert isinstance(source, str | Path)
+        return convert_gguf(source, out, options, progress=progress)
+    if is_gguf_folder(source):
+        from yarncli.conversion.gguf_folder import convert_gguf_folder
+
+        assert isinstance(source, str | Path)
+        return convert_gguf_folder(source, out, options, progress=progress)
+    if options.from_ is not None:
+        raise UsageError("--from writes into a GGUF file, and SOURCE is none. Leave it out.")
     in_place = out is None and not options.dry_run
     with using(source, in_place=in_place) as directory:
         return _convert(source, out, options, directory, progress)

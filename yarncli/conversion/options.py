@@ -68,6 +68,8 @@ class ConvertOptions:
     """How the weight files get into the output."""
     config_only: bool = False
     """Leave weights and weight index out of the output."""
+    from_: str | Path | None = None
+    """Write the RoPE of this checkpoint into a GGUF file."""
     in_place: bool = False
     """Change the source itself; config files are kept as `*.orig`."""
     dry_run: bool = False
@@ -96,6 +98,7 @@ class ConvertOptions:
         given = given_options(self)
         if engines := given.pop("engines", None):
             given["for"] = list(engines)
+        given.pop("from_", None)  # a path; the step that has it says what lies there
         return {
             name: list(value) if isinstance(value, Sequence) and type(value) is not str else value
             for name, value in given.items()
@@ -109,9 +112,7 @@ class ConvertOptions:
             UsageError: they do.
         """
         if (out and self.in_place) or not (out or self.in_place or self.dry_run):
-            raise UsageError(
-                "Give the directory to write, OUT, or --in-place, and only one of them."
-            )
+            raise UsageError("Give what to write, OUT, or --in-place, and only one of them.")
         if self.bake and self.in_place:
             raise UsageError(
                 "--bake writes a copy. To change SOURCE itself, convert it with --in-place, "

@@ -10,6 +10,7 @@ from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.history import FILE_NAME, History, read_history
 from yarncli.jsontext.changes import ABSENT, FieldChange, changed_fields
 from yarncli.jsontext.text import format_path
@@ -33,12 +34,17 @@ class Undone:
 def undo(source: str | Path | Checkpoint) -> Undone:
     """Take back the last conversion of a directory, field by field, as `yarncli.json` records it.
 
-    What the files held before is kept as `*.orig`.
+    What the files held before is kept as `*.orig`. A GGUF file carries its record itself.
 
     Raises:
         CheckpointError: nothing is recorded, or the last step was a bake.
         OutputError: something cannot be written; the old state is back.
     """
+    if is_gguf_source(source):
+        from yarncli.conversion.gguf import undo_gguf
+
+        assert isinstance(source, str | Path)
+        return Undone(undo_gguf(source).changes)
     with using(source, in_place=True) as directory:
         return _undo(open_checkpoint(source), directory)
 

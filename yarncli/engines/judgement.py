@@ -20,10 +20,12 @@ from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.sliding import with_window
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
 from yarncli.engines.verdict import EngineView, view
-from yarncli.errors import UnknownArchitectureError
+from yarncli.errors import UnknownArchitectureError, UsageError
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
 
 if TYPE_CHECKING:
+    from yarncli.engines.gguf_files import GgufJudgement
     from yarncli.engines.serving import Serving
     from yarncli.planning.target import Target
 
@@ -94,15 +96,16 @@ def judge_checkpoint(
     original_length: int | None = None,
     assume_like: str | None = None,
     launch: bool = True,
-) -> Judgement:
-    """What engines will make of a checkpoint: frequencies, temperature, length, launch line.
+) -> Judgement | GgufJudgement:
+    """What engines will make of a checkpoint or a GGUF file: frequencies, temperature, length.
 
     What is intended comes from `yarncli.json` if there is one, else from what transformers 5 reads.
     With a target it is that extension, which launch lines bring to the checkpoint as it is; the
     verdicts are then on each engine started with its line.
 
     Args:
-        source: a checkpoint, its directory or `config.json`, or a Hub id; no weights are read.
+        source: a checkpoint, its directory or `config.json`, or a Hub id; or a GGUF file, here or
+            `hf://org/name/file.gguf`. No weights are read.
         engines: ids; all where empty.
         target: an extension to serve without writing it.
         original_length: with a target, the window the model was trained with, tokens, where the
@@ -125,7 +128,31 @@ def judge_checkpoint(
         >>> found.verdicts[0].launch.split(" --hf-overrides ")[0]
         'vllm serve demo --max-model-len 1024'
     """
-    checkpoint = open_checkpoint(source)
+    if is_gguf_source(source):
+        from yarncli.engines.gguf_files import judge_gguf
+
+        assert isinstance(source, str | Path)
+        if target is not None or assume_like is not None:
+            raise UsageError(
+                "A GGUF file is judged as it is: leave out the options of an extension and "
+                "--assume-like. To extend it, run: yarncli convert SOURCE OUT --length N"
+            )
+        return judge_gguf(source, engines=engines)
+    return _judge_checkpoint(
+        open_checkpoint(source), engines, target, original_length, launch=launch,
+        assume_like=assume_like,
+    )  # fmt: skip
+
+
+def _judge_checkpoint(
+    checkpoint: Checkpoint,
+    engines: Iterable[str],
+    target: Target | None,
+    original_length: int | None,
+    *,
+    launch: bool,
+    assume_like: str | None,
+) -> Judgement:
     # An engine can be started with the Hub id, or with the directory as the user named it.
     remote = checkpoint.repo_id if checkpoint.is_remote else None
     name, history = remote or checkpoint.name, read_history(checkpoint)

@@ -28,12 +28,17 @@ from yarncli.engines.shared import (
     longrope_scale_by_lengths,
     mscale_ratio,
     refuse_gaps,
-    with_frequencies,
 )
 from yarncli.engines.tables import Row, find_row, load_table
 from yarncli.engines.types import EngineCrash, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.errors import ConfigError
-from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, canonical_rope_type, mla_softmax
+from yarncli.rope.parameters import (
+    HAVE_ORIGINAL,
+    RopeParameters,
+    canonical_rope_type,
+    mla_softmax,
+    with_frequencies,
+)
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _LENGTH = "max_position_embeddings"

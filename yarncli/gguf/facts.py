@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yarncli.gguf.architectures import Architecture, find_architecture
+from yarncli.gguf.types import as_stored
 
 FREQS = "rope_freqs.weight"
 LONG = "rope_factors_long.weight"
@@ -215,19 +215,12 @@ class Gguf:
             tensors: name → numbers of an F32 tensor with one size.
         """
         kept = {name: value for name, value in self.keys.items() if name not in drop}
-        kept |= {name: replace(v, value=as_stored(v)) for name, v in keys.items()}
+        kept |= {name: replace(v, value=as_stored(v.type, v.value)) for name, v in keys.items()}
         found = {name: tensor for name, tensor in self.tensors.items() if name not in drop}
         for name, values in (tensors or {}).items():
-            stored = tuple(as_stored(Typed("f32", number)) for number in values)
+            stored: Any = tuple(as_stored("f32", number) for number in values)
             found[name] = Tensor("F32", (len(values),), stored)
         return Gguf(kept, found)
-
-
-def as_stored(value: Typed) -> Any:
-    """A value as its type holds it: numbers of single precision lose what does not fit."""
-    if value.type != "f32":
-        return value.value
-    return struct.unpack("<f", struct.pack("<f", value.value))[0]
 
 
 def typed(key: str, value: Any) -> Typed:

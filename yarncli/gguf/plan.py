@@ -22,11 +22,11 @@ from yarncli.gguf.facts import (
     TYPE,
     Gguf,
     Typed,
-    as_stored,
     typed,
 )
 from yarncli.gguf.refusals import refuse_file, refuse_rope_freqs, refuse_temperature
 from yarncli.gguf.runtime import RUNTIME_THETA, STILL, Computed, run
+from yarncli.gguf.types import as_stored
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope import formulas
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, mla_softmax
@@ -97,7 +97,7 @@ def plan_setting(
     """
     row = refuse_file(gguf, setting, length, replaces=replaces)
     keys: dict[str, Typed] = {CONTEXT: typed(CONTEXT, length)}
-    if as_stored(typed(THETA, setting.rope_theta)) != gguf.get(THETA, RUNTIME_THETA):
+    if as_stored("f32", setting.rope_theta) != gguf.get(THETA, RUNTIME_THETA):
         keys[THETA] = typed(THETA, setting.rope_theta)
     tensors: dict[str, tuple[float, ...]] = {}
     if setting.rope_type in HAVE_ORIGINAL:

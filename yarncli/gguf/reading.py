@@ -83,7 +83,7 @@ def to_transformers(gguf: Gguf, computed: Computed) -> RopeParameters | None:
 def _as_llama3(gguf: Gguf, p: RopeParameters) -> RopeParameters | None:
     """Llama 3.1's setting where the factors are those that a converter made from it."""
     factors = gguf.factors(FREQS) if p.rope_type == "longrope" else None
-    if factors is None or max(factors) <= 1 or scaling_factor(gguf) != 1:
+    if not factors or max(factors) <= 1 or scaling_factor(gguf) != 1:
         return None
     for original in (gguf.get(ORIGINAL), _LLAMA3_ORIGINAL):
         if original:

@@ -61,6 +61,22 @@ def read_record(header: GgufHeader) -> History:
     return history
 
 
+def refuse_baked(header: GgufHeader) -> None:
+    """Refuse a file whose attention factor a bake put where no key shows it.
+
+    Raises:
+        CheckpointError: weights, norms or scales carry one.
+    """
+    for step in read_record(header).steps:
+        carrier = (step.options or {}).get("carrier", "key")
+        if step.command == "bake" and carrier != "key":
+            raise CheckpointError(
+                f"{header.where} was baked already (carrier {carrier}): its keys do not show the "
+                "whole attention factor any more, and another would come on top. Start again from "
+                "the file of before."
+            )
+
+
 def decide_rewrite(file: GgufFile, edit: GgufEdit, step: Step) -> Rewrite:
     """A file with an edit, and with the record of it.
 
@@ -152,7 +168,12 @@ def _key_changes(header: GgufHeader, edit: GgufEdit) -> Iterator[FieldChange]:
 def _tensor_changes(header: GgufHeader, edit: GgufEdit, read: RangeReader) -> Iterator[FieldChange]:
     previous = None
     for name, tensor in header.tensors.items():
-        if name in edit.tensors or name in edit.drop_tensors:
+        if _is_patched(header, tensor, edit):
+            # Without its data, so that what is multiplied is never taken back by half.
+            same = _described(tensor)
+            before = {**same, "place": previous}
+            yield FieldChange(file=_TENSORS, path=(name,), before=before, after=same)
+        elif name in edit.tensors or name in edit.drop_tensors:
             new = edit.tensors.get(name)
             before = {**_kept(header, tensor, read), "place": previous}
             after = _described(new) if new else ABSENT
@@ -162,6 +183,12 @@ def _tensor_changes(header: GgufHeader, edit: GgufEdit, read: RangeReader) -> It
         if name not in header.tensors:
             after = _described(new)
             yield FieldChange(file=_TENSORS, path=(name,), before=ABSENT, after=after)
+
+
+def _is_patched(header: GgufHeader, tensor: GgufTensor, edit: GgufEdit) -> bool:
+    start = header.data_start + tensor.offset
+    end = start + (tensor.nbytes or 0)
+    return any(start <= patch.offset < end for patch in edit.patches)
 
 
 def _to_json(kind: str, value: Value) -> dict[str, Any]:

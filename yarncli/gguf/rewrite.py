@@ -48,7 +48,7 @@ def write_gguf(
         OutputError: something cannot be written, or does not read back.
     """
     sources = file.shards()
-    targets = _targets(file, destination)
+    targets = target_paths(file, destination)
     before = {path: _identity(path) for path in sources}
     if file.identity != before[sources[0]]:
         raise _changed(sources[0])
@@ -87,7 +87,22 @@ def _require_written(path: Path, layout: Layout, name: Path) -> None:
         raise _failing(name)
 
 
-def _targets(file: GgufFile, destination: Path) -> tuple[Path, ...]:
+def require_free(file: GgufFile, destination: Path, *, overwrite: bool) -> None:
+    """Refuse a destination before anything large is fetched; `write_gguf` looks again.
+
+    Raises:
+        UsageError: the destination is refused.
+    """
+    sources = file.shards() if file.path else ()
+    _check(target_paths(file, destination), sources, overwrite=overwrite)
+
+
+def target_paths(file: GgufFile, destination: Path) -> tuple[Path, ...]:
+    """The files that are written: of a split model as many as it has.
+
+    Raises:
+        UsageError: the name is not that of the first file of so many.
+    """
     if file.split_count == 1:
         return (destination,)
     try:

@@ -96,6 +96,25 @@ class GgufFile:
         return paths
 
 
+def later_shards(file: GgufFile) -> list[GgufFile]:
+    """The other files of a split model: they have tensors, and no keys of the model.
+
+    Raises:
+        CheckpointError: one is missing or damaged.
+        HubError: one cannot be fetched.
+    """
+    if file.path is not None:
+        return [_read_local(path, str(path)) for path in file.shards()[1:]]
+    assert file.remote is not None  # it lies somewhere
+    repo_id, commit, _ = file.remote
+    found = []
+    for name, size in list(zip(file.shard_names(), file.sizes, strict=True))[1:]:
+        remote, where = (repo_id, commit, name), f"hf://{repo_id}/{name}"
+        header = parse_header(partial(hub.read_range, *remote), file_size=size, where=where)
+        found.append(GgufFile(name=where, header=header, remote=remote))
+    return found
+
+
 class LaterShardError(CheckpointError):
     """A file of a split model that is not the first."""
 
@@ -206,12 +225,15 @@ def identify(info: os.stat_result) -> tuple[int, ...]:
 
 
 def _local_file(path: Path, name: str) -> GgufFile:
+    return _first(_read_local(path, name))
+
+
+def _read_local(path: Path, name: str) -> GgufFile:
     with _opened(path, name) as (descriptor, info):
         header = parse_header(partial(read_at, descriptor), file_size=info.st_size, where=name)
         if identify(os.fstat(descriptor)) != identify(info):
             raise CheckpointError(f"{name} was changed while it was read. Run again.")
-    file = GgufFile(name=name, header=header, path=path, identity=identify(info))
-    return _first(file)
+    return GgufFile(name=name, header=header, path=path, identity=identify(info))
 
 
 def _hub_file(given: str, repo_id: str, revision: str | None, name: str) -> GgufFile:

@@ -41,7 +41,7 @@ class Step:
     """One run of convert, bake or finish."""
 
     command: str
-    """convert, bake or finish."""
+    """convert, bake or finish; check, where it mended a GGUF file."""
     source: str
     """Hub id @ commit, or the name of the local directory (never its full path)."""
     tool_version: str = __version__
@@ -292,10 +292,9 @@ def read_history(checkpoint: Checkpoint) -> History:
         CheckpointError: the file cannot be read.
         ConfigError: it is not what yarncli writes.
     """
-    document = checkpoint.optional_json(FILE_NAME) or checkpoint.json_beside(FILE_NAME)
-    if document is None:
+    if not (found := checkpoint.optional_json(FILE_NAME) or checkpoint.json_beside(FILE_NAME)):
         return NO_HISTORY
-    history = History.from_json(document.value, document.where)
+    history = History.from_json(found.value, found.where)
     return history.believed(checkpoint.config().value)
 
 
@@ -311,7 +310,7 @@ def _step(entry: Any, files: Collection[str]) -> Step:
     if not isinstance(entry, dict) or not isinstance(entry.get("replaced"), list):
         raise ConfigError("it is no object, or has no list `replaced`.")
     fields = Fields(entry)
-    if entry.get("command") not in _COMMANDS:
+    if entry.get("command") not in (*_COMMANDS, *(["check"] if files == GGUF_PARTS else [])):
         raise ConfigError("its command is none of convert, bake and finish.")
     names = ("plan", "baked", "trained", "options")
     plan, baked, trained, options = (fields.mapping(name) for name in names)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.formats import count_parameters, read_cache_format, read_format
 from yarncli.checkpoint.memory import (
@@ -23,7 +23,8 @@ from yarncli.config.reading import RopeConfig, Scope, read_rope
 from yarncli.config.weight_format import WeightFormat
 from yarncli.engines.judgement import judge
 from yarncli.engines.verdict import EngineView
-from yarncli.errors import UnsupportedArchitectureError
+from yarncli.errors import UnsupportedArchitectureError, UsageError
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.history import read_history
 from yarncli.inspection.dimensions import Dimension, dimensions
 from yarncli.planning.plan import make_plan, window_of
@@ -31,6 +32,9 @@ from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.target import Target
 from yarncli.rope.methods import DEFAULT_METHOD
 from yarncli.rope.parameters import RopeParameters
+
+if TYPE_CHECKING:
+    from yarncli.inspection.gguf import GgufDescription
 
 SCHEMA_VERSION = 1
 
@@ -202,13 +206,14 @@ def inspect(
     factor: float | None = None,
     original_length: int | None = None,
     assume_like: str | None = None,
-) -> Description:
-    """Read config, shard headers and tokenizer files of a checkpoint; never weights.
+) -> Description | GgufDescription:
+    """Read config, shard headers and tokenizer files of a checkpoint, or the header of a GGUF file.
 
     With `method`, `length` or `factor` it previews a conversion, and writes nothing.
 
     Args:
-        source: a checkpoint, its directory or `config.json`, or a Hub id.
+        source: a checkpoint, its directory or `config.json`, or a Hub id; or a GGUF file, here or
+            `hf://org/name/file.gguf`.
         method: of the conversion to preview; by default `DEFAULT_METHOD`.
         length: the window to preview, tokens.
         factor: the same as a multiple of the original window.
@@ -224,11 +229,27 @@ def inspect(
         >>> inspect("./model", factor=4).length  # doctest: +SKIP
         131072
     """
-    checkpoint = open_checkpoint(source)
-    config, history = checkpoint.config().value, read_history(checkpoint)
     target = None
     if (method, length, factor) != (None, None, None):
         target = Target(method or DEFAULT_METHOD, length=length, factor=factor)
+    if is_gguf_source(source):
+        from yarncli.inspection.gguf import inspect_gguf
+
+        assert isinstance(source, str | Path)
+        if assume_like is not None:
+            raise UsageError("--assume-like is for checkpoints, and SOURCE is a GGUF file.")
+        return inspect_gguf(source, target, original_length=original_length)
+    return _inspect(open_checkpoint(source), target, original_length, assume_like)
+
+
+def _inspect(
+    checkpoint: Checkpoint,
+    target: Target | None,
+    original_length: int | None,
+    assume_like: str | None,
+) -> Description:
+    config, history = checkpoint.config().value, read_history(checkpoint)
+    if target:
         history.require_extendable(config)
     like = assume_like or history.assume_like
     options: dict[str, Any] = {"assume_like": like, "original_length": original_length}

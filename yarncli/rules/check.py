@@ -6,15 +6,19 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckFailed, UsageError
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.jsontext.changes import FieldChange
 from yarncli.options import checked
 from yarncli.rules.catalogue import get_rule
 from yarncli.rules.finding import Finding, Severity
 from yarncli.rules.sources import check_source, place_of
+
+if TYPE_CHECKING:
+    from yarncli.gguf.intended import Intended
 
 SCHEMA_VERSION = 1
 
@@ -39,6 +43,8 @@ class CheckOptions:
     """Check the whole directory of each file given."""
     require_weights: bool = False
     """Weights that are not there are an error."""
+    against: str | Path | None = None
+    """The checkpoint that GGUF files should compute like."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +102,9 @@ def check(
     """Tell what is wrong with the RoPE part of configs and checkpoints.
 
     Args:
-        sources: config files, checkpoint directories, `hf://org/name`, or what `open_checkpoint`
-            returned; one or several. Each place is checked once, and nothing is fetched without
-            `hf://`.
+        sources: config files, checkpoint directories, GGUF files, `hf://org/name`, or what
+            `open_checkpoint` returned; one or several. Each place is checked once, and nothing is
+            fetched without `hf://`.
         options: how to check.
         changes: fields of `options` to set otherwise, by name.
 
@@ -116,21 +122,34 @@ def check(
     given = [sources] if isinstance(sources, Source) else sources
     if not given:
         raise UsageError("Give at least one config file, checkpoint directory or hf:// id.")
+    places = [*dict.fromkeys(place_of(_path(p), whole=options.whole) for p in given)]
+    intended = _intended(options.against, places)
     reports = [
         check_source(
             place,
+            against=intended,
             fix=options.fix,
             require_weights=options.require_weights,
             ignore=ignored,
             engines=options.engines,
         )
-        for place in dict.fromkeys(place_of(_path(p), whole=options.whole) for p in given)
+        for place in places
     ]
     return CheckReport(
         findings=tuple(finding for report in reports for finding in report.findings),
         changes=tuple(change for report in reports for change in report.changes),
         strict=options.strict,
     )
+
+
+def _intended(against: str | Path | None, places: Sequence[str]) -> Intended | None:
+    if against is None:
+        return None
+    if not any(map(is_gguf_source, places)):
+        raise UsageError("--against is for GGUF files, and none is given. Leave it out.")
+    from yarncli.gguf.intended import intended_by
+
+    return intended_by(against)
 
 
 def _path(source: Source) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from yarncli.config.families.table import FAMILIES
 from yarncli.gguf.dead import dead_keys
@@ -24,11 +23,11 @@ from yarncli.gguf.facts import (
     Typed,
     typed,
 )
+from yarncli.gguf.intended import Intended
 from yarncli.gguf.loading import TYPES, Failure, failures
 from yarncli.gguf.plan import GgufPlan
 from yarncli.gguf.reading import compare
 from yarncli.gguf.runtime import RUNTIME_THETA, STILL, Computed, run, scaling_factor
-from yarncli.rope.parameters import RopeParameters
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding, Severity
 
@@ -41,18 +40,6 @@ _RULE_OF = {
     "factors": "gguf-factors-damaged",
     "other": "gguf-not-loaded",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Intended:
-    """What a checkpoint computes, to hold a file against."""
-
-    name: str
-    """What to call the checkpoint."""
-    setting: RopeParameters
-    """Its RoPE setting."""
-    length: int
-    """Its window, tokens."""
 
 
 def check_gguf(

@@ -15,6 +15,7 @@ from yarncli.checkpoint.directory import pending as is_pending
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError, UsageError
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.jsontext.changes import FieldChange
 from yarncli.jsontext.text import JsonText
 from yarncli.rope.methods import METHODS
@@ -25,6 +26,7 @@ from yarncli.rules.finding import Finding
 from yarncli.rules.training_rules import check_trained
 
 if TYPE_CHECKING:
+    from yarncli.gguf.intended import Intended
     from yarncli.history import History
 
 CONFIG, TOKENIZER, HISTORY = "config.json", "tokenizer_config.json", "yarncli.json"
@@ -63,8 +65,9 @@ def check_source(
     require_weights: bool = False,
     ignore: Collection[str] = (),
     engines: Collection[str] = (),
+    against: Intended | None = None,
 ) -> SourceReport:
-    """Check a config file, a checkpoint directory or a Hub model.
+    """Check a config file, a checkpoint directory, a Hub model or a GGUF file.
 
     Whatever is wrong with the files is a finding.
 
@@ -74,12 +77,18 @@ def check_source(
         require_weights: whether weights that were not fetched are an error.
         ignore: ids of rules that are neither reported nor mended.
         engines: ids of engines whose misreadings are errors.
+        against: the checkpoint that a GGUF file should compute like.
 
     Raises:
         UsageError: an unknown engine; `source` is neither a path nor a Hub id, or `fix` on the Hub.
         HubError: the Hub cannot be reached.
         CheckpointError, OutputError: a fix cannot be written.
     """
+    if is_gguf_source(source):
+        from yarncli.rules.gguf_source import check_gguf_source
+
+        found = check_gguf_source(source, fix=fix, ignore=ignore, against=against)
+        return SourceReport(source, *found)
     checked = partial(
         _check, source, require_weights=require_weights, ignore=ignore, engines=engines
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.directory import read_exactly, write_exactly
+from yarncli.checkpoint.kernel_copy import CHUNK
 from yarncli.checkpoint.output import output_errors
-from yarncli.checkpoint.rewrite import CHUNK
 from yarncli.checkpoint.safetensors import Header, TensorInfo
 from yarncli.errors import OutputError, WeightsError
 from yarncli.progress import Advance

@@ -1,0 +1,115 @@
+"""`check` on GGUF files: found by the command, mended in place, held against a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.gguf_files import demo_keys, read_gguf, write_gguf
+from support.gguf_models import write_gguf as write_split
+from support.program import invoke
+from yarncli.errors import UsageError
+from yarncli.gguf.facts import Typed, typed
+from yarncli.rules.check import check
+
+YARN = {
+    "rope.scaling.type": "yarn", "rope.scaling.factor": 8.0,
+    "rope.scaling.original_context_length": 256,
+}  # fmt: skip
+CONFIG = {
+    "model_type": "llama", "hidden_size": 128, "num_attention_heads": 4, "head_dim": 32,
+    "num_hidden_layers": 3, "max_position_embeddings": 2048, "rope_theta": 10000.0,
+    "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 256},
+}  # fmt: skip
+
+
+def write(path: Path, **keys: Any) -> Path:
+    found = {**demo_keys(), **{f"llama.{k}": typed(k, v) for k, v in keys.items()}}
+    return write_gguf(path, found, {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)})
+
+
+def rules(path: Path, **options: Any) -> list[str]:
+    return [finding.rule.id for finding in check(path, **options).findings]
+
+
+def test_findings_and_exit_codes(tmp_path: Path) -> None:
+    assert invoke("check", write(tmp_path / "plain.gguf"), code=0).output == ""
+    path = write(tmp_path / "low.gguf", **YARN)
+    told = invoke("check", path, code=0).output
+    assert f"{path}: warning[gguf-context-not-raised]" in told
+    assert "(--fix mends it)" in told
+    invoke("check", path, "--strict", code=1)
+    assert rules(path, ignore=["gguf-context-not-raised"]) == []
+    bad = write(tmp_path / "bad.gguf", **{"rope.scaling.type": "dynamic"})
+    found = json.loads(invoke("check", bad, path, "--json", code=1).stdout)
+    assert [f["rule"] for f in found["findings"]] == [
+        "gguf-type-unknown",
+        "gguf-context-not-raised",
+    ]
+    assert "rope.scaling.type" in invoke("check", bad, "--format", "sarif", code=1).output
+    (tmp_path / "cut.gguf").write_bytes(bad.read_bytes()[:60])
+    assert rules(tmp_path / "cut.gguf") == ["unreadable"]
+    assert rules(tmp_path / "none.gguf") == ["unreadable"]
+
+
+def test_what_is_certain_is_mended_in_place_and_comes_back(tmp_path: Path) -> None:
+    """A type that is no float, and with the right one a window that is not raised."""
+    keys = {**demo_keys(), **{f"llama.{k}": typed(k, v) for k, v in YARN.items()}}
+    keys["llama.rope.scaling.factor"] = Typed("u32", 8)
+    arrays = {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)}
+    path = write_gguf(tmp_path / "m.gguf", keys, arrays)
+    before = sha256(path.read_bytes()).hexdigest()
+    report = check(path, fix=True)
+    assert not report.findings
+    assert [(c.file, c.path[0], c.before, c.after) for c in report.changes] == [
+        (str(path), "llama.context_length", 256, 2048),
+        (str(path), "llama.rope.scaling.factor", 8, 8.0),
+    ]
+    assert read_gguf(path).keys["llama.rope.scaling.factor"] == Typed("f32", 8.0)
+    assert read_gguf(path).get("context_length") == 2048
+    assert invoke("check", path, "--fix", code=0).output == ""
+    invoke("convert", path, "--undo", code=0)
+    assert sha256(path.read_bytes()).hexdigest() == before
+    assert "1 file changed" in invoke("check", path, "--fix", code=1).output
+
+
+def test_a_file_is_held_against_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    same = write(tmp_path / "same.gguf", **YARN, context_length=2048)
+    assert rules(same, against=tmp_path) == []
+    other = write(tmp_path / "other.gguf", context_length=2048)
+    told = invoke("check", same, other, "--against", tmp_path / "config.json", code=1).output
+    assert "gguf-differs" in told
+    assert "the frequency of pair" in told
+    assert "the attention factor is 1, not 1.2079" in told
+    with pytest.raises(UsageError, match="--against is for GGUF"):
+        check(tmp_path, against=tmp_path)
+    # The repair that the difference calls for.
+    invoke("convert", other, tmp_path / "mended.gguf", "--from", tmp_path, code=0)
+    assert rules(tmp_path / "mended.gguf", against=tmp_path) == []
+
+
+def test_files_of_no_language_model_pass(tmp_path: Path) -> None:
+    keys = {**demo_keys(), "general.type": Typed("str", "mmproj")}
+    path = write_gguf(tmp_path / "mm.gguf", keys, {"x": np.ones(4, np.float32)})
+    assert rules(path) == []
+    assert rules(write_gguf(tmp_path / "vocab.gguf", demo_keys(), {})) == []
+
+
+def test_a_split_model_counts_the_tensors_of_all_files(tmp_path: Path) -> None:
+    first = write_split(tmp_path / "m.gguf", split=3)
+    assert "gguf-split-count" not in rules(first)
+
+
+def test_the_hub_and_blobs(tmp_path: Path, minihub: Any) -> None:
+    path = write(tmp_path / "m.gguf", **YARN)
+    minihub.add_repo("org/name", {"m.gguf": path.read_bytes()})
+    assert rules("hf://org/name/m.gguf") == ["gguf-context-not-raised"]
+    with pytest.raises(UsageError, match="works on local files"):
+        check("hf://org/name/m.gguf", fix=True)
+    assert rules(path.rename(tmp_path / "sha256-01")) == ["gguf-context-not-raised"]

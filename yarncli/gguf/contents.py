@@ -1,0 +1,79 @@
+"""Between a GGUF file and what is known of it: its header as `Gguf`, a `GgufPlan` as an edit."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from yarncli.errors import UnsupportedArchitectureError
+from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Typed
+from yarncli.gguf.header import GgufTensor, Kv
+from yarncli.gguf.layout import GgufEdit, NewTensor
+from yarncli.gguf.plan import GgufPlan
+from yarncli.gguf.source import GgufFile, later_shards
+from yarncli.gguf.types import Array
+
+_LISTS = (FREQS, LONG, SHORT)
+_MOST = 1 << 16  # frequency factors; a head has at most 512
+_FORMATS = {"F32": ("f", 4), "F16": ("e", 2)}
+
+
+def read_contents(file: GgufFile) -> Gguf:
+    """The keys of a file, and the tensors of all files of its model; reads no weights.
+
+    Raises:
+        CheckpointError: a file of the model is missing, damaged, or changed since.
+        HubError: a range cannot be fetched.
+    """
+    tensors = {}
+    for part in (file, *later_shards(file)):
+        for name, tensor in part.header.tensors.items():
+            tensors[name] = _tensor(part, name, tensor)
+    return Gguf({name: _typed(kv) for name, kv in file.header.keys.items()}, tensors)
+
+
+def count_tensors(file: GgufFile) -> int | None:
+    """How many tensors all files of a split model hold; `None` of a model in one file."""
+    if file.split_count == 1:
+        return None
+    return sum(len(part.header.tensors) for part in (file, *later_shards(file)))
+
+
+def as_edit(file: GgufFile, plan: GgufPlan) -> GgufEdit:
+    """The edit of a file that carries out a plan.
+
+    Raises:
+        UnsupportedArchitectureError: a tensor that is replaced lies in a later file of the model.
+    """
+    header = file.header
+    touched = (*plan.tensors, *plan.drop_tensors)
+    if file.split_count > 1 and touched:
+        for part in later_shards(file):
+            found = next((name for name in touched if name in part.header.tensors), None)
+            if found:
+                raise UnsupportedArchitectureError(
+                    f"{found} lies in {part.name}, and only the first file of a split model is "
+                    "changed. Join the files with llama.cpp's `llama-gguf-split --merge` first."
+                )
+    return GgufEdit(
+        keys={name: (value.type, value.value) for name, value in plan.keys.items()},
+        drop=[name for name in plan.drop if name in header.keys],
+        tensors={name: NewTensor.of_floats(values) for name, values in plan.tensors.items()},
+        drop_tensors=plan.drop_tensors,
+    )
+
+
+def _typed(kv: Kv) -> Typed:
+    value: Any = kv.value.values if isinstance(kv.value, Array) else kv.value
+    return Typed(kv.type, value)
+
+
+def _tensor(file: GgufFile, name: str, tensor: GgufTensor) -> Tensor:
+    values: tuple[float, ...] | None = None
+    if name in _LISTS:  # no other tensor is looked into
+        values, length = (), tensor.nbytes or 0
+        form = _FORMATS.get(tensor.type_name)
+        if form and 0 < length <= _MOST:
+            data = file.read(file.header.data_start + tensor.offset, length)
+            values = struct.unpack(f"<{len(data) // form[1]}{form[0]}", data)
+    return Tensor(tensor.type_name, tensor.shape, values)

@@ -1,0 +1,42 @@
+"""The plan of a context extension of a GGUF file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from yarncli.gguf.facts import Gguf
+from yarncli.gguf.record import read_record
+from yarncli.gguf.rope_config import as_rope_config
+from yarncli.gguf.source import GgufFile
+from yarncli.planning.plan import check_values, make_plan
+from yarncli.planning.rope_plan import RopePlan
+from yarncli.planning.target import Target
+
+
+def decide_extension(
+    file: GgufFile, gguf: Gguf, target: Target, *, original_length: int | None
+) -> RopePlan:
+    """Decide every number of an extension.
+
+    Args:
+        file: whose record says what was done to it before.
+        gguf: its contents.
+        target: what is asked for.
+        original_length: the window the model was trained with, tokens, if the caller knows better.
+
+    Raises:
+        UsageError: contradictory options, or a factor below 1.
+        CheckpointError: it is extended already, is no model, or cannot take what is asked.
+    """
+    history = read_record(file.header)
+    history.require_extendable({})
+    rope = as_rope_config(gguf, original_length=original_length, replaces=target.replace_scaling)
+    plan = make_plan(history.informed(rope), target)
+    check_values(plan)
+    # A file states the new window under every method, and is measured behind a server.
+    notes = (note.partition(" See how far")[0] for note in plan.notes)
+    return replace(
+        plan,
+        max_position_embeddings=plan.length,
+        notes=tuple(note for note in notes if not note.startswith("max_position_embeddings")),
+    )

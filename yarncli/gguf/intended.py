@@ -1,0 +1,69 @@
+"""What a checkpoint computes: to write into a GGUF file of its model, or to hold one against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.config.reading import read_rope
+from yarncli.errors import UnsupportedArchitectureError
+from yarncli.history import describe_source, read_history
+from yarncli.planning.plan import window_of
+from yarncli.rope.parameters import RopeParameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intended:
+    """The RoPE of a checkpoint."""
+
+    name: str
+    """What to call the checkpoint."""
+    setting: RopeParameters
+    """Of the layers without a window, or of all."""
+    length: int
+    """Its window, tokens."""
+    windowed: RopeParameters | None = None
+    """Of the layers that attend within a window, where it is another."""
+    source: str = ""
+    """What a step that starts from it is recorded with."""
+
+
+def intended_by(source: str | Path | Checkpoint) -> Intended:
+    """Read what a checkpoint computes.
+
+    Args:
+        source: a checkpoint directory, a config.json or a Hub id.
+
+    Raises:
+        CheckpointError: it is damaged, or is no model with RoPE.
+        UnsupportedArchitectureError: its layers have more settings than a GGUF file can say.
+        HubError: it cannot be fetched.
+    """
+    checkpoint = open_checkpoint(source)
+    rope = read_history(checkpoint).informed(read_rope(checkpoint.config().value))
+    scopes = rope.scopes.values()
+    settings = _distinct(scope.parameters for scope in scopes if not scope.windowed)
+    windowed = _distinct(scope.parameters for scope in scopes if scope.windowed)
+    if len(settings) > 1 or len(windowed) > 1 or not scopes:
+        raise UnsupportedArchitectureError(
+            f"The layers of {checkpoint.name} have {len(settings) + len(windowed)} RoPE settings, "
+            "and a GGUF file has one for those without a window and one for the others."
+        )
+    (setting,) = settings or windowed
+    return Intended(
+        name=checkpoint.name,
+        setting=setting,
+        length=window_of(rope),
+        windowed=next(iter(windowed), None) if settings else None,
+        source=describe_source(checkpoint),
+    )
+
+
+def _distinct(settings: Iterable[RopeParameters]) -> list[RopeParameters]:
+    found: list[RopeParameters] = []
+    for setting in settings:
+        if setting not in found:
+            found.append(setting)
+    return found
