@@ -214,6 +214,21 @@ def test_several_steps_and_back(scaled: Path, tmp_path: Path) -> None:
         decide_undo(open_gguf(back))
 
 
+def test_padding_that_was_there_comes_back(model: Path, tmp_path: Path) -> None:
+    """Of a file that another program edited in this way, or whose record was removed."""
+    mine = write(model, tmp_path / "mine.gguf", YARN)
+    with_record(mine, b"{}")
+    dropped = GgufEdit(drop=["yarncli.plan"])
+    bare = tmp_path / "bare.gguf"
+    header = open_gguf(mine).header
+    layout = make_layout(header, dropped, open_gguf(mine).read)
+    bare.write_bytes(layout.header + mine.read_bytes()[header.data_start :])
+    assert "yarncli.padding" in keys_of(bare)
+    assert "yarncli.plan" not in keys_of(bare)
+    out = write(bare, tmp_path / "out.gguf", GgufEdit(keys={"llama.context_length": ("u32", 99)}))
+    assert digest(undo(out, tmp_path / "back.gguf")) == digest(bare)
+
+
 def test_values_that_json_has_not(tmp_path: Path) -> None:
     model = write_gguf(
         tmp_path / "m.gguf", keys={"x.inf": float("inf"), "x.text": 'a\n"é', "x.no": 1.5}

@@ -27,6 +27,7 @@ from yarncli.jsontext.text import JsonText
 
 RECORD = "yarncli.plan"
 _KEYS, _TENSORS, _FILE = GGUF_PARTS
+_OWN_PADDING = "padding"  # in `_FILE`: the key PADDING of a file that has no record yet
 _MAX_KEPT = 1 << 20  # bytes of a replaced tensor that a record keeps; rope_freqs has 256
 
 
@@ -93,7 +94,13 @@ def decide_rewrite(file: GgufFile, edit: GgufEdit, step: Step) -> Rewrite:
     edit = complete_edit(header, edit)
     changes = (*_key_changes(header, edit), *_tensor_changes(header, edit, read))
     start = read(0, header.data_start)
-    before = {"size": header.file_size, "header_sha256": sha256(start).hexdigest()}
+    before: dict[str, Any] = {
+        "size": header.file_size,
+        "header_sha256": sha256(start).hexdigest(),
+    }
+    if PADDING in header.keys and RECORD not in header.keys:  # that of an edit nobody recorded
+        padding = header.keys[PADDING]
+        before[_OWN_PADDING] = _to_json(padding.type, padding.value)
     told = [
         FieldChange(file=_FILE, path=(name,), before=value, after=ABSENT)
         for name, value in before.items()
@@ -246,8 +253,11 @@ def _back(step: Step, left: History, where: str) -> GgufEdit:
         name = str(change.path[0])
         if change.before is ABSENT:
             gone[change.file].append(name)
-        elif change.file != _FILE:
+        elif change.file != _FILE or name == _OWN_PADDING:
             try:
+                if change.file == _FILE:
+                    keys[PADDING] = _value(change.before)
+                    continue
                 if change.file == _KEYS:
                     keys[name] = _value(change.before)
                 else:
@@ -258,7 +268,8 @@ def _back(step: Step, left: History, where: str) -> GgufEdit:
                     f"{RECORD} of {where} does not say what {quoted(name)} was before, so the step "
                     "cannot be undone. Start again from the file of before."
                 ) from error
-    drop: Collection[str] = [*gone[_KEYS], *([] if left.steps else [RECORD, PADDING])]
+    ours = [] if left.steps else [RECORD, *([] if PADDING in keys else [PADDING])]
+    drop: Collection[str] = [*gone[_KEYS], *ours]
     return GgufEdit(
         keys={**keys, **_record(left)}, drop=drop, tensors=tensors, places=places,
         drop_tensors=gone[_TENSORS],
