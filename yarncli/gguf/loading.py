@@ -76,6 +76,10 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
         yield _refuses(said, width)
     if sizes.rotary_dim % 2:
         yield _aborts(f"{width} is {sizes.rotary_dim}, an odd number", width)
+    if sizes.rotary_dim > sizes.head_dim:  # `n_dims <= ne0` in `ggml-cpu/ops.cpp:6355`
+        yield _aborts(
+            f"{width} is {sizes.rotary_dim}, more than the {sizes.head_dim} of a head", width
+        )
     yield from tensor_failures(gguf, row, sizes)
 
 

@@ -116,7 +116,7 @@ def _retyped(gguf: Gguf, name: str, old: Typed) -> GgufPlan | None:
     """The same number with the type that is read; `None` where it is another number then."""
     key = name.removeprefix(gguf.name(""))
     kind, value = KEY_TYPES[key], old.value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     if kind == "f32":
         return _set({name: typed(key, value)})
@@ -179,7 +179,7 @@ def _scaling(gguf: Gguf, where: str) -> Iterator[Finding]:
             f"window. If {window:,} is the extended one, the original is {window / factor:,.0f}."
         )
         yield _finding(where, "gguf-original-missing", gguf.name(ORIGINAL), message)
-    meant = int(original * factor + 0.5)
+    meant = int(original * factor + 0.5) if math.isfinite(factor) else 0
     if kind in ("yarn", "linear") and factor > 1 and original and window < meant < 2**32:
         plan = _set({gguf.name(CONTEXT): Typed("u32", meant)})
         message = (
