@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from yarncli.baking.gguf import GgufBake
 from yarncli.cli import console
-from yarncli.conversion.gguf import GgufConversion
-from yarncli.conversion.gguf_folder import GgufFolderConversion
-from yarncli.engines.gguf_files import GgufJudgement
 from yarncli.gguf.serving import Serving
 from yarncli.gguf.types import TENSOR_TYPES
 from yarncli.jsontext.changes import ABSENT, FieldChange
 
+if TYPE_CHECKING:  # each command needs one of them, and numpy comes with the first
+    from yarncli.baking.gguf import GgufBake
+    from yarncli.conversion.gguf import GgufConversion
+    from yarncli.conversion.gguf_folder import GgufFolderConversion
+    from yarncli.engines.gguf_files import GgufJudgement
+
 
 def print_gguf_conversions(found: GgufConversion | GgufFolderConversion) -> None:
     """Print what changes in a file, or in each of a folder, the notes, and what is next."""
+    from yarncli.conversion.gguf import GgufConversion
+
     is_one = isinstance(found, GgufConversion)
     conversions = (found,) if isinstance(found, GgufConversion) else found.conversions
     for conversion in conversions:
@@ -25,7 +29,7 @@ def print_gguf_conversions(found: GgufConversion | GgufFolderConversion) -> None
         _print_changes(conversion)
     for text in conversions[0].notes:
         console.note(text)
-    for why in found.left.values() if isinstance(found, GgufFolderConversion) else ():
+    for why in () if isinstance(found, GgufConversion) else found.left.values():
         console.note(f"Left alone: {why}")
     if found.written:
         where = shlex.quote(conversions[0].serving.path)
