@@ -153,6 +153,9 @@ CASES: dict[str, tuple[Prepare, tuple[object, ...], int, dict[str, object], int]
         config(MISTRAL), (*CONVERT, "--length", "64k"), 3, {}, 1,
     ),
     "dual chunk attention": (config(DUAL), (*CONVERT, "--length", "2M"), 3, {}, 1),
+    "a GGUF file converted": (
+        gguf_file, ("convert", "SOURCE", "MADE", "--factor", 4), 0, {}, 1,
+    ),
     "a GGUF file served longer": (
         gguf_file, ("engines", "SOURCE", "--length", "1k"), 2, {"N": 1024, "OUT": "MADE"}, 1,
     ),
@@ -294,6 +297,7 @@ COVERED = {
     "checkpoint/directory.py": {"interrupted"},
     "checkpoint/recovery.py": {"interrupted"},
     "cli/engines_print.py": {"other engines"},
+    "cli/gguf_print.py": {"a GGUF file converted"},
     "conversion/fit.py": {"no config is right"},
     "conversion/options.py": {"bake in place"},
     "engines/drafts.py": {"draft head"},

@@ -29,6 +29,7 @@ from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.gguf.facts import Typed
 from yarncli.gguf.runtime import Computed, run
 from yarncli.planning.writing import rope_dict
+from yarncli.rules.check import check
 
 SIZES = {
     "model_type": "llama", "hidden_size": 128, "num_attention_heads": 4, "head_dim": 32,
@@ -274,6 +275,10 @@ def test_layers_with_a_window_must_rotate_alike(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "rope_local_base_freq": 5000.0}))
     with pytest.raises(UnsupportedArchitectureError, match="attend within a window rotate"):
         convert(path, tmp_path / "no.gguf", from_=tmp_path / "config.json")
+    (finding,) = check(tmp_path / "out.gguf", against=tmp_path / "config.json").findings
+    assert finding.message.endswith("the layers that attend within 64 tokens rotate otherwise.")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert not check(tmp_path / "out.gguf", against=tmp_path / "config.json").findings
 
 
 def test_qwen2_takes_no_frequencies(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from yarncli.checkpoint.rewrite import Patch
 from yarncli.errors import CheckpointError, ConfigError, OutputError, UsageError, YarncliError
 from yarncli.gguf import rewrite as rewrites
 from yarncli.gguf.header import parse_header
-from yarncli.gguf.layout import GgufEdit, NewTensor
+from yarncli.gguf.layout import GgufEdit, NewTensor, make_layout
 from yarncli.gguf.record import Rewrite, decide_rewrite, decide_undo, read_record
 from yarncli.gguf.source import open_gguf
 from yarncli.gguf.types import Array

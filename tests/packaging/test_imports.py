@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,24 @@ def test_start_up_is_light(code, arguments):
     loaded = modules_after(code, *arguments)
     assert "typer" in loaded
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("words", ["inspect", "engines", "check", "convert --dry-run --factor 4"])
+def test_gguf_files_are_read_without_numpy(words, tmp_path):
+    keys = {"general.architecture": (8, struct.pack("<Q", 5) + b"llama")}
+    sizes = {"context_length": 256, "embedding_length": 128, "block_count": 1,
+             "attention.head_count": 4, "vocab_size": 1}  # fmt: skip
+    keys |= {f"llama.{name}": (4, struct.pack("<I", size)) for name, size in sizes.items()}
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys))
+    for name, (kind, value) in keys.items():
+        header += struct.pack("<Q", len(name)) + name.encode() + struct.pack("<I", kind) + value
+    name = b"blk.0.attn_k.weight"
+    header += struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, 128, 1, 0, 0)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(header.ljust(-(-len(header) // 32) * 32, b"\0") + bytes(512))
+    command, *options = words.split()
+    code = "from yarncli.cli.app import main; main()"
+    assert not modules_after(code, command, str(path), *options) & HEAVY
 
 
 def test_the_package_itself_imports_nothing():

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
 
-from yarncli.baking.gguf import GgufBake
 from yarncli.cli import console
-from yarncli.conversion.gguf import GgufConversion
-from yarncli.conversion.gguf_folder import GgufFolderConversion
-from yarncli.engines.gguf_files import GgufJudgement
 from yarncli.gguf.serving import Serving
 from yarncli.gguf.types import TENSOR_TYPES
 from yarncli.jsontext.changes import ABSENT, FieldChange
 
+if TYPE_CHECKING:  # each command needs one of them, and numpy comes with the first
+    from yarncli.baking.gguf import GgufBake
+    from yarncli.conversion.gguf import GgufConversion
+    from yarncli.conversion.gguf_folder import GgufFolderConversion
+    from yarncli.engines.gguf_files import GgufJudgement
+
 
 def print_gguf_conversions(found: GgufConversion | GgufFolderConversion) -> None:
-    """Print what one file gets, or each of a folder, and which ones were left alone."""
-    if isinstance(found, GgufConversion):
-        print_gguf_conversion(found)
-        return
-    for conversion in found.conversions:
-        console.print_text(f"\n{conversion.file.name}")
-        print_gguf_conversion(replace(conversion, notes=()))
-    for text in found.conversions[0].notes:
+    """Print what changes in a file, or in each of a folder, the notes, and what is next."""
+    from yarncli.conversion.gguf import GgufConversion
+
+    is_one = isinstance(found, GgufConversion)
+    conversions = (found,) if isinstance(found, GgufConversion) else found.conversions
+    for conversion in conversions:
+        if not is_one:
+            console.print_text(f"\n{conversion.file.name}")
+        _print_changes(conversion)
+    for text in conversions[0].notes:
         console.note(text)
-    for why in found.left.values():
+    for why in () if isinstance(found, GgufConversion) else found.left.values():
         console.note(f"Left alone: {why}")
+    if found.written:
+        where = shlex.quote(conversions[0].serving.path)
+        console.note(f"What Ollama and others make of it: yarncli engines {where}")
 
 
-def print_gguf_conversion(conversion: GgufConversion) -> None:
-    """Print every key and tensor that changes, the notes, and how the result is served."""
+def _print_changes(conversion: GgufConversion) -> None:
+    """Print every key and tensor that changes, and how the result is served."""
     if intended := conversion.intended:
         console.print_text(
             f"RoPE of {intended.name}: {intended.setting.rope_type}, {intended.length:,} tokens"
@@ -39,8 +46,6 @@ def print_gguf_conversion(conversion: GgufConversion) -> None:
         console.print_text(f"  {describe_change(change)}")
     if not conversion.changes:
         console.print_text("  nothing: the file has this RoPE already")
-    for text in conversion.notes:
-        console.note(text)
     if conversion.written:
         print_serving(conversion.serving)
 

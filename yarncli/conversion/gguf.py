@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from yarncli.gguf.facts import Gguf
 from yarncli.gguf.in_place import change_gguf
 from yarncli.gguf.intended import Intended, intended_by
 from yarncli.gguf.plan import GgufPlan, plan_extension, plan_setting
+from yarncli.gguf.reading import compare
 from yarncli.gguf.record import Rewrite, decide_rewrite, decide_undo, refuse_baked
 from yarncli.gguf.refusals import refuse_no_model
 from yarncli.gguf.rewrite import require_free, write_gguf
@@ -222,16 +222,8 @@ def _rewritten(file: GgufFile, made: GgufPlan, step: Step) -> Rewrite:
 def _require_windowed(after: Gguf, intended: Intended) -> None:
     """Insist that layers with a window rotate as the checkpoint says, which no plan changes."""
     found, wanted = run_windowed(after), intended.windowed
-    assert wanted is not None
-    pairs = wanted.inv_freq(intended.length)
-    same = (
-        isinstance(found, Computed)
-        and len(found.inv_freq) == len(pairs)
-        and all(
-            math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found.inv_freq, pairs, strict=True)
-        )
-        and math.isclose(found.attention_factor, wanted.effective_attention_factor(), rel_tol=1e-6)
-    )
+    assert wanted is not None  # the caller saw to it
+    same = isinstance(found, Computed) and compare(found, wanted, intended.length).rotates_alike
     if after.window and not same:
         raise UnsupportedArchitectureError(
             f"The layers of {intended.name} that attend within a window rotate otherwise than "

@@ -161,6 +161,8 @@ def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Ite
     fused = [n for n in blocks if f"blk.{n}.attn_k.weight" not in gguf.tensors]
     if carrier == "scale":
         yield from _scale_faults(gguf, row, blocks, fused, sizes)
+    elif any(_has_other_rows(gguf, n, sizes) for n in blocks if n not in fused):
+        yield "its projections of keys have other rows than those of its heads"
     elif fused and (row.hybrid or not row.k_scale):
         yield "its fused projections are not all of queries, keys and values"
     elif fused:
@@ -210,6 +212,11 @@ def _fused_faults(gguf: Gguf, fused: list[int], sizes: Sizes) -> Iterator[str]:
         rows = gguf.tensors[f"blk.{n}.attn_qkv.weight"].shape[-1]
         if rows != (queries + 2 * keys) * sizes.head_dim:
             yield f"blk.{n}.attn_qkv.weight has {rows} rows, not those of queries, keys and values"
+
+
+def _has_other_rows(gguf: Gguf, block: int, sizes: Sizes) -> bool:
+    shape = gguf.tensors[f"blk.{block}.attn_k.weight"].shape
+    return len(shape) != 2 or shape[-1] != _heads(gguf, block)[1] * sizes.head_dim
 
 
 def _by_scale(gguf: Gguf, blocks: list[int], factor: float) -> TemperaturePlan:
@@ -279,9 +286,9 @@ def _heads(gguf: Gguf, block: int) -> tuple[int, int]:
 
 
 def _of_layer(value: Any, block: int) -> int:
-    if isinstance(value, list | tuple):
-        return int(value[block]) if block < len(value) else 0
-    return int(value)
+    if value is None or (isinstance(value, list | tuple) and block >= len(value)):
+        raise CheckpointError("The file does not say how many heads each of its layers has.")
+    return int(value[block] if isinstance(value, list | tuple) else value)
 
 
 def _blocks(gguf: Gguf, layers: Collection[int] | None) -> list[int]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from yarncli.errors import UnsupportedArchitectureError
+from yarncli.errors import UnsupportedArchitectureError, WeightsError
 from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Typed
 from yarncli.gguf.header import GgufTensor, Kv
 from yarncli.gguf.layout import GgufEdit, NewTensor
 from yarncli.gguf.plan import GgufPlan
 from yarncli.gguf.source import GgufFile, later_shards
 from yarncli.gguf.types import Array
+from yarncli.gguf.walking import quoted
 
 _LISTS = (FREQS, LONG, SHORT)
+# Sizes that the runtime reads as whole numbers; some may be given for each layer.
+_SINGLE = ("block_count", "nextn_predict_layers", "vocab_size")
+_COUNTS = (
+    *_SINGLE, "attention.head_count", "attention.head_count_kv", "feed_forward_length",
+)  # fmt: skip
 _MOST = 1 << 16  # frequency factors; a head has at most 512
 _FORMATS = {"F32": ("f", 4), "F16": ("e", 2)}
 
@@ -29,7 +35,9 @@ def read_contents(file: GgufFile) -> Gguf:
     for part in (file, *later_shards(file)):
         for name, tensor in part.header.tensors.items():
             tensors[name] = _tensor(part, name, tensor)
-    return Gguf({name: _typed(kv) for name, kv in file.header.keys.items()}, tensors)
+    found = Gguf({name: _typed(kv) for name, kv in file.header.keys.items()}, tensors)
+    _require_counts(found, file.name)
+    return found
 
 
 def count_tensors(file: GgufFile) -> int | None:
@@ -61,6 +69,19 @@ def as_edit(file: GgufFile, plan: GgufPlan) -> GgufEdit:
         tensors={name: NewTensor.of_floats(values) for name, values in plan.tensors.items()},
         drop_tensors=plan.drop_tensors,
     )
+
+
+def _require_counts(gguf: Gguf, where: str) -> None:
+    """Insist that sizes are numbers, which llama.cpp does, too: it loads no file without."""
+    for key in _COUNTS:
+        value = gguf.get(key)
+        each = value if isinstance(value, tuple) else (value,)
+        one = key in _SINGLE and isinstance(value, tuple)
+        if value is not None and (one or not all(type(n) is int and 0 <= n < 2**32 for n in each)):
+            raise WeightsError(
+                f"The key {quoted(gguf.name(key))} of {where} is {str(value)[:80]}, which is no "
+                "size: llama.cpp does not load the file. It is damaged."
+            )
 
 
 def _typed(kv: Kv) -> Typed:

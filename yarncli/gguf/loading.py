@@ -88,6 +88,10 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
         yield fails(f"{width} is {sizes.rotary_dim} and must be {sizes.head_dim}", width)
     if sizes.rotary_dim % 2:
         yield _aborts(f"{width} is {sizes.rotary_dim}, an odd number", width)
+    if sizes.rotary_dim > sizes.head_dim:  # `n_dims <= ne0` in `ggml-cpu/ops.cpp:6355`
+        yield _aborts(
+            f"{width} is {sizes.rotary_dim}, more than the {sizes.head_dim} of a head", width
+        )
     yield from tensor_failures(gguf, row, sizes)
 
 

@@ -152,10 +152,15 @@ class Difference:
         return far if far is not None and not off[far] < _TOLERANCE else None
 
     @property
+    def rotates_alike(self) -> bool:
+        """Whether frequencies and attention factor are the same, whatever the window."""
+        same = math.isclose(self.attention_factor, 1.0, rel_tol=_TOLERANCE)
+        return bool(self.ratios) and self.worst is None and same
+
+    @property
     def is_none(self) -> bool:
         """Whether there is no difference."""
-        same = math.isclose(self.attention_factor, 1.0, rel_tol=_TOLERANCE)
-        return bool(self.ratios) and self.worst is None and same and self.window == 0
+        return self.rotates_alike and self.window == 0
 
 
 def compare(computed: Computed, setting: RopeParameters, length: int) -> Difference:

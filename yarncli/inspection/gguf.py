@@ -79,7 +79,7 @@ class GgufDescription:
 
         Empty where it computes nothing.
         """
-        if isinstance(self.rope, Failure):
+        if isinstance(self.rope, Failure) or self.rope.rope_theta <= 0:
             return []
         after = (self.after or self.rope.computed).inv_freq
         plain = formulas.default_inv_freq(self.rope.rope_theta, 2 * len(after))

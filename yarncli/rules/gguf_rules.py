@@ -27,7 +27,7 @@ from yarncli.gguf.intended import Intended
 from yarncli.gguf.loading import TYPES, Failure, failures
 from yarncli.gguf.plan import GgufPlan
 from yarncli.gguf.reading import compare
-from yarncli.gguf.runtime import RUNTIME_THETA, STILL, Computed, run, scaling_factor
+from yarncli.gguf.runtime import RUNTIME_THETA, STILL, Computed, run, run_windowed, scaling_factor
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding, Severity
 
@@ -119,7 +119,7 @@ def _retyped(gguf: Gguf, name: str, old: Typed) -> GgufPlan | None:
     """The same number with the type that is read; `None` where it is another number then."""
     key = name.removeprefix(gguf.name(""))
     kind, value = KEY_TYPES[key], old.value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     if kind == "f32" and abs(value) < _LARGEST:
         return _set({name: typed(key, value)})
@@ -256,6 +256,11 @@ def _against(gguf: Gguf, where: str, computed: Computed, against: Intended) -> I
     if not math.isclose(found.attention_factor, 1.0, rel_tol=1e-6):
         right = against.setting.effective_attention_factor()
         faults.append(f"the attention factor is {computed.attention_factor:.5g}, not {right:.5g}")
+    if against.windowed and gguf.window:
+        other = run_windowed(gguf)
+        alike = isinstance(other, Computed) and compare(other, against.windowed, against.length)
+        if not alike or not alike.rotates_alike:
+            faults.append(f"the layers that attend within {gguf.window:,} tokens rotate otherwise")
     if found.window:
         faults.append(f"the window is {computed.served_length:,}, not {against.length:,} tokens")
     if faults:
