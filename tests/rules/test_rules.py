@@ -367,7 +367,7 @@ def test_every_rule_of_a_config_has_a_case() -> None:
     }
     elsewhere = {
         "unreadable", "tokenizer-limit", "lfs-pointer", "change-pending", "engine-misreads",
-        "adapter", "adapter-mismatch",
+        "adapter", "adapter-mismatch", "conversion-lost",
     }  # fmt: skip
     assert {case[0] for case in CASES} == RULES.keys() - weights - elsewhere - {"ambiguous-weights"}
 

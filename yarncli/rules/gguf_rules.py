@@ -193,7 +193,7 @@ def _scaling(gguf: Gguf, where: str) -> Iterator[Finding]:
             f"window. If {window:,} is the extended one, the original is {window / factor:,.0f}."
         )
         yield _finding(where, "gguf-original-missing", gguf.name(ORIGINAL), message)
-    meant = int(min(original * factor, 2.0**32) + 0.5)
+    meant = int(min(original * factor, 2.0**32) + 0.5) if factor > 1 else 0
     if kind in ("yarn", "linear") and factor > 1 and original and window < meant < 2**32:
         plan = _set({gguf.name(CONTEXT): Typed("u32", meant)})
         message = (

@@ -21,7 +21,8 @@ def splits_attention(device: torch.device, dtype: torch.dtype, width: int = 8) -
     """
     if device.type == "cpu":
         return hasattr(torch.ops.aten, _CPU)
-    if device.type != "cuda" or torch.version.hip or not hasattr(torch.ops.aten, _CUDA):
+    is_cuda = device.type == "cuda" and torch.cuda.is_available() and not torch.version.hip
+    if not is_cuda or not hasattr(torch.ops.aten, _CUDA):
         return False
     if dtype not in _HALVES or width > _WIDEST or width % 8:
         return False
