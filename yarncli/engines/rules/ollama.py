@@ -8,7 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.engines.loaders import is_v5_only, legacy
-from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL, with_frequencies
+from yarncli.engines.shared import (
+    IGNORES_ROPE_PARAMETERS,
+    ORIGINAL,
+    proportional_by_layers,
+    with_frequencies,
+)
 from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import (
     Engine,
@@ -38,6 +43,11 @@ def read(model: Model) -> Reading:
     row = find_row("ollama", model)
     row.require_class(model)
     entry = row.entry
+    if entry.get("reader") in _WHOLE:
+        if model.refusal:
+            raise NotKnown(model.refusal)
+        scopes = _WHOLE[entry["reader"]](model, row)
+        return Reading(scopes, served_length=model.rope.max_position_embeddings)
     if entry.get("flat") and model.text_path:
         raise LoaderError("It wants the fields of the text part at the top level of config.json.")
     default = entry.get("default_theta")
@@ -137,7 +147,58 @@ def _gpt_oss(p: RopeParameters, model: Model) -> Used:
     return Used(found, get_mscale(found.resolved_factor()))
 
 
+def _gemma4(model: Model, row: Row) -> dict[str, Used]:
+    """Widths are read from the file only: without one the importer writes 0."""
+    if not all(isinstance(model.text.get(key), int) for key in ("head_dim", "global_head_dim")):
+        raise NotKnown(f"{row.release} was read for files that state head_dim and global_head_dim.")
+    return proportional_by_layers(model)
+
+
+def _mistral3(model: Model, row: Row) -> dict[str, Used]:
+    """yarn with all of its keys in `rope_parameters`; no temperature where both mscales are set.
+
+    Reference: `convert/convert_mistral_causal.go`, `KV`; `model/models/mistral3/model_text.go`,
+        `applyRotaryPositionEmbeddings`.
+    """
+    (name, scope), block = *model.rope.scopes.items(), model.block("rope_parameters")
+    p, stated = scope.parameters, [block.get(key) for key in (*_MISTRAL3, ORIGINAL)]
+    if block.get("rope_type") != "yarn" or not all(isinstance(n, int | float) for n in stated):
+        raise NotKnown(f"{row.release} was read for {row.model_type} with yarn and all its keys.")
+    if not isinstance(block.get("llama_4_scaling_beta"), int | float):
+        raise EngineCrash("The importer panics without llama_4_scaling_beta in rope_parameters.")
+    theta = model.text.get("rope_theta") or block.get("rope_theta")
+    if not isinstance(theta, int | float):
+        raise EngineCrash("The importer writes θ 0 where there is no rope_theta.")
+    read_as = replace(_yarn(p, block), rope_theta=float(theta), beta_fast=float(block["beta_fast"]),
+                      beta_slow=float(block["beta_slow"]))  # fmt: skip
+    has_pair = bool(block.get("mscale") and block.get("mscale_all_dim"))
+    return {name: Used(read_as, 1.0 if has_pair else get_mscale(read_as.resolved_factor()))}
+
+
+def _qwen3_5(model: Model, row: Row) -> dict[str, Used]:
+    """Plain RoPE, whose θ and share of a head the importer insists on.
+
+    Reference: `convert/convert_qwen3next.go`, `parseMore`; `model/models/qwen3next/model.go`.
+    """
+    (name, scope), block = *model.rope.scopes.items(), model.block("rope_parameters")
+    row.word(scope.parameters.rope_type)
+    for key in ("rope_theta", "partial_rotary_factor"):
+        top, inner = model.text.get(key), block.get(key)
+        if not (top or inner):
+            raise LoaderError(f"The importer wants {key}: it is an error without it.")
+        if top and inner and top != inner:
+            raise NotKnown(f"{row.release} was not read for two different {key}.")
+    if model.block("rope_scaling") or not block.get("mrope_section"):
+        raise NotKnown(
+            f"{row.release} was read for {row.model_type} with mrope_section in rope_parameters."
+        )
+    return {name: Used(scope.parameters)}
+
+
+_MISTRAL3 = ("factor", "beta_fast", "beta_slow")
 _READERS = {"deepseek": _deepseek, "gpt_oss": _gpt_oss}
+# Readers of the whole config; the importer reads no `rope_scaling` for these.
+_WHOLE = {"gemma4": _gemma4, "mistral3": _mistral3, "qwen3_5": _qwen3_5}
 
 
 def launch(parts: Launch) -> str:
