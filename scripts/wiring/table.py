@@ -30,6 +30,7 @@
                     "none"
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
+        fixed       mlx-vlm: whether `theta` and `dim` are its own, whatever the config says
         part        "ignored" where partial_rotary_factor is not read
         needs       keys that the class which reads the config has no default for
         text        of a multimodal model: model type of the text part → whose row counts
