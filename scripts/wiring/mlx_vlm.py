@@ -21,7 +21,7 @@ from unittest.mock import MagicMock
 
 from scripts.wiring.mlx_lm import filled, lines_of, measured, only_models, record
 from scripts.wiring.own_code import NAMED
-from scripts.wiring.probes import SIZES, failure
+from scripts.wiring.probes import SIZES, TYPES, failure
 from scripts.wiring.table import arguments, update, write
 from yarncli.config.families.own_code_rows import OWN_CODE
 from yarncli.config.families.table import FAMILIES
@@ -73,6 +73,10 @@ def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
     if not hasattr(module, "LanguageModel") and not hasattr(module, "Model"):
         return {"rope": "unknown", "at": f"{name}/__init__.py", "note": "no class to build"}
     found = measured(kind, name, evidence, partial(build, module))
+    if kind == "hunyuan":  # as in mlx-lm; its class indexes rope_scaling["alpha"]
+        note = "needs rope_scaling with alpha, factor, type"
+        return {"rope": "refuses", "types": dict.fromkeys(TYPES, "refuses"), "how": "read",
+                "at": evidence, "note": note, "alpha": "no limit"}  # fmt: skip
     found |= {"fixed": True} if kind in _BY_DEFAULT else {}
     family = FAMILIES.get(kind)
     if family and family.is_wrapper and not family.flat_text:

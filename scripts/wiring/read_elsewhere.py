@@ -80,6 +80,12 @@ TENSORRT_LLM: dict[str, dict[str, Any]] = {
     "mistral": {"types": _READS, "at": "models/modeling_mistral.py: MistralAttention"},
     "mixtral": {"types": _READS, "at": "models/modeling_mixtral.py@000a01d: MixtralAttention"},
     "phi3": {"types": _LONGROPE, "at": "models/modeling_phi3.py@000a01d: Phi3Attention"},
+    "phi4mm": {"types": _LONGROPE, "class": "Phi4MMForCausalLM",
+               "at": "models/modeling_phi4mm.py@c20322f: Phi4MMForCausalLM, which makes a "
+                     "Phi3ForCausalLM of it"},
+    "hunyuan": {"types": {}, "class": "HunYuanMoEV1ForCausalLM", "alpha": "window",
+                "at": "models/modeling_hunyuan_moe.py@047098b: HunYuanAttention; functional.py: "
+                      "create_sinusoidal_positions_for_attention_plugin, dynamic"},
     # Exaone4Config of transformers 4.57.6 has this θ where the file has none.
     "exaone4": {"types": _READS, "class": "Exaone4ForCausalLM", "default_theta": 1000000.0,
                 "also": ["Exaone4_5_ForConditionalGeneration"],
