@@ -62,6 +62,10 @@ _READ: dict[str, dict[str, Any]] = {
     "llama": {"rope": "mixed", "class": "LlamaForCausalLM", **_LLAMA},
     "mixtral": {"rope": "mixed", "class": "MixtralForCausalLM", **_LLAMA,
                 "note": "convert/convert_mixtral.go calls Llama's"},
+    "mllama_text_model": {"rope": "mixed", **_LLAMA, "class": "MllamaForConditionalGeneration",
+                          "default_theta": 0,
+                          "at": "convert/convert_mllama.go@7b202a9, which calls Llama's; "
+                                "model/models/mllama/model_text.go@9056c56"},
     "qwen2": {**_QWEN, "class": "Qwen2ForCausalLM", "at": "convert/convert_qwen2.go:36-50"},
     "gemma": {"rope": "ignores", "class": "GemmaForCausalLM", "types": _IGNORED,
               "writes_theta": False, "at": "convert/convert_gemma.go:28-46"},
@@ -69,10 +73,13 @@ _READ: dict[str, dict[str, Any]] = {
                "default_theta": 0, "length": ["model_max_length", "max_position_embeddings"],
                "at": "convert/convert_commandr.go:31-44"},
     "gemma3_text": {"rope": "mixed", "class": "Gemma3ForCausalLM",
-                    "at": "convert/convert_gemma3.go:107-122",
+                    "also": ["Gemma3ForConditionalGeneration"], "outer_length": 131072,
+                    "at": "convert/convert_gemma3.go:107-122; model/models/gemma3/model_text.go, "
+                          "newTextModel with finalLogitSoftcap, ropeValuesForLayer",
                     "types": {k: "ignores" for k in _IGNORED if k != "yarn"},
                     "note": "yarn is kept with betas of 64 and 1; what the runtime makes of it was "
-                            "not read. Gemma3ForConditionalGeneration keeps nothing."},
+                            "not read. Of Gemma3ForConditionalGeneration nothing is kept: both θ "
+                            "are the runtime's, and a factor of 8 for 34, 48 and 62 layers."},
     "phi3": {"rope": "mixed", "class": "Phi3ForCausalLM", "at": "convert/convert_phi3.go:59-76",
              "types": dict.fromkeys(("linear", "dynamic", "llama3"), "refuses"), "default_theta": 0,
              "note": "keeps both lists and a scale; the runtime's choice of list was not read"},

@@ -262,6 +262,50 @@ def test_qwen3_5_in_ollama(changed, expected):
     assert status("ollama", config) == expected
 
 
+GEMMA3 = {
+    "model_type": "gemma3",
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34,
+                    "sliding_window": 1024, "rope_scaling": LINEAR | {"factor": 8.0}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        # model_text.go: "rope scale unset but it shuold be set to 8.0" for 4B, 12B and 27B.
+        ({}, "exact"),
+        ({"rope_scaling": LINEAR}, "differs"),
+        ({"rope_theta": 5e5}, "differs"),
+        ({"rope_local_base_freq": 5e4}, "ignores"),
+        ({"num_hidden_layers": 30}, "unknown"),
+        ({"sliding_window_pattern": 4}, "unknown"),
+        ({"max_position_embeddings": 32768}, "differs"),
+    ],
+)
+def test_gemma3_with_images_in_ollama(changed, expected):
+    config = {**GEMMA3, "text_config": {**GEMMA3["text_config"], **changed}}
+    assert status("ollama", config) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "exact"),
+        ({"rope_scaling": {**YARN, "rope_type": "llama3", "low_freq_factor": 1.0,
+                           "high_freq_factor": 4.0}}, "exact"),
+        ({"rope_scaling": YARN}, "ignores"),
+        ({"rope_theta": None}, "crashes"),
+    ],
+)  # fmt: skip
+def test_mllama_in_ollama(changed, expected):
+    text = {**BASE, "model_type": "mllama_text_model", "cross_attention_layers": [3], **changed}
+    text = {key: value for key, value in text.items() if value is not None}
+    config = {"model_type": "mllama", "architectures": ["MllamaForConditionalGeneration"],
+              "text_config": text}  # fmt: skip
+    assert status("ollama", config) == expected
+
+
 def test_glm_5_in_tensorrt_llm():
     config = {**BASE, **MLA, "model_type": "glm_moe_dsa",
               "architectures": ["GlmMoeDsaForCausalLM"]}  # fmt: skip

@@ -29,6 +29,8 @@ from yarncli.rope.formulas import get_mscale
 from yarncli.rope.parameters import RopeParameters
 
 _RUNTIME_THETA = 10000.0
+# Model types whose importer takes the width of a head from hidden_size.
+_BY_HIDDEN = ("llama", "mixtral", "mllama_text_model")
 
 
 def read(model: Model) -> Reading:
@@ -43,6 +45,8 @@ def read(model: Model) -> Reading:
     row = find_row("ollama", model)
     row.require_class(model)
     entry = row.entry
+    if row.model_type == "gemma3_text" and model.text_path:
+        return _gemma3_with_images(model, row)
     if entry.get("reader") in _WHOLE:
         if model.refusal:
             raise NotKnown(model.refusal)
@@ -79,7 +83,7 @@ def _scopes(model: Model) -> list[Any]:
 def _hidden_width(model: Model) -> int | None:
     """hidden_size / num_attention_heads, which the importer rotates; `None` where not given."""
     hidden = model.text.get("hidden_size")
-    if not isinstance(hidden, int) or model.rope.model_type not in ("llama", "mixtral"):
+    if not isinstance(hidden, int) or model.rope.model_type not in _BY_HIDDEN:
         return None
     return hidden // model.rope.num_attention_heads
 
@@ -147,6 +151,30 @@ def _gpt_oss(p: RopeParameters, model: Model) -> Used:
     return Used(found, get_mscale(found.resolved_factor()))
 
 
+def _gemma3_with_images(model: Model, row: Row) -> Reading:
+    """Nothing of the setting is read: every number is the runtime's own, by the count of layers.
+
+    Reference: `convert/convert_gemma3.go`, `KV`; `model/models/gemma3/model_text.go`,
+        `newTextModel` and `ropeValuesForLayer`.
+    """
+    layers, p = range(model.rope.num_hidden_layers), next(iter(model.rope.scopes.values()))
+    windowed = tuple(i for i in layers if (i + 1) % 6)
+    width, window = model.text.get("head_dim", 256), model.text.get("sliding_window", 0)
+    served = model.config.get("max_position_embeddings") or row.entry["outer_length"]
+    is_known = len(layers) in _GEMMA3_LAYERS and model.rope.windowed_layers == windowed
+    if not is_known or not isinstance(served, int) or not isinstance(window, int):
+        raise NotKnown(f"{row.release} was read for Gemma 3 of 4B, 12B and 27B as published.")
+    if window >= served or p.parameters.head_dim != width:
+        raise NotKnown(f"{row.release} was not read for these widths and windows of Gemma 3.")
+    sizes = {"head_dim": width, "max_position_embeddings": p.parameters.max_position_embeddings}
+    own = {
+        "full_attention": RopeParameters(rope_type="linear", rope_theta=1e6, factor=8.0, **sizes),
+        "sliding_attention": RopeParameters(rope_type="default", rope_theta=1e4, **sizes),
+    }
+    note = "reads no RoPE setting: θ 1e6 with a factor of 8 and θ 1e4 are its own"
+    return Reading({n: Used(own[n]) for n in model.rope.scopes}, served, notes=(note,))
+
+
 def _gemma4(model: Model, row: Row) -> dict[str, Used]:
     """Widths are read from the file only: without one the importer writes 0."""
     if not all(isinstance(model.text.get(key), int) for key in ("head_dim", "global_head_dim")):
@@ -195,6 +223,7 @@ def _qwen3_5(model: Model, row: Row) -> dict[str, Used]:
     return {name: Used(scope.parameters)}
 
 
+_GEMMA3_LAYERS = (34, 48, 62)
 _MISTRAL3 = ("factor", "beta_fast", "beta_slow")
 _READERS = {"deepseek": _deepseek, "gpt_oss": _gpt_oss}
 # Readers of the whole config; the importer reads no `rope_scaling` for these.
