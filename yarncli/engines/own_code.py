@@ -139,7 +139,9 @@ def _by_alpha(engine: Engine, model: Model, config: Mapping[str, Any], reason: s
         return replace(unread_view(engine, config, reason), length=model.length)
     intended = find_intended(model, NO_HISTORY)
     served = model.length if entry["alpha"] == "window" else None
-    found = view(replace(engine, read=lambda _: Reading(intended, served)), model, intended)
+    found = view(
+        replace(engine, read=lambda _: Reading(intended, served_length=served)), model, intended
+    )
     return replace(found, engine=engine)
 
 

@@ -172,7 +172,9 @@ def _gemma3_with_images(model: Model, row: Row) -> Reading:
         "sliding_attention": RopeParameters(rope_type="default", rope_theta=1e4, **sizes),
     }
     note = "reads no RoPE setting: θ 1e6 with a factor of 8 and θ 1e4 are its own"
-    return Reading({n: Used(own[n]) for n in model.rope.scopes}, served, notes=(note,))
+    return Reading(
+        {n: Used(own[n]) for n in model.rope.scopes}, served_length=served, notes=(note,)
+    )
 
 
 def _gemma4(model: Model, row: Row) -> dict[str, Used]:
