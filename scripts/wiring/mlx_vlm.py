@@ -77,7 +77,10 @@ def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
         note = "needs rope_scaling with alpha, factor, type"
         return {"rope": "refuses", "types": dict.fromkeys(TYPES, "refuses"), "how": "read",
                 "at": evidence, "note": note, "alpha": "no limit"}  # fmt: skip
-    found |= {"fixed": True} if kind in _BY_DEFAULT else {}
+    if kind in _BY_DEFAULT:
+        own = module.TextConfig.from_dict({})
+        found["fixed"] = {"hidden_size": own.d_model, "num_attention_heads": own.n_heads,
+                          "num_hidden_layers": own.n_layers}  # fmt: skip
     family = FAMILIES.get(kind)
     if family and family.is_wrapper and not family.flat_text:
         found["text"] = dict.fromkeys([f"{kind}_text", family.text_type], kind)

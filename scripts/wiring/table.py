@@ -32,7 +32,7 @@
         dim         rotary width of the model that was built (head_dim 64)
         alpha       Hunyuan-A13B's `dynamic` with `alpha` is computed: "window" where it serves the
                     config's window, else "no limit"
-        fixed       mlx-vlm: whether `theta` and `dim` are its own, whatever the config says
+        fixed       mlx-vlm: sizes that are its own, as `theta` and `dim`, whatever the config says
         part        "ignored" where partial_rotary_factor is not read
         needs       keys that the class which reads the config has no default for
         text        of a multimodal model: model type of the text part → whose row counts

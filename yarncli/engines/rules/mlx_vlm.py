@@ -49,10 +49,14 @@ def _fixed(model: Model, row: Row) -> Reading:
     Source: mlx_vlm/utils.py:443, `load_model`; models/molmo/config.py, `TextConfig`.
 
     Raises:
-        NotKnown: the file has a `text_config`.
+        NotKnown: the file has a `text_config`, or the sizes of another model.
     """
-    if model.config.get("text_config"):
-        raise NotKnown(f"{row.release} was run for {row.model_type} without a text_config.")
+    fixed = row.entry["fixed"]
+    if model.config.get("text_config") or any(model.text.get(k) != n for k, n in fixed.items()):
+        raise NotKnown(
+            f"{row.release} has its own sizes for {row.model_type}: hidden_size "
+            f"{fixed['hidden_size']}, {fixed['num_hidden_layers']} layers. This model has others."
+        )
     p = RopeParameters(
         rope_type="default",
         rope_theta=row.entry["theta"],
