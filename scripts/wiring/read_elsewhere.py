@@ -42,6 +42,8 @@ TGI: dict[str, dict[str, Any]] = {
     "mllama_text_model": {**_FLASH_LLAMA, "at": "mllama.py: FlashLlamaForCausalLM, 2024"},
     "qwen2": {"width": "hidden_size", "types": _STATIC,
               "at": "flash_qwen2_modeling.py@0581626: Qwen2Attention"},
+    "qwen2_vl_text": {"width": "hidden_size", "types": {}, "needs_block": True,
+                      "at": "qwen2_vl.py@11b3070: Qwen2VLForConditionalGeneration"},
     "qwen2_5_vl_text": {"width": "hidden_size", "types": {},
                         "at": "qwen2_5_vl.py@329f612: Qwen2_5VLForConditionalGeneration"},
     "qwen3": {"types": _STATIC, "at": "flash_qwen3_modeling.py@78c236f: Qwen3Attention"},

@@ -63,6 +63,13 @@ def status(engine, config):
         ({"model_type": "llama"}, "exact"),
         ({"model_type": "llama", "head_dim": 64}, "unknown"),
         ({"model_type": "phi3", "partial_rotary_factor": 0.5}, "unknown"),
+        # qwen2_vl.py: the text part is Qwen 2's, with three positions for each token.
+        ({**QWEN_VL, "rope_scaling": SECTIONS, "head_dim": None}, "exact"),
+        ({**QWEN_VL, "head_dim": None}, "unknown"),
+        (
+            {**QWEN_VL, "rope_scaling": {**SECTIONS, **YARN, "type": "yarn"}, "head_dim": None},
+            "unknown",
+        ),
         # Without code of its own: no release of transformers 4 has it, or only the later ones.
         ({"model_type": "ministral3"}, "unsupported"),
         ({"model_type": "smollm3"}, "unknown"),
