@@ -19,7 +19,7 @@ import warnings
 from functools import partial
 from typing import Any
 
-from scripts.wiring.probes import EXTENDED, SHORT_TEXT, describe, failure, fresh, probes
+from scripts.wiring.probes import EXTENDED, SHORT_TEXT, TYPES, describe, failure, fresh, probes
 from scripts.wiring.sizes import config_for, model_types, shape_of
 from scripts.wiring.table import arguments, summary, write
 from scripts.wiring.text_parts import class_for, wrapped
@@ -59,8 +59,7 @@ def entry(kind: str, converter: Any) -> dict[str, Any]:
     if loader is None:
         return {"rope": "unsupported", "note": name}
     if kind.startswith("gemma4"):
-        note = "partial rotary through a base of its own (transformers.py:2733), not followed up"
-        return {"rope": "unknown", "at": f"transformers.py: {type(loader).__name__}", "note": note}
+        return _by_layer(kind, loader)
     base, usual = config_for(kind)
     if kind == "falcon":
         base.pop("head_dim", None)  # a property of its config class
@@ -87,6 +86,23 @@ def entry(kind: str, converter: Any) -> dict[str, Any]:
     for probe, asked, config in probes(base, shape_of(kind, pairs)):
         outcomes[probe] = tried(lambda c=config, a=asked, p=probe: _lines(a, p, run(c), 2 * pairs))
     return {"outcomes": outcomes, **summary(outcomes), "dim": 2 * pairs, **found}
+
+
+def _by_layer(kind: str, loader: Any) -> dict[str, Any]:
+    """The entry of a type whose layers have two widths, as all published files of it have.
+
+    With one width it converts, but the experts of the models that have some are left out; that is
+    not claimed to be right or wrong.
+    """
+    base, usual = config_for(kind)
+    base |= {"global_head_dim": 2 * base["head_dim"]}
+    run = partial(layers, loader, partial(wrapped, kind, *class_for(kind, usual, ())))
+    asked = next(
+        config for probe, _, config in probes(base, shape_of(kind)) if probe == "default v5"
+    )
+    problem = tried(lambda: run(asked))
+    return {"rope": "refuses", "types": dict.fromkeys(TYPES, "refuses"), "two_widths": problem,
+            "at": f"transformers.py: {type(loader).__name__}"}  # fmt: skip
 
 
 def _in_loader(error: Exception) -> bool:

@@ -45,6 +45,12 @@ READ: dict[str, tuple[dict[str, str], tuple[str, str], dict[str, Any]]] = {
     "lfm2": ({}, ("lfm2/lfm2.py", "rope_scaling_params=None"), {}),
     "hy_v3": ({}, ("hy_v3/hy_v3.py", "self.rope = RotaryEmbedding("), {}),
     "gemma3": ({"linear": "reads"}, ("gemma3/model_config.py", 'rope_type == "linear"'), {}),
+    # One type for each kind of layer; every other is a ValueError.
+    "gemma4": (
+        {"rest": "refuses"},
+        ("gemma4/model_config.py", 'global_rope_type != "proportional"'),
+        {"scopes": {"full_attention": "proportional", "sliding_attention": "default"}},
+    ),
     "gpt_oss": (
         {"yarn": "differs", "default": "refuses", "rest": "refuses"},
         ("gpt_oss/model_config.py", "Unknown rope scaling type"),

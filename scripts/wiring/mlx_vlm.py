@@ -21,14 +21,16 @@ from unittest.mock import MagicMock
 
 from scripts.wiring.mlx_lm import filled, lines_of, measured, only_models, record
 from scripts.wiring.own_code import NAMED
-from scripts.wiring.probes import SIZES, failure
+from scripts.wiring.probes import SIZES, TYPES, failure
 from scripts.wiring.table import arguments, update, write
 from yarncli.config.families.own_code_rows import OWN_CODE
 from yarncli.config.families.table import FAMILIES
 
 MODELS = "mlx_vlm.models"
-# Folders whose text part takes its sizes from a `text_config` that no published file has.
-_NOT_FOLLOWED = ("molmo",)
+# Folders whose text part takes all from a `text_config` that no published file has: defaults.
+_BY_DEFAULT = ("molmo",)
+# Folders whose layers take the whole config; of Phi-3-vision one layer is built, without images.
+_WHOLE = {"phi3_v": ("phi3_v", "TransformerBlock"), "phi4mm": ("language", "TextModel")}
 
 
 def main() -> None:
@@ -61,8 +63,6 @@ def folders(package: Path) -> dict[str, str]:
 
 def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
     """The table's entry of one model type."""
-    if kind in _NOT_FOLLOWED:
-        return {"rope": "unknown", "note": "what fills its text_config was not followed up"}
     try:
         module = importlib.import_module(f"{MODELS}.{name}")
     except Exception as error:
@@ -73,6 +73,14 @@ def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
     if not hasattr(module, "LanguageModel") and not hasattr(module, "Model"):
         return {"rope": "unknown", "at": f"{name}/__init__.py", "note": "no class to build"}
     found = measured(kind, name, evidence, partial(build, module))
+    if kind == "hunyuan":  # as in mlx-lm; its class indexes rope_scaling["alpha"]
+        note = "needs rope_scaling with alpha, factor, type"
+        return {"rope": "refuses", "types": dict.fromkeys(TYPES, "refuses"), "how": "read",
+                "at": evidence, "note": note, "alpha": "no limit"}  # fmt: skip
+    if kind in _BY_DEFAULT:
+        own = module.TextConfig.from_dict({})
+        found["fixed"] = {"hidden_size": own.d_model, "num_attention_heads": own.n_heads,
+                          "num_hidden_layers": own.n_layers}  # fmt: skip
     family = FAMILIES.get(kind)
     if family and family.is_wrapper and not family.flat_text:
         found["text"] = dict.fromkeys([f"{kind}_text", family.text_type], kind)
@@ -82,6 +90,12 @@ def entry(kind: str, name: str, package: Path) -> dict[str, Any]:
 def build(module: Any, kind: str, config: dict[str, Any]) -> Any:
     """The language model, from the config of the text part, as `load_model` does it."""
     family = FAMILIES.get(kind) or OWN_CODE[kind].family
+    if kind in _BY_DEFAULT:
+        return module.LanguageModel(module.TextConfig.from_dict({"n_layers": 2}))
+    if kind in _WHOLE:
+        file, name = _WHOLE[kind]
+        made = getattr(importlib.import_module(f"{module.__name__}.{file}"), name)
+        return made(module.ModelConfig.from_dict(filled(module.ModelConfig, config)))
     if not hasattr(module, "TextConfig"):
         return module.Model(module.ModelConfig.from_dict(filled(module.ModelConfig, config)))
     text = filled(module.TextConfig, {**config, "model_type": family.text_type or kind})

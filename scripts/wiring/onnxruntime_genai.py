@@ -33,6 +33,13 @@ _TEXT_PARTS = {"Qwen35MoEModel": "Qwen35MoETextModel", "Qwen35Model": "Qwen35Tex
 # What their builders do after the shared part was not followed up.
 _NOT_FOLLOWED = ("chatglm", "phi3_v", "phi4mm")
 
+# The config classes of transformers 5.23 give the widths of these by layer, and refuse an access
+# to one width for all, which the builder asks for; published files have two widths.
+_BY_LAYER = {
+    "gemma4_text": {"global_head_dim": 128},
+    "gemma4_unified_text": {"global_head_dim": 128},
+}
+
 
 def main() -> None:
     """Write the table."""
@@ -105,6 +112,7 @@ def entry(kind: str, builders: dict[str, tuple[str, int]]) -> dict[str, Any]:
         return wrapped(kind, wrapper, architecture, published)
 
     run = partial(_run, file, _builder(name))
+    base |= _BY_LAYER.get(kind, {})
     pairs, problem = 0, ""
     for probe, _, config in probes(base, shape_of(kind)):
         if probe in ("default both", "default legacy", "yarn both"):
@@ -115,7 +123,7 @@ def entry(kind: str, builders: dict[str, tuple[str, int]]) -> dict[str, Any]:
                 problem = problem or failure(error)
                 # An attribute that this transformers does not have says nothing about RoPE.
                 is_answer = _in_rope(error) and not isinstance(error, AttributeError)
-                pairs = pairs or (32 if is_answer else 0)
+                pairs = pairs or (32 if is_answer or kind in _BY_LAYER else 0)
     if not pairs:
         return {"rope": "unknown", **found, "note": problem}
     outcomes = {}

@@ -19,12 +19,14 @@ from scripts.wiring.transformers import first_strings
 
 _ROTARY = "server/text_generation_server/layers/rotary.py@0666316"
 _READS = {"linear": "reads", "yarn": "reads", "llama3": "reads"}
+_IGNORED = dict.fromkeys(("linear", "dynamic", "yarn", "llama3", "longrope"), "ignores")
 _LONGROPE = {"longrope": "differs"}
 _LONG = "functional.py@0071496, RopeEmbeddingUtils.create_sinusoidal_positions_long_rope"
 _QWEN_VL: dict[str, Any] = {"types": {}, "needs_block": True}
 _QWEN35 = {
     "at": "models/modeling_qwen3_5.py@00620eb: Qwen35ConfigCompat; "
-    "models/modeling_qwen3_next.py@00022b0: Qwen3NextAttention",
+    "models/modeling_qwen3_next.py@00022b0: Qwen3NextAttention; "
+    "models/modeling_minicpmv4_6.py@c05559f: MiniCPMV4_6Model",
     "nested": True,
 }  # θ and the share of a head come from rope_parameters
 
@@ -40,6 +42,8 @@ TGI: dict[str, dict[str, Any]] = {
     "mllama_text_model": {**_FLASH_LLAMA, "at": "mllama.py: FlashLlamaForCausalLM, 2024"},
     "qwen2": {"width": "hidden_size", "types": _STATIC,
               "at": "flash_qwen2_modeling.py@0581626: Qwen2Attention"},
+    "qwen2_vl_text": {"width": "hidden_size", "types": {}, "needs_block": True,
+                      "at": "qwen2_vl.py@11b3070: Qwen2VLForConditionalGeneration"},
     "qwen2_5_vl_text": {"width": "hidden_size", "types": {},
                         "at": "qwen2_5_vl.py@329f612: Qwen2_5VLForConditionalGeneration"},
     "qwen3": {"types": _STATIC, "at": "flash_qwen3_modeling.py@78c236f: Qwen3Attention"},
@@ -78,14 +82,27 @@ TENSORRT_LLM: dict[str, dict[str, Any]] = {
     "mistral": {"types": _READS, "at": "models/modeling_mistral.py: MistralAttention"},
     "mixtral": {"types": _READS, "at": "models/modeling_mixtral.py@000a01d: MixtralAttention"},
     "phi3": {"types": _LONGROPE, "at": "models/modeling_phi3.py@000a01d: Phi3Attention"},
-    "exaone4": {"types": _READS, "class": "Exaone4ForCausalLM",
-                "at": "models/modeling_exaone4.py@17eae74: Exaone4Attention"},
+    "phi4mm": {"types": _LONGROPE, "class": "Phi4MMForCausalLM",
+               "at": "models/modeling_phi4mm.py@c20322f: Phi4MMForCausalLM, which makes a "
+                     "Phi3ForCausalLM of it"},
+    "hunyuan": {"types": {}, "class": "HunYuanMoEV1ForCausalLM", "alpha": "window",
+                "at": "models/modeling_hunyuan_moe.py@047098b: HunYuanAttention; functional.py: "
+                      "create_sinusoidal_positions_for_attention_plugin, dynamic"},
+    # Exaone4Config of transformers 4.57.6 has this θ where the file has none.
+    "exaone4": {"types": _READS, "class": "Exaone4ForCausalLM", "default_theta": 1000000.0,
+                "also": ["Exaone4_5_ForConditionalGeneration"],
+                "at": "models/modeling_exaone4.py@17eae74: Exaone4Attention; "
+                      "models/modeling_exaone4_5.py@0050262: Exaone4_5_ForConditionalGeneration"},
     "minimax_m2": {"types": _READS, "class": "MiniMaxM2ForCausalLM",
                    "at": "models/modeling_minimaxm2.py@0059271: MiniMaxM2Attention"},
     "gemma3_text": {"types": _READS, "class": "Gemma3ForCausalLM",
                     "also": ["Gemma3ForConditionalGeneration"],
                     "at": "models/modeling_gemma3.py@00e7d10: Gemma3Attention; "
                           "models/modeling_gemma3vl.py@0f8dcd9: Gemma3VLM"},
+    "gemma4_text": {"types": _IGNORED, "class": "Gemma4ForCausalLM", "reader": "gemma4",
+                    "also": ["Gemma4ForConditionalGeneration"],
+                    "at": "models/modeling_gemma4.py@00e7d10: Gemma4Attention; "
+                          "models/modeling_gemma4mm.py@7d49440: Gemma4ForConditionalGeneration"},
     "mllama_text_model": {"types": _READS, "class": "MllamaForConditionalGeneration",
                           "at": "models/modeling_mllama.py@000a01d: MllamaDecoderLayer"},
     "llama4_text": {"types": {"llama3": "reads"}, "class": "Llama4ForConditionalGeneration",
@@ -97,12 +114,15 @@ TENSORRT_LLM: dict[str, dict[str, Any]] = {
     "qwen3_vl_text": {**_QWEN_VL, "class": "Qwen3VLForConditionalGeneration",
                       "at": "models/modeling_qwen3vl.py@002f3cc: Qwen3VLModelBase"},
     "qwen3_5_text": {"types": {}, "class": "Qwen3_5ForConditionalGeneration",
-                     "also": ["Qwen3_5ForCausalLM"], **_QWEN35},
+                     "also": ["Qwen3_5ForCausalLM", "MiniCPMV4_6ForConditionalGeneration"],
+                     **_QWEN35},
     "qwen3_5_moe_text": {"types": {}, "class": "Qwen3_5MoeForConditionalGeneration",
                          "also": ["Qwen3_5MoeForCausalLM"], **_QWEN35},
     "deepseek_v4": {"types": {"yarn": "reads"}, "class": "DeepseekV4ForCausalLM",
                     "kernel": "v4", "needs_block": True,
                     "at": "models/modeling_deepseekv4.py@02586bf: _deepseek_v4_pos_embd_params"},
+    "glm_moe_dsa": {"types": {}, "class": "GlmMoeDsaForCausalLM",
+                    "at": "models/modeling_deepseekv3.py@cf44a1c: DeepseekV3ForCausalLM"},
     "qwen2": {**_FUSED, "at": "models/modeling_qwen.py@047098b: QwenYarnAttention"},
     "qwen3": {**_FUSED, "at": "models/modeling_qwen3.py@010bb95: compute_yarn_parameters"},
     "qwen3_moe": {**_FUSED, "at": "models/modeling_qwen3_moe.py@03441af: Qwen3Attention"},
@@ -160,11 +180,14 @@ def main() -> None:
     write("tgi", "3", "read", rows, functions={"static": _ROTARY}, runs_own_code=True, **more)
     functions = {"from_config": _INTERFACE, "longrope": _LONG}
     rest = {"functions": functions, "architectures": sorted(ARCHITECTURES)}
-    found = {
-        kind: {"rope": "reads" if "yarn" in row["types"] else "mixed", **row}
-        for kind, row in TENSORRT_LLM.items()
-    }
+    found = {kind: {"rope": _summary(row["types"]), **row} for kind, row in TENSORRT_LLM.items()}
     write("tensorrt-llm", "1", "read", found, **rest)
+
+
+def _summary(types: dict[str, str]) -> str:
+    """The word of a row for all of its types: that for yarn, where they are alike or reads it."""
+    word = types.get("yarn")
+    return word if word == "reads" or (word and set(types.values()) == {word}) else "mixed"
 
 
 def causal_types(release: Path) -> set[str]:

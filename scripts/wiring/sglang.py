@@ -286,6 +286,8 @@ def entry(kind: str, classes: dict[str, Any]) -> dict[str, Any]:
     first, first_found = (working or made)[0]
     file = evidence(Path(sys.modules[first.model_class.__module__].__file__ or ""))
     found["class"] = first.resolved
+    if kind == "hunyuan":  # factory.py:291 and rope_variant.py:684, which no probe has
+        found["alpha"] = "window"
     if not working:
         return {"rope": "unknown", **found, "at": file, "note": first_found["note"]}
     outcomes = first_found["outcomes"]

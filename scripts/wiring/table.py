@@ -30,6 +30,9 @@
                     "none"
         wins        the spelling that counts where the two differ
         dim         rotary width of the model that was built (head_dim 64)
+        alpha       Hunyuan-A13B's `dynamic` with `alpha` is computed: "window" where it serves the
+                    config's window, else "no limit"
+        fixed       mlx-vlm: sizes that are its own, as `theta` and `dim`, whatever the config says
         part        "ignored" where partial_rotary_factor is not read
         needs       keys that the class which reads the config has no default for
         text        of a multimodal model: model type of the text part → whose row counts

@@ -15,11 +15,12 @@ from yarncli.engines.intended import find_intended
 from yarncli.engines.loaders import read_model
 from yarncli.engines.sliding import with_window
 from yarncli.engines.tables import load_table
-from yarncli.engines.types import Engine, Model
+from yarncli.engines.types import Engine, Model, Reading
 from yarncli.engines.unread import unread_view
 from yarncli.engines.verdict import EngineView, view
 from yarncli.errors import CheckpointError
 from yarncli.history import NO_HISTORY
+from yarncli.rope.formulas import ntk_theta
 
 # RoPE types, beside plain RoPE, that the published code computes as transformers 5 does: the
 # classes LinearScaling- and DynamicNTKScalingRotaryEmbedding of modeling_internlm2.py,
@@ -59,6 +60,9 @@ def own_views(
         source: what to call the checkpoint.
         reason: why nothing is known where the engine has no class of its own.
     """
+    other_base = _other_base(config, source)
+    if other_base:
+        return tuple(_by_alpha(engine, other_base, config, reason) for engine in engines)
     model = read_own(config, source)
     return tuple(_view(engine, model, config, reason) for engine in engines)
 
@@ -95,6 +99,50 @@ def read_own(config: Mapping[str, Any], source: str = "SOURCE") -> Model | None:
         is_known = is_known and config.get("version") in (4.0, "4.0")
     is_read = is_known and not model.text_path and not model.refusal and asked <= known
     return model if is_read else None
+
+
+def _other_base(config: Mapping[str, Any], source: str) -> Model | None:
+    """Hunyuan-A13B with the θ that its `dynamic` with `alpha` stands for: θ·α^(d/(d-2)).
+
+    `None` where the config is of another kind, or says more than that.
+
+    Source: transformers 5.23 models/hunyuan_v1_moe/modeling_hunyuan_v1_moe.py,
+        `HunYuanMoEV1RotaryEmbedding`, made from the published code.
+    """
+    block = config.get("rope_scaling")
+    if config.get("model_type") != "hunyuan" or not isinstance(block, Mapping):
+        return None
+    if config.get("architectures") != ["HunYuanMoEV1ForCausalLM"] or block.get("type") != "dynamic":
+        return None
+    alpha, theta = block.get("alpha"), config.get("rope_theta")
+    if not (isinstance(alpha, int | float) and isinstance(theta, int | float)):
+        return None
+    heads, width = config.get("num_attention_heads"), config.get("attention_head_dim")
+    if not (isinstance(heads, int) and isinstance(width, int)) or min(alpha, theta) <= 0:
+        return None
+    # The engines that compute it take the width from hidden_size, and none reads the factor.
+    if config.get("hidden_size") != heads * width or width <= 2 or block.get("factor") != 1:
+        return None
+    plain = {key: value for key, value in config.items() if key != "rope_scaling"}
+    plain["rope_theta"] = ntk_theta(float(theta), width, float(alpha))
+    try:
+        model = read_model(plain, source=source, own_code=True)
+    except CheckpointError:
+        return None
+    return None if model.refusal or config.get("rope_parameters") else model
+
+
+def _by_alpha(engine: Engine, model: Model, config: Mapping[str, Any], reason: str) -> EngineView:
+    """An engine whose class computes that θ, as its table says; the others are not judged."""
+    entry = load_table(engine.id)["model_types"].get(model.rope.model_type, {})
+    if not entry.get("alpha"):
+        return replace(unread_view(engine, config, reason), length=model.length)
+    intended = find_intended(model, NO_HISTORY)
+    served = model.length if entry["alpha"] == "window" else None
+    found = view(
+        replace(engine, read=lambda _: Reading(intended, served_length=served)), model, intended
+    )
+    return replace(found, engine=engine)
 
 
 def _view(

@@ -211,6 +211,38 @@ def phimoe_scale(p: RopeParameters, length: int) -> float:
     return float(p.extra.get(name, p.effective_attention_factor()))
 
 
+def proportional_by_layers(model: Model) -> dict[str, Used]:
+    """Gemma 4 where only θ and the share of a head are read, out of `rope_parameters`.
+
+    Windowed layers have plain RoPE, the others proportional RoPE without a factor, whatever type
+    the dict names.
+
+    Raises:
+        NotKnown: a kind of layer has no θ there, there is a second dict, or transformers 5
+            refuses the file, so nobody knows what it means.
+
+    Source: NVIDIA/TensorRT-LLM modeling_gemma4.py@00e7d10, `Gemma4Attention`; ollama/ollama
+        convert/convert_gemma4.go and model/models/gemma4/model_text.go@1cbe795.
+    """
+    if model.refusal:
+        raise NotKnown(model.refusal)
+    found = {}
+    for name, scope in model.rope.scopes.items():
+        block, p = model.block("rope_parameters").get(name), scope.parameters
+        block = block if isinstance(block, Mapping) else {}
+        theta = block.get("rope_theta")
+        if not isinstance(theta, int | float) or model.block("rope_scaling"):
+            raise NotKnown("Only rope_parameters with rope_theta for each kind of layer was read.")
+        share = block.get("partial_rotary_factor", 0.25) if name == "full_attention" else 1.0
+        read_as = RopeParameters(
+            rope_type="proportional" if name == "full_attention" else "default",
+            rope_theta=float(theta), head_dim=p.head_dim, partial_rotary_factor=float(share),
+            max_position_embeddings=p.max_position_embeddings,
+        )  # fmt: skip
+        found[name] = Used(read_as)
+    return found
+
+
 def from_pretrained(parts: Launch) -> str:
     """The Python statements that load the model, with overrides put into the loaded config.
 

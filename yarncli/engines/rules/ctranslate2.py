@@ -9,6 +9,7 @@ from yarncli.engines.loaders import version_5
 from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import (
     Engine,
+    EngineCrash,
     Launch,
     LoaderError,
     Model,
@@ -24,6 +25,7 @@ def read(model: Model) -> Reading:
 
     Raises:
         LoaderError: transformers 5 or the converter refuses the config.
+        EngineCrash: the converter fails on it.
         NotSupported: the converter has no loader for the model.
         NotKnown: it was not examined.
 
@@ -33,7 +35,24 @@ def read(model: Model) -> Reading:
     row = find_row("ctranslate2", model)
     if model.text.get("new_decoder_architecture"):
         raise NotKnown(f"{row.release} was run on the older Falcon architecture only.")
+    if "two_widths" in row.entry:
+        _refuse_two_widths(model, row)
     return Reading({name: _used(model, row, p, name) for name, p in version_5(model).items()})
+
+
+def _refuse_two_widths(model: Model, row: Row) -> None:
+    """Gemma 4: the config class of transformers 5.23 gives no single `head_dim` for its layers.
+
+    Raises:
+        EngineCrash: the layers have two widths.
+        NotKnown: they have one, as no published file has.
+    """
+    if len({scope.parameters.head_dim for scope in model.rope.scopes.values()}) > 1:
+        raise EngineCrash(
+            f"{row.release} cannot convert {row.model_type} with transformers 5.23: "
+            f"{row.entry['two_widths'].partition(':')[0]}, its layers have two widths of a head."
+        )
+    raise NotKnown(f"{row.release} was run on {row.model_type} with two widths of a head only.")
 
 
 def _used(model: Model, row: Row, p: RopeParameters, scope: str) -> Used:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from yarncli.engines.loaders import is_v5_only
 from yarncli.engines.mlx import read_by_table
 from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL, refuse_gaps
-from yarncli.engines.tables import find_row
+from yarncli.engines.tables import Row, find_row, get_row
 from yarncli.engines.types import (
     Engine,
     EngineCrash,
@@ -37,7 +37,34 @@ def read(model: Model) -> Reading:
         raise NotKnown("dflash_config makes it a draft model, whose code was not examined.")
     if model.model_type == "deepseek_v4":
         return _deepseek_v4(model)
+    row = get_row("mlx-vlm", model.model_type)
+    if row and row.entry.get("fixed"):
+        return _fixed(model, row)
     return read_by_table("mlx-vlm", model)
+
+
+def _fixed(model: Model, row: Row) -> Reading:
+    """What a class takes that reads a `text_config` which no published file of its type has.
+
+    Source: mlx_vlm/utils.py:443, `load_model`; models/molmo/config.py, `TextConfig`.
+
+    Raises:
+        NotKnown: the file has a `text_config`, or the sizes of another model.
+    """
+    fixed = row.entry["fixed"]
+    if model.config.get("text_config") or any(model.text.get(k) != n for k, n in fixed.items()):
+        raise NotKnown(
+            f"{row.release} has its own sizes for {row.model_type}: hidden_size "
+            f"{fixed['hidden_size']}, {fixed['num_hidden_layers']} layers. This model has others."
+        )
+    p = RopeParameters(
+        rope_type="default",
+        rope_theta=row.entry["theta"],
+        head_dim=row.entry["dim"],
+        max_position_embeddings=model.rope.max_position_embeddings,
+    )
+    note = f"takes θ {p.rope_theta:g} and heads of {p.head_dim}, whatever config.json says"
+    return Reading(dict.fromkeys(model.rope.scopes, Used(p)), notes=(note,))
 
 
 def _deepseek_v4(model: Model) -> Reading:

@@ -84,6 +84,8 @@ def _used(model: Model, row: Row, p: RopeParameters, scope: str, faults: list[st
                 f"{row.release} takes the width of a head from hidden_size ({hidden}), the config "
                 f"means {p.rotary_dim}: nobody examined what it computes."
             )
+    if "scopes" in row.entry:
+        return _one_type(model, row, p, scope)
     if p.rope_type == "proportional":
         raise NotKnown(f"Nobody examined what {row.release} does with proportional.")
     word = row.entry.get("default", "reads") if p.rope_type == "default" else row.word(p.rope_type)
@@ -97,6 +99,18 @@ def _used(model: Model, row: Row, p: RopeParameters, scope: str, faults: list[st
     if p.rope_type == "llama3" and ORIGINAL not in model.winning_block(scope):
         raise EngineCrash(f"llama3 without {ORIGINAL}: KeyError.")
     return _yarn(model, row, p, scope) if p.rope_type == "yarn" else Used(p)
+
+
+def _one_type(model: Model, row: Row, p: RopeParameters, scope: str) -> Used:
+    """Gemma 4: each kind of layer takes one type, without a factor.
+
+    Source: pipelines/architectures/gemma4/model_config.py:264-288, layers/rotary_embedding.py:229.
+    """
+    if p.rope_type != row.entry["scopes"][scope]:
+        raise LoaderError(f"{p.rope_type} in {scope} is a ValueError ({row.entry['at']}).")
+    if p.rope_type == "proportional" and "partial_rotary_factor" not in model.winning_block(scope):
+        raise NotKnown(f"Nobody examined {row.release} without partial_rotary_factor in {scope}.")
+    return Used(replace(p, factor=None))
 
 
 def _yarn(model: Model, row: Row, p: RopeParameters, scope: str) -> Used:

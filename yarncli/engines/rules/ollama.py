@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.engines.loaders import is_v5_only, legacy
-from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL
+from yarncli.engines.shared import IGNORES_ROPE_PARAMETERS, ORIGINAL, proportional_by_layers
 from yarncli.engines.tables import Row, find_row
 from yarncli.engines.types import (
     Engine,
@@ -24,6 +24,8 @@ from yarncli.rope.formulas import get_mscale
 from yarncli.rope.parameters import RopeParameters, with_frequencies
 
 _RUNTIME_THETA = 10000.0
+# Model types whose importer takes the width of a head from hidden_size.
+_BY_HIDDEN = ("llama", "mixtral", "mllama_text_model")
 
 
 def read(model: Model) -> Reading:
@@ -38,6 +40,13 @@ def read(model: Model) -> Reading:
     row = find_row("ollama", model)
     row.require_class(model)
     entry = row.entry
+    if row.model_type == "gemma3_text" and model.text_path:
+        return _gemma3_with_images(model, row)
+    if entry.get("reader") in _WHOLE:
+        if model.refusal:
+            raise NotKnown(model.refusal)
+        scopes = _WHOLE[entry["reader"]](model, row)
+        return Reading(scopes, served_length=model.rope.max_position_embeddings)
     if entry.get("flat") and model.text_path:
         raise LoaderError("It wants the fields of the text part at the top level of config.json.")
     default = entry.get("default_theta")
@@ -69,7 +78,7 @@ def _scopes(model: Model) -> list[Any]:
 def _hidden_width(model: Model) -> int | None:
     """hidden_size / num_attention_heads, which the importer rotates; `None` where not given."""
     hidden = model.text.get("hidden_size")
-    if not isinstance(hidden, int) or model.rope.model_type not in ("llama", "mixtral"):
+    if not isinstance(hidden, int) or model.rope.model_type not in _BY_HIDDEN:
         return None
     return hidden // model.rope.num_attention_heads
 
@@ -137,7 +146,85 @@ def _gpt_oss(p: RopeParameters, model: Model) -> Used:
     return Used(found, get_mscale(found.resolved_factor()))
 
 
+def _gemma3_with_images(model: Model, row: Row) -> Reading:
+    """Nothing of the setting is read: every number is the runtime's own, by the count of layers.
+
+    Reference: `convert/convert_gemma3.go`, `KV`; `model/models/gemma3/model_text.go`,
+        `newTextModel` and `ropeValuesForLayer`.
+    """
+    layers, p = range(model.rope.num_hidden_layers), next(iter(model.rope.scopes.values()))
+    windowed = tuple(i for i in layers if (i + 1) % 6)
+    width, window = model.text.get("head_dim", 256), model.text.get("sliding_window", 0)
+    served = model.config.get("max_position_embeddings") or row.entry["outer_length"]
+    is_known = len(layers) in _GEMMA3_LAYERS and model.rope.windowed_layers == windowed
+    if not is_known or not isinstance(served, int) or not isinstance(window, int):
+        raise NotKnown(f"{row.release} was read for Gemma 3 of 4B, 12B and 27B as published.")
+    if window >= served or p.parameters.head_dim != width:
+        raise NotKnown(f"{row.release} was not read for these widths and windows of Gemma 3.")
+    sizes = {"head_dim": width, "max_position_embeddings": p.parameters.max_position_embeddings}
+    own = {
+        "full_attention": RopeParameters(rope_type="linear", rope_theta=1e6, factor=8.0, **sizes),
+        "sliding_attention": RopeParameters(rope_type="default", rope_theta=1e4, **sizes),
+    }
+    note = "reads no RoPE setting: θ 1e6 with a factor of 8 and θ 1e4 are its own"
+    return Reading(
+        {n: Used(own[n]) for n in model.rope.scopes}, served_length=served, notes=(note,)
+    )
+
+
+def _gemma4(model: Model, row: Row) -> dict[str, Used]:
+    """Widths are read from the file only: without one the importer writes 0."""
+    if not all(isinstance(model.text.get(key), int) for key in ("head_dim", "global_head_dim")):
+        raise NotKnown(f"{row.release} was read for files that state head_dim and global_head_dim.")
+    return proportional_by_layers(model)
+
+
+def _mistral3(model: Model, row: Row) -> dict[str, Used]:
+    """yarn with all of its keys in `rope_parameters`; no temperature where both mscales are set.
+
+    Reference: `convert/convert_mistral_causal.go`, `KV`; `model/models/mistral3/model_text.go`,
+        `applyRotaryPositionEmbeddings`.
+    """
+    (name, scope), block = *model.rope.scopes.items(), model.block("rope_parameters")
+    p, stated = scope.parameters, [block.get(key) for key in (*_MISTRAL3, ORIGINAL)]
+    if block.get("rope_type") != "yarn" or not all(isinstance(n, int | float) for n in stated):
+        raise NotKnown(f"{row.release} was read for {row.model_type} with yarn and all its keys.")
+    if not isinstance(block.get("llama_4_scaling_beta"), int | float):
+        raise EngineCrash("The importer panics without llama_4_scaling_beta in rope_parameters.")
+    theta = model.text.get("rope_theta") or block.get("rope_theta")
+    if not isinstance(theta, int | float):
+        raise EngineCrash("The importer writes θ 0 where there is no rope_theta.")
+    read_as = replace(_yarn(p, block), rope_theta=float(theta), beta_fast=float(block["beta_fast"]),
+                      beta_slow=float(block["beta_slow"]))  # fmt: skip
+    has_pair = bool(block.get("mscale") and block.get("mscale_all_dim"))
+    return {name: Used(read_as, 1.0 if has_pair else get_mscale(read_as.resolved_factor()))}
+
+
+def _qwen3_5(model: Model, row: Row) -> dict[str, Used]:
+    """Plain RoPE, whose θ and share of a head the importer insists on.
+
+    Reference: `convert/convert_qwen3next.go`, `parseMore`; `model/models/qwen3next/model.go`.
+    """
+    (name, scope), block = *model.rope.scopes.items(), model.block("rope_parameters")
+    row.word(scope.parameters.rope_type)
+    for key in ("rope_theta", "partial_rotary_factor"):
+        top, inner = model.text.get(key), block.get(key)
+        if not (top or inner):
+            raise LoaderError(f"The importer wants {key}: it is an error without it.")
+        if top and inner and top != inner:
+            raise NotKnown(f"{row.release} was not read for two different {key}.")
+    if model.block("rope_scaling") or not block.get("mrope_section"):
+        raise NotKnown(
+            f"{row.release} was read for {row.model_type} with mrope_section in rope_parameters."
+        )
+    return {name: Used(scope.parameters)}
+
+
+_GEMMA3_LAYERS = (34, 48, 62)
+_MISTRAL3 = ("factor", "beta_fast", "beta_slow")
 _READERS = {"deepseek": _deepseek, "gpt_oss": _gpt_oss}
+# Readers of the whole config; the importer reads no `rope_scaling` for these.
+_WHOLE = {"gemma4": _gemma4, "mistral3": _mistral3, "qwen3_5": _qwen3_5}
 
 
 def launch(parts: Launch) -> str:

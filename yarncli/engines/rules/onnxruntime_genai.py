@@ -45,7 +45,9 @@ def read(model: Model) -> Reading:
     parameters = version_5(model)
     if row.entry["rope"] == "refuses" and not row.outcome("default both").startswith("plain"):
         error = row.outcome("default both")
-        raise EngineCrash(f"{row.release} cannot build {row.model_type} at all: {error}.")
+        raise EngineCrash(
+            f"{row.release} cannot build {row.model_type} with transformers 5.23: {error}."
+        )
     (p,) = parameters.values()
     used = _used(model, row, p)
     faults: list[str] = []

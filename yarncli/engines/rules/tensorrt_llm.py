@@ -13,6 +13,7 @@ from yarncli.engines.shared import (
     ORIGINAL,
     longrope_scale_by_lengths,
     mscale_ratio,
+    proportional_by_layers,
     refuse_gaps,
     second_hand_softmax,
 )
@@ -43,7 +44,10 @@ def read(model: Model) -> Reading:
         row.require_class(model)
     if row.entry.get("needs_block") and not model.block("rope_scaling"):
         raise NotKnown(f"Nobody examined {row.release} without rope_scaling in {row.model_type}.")
-    theta = model.block("rope_parameters").get("rope_theta")
+    if row.entry.get("reader") == "gemma4":
+        served = model.rope.max_position_embeddings
+        return Reading(proportional_by_layers(model), served_length=served)
+    theta = model.block("rope_parameters").get("rope_theta") or _theta_inside(model, row)
     notes = ["takes θ from rope_parameters, but no scaling"] if is_v5_only(model) else []
     parameters = legacy(model, default_theta=float(theta) if theta else None)
     if row.entry.get("nested"):
@@ -53,6 +57,25 @@ def read(model: Model) -> Reading:
     _insist_on_width(model, row)
     scopes = {name: _used(model, row, p) for name, p in parameters.items()}
     return Reading(scopes, served_length=model.rope.max_position_embeddings, notes=tuple(notes))
+
+
+def _theta_inside(model: Model, row: Row) -> float | None:
+    """θ of a file that states it inside `rope_scaling` only; `None` where it does not.
+
+    The config classes of transformers 5 take it from there, those of 4.57 have their own default.
+
+    Raises:
+        NotKnown: the two differ, as far as the table knows.
+    """
+    inside = model.block("rope_scaling").get("rope_theta")
+    if inside is None or any(model.text.get(key) is not None for key in model.family.theta_keys):
+        return None
+    if inside != row.entry.get("default_theta"):
+        raise NotKnown(
+            f"{row.release} takes rope_theta out of rope_scaling with some releases of "
+            "transformers only. State it at the top level too."
+        )
+    return float(inside)
 
 
 def _used(model: Model, row: Row, p: RopeParameters) -> Used:

@@ -54,6 +54,8 @@ def _read(model: Model, backends: Sequence[Engine]) -> Reading:
         return _through_transformers(model, backends)
     row = find_row("tgi", model)
     _insist_on_width(model, row)
+    if row.entry.get("needs_block") and not model.block("rope_scaling").get("mrope_section"):
+        raise NotKnown(f"Nobody examined TGI 3 without mrope_section in {row.model_type}.")
     notes = [IGNORES_ROPE_PARAMETERS] if is_v5_only(model) else []
     faults: list[str] = []
     if "inner_theta" in row.entry:
