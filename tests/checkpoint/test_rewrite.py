@@ -242,7 +242,7 @@ def test_the_hash_of_the_source_is_taken_on_the_way(
     """Of what was read, not of what the patches made of it; with the kernel's copy and without."""
     source, data = tmp_path / "in", bytes(range(256)) * 20_000
     source.write_bytes(data)
-    monkeypatch.setattr(rewrite, "_clone", lambda old, new: clone)
+    monkeypatch.setattr(rewrite, "clone", lambda old, new: clone)
     patches = [Patch(4_000_000, 100, bytes.swapcase), Patch(10, 2_000_000, bytes.swapcase)]
     right = {64: hashlib.sha256(data), 40: hashlib.sha1(b"blob 5120000\0" + data)}
     for number, found in enumerate(right.values()):

@@ -58,4 +58,4 @@ def test_a_rotary_part_wider_than_the_head_aborts(tmp_path: Path) -> None:
              "qwen2.attention.key_length": Typed("u32", 16)}  # fmt: skip
     arrays = {"blk.0.attn_k.weight": np.ones((64, 128), np.float32)}
     path = write_gguf(tmp_path / "m.gguf", keys, arrays)
-    assert "is 32, more than the 16 of a head" in invoke("check", path, code=1).output
+    assert "is 32 and must be 16" in invoke("check", path, code=1).output
