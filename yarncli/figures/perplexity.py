@@ -64,6 +64,8 @@ def _draw(
     values = [value for curve in curves for _, value, _ in curve.points]
     if max(values) > 5 * min(values):
         axes.set_yscale("log")
+        for show in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            show(lambda value, _: f"{value:g}")  # 60, not 6 × 10¹
     mark_windows(axes, windows)
     axes.set(xlabel=axis, ylabel="perplexity (lower is better)")
     axes.grid(alpha=0.25)
