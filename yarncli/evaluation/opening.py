@@ -7,8 +7,9 @@ from pathlib import Path
 
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
+from yarncli.evaluation import variants
 from yarncli.evaluation.passkey import TextCodec, make_codec
-from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.settings import LoadSettings, TrialSettings
 from yarncli.evaluation.subjects import local_directory
 from yarncli.evaluation.trust import refuse_remote_code, refuse_what_is_no_file
 from yarncli.progress import ProgressCallback
@@ -47,6 +48,33 @@ def fetched(
     local = checkpoint.download(names, progress=progress)
     _refuse(local_directory(local), "config.json" if weights else _TOKENIZER, settings)
     return local
+
+
+def choose_settings(
+    checkpoint: Checkpoint,
+    options: TrialSettings,
+    longest: int,
+    progress: ProgressCallback | None,
+) -> list[variants.Variant]:
+    """The settings to measure, the one in question first; a control checkpoint is fetched.
+
+    Args:
+        checkpoint: whose settings they are.
+        options: which.
+        longest: of the lengths that are asked for, tokens; 0 where none are.
+        progress: told how far fetching is.
+
+    Raises:
+        CheckpointError, UsageError: as `choose_variants` and `fetched`.
+    """
+    control = options.control_model
+    choice = variants.Choice(
+        override=variants.parse_override(options.override) if options.override else None,
+        methods=options.compare,
+        control=options.control,
+        control_checkpoint=fetched(control, options, progress) if control else None,
+    )
+    return variants.choose_variants(checkpoint, choice, longest)
 
 
 def open_codec(

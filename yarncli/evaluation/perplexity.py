@@ -12,10 +12,10 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
 from yarncli.evaluation import variants
 from yarncli.evaluation.losses import PerplexityReport, WindowLoss, read_loss
-from yarncli.evaluation.opening import fetched, name_of, open_codec
+from yarncli.evaluation.opening import choose_settings, fetched, name_of, open_codec
 from yarncli.evaluation.readings import Layout, Pass, plan_readings
 from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
-from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.settings import TrialSettings
 from yarncli.evaluation.statistics import Sums
 from yarncli.evaluation.subjects import local_directory, used_settings
 from yarncli.evaluation.texts import read_texts
@@ -28,10 +28,10 @@ _TIMES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerplexityOptions(LoadSettings):
+class PerplexityOptions(TrialSettings):
     """Which texts are read, with how much context, under which settings of the model.
 
-    How the model is loaded is said by the fields of `LoadSettings`.
+    How the model is loaded is said by the fields of `TrialSettings`.
     """
 
     text: Sequence[Path | str] = ()
@@ -44,16 +44,6 @@ class PerplexityOptions(LoadSettings):
     """Read whole windows of the longest context, and report the loss by position."""
     tokens: int | None = None
     """Tokens of the texts that are read at most; None for 8 times the longest context."""
-    tokenizer: str | None = None
-    """Checkpoint or directory to load the tokenizer from, instead of the model's."""
-    override: str | None = None
-    """A conversion to try without writing it, such as `method=yarn,factor=4`."""
-    compare: Sequence[str] = ()
-    """Methods, or "none", to try side by side."""
-    control: bool = False
-    """Also read with the scaling off, as `yarncli.json` records it."""
-    control_model: str | None = None
-    """Also read with this checkpoint, as it is."""
     out: Path | None = None
     """The JSONL file to which every result is written as it comes."""
     resume: bool = False
@@ -105,7 +95,7 @@ def evaluate_perplexity(
     _refuse_contradictions(options)
     require_extra("perplexity", "torch", "transformers")
     checkpoint = fetched(source, options, progress)
-    chosen = _choose(checkpoint, options, progress)
+    chosen = choose_settings(checkpoint, options, max(options.lengths, default=0), progress)
     lengths = sorted(set(options.lengths)) or variants.default_lengths(chosen)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     texts = read_texts(options.text, codec)
@@ -129,20 +119,6 @@ def evaluate_perplexity(
             begin(readings, chosen)
         losses = _read_all(chosen, readings, options, file=file, progress=progress)
     return PerplexityReport(recorded, losses, options.max_perplexity)
-
-
-def _choose(
-    checkpoint: Checkpoint, options: PerplexityOptions, progress: ProgressCallback | None
-) -> list[variants.Variant]:
-    """The settings to read with, the one in question first. Raises as `choose_variants`."""
-    control = options.control_model
-    choice = variants.Choice(
-        override=variants.parse_override(options.override) if options.override else None,
-        methods=options.compare,
-        control=options.control,
-        control_checkpoint=fetched(control, options, progress) if control else None,
-    )
-    return variants.choose_variants(checkpoint, choice, max(options.lengths, default=0))
 
 
 def _refuse_contradictions(options: PerplexityOptions) -> None:

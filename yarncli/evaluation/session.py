@@ -14,13 +14,13 @@ from yarncli.checkpoint.output import atomic_write
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.evaluation import variants
-from yarncli.evaluation.opening import fetched, name_of, open_codec
+from yarncli.evaluation.opening import choose_settings, fetched, name_of, open_codec
 from yarncli.evaluation.passkey import Decode, Grid, TextCodec
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, Wording
 from yarncli.evaluation.report import Cell, PasskeyReport, read_cell
 from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
 from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
-from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.settings import TrialSettings
 from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
 from yarncli.evaluation.tasks import PASSKEY
 from yarncli.extras import require_extra
@@ -34,10 +34,10 @@ _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_id
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasskeyOptions(LoadSettings):
+class PasskeyOptions(TrialSettings):
     """What is asked, of which settings of the model, where it runs, and where results go.
 
-    How the model is loaded is said by the fields of `LoadSettings`.
+    How the model is loaded is said by the fields of `TrialSettings`.
     """
 
     lengths: Sequence[int] = ()
@@ -60,16 +60,6 @@ class PasskeyOptions(LoadSettings):
     """The beginning of the answer, empty for none; None for the paper's."""
     chat: bool | None = None
     """Ask through the chat template; None: where there is one."""
-    tokenizer: str | None = None
-    """Checkpoint or directory to load the tokenizer from, instead of the model's."""
-    override: str | None = None
-    """A conversion to try without writing it, such as `method=yarn,factor=4`."""
-    compare: Sequence[str] = ()
-    """Methods, or "none", to try side by side."""
-    control: bool = False
-    """Also ask the same weights with the scaling off, as `yarncli.json` records it."""
-    control_model: str | None = None
-    """Also ask this checkpoint, as it is."""
     base_url: str | None = None
     """Ask the OpenAI-compatible server at this address, which ends in `/v1`."""
     served_model: str | None = None
@@ -187,14 +177,7 @@ def _local(
     require_extra("check-passkey", "torch", "transformers")
     checkpoint = fetched(model, options, progress)
     local_directory(checkpoint)
-    control = options.control_model
-    choice = variants.Choice(
-        override=variants.parse_override(options.override) if options.override else None,
-        methods=options.compare,
-        control=options.control,
-        control_checkpoint=fetched(control, options, progress) if control else None,
-    )
-    chosen = variants.choose_variants(checkpoint, choice, max(options.lengths, default=0))
+    chosen = choose_settings(checkpoint, options, max(options.lengths, default=0), progress)
     warning = ""
     if options.adapter is not None:
         settings = [variant.config for variant in chosen if variant.checkpoint == checkpoint]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -19,3 +20,19 @@ class LoadSettings:
     """Whether to run code that comes with the checkpoint."""
     adapter: str | None = None
     """Directory of a PEFT adapter to put on top; None for no adapter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSettings(LoadSettings):
+    """Which settings of a model are measured side by side."""
+
+    override: str | None = None
+    """A conversion to try without writing it, such as `method=yarn,factor=4`."""
+    compare: Sequence[str] = ()
+    """Methods, or "none", to try side by side."""
+    control: bool = False
+    """Also ask the same weights with the scaling off, as `yarncli.json` records it."""
+    control_model: str | None = None
+    """Also ask this checkpoint, as it is."""
+    tokenizer: str | None = None
+    """Checkpoint or directory to load the tokenizer from, instead of the model's."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +39,12 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
         UsageError: it holds no results yet.
     """
     report = read_report(Path(path))
-    cells = sum(map(len, report.cells.values()))
     if not next(iter(report.cells.values()), ()):
         raise UsageError(f"{path} holds no results yet. Run check-passkey to its end first.")
-    if cells < (planned := _prompts_planned(report)):
+    done, planned = report.answered, report.planned
+    if done < planned:
         messages.add(
-            "warning", f"{path} holds {cells} of {planned} prompts: the run was not completed."
+            "warning", f"{path} holds {done} of {planned} prompts: the run was not completed."
         )
     measured = str(report.settings.get("model") or "").rstrip("/").rpartition("/")[2]
     name = checkpoint.name
@@ -95,12 +94,3 @@ def draw_heatmap(report: PasskeyReport, messages: Messages) -> bytes | None:
         path = Path(directory, HEATMAP)
         plot_passkey([report], path)
         return path.read_bytes()
-
-
-def _prompts_planned(report: PasskeyReport) -> int:
-    """How many prompts the settings of a run ask for; 0 where they do not tell."""
-    lengths, variants = report.settings.get("lengths"), report.settings.get("variants")
-    each = [report.settings.get(name) for name in ("depths", "trials")]
-    if not isinstance(lengths, list) or not isinstance(variants, dict):
-        return 0
-    return len(lengths) * len(variants) * math.prod(n if type(n) is int else 0 for n in each)

@@ -106,7 +106,7 @@ def decide(
         raise UsageError(f"{trained.name} is no directory on this machine.")
     before = history_of(converted)
     config, origin = trained.config(), converted.config()
-    like = _assumed(before)
+    like = before.assume_like
     theirs = before.informed(read_rope(origin.value, assume_like=like))
     mine = read_rope(config.value, assume_like=like)
     length = before.plan.length if before.plan else theirs.max_position_embeddings
@@ -192,14 +192,6 @@ def require_stamp(name: str, stamp: Stamp | None, converted: RopeConfig, length:
             f"{shown.rope_theta:g}, {stamp.length:,} tokens. Give --from the conversion that the "
             "training started from."
         )
-
-
-def _assumed(history: History) -> str | None:
-    for step in reversed(history.steps):
-        like = (step.options or {}).get("assume_like")
-        if isinstance(like, str):
-            return like
-    return None
 
 
 def _refuse_finished(trained: Checkpoint, before: History) -> None:
