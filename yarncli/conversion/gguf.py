@@ -72,8 +72,7 @@ class GgufConversion:
     @property
     def serving(self) -> Serving:
         """How the result is started."""
-        path = self.output or self.file.path
-        return Serving(str(path) if path else self.file.name, self.length, self.file.split_count)
+        return Serving.of(self.file, self.output, self.length)
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `convert --json` for a GGUF file."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.gguf.source import GgufFile
+
 
 @dataclass(frozen=True, slots=True)
 class Serving:
@@ -19,6 +21,12 @@ class Serving:
     """The window, tokens."""
     split_count: int = 1
     """Of how many files the model consists."""
+
+    @classmethod
+    def of(cls, file: GgufFile, output: Path | None, length: int) -> Serving:
+        """What was made of a file: `output`, or the file itself where there is none."""
+        path = output or file.path
+        return cls(str(path) if path else file.name, length, file.split_count)
 
     @property
     def command(self) -> str:
