@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from yarncli.conversion.convert import convert, plan
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.gguf.facts import Typed
 from yarncli.gguf.runtime import Computed, run
+from yarncli.gguf.source import open_gguf
 from yarncli.planning.writing import rope_dict
 from yarncli.rules.check import check
 
@@ -183,6 +185,40 @@ def test_a_scaled_file_is_scaled_on_or_anew(demo: Path, tmp_path: Path) -> None:
     assert computed(tmp_path / "anew.gguf").inv_freq == pytest.approx(
         SETTINGS["yarn 8"].inv_freq(), rel=1e-6
     )
+
+
+NAMELESS = {
+    "--no-truncate": "yarn 8 truncate false, rope_freqs + attn_factor m",
+    "--beta-fast 64 --beta-slow 2": "yarn 8 betas 64/2, rope_freqs + attn_factor m",
+    "--method ntk-by-parts": "ntk-by-parts 8, rope_freqs",
+}
+
+
+@pytest.mark.parametrize("words", NAMELESS)
+def test_what_stands_in_a_tensor_is_scaled_on_by_its_record(
+    words: str, demo: Path, arrays: Arrays, tmp_path: Path
+) -> None:
+    once, on = tmp_path / "once.gguf", tmp_path / "on.gguf"
+    invoke("convert", demo, once, "--factor", 4, *words.split(), code=0)
+    invoke("convert", once, on, "--rescale", "--length", LENGTH, code=0)
+    insist_on_golden(on, NAMELESS[words], arrays)
+    invoke("convert", on, "--undo", code=0)
+    assert on.read_bytes() == once.read_bytes()
+
+
+def test_a_record_that_the_tensor_does_not_bear_out_is_not_gone_by(
+    demo: Path, tmp_path: Path
+) -> None:
+    once = tmp_path / "once.gguf"
+    invoke("convert", demo, once, "--factor", 4, "--no-truncate", code=0)
+    header = open_gguf(once).header
+    data = bytearray(once.read_bytes())
+    place = header.data_start + header.tensors["rope_freqs.weight"].offset + 4 * 15
+    data[place : place + 4] = struct.pack("<f", 3.99)
+    once.write_bytes(data)
+    words = ["--rescale", "--length", LENGTH]
+    told = invoke("convert", once, tmp_path / "on.gguf", *words, code=3).output
+    assert "cannot be rescaled" in " ".join(told.split())
 
 
 def test_ntk_is_not_done_twice(demo: Path, tmp_path: Path) -> None:

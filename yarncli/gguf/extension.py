@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from yarncli.config.reading import RopeConfig
 from yarncli.gguf.facts import Gguf
+from yarncli.gguf.proof import planned_setting
 from yarncli.gguf.record import read_record
 from yarncli.gguf.rope_config import as_rope_config
 from yarncli.gguf.source import GgufFile
 from yarncli.planning.plan import check_values, make_plan
+from yarncli.planning.rescale import can_rescale
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.target import Target
 
@@ -31,6 +34,7 @@ def decide_extension(
     history = read_record(file.header)
     history.require_extendable({})
     rope = as_rope_config(gguf, original_length=original_length, replaces=target.replace_scaling)
+    rope = _named(rope, gguf, history.plan)
     plan = make_plan(history.informed(rope), target)
     check_values(plan)
     # A file states the new window under every method, and is measured behind a server.
@@ -40,3 +44,17 @@ def decide_extension(
         max_position_embeddings=plan.length,
         notes=tuple(note for note in notes if not note.startswith("max_position_embeddings")),
     )
+
+
+def _named(rope: RopeConfig, gguf: Gguf, done: RopePlan | None) -> RopeConfig:
+    """The config with the setting of the record where a tensor of factors gives it.
+
+    Numbers do not say which method they are of; the record does, where they prove it.
+    """
+    scope = rope.scopes["model"]
+    if done is None or can_rescale(scope.parameters):
+        return rope
+    setting = planned_setting(gguf, done)
+    if setting is None:
+        return rope
+    return replace(rope, scopes={"model": replace(scope, parameters=setting)})

@@ -226,8 +226,13 @@ def _kept(header: GgufHeader, tensor: GgufTensor, read: RangeReader) -> dict[str
     return {**_described(tensor), "data": base64.b64encode(data).decode()}
 
 
-def _require_as_left(header: GgufHeader, step: Step) -> None:
-    """Refuse a file in which something else changed what the step wrote."""
+def changed_since(header: GgufHeader, step: Step) -> str | None:
+    """A key or tensor that is not what a step left there; None where all are.
+
+    Args:
+        header: of the file as it is.
+        step: the last one that its record has.
+    """
     for change in step.replaced:
         name = str(change.path[0])
         found: Any = ABSENT
@@ -236,11 +241,19 @@ def _require_as_left(header: GgufHeader, step: Step) -> None:
         elif change.file == _TENSORS and name in header.tensors:
             found = _described(header.tensors[name])
         if change.file != _FILE and found != change.after:
-            raise CheckpointError(
-                f"{quoted(name)} of {header.where} is not what yarncli wrote there, so something "
-                "else has changed the file since, and the step cannot be undone. Start again from "
-                "the file of before."
-            )
+            return name
+    return None
+
+
+def _require_as_left(header: GgufHeader, step: Step) -> None:
+    """Refuse a file in which something else changed what the step wrote."""
+    name = changed_since(header, step)
+    if name is not None:
+        raise CheckpointError(
+            f"{quoted(name)} of {header.where} is not what yarncli wrote there, so something "
+            "else has changed the file since, and the step cannot be undone. Start again from "
+            "the file of before."
+        )
 
 
 def _back(step: Step, left: History, where: str) -> GgufEdit:
