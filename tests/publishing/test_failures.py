@@ -105,7 +105,7 @@ def test_a_repository_may_be_given_by_its_address(hub, cli, model, start, end):
 
 def test_the_arguments_the_other_way_round(hub, cli, model):
     told = cli("push", "me/long", model, code=2).stderr
-    (command,) = re.findall(r"The directory comes first: yarncli (push .*)", told)
+    (command,) = re.findall(r"What is pushed comes first: yarncli (push .*)", told)
     assert hub.log == []
     cli(*shlex.split(command))
     assert "model.safetensors" in hub.repos["me/long"].commits[main_of(hub)]

@@ -13,7 +13,7 @@ def card_on_hub(hub: Any, repo_id: str = "me/long", ref: str = "main") -> str:
     return str(hub.blob(repo.commits[repo.refs[ref]]["README.md"]).read_bytes().decode())
 
 
-def passkey_results(path: Path) -> Path:
+def passkey_results(path: Path, model: str = "x") -> Path:
     """A result file in the format of `check-passkey --out`."""
     cells = [
         {"variant": "as it is", "length": length, "depth": depth, "trial": 0, "key": "12345",
@@ -21,7 +21,7 @@ def passkey_results(path: Path) -> Path:
         for length, depth, right in [(256, 0.0, True), (256, 1.0, True), (2048, 0.0, True),
                                      (2048, 1.0, False)]
     ]  # fmt: skip
-    settings = {"model": "x", "lengths": [256, 2048], "depths": 2, "trials": 1, "seed": 7,
+    settings = {"model": model, "lengths": [256, 2048], "depths": 2, "trials": 1, "seed": 7,
                 "variants": {"as it is": {"original": 256, "window": 2048}}}  # fmt: skip
     head = {"schema_version": 1, "settings": settings}
     path.write_text("".join(json.dumps(line) + "\n" for line in [head, *cells]))

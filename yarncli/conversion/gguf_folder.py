@@ -12,13 +12,13 @@ from yarncli.checkpoint.output import check_destination, output_directory
 from yarncli.conversion.gguf import GgufConversion, decide, require_options
 from yarncli.conversion.options import ConvertOptions
 from yarncli.errors import CheckpointError, UsageError
+from yarncli.gguf.contents import is_same_model
 from yarncli.gguf.rewrite import write_gguf
 from yarncli.gguf.source import models_in
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.progress import ProgressCallback
 
 SCHEMA_VERSION = 1
-_SIZES = ("embedding_length", "block_count", "vocab_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +107,7 @@ def _require_one_model(made: list[GgufConversion]) -> None:
     """Insist that all files are of one model, and get the same RoPE."""
     first = made[0]
     for other in made[1:]:
-        same = (
-            all(first.gguf.get(key) == other.gguf.get(key) for key in _SIZES)
-            and first.gguf.architecture == other.gguf.architecture
-            and first.computed == other.computed
-        )
-        if not same:
+        if not is_same_model(first.gguf, other.gguf) or first.computed != other.computed:
             raise UsageError(
                 f"{_name(first)} and {_name(other)} are not of one model, or not scaled alike: "
                 "convert each by its own name."

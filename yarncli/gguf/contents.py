@@ -14,6 +14,8 @@ from yarncli.gguf.source import GgufFile, later_shards
 from yarncli.gguf.types import Array
 from yarncli.gguf.walking import quoted
 
+# What the quantisations of one model have in common.
+_ALIKE = ("embedding_length", "block_count", "vocab_size")
 _LISTS = (FREQS, LONG, SHORT)
 # Sizes that the runtime reads as whole numbers; some may be given for each layer.
 _SINGLE = ("block_count", "nextn_predict_layers", "vocab_size")
@@ -38,6 +40,13 @@ def read_contents(file: GgufFile) -> Gguf:
     found = Gguf({name: _typed(kv) for name, kv in file.header.keys.items()}, tensors)
     _require_counts(found, file.name)
     return found
+
+
+def is_same_model(one: Gguf, other: Gguf) -> bool:
+    """Whether two files can be quantisations of one model, by architecture and sizes."""
+    return one.architecture == other.architecture and all(
+        one.get(key) == other.get(key) for key in _ALIKE
+    )
 
 
 def count_tensors(file: GgufFile) -> int | None:

@@ -181,14 +181,21 @@ def models_in(directory: Path) -> tuple[list[GgufFile], dict[str, str]]:
         except CheckpointError as error:
             others[path.name] = str(error)
             continue
-        if file.header.kind == "model" and file.header.tensors:
-            models.append(file)
+        if reason := why_no_model(file):
+            others[path.name] = reason
         else:
-            what = f"its general.type is {quoted(file.header.kind)}"
-            if not file.header.tensors:
-                what = "it is a vocabulary alone"
-            others[path.name] = f"{path.name} is no model: {what}."
+            models.append(file)
     return models, others
+
+
+def why_no_model(file: GgufFile) -> str:
+    """Why a file is no language model, in a sentence; empty where it is one."""
+    name = file.shard_names()[0].rpartition("/")[2]
+    if not file.header.tensors and file.split_count == 1:
+        return f"{name} is no model: it is a vocabulary alone."
+    if file.header.kind != "model":
+        return f"{name} is no model: its general.type is {quoted(file.header.kind)}."
+    return ""
 
 
 def looks_like_gguf(path: Path) -> bool:

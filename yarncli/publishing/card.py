@@ -10,13 +10,22 @@ from typing import Any
 
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import change, using
-from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.report import LengthResult
-from yarncli.history import History, read_history
+from yarncli.history import History
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
 from yarncli.publishing.base import Base, base_of, local_card
+from yarncli.publishing.gguf import GgufRepository, history_of, open_published, origin_of
+from yarncli.publishing.gguf_header import licence_of
+from yarncli.publishing.gguf_metadata import (
+    RELATION,
+    gguf_metadata,
+    parents_note,
+    task_of_gguf,
+)
+from yarncli.publishing.gguf_section import GgufParts
 from yarncli.publishing.markdown import plain
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.reproduction import short
@@ -101,13 +110,14 @@ def card(
     write: bool = False,
     notify: Notify = None,
 ) -> Card:
-    """Make the model card of a local checkpoint; no file changes without `write`.
+    """Make the model card of a local checkpoint or GGUF file; nothing changes without `write`.
 
     A card that is there is kept; only the part between the yarncli marks is renewed. What the
     card says of the base model is read from the Hub, if it can be reached.
 
     Args:
-        source: the directory of a checkpoint, or what `open_checkpoint` returned.
+        source: the directory of a checkpoint, a GGUF file, a folder of GGUF files of one model, or
+            what `open_checkpoint` returned.
         name: what the model will be called, `org/name`; without it the name of the directory.
         results: a result file of check-passkey (JSONL).
         base_model: the Hub model that it was made from; without it what yarncli.json records.
@@ -116,8 +126,8 @@ def card(
         notify: called with the severity and the text of each message, as soon as it is known.
 
     Raises:
-        UsageError: `source` is no local directory, or `results` holds no results yet.
-        CheckpointError: it is not a checkpoint, or a card's metadata or the results cannot be
+        UsageError: `source` is not on this machine, or `results` holds no results of it.
+        CheckpointError: it is no model, or a card's metadata or the results cannot be
             read, or README.md is shared with others and must not be changed.
         OutputError: it cannot be written; nothing changed then.
 
@@ -126,16 +136,12 @@ def card(
         1
     """
     with using(source, in_place=write) as directory:
-        checkpoint = open_checkpoint(source, bare_hub_id=False)
-        if checkpoint.directory is None:
-            raise UsageError(
-                f"{checkpoint.name} is not a directory. Give the directory of a checkpoint."
-            )
+        checkpoint = open_published(source)
         messages = Messages(notify)
         base = _base(checkpoint, base_model, messages)
         found = read_results(results, checkpoint, messages) if results else None
         figure = draw_heatmap(found.report, messages) if found and write else None
-        name = name or checkpoint.directory.resolve().name
+        name = name or Path(checkpoint.name).resolve().name
         request = CardRequest(
             name=name, base=base, licence=licence, results=found,
             heatmap=figure is not None if write else found is not None,
@@ -144,6 +150,8 @@ def card(
         if current is not None and has_lone_mark(current):
             messages.add("warning", LONE_MARK.format(README))
         text = make_card(checkpoint, current, request)
+        if write and isinstance(checkpoint, GgufRepository):
+            checkpoint.require_own_card()
         written = _write(directory, text, figure) if directory and write else ()
     text = text.replace("\r\n", "\n").rstrip("\n")
     return Card(name=name, text=text, messages=messages.kept, written=written)
@@ -151,11 +159,13 @@ def card(
 
 def _base(checkpoint: Checkpoint, stated: str | None, messages: Messages) -> Base | None:
     """The model that the checkpoint was made from: the stated one, or that of the record."""
-    origin = (stated, None) if stated else read_history(checkpoint).origin
+    origin = (stated, None) if stated else origin_of(checkpoint)
     notes: list[str] = []
     base = base_of(origin[0], origin[1], notes, stated=stated is not None) if origin else None
     for note in notes:
         messages.add("warning", note)
+    if not stated and isinstance(checkpoint, GgufRepository) and (told := parents_note(checkpoint)):
+        messages.note(f"{told} Give --base-model ORG/NAME if that model is on the Hub.")
     return base
 
 
@@ -179,7 +189,7 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
     Raises:
         CheckpointError: the metadata of a card cannot be read, or the checkpoint is damaged.
     """
-    history, base = read_history(checkpoint), request.base
+    history, base = history_of(checkpoint), request.base
     of_base = base.card.split() if base is not None and base.card is not None else None
     if current is not None and current.split() == of_base:
         current = None
@@ -210,16 +220,20 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
 
 def _facts(checkpoint: Checkpoint, history: History, request: CardRequest, old: str) -> Facts:
     """What the part tells that takes the place of `old`."""
+    gguf = None
+    if isinstance(checkpoint, GgufRepository):
+        gguf = GgufParts(repository=checkpoint, name=request.name)
     return Facts(
         name=request.name,
         history=history,
-        subject=read_subject(checkpoint, history, request.rest),
+        subject=gguf.subject() if gguf else read_subject(checkpoint, history, request.rest),
         judgement=_judgement(checkpoint, history, request.name),
         base=request.base.repo_id if request.base else None,
         results=request.results.report if request.results else None,
         heatmap=request.heatmap,
         old=old,
         repairs=request.repairs,
+        gguf=gguf,
     )
 
 
@@ -288,6 +302,8 @@ def _left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[st
 
 
 def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement:
+    if isinstance(checkpoint, GgufRepository):
+        return Judgement(source=name, intended_from="", verdicts=())
     config = checkpoint.config().value
     try:
         return judge(config, history, source=name)
@@ -304,16 +320,22 @@ def _metadata(
     """The metadata of the card: `old` wins, save for tags and results, which are joined."""
     base = request.base
     inherited = base.metadata if base is not None else {}
-    found = {key: inherited[key] for key in _INHERITED if key in inherited} | dict(old)
-    licence = _licence(request.licence, old, inherited)
+    own, relation, stated = dict[str, Any](), "finetune", inherited
+    if isinstance(checkpoint, GgufRepository):
+        own, relation = gguf_metadata(checkpoint, base, old), RELATION
+        stated, task = licence_of(checkpoint.model_header) or inherited, task_of_gguf(checkpoint)
+    else:
+        task = task_of(checkpoint.config().value)
+    found = {key: inherited[key] for key in _INHERITED if key in inherited} | own | dict(old)
+    licence = _licence(request.licence, old, stated)
     found = licence | {key: value for key, value in found.items() if key not in _LICENCE}
     if base is not None and base.repo_id != request.name:
         if base.stated and base.repo_id not in _list(found.get("base_model")):
             found["base_model"] = base.repo_id
         found.setdefault("base_model", base.repo_id)
         if found["base_model"] == base.repo_id:
-            found.setdefault("base_model_relation", "finetune")
-    if task := task_of(checkpoint.config().value):
+            found.setdefault("base_model_relation", relation)
+    if task:
         found.setdefault("pipeline_tag", task)
     found.setdefault("library_name", "transformers")
     done = history.plan

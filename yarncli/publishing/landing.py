@@ -16,6 +16,8 @@ from yarncli.hub.uploads import Copy, Upload
 from yarncli.hub.writing import Remote
 from yarncli.jsontext.text import JsonText
 from yarncli.publishing.base import card_text, fetch
+from yarncli.publishing.gguf import GgufRepository
+from yarncli.publishing.gguf_landing import find_gguf_misfits
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.preflight import finding
 from yarncli.publishing.selection import CONFIG_FILES, README
@@ -63,6 +65,8 @@ def find_misfits(
     if start is None:
         return ()
     sent = {file.name: file for file in files}
+    if isinstance(local.checkpoint, GgufRepository):
+        return tuple(find_gguf_misfits(local.checkpoint, start, sent.keys(), deleted))
     landing = _Landing(local=local, start=start, sent=sent, deleted=deleted)
     return tuple(landing.findings())
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
-from yarncli.history import History, read_history
+from yarncli.history import History
+from yarncli.publishing.gguf import GgufRepository, history_of, open_published
+from yarncli.publishing.gguf_preflight import gguf_preflight, refuse_options
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import preflight
 from yarncli.publishing.selection import FileSelection, select_files
@@ -25,7 +27,7 @@ class LocalModel:
     """The one that is published."""
 
     history: History
-    """What its yarncli.json records, oldest first."""
+    """What its record says, oldest first."""
 
     selection: FileSelection
     """The files to send."""
@@ -41,25 +43,26 @@ def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> Loca
     """Open the checkpoint, choose its files, and run the preflight; nothing is sent.
 
     Raises:
-        UsageError: options that contradict each other, or `source` is no local directory.
-        CheckpointError: it is not a checkpoint.
+        UsageError: options that contradict each other, or `source` is not on this machine.
+        CheckpointError: it is neither a checkpoint nor GGUF files of a model.
         HubError: the base of `--from` cannot be read.
     """
     options.require_consistent()
-    checkpoint = open_checkpoint(source, bare_hub_id=False)
-    if checkpoint.directory is None:
-        raise UsageError(
-            f"{checkpoint.name} is not a directory. Give the directory of a local checkpoint."
-        )
+    checkpoint = open_published(source)
+    if isinstance(checkpoint, GgufRepository):
+        refuse_options(options)
     if options.copy_from and any(file.is_weights for file in checkpoint.files):
         raise UsageError(
             f"{checkpoint.name} has weights of its own, so --from has nothing to give. Leave it "
             "out, or convert with --config-only."
         )
     selection = select_files(checkpoint, options)
-    history = read_history(checkpoint)
-    base = _copy_base(options.copy_from, history) if options.copy_from else None
-    found = preflight(checkpoint, selection, history, options, base)
+    history, base = history_of(checkpoint), None
+    if isinstance(checkpoint, GgufRepository):
+        found = gguf_preflight(checkpoint, selection, options)
+    else:
+        base = _copy_base(options.copy_from, history) if options.copy_from else None
+        found = preflight(checkpoint, selection, history, options, base)
     return LocalModel(
         options=options, checkpoint=checkpoint, history=history, selection=selection,
         findings=tuple(found), copy_base=base,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-END = "<!-- yarncli:end -->"
+BEGIN, END = "<!-- yarncli:begin", "<!-- yarncli:end -->"
 _LINE_ENDS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _FENCE = "```"
 

@@ -21,6 +21,8 @@ ALLOWABLE = (
     "old-weights",
     "pickle",
     "private-base",
+    "gguf-record",
+    "gguf-scaled-apart",
 )
 # What git allows as the name of a branch (git check-ref-format).
 _BRANCH = re.compile(

@@ -24,6 +24,7 @@ from yarncli.publishing.card import (
     make_card,
     own_words,
 )
+from yarncli.publishing.gguf import GgufRepository, origin_of
 from yarncli.publishing.landing import few, find_misfits
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import PushOptions
@@ -227,13 +228,12 @@ def _equals(file: Upload | Copy, remote: RemoteFile, progress: Advance | None) -
 
 def _base(local: LocalModel, notes: list[str]) -> Base | None:
     """The model that the checkpoint was made from, if it is on the Hub and may be read."""
-    origin = local.history.origin
-    copied = local.copy_base
+    copied, commit = local.copy_base, None
     if local.options.base_model:
-        repo_id, commit = local.options.base_model, None
+        repo_id = local.options.base_model
     elif copied is not None and copied.repo_id:
         repo_id, commit = copied.repo_id, copied.commit
-    elif origin:
+    elif origin := origin_of(local.checkpoint):
         repo_id, commit = origin
     else:
         return None
@@ -354,8 +354,9 @@ def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[
     if not local.history.steps or local.options.config_only:
         return card
     if "base_model" not in read_metadata(card, README):
+        where = "The header" if isinstance(local.checkpoint, GgufRepository) else "yarncli.json"
         notes.append(
-            "yarncli.json names no model of the Hub as the source, so the card has no base_model. "
+            f"{where} names no model of the Hub as the source, so the card has no base_model. "
             "Give --base-model ORG/NAME if there is one."
         )
     return card

@@ -17,6 +17,8 @@ from yarncli.history import History
 from yarncli.hub.cards import read_metadata
 from yarncli.hub.uploads import Upload
 from yarncli.publishing.base import Base, local_card
+from yarncli.publishing.gguf import GgufRepository
+from yarncli.publishing.gguf_header import licence_of
 from yarncli.publishing.options import PushOptions, is_text
 from yarncli.publishing.secrets import find_secrets
 from yarncli.publishing.selection import README, FileSelection, is_pickle
@@ -85,7 +87,7 @@ def preflight(
     found = [f for f in report.findings if not (weightless and _is_about_weights(f))]
     found = [replace(f, severity="error") if f.rule.id in _STRICTER else f for f in found]
     for file in selection.files:
-        found += _about_file(checkpoint, file)
+        found += about_file(checkpoint, file)
     if base is not None:
         found += _about_base(checkpoint, history, base)
     if not options.config_only:
@@ -131,6 +133,8 @@ def about_licence(
     """
     if base and (base.metadata.get("license") or any(map(is_licence_file, base.files))):
         return []
+    if isinstance(checkpoint, GgufRepository) and licence_of(checkpoint.model_header):
+        return []
     card = local_card(checkpoint)
     metadata = read_metadata(card, checkpoint.where(README)) if card else {}
     files = (file.name for file in checkpoint.files)
@@ -155,7 +159,8 @@ def _is_about_weights(found: Finding) -> bool:
     return found.rule.id in _ABOUT_WEIGHTS or _WEIGHT_RULE.match(found.rule.id) is not None
 
 
-def _about_file(checkpoint: Checkpoint, file: SourceFile) -> Iterator[Finding]:
+def about_file(checkpoint: Checkpoint, file: SourceFile) -> Iterator[Finding]:
+    """What speaks against one file, whatever the model: its name, a link, a pickle, a secret."""
     where = checkpoint.where(file.name)
     if not is_text(file.name):
         yield finding("file-name", where, f"The name of {where} is not UTF-8.")

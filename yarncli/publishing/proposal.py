@@ -13,6 +13,8 @@ from yarncli.history import CONVERTED_FILES
 from yarncli.hub.uploads import Copy, Upload
 from yarncli.hub.writing import Remote
 from yarncli.publishing.base import fetch
+from yarncli.publishing.gguf import GgufRepository
+from yarncli.publishing.gguf_section import GgufParts
 from yarncli.publishing.local import LocalModel
 from yarncli.publishing.results import Results
 from yarncli.rope.methods import METHODS
@@ -54,7 +56,9 @@ def proposal(
 
 def _what(local: LocalModel, uploads: Mapping[str, Upload], copies: list[Copy]) -> Iterator[str]:
     done = local.history.plan
-    if done is None:
+    if done is None and isinstance(local.checkpoint, GgufRepository):
+        yield "Adds GGUF files."
+    elif done is None:
         yield "Corrects the RoPE configuration."
     else:
         method = METHODS.get(done.method)
@@ -65,7 +69,9 @@ def _what(local: LocalModel, uploads: Mapping[str, Upload], copies: list[Copy]) 
     names = {*uploads, *(copy.name for copy in copies)}
     weights = any(kind_of(name) in ("shard", "weights") for name in names)
     yield f"Files: {', '.join(f'`{name}`' for name in sorted(names))}."
-    if not weights:
+    if isinstance(local.checkpoint, GgufRepository):
+        yield GgufParts(repository=local.checkpoint, name="").about_weights()
+    elif not weights:
         yield "The weights stay as they are."
     elif local.history.baked:
         yield "The weights carry the attention temperature; nothing else about them changed."
@@ -90,6 +96,8 @@ def _changes(start: Remote, uploads: Mapping[str, Upload]) -> Iterator[str]:
 
 def _why(local: LocalModel) -> str:
     done = local.history.plan
+    if done is None and isinstance(local.checkpoint, GgufRepository):
+        return "For programs that run GGUF files."
     if done is None:
         return "Engines read the present configuration otherwise than it is meant; see below."
     return (
@@ -102,6 +110,8 @@ def _why(local: LocalModel) -> str:
 
 def _engines(local: LocalModel, name: str) -> list[str]:
     """What each engine makes of the checkpoint; nothing for a model type that is not known."""
+    if isinstance(local.checkpoint, GgufRepository):
+        return list(GgufParts(repository=local.checkpoint, name=name).engines("##"))
     try:
         found = judge(local.checkpoint.config().value, local.history, source=name)
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Publish a checkpoint: decide the push, ask, send one commit, look at the result."""
+"""Publish a model: decide the push, ask, send one commit, look at the result."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from yarncli.checkpoint.copying import require_unchanged
 from yarncli.checkpoint.in_place import using
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import HubError, UsageError
+from yarncli.gguf.detection import is_gguf_source
 from yarncli.hub import waits, writing
 from yarncli.hub.commits import Commit, Contents, Draft, page_of, require_same
 from yarncli.hub.writing import Destination, Remote
@@ -76,7 +77,8 @@ def push(
     the first one stopped. Nothing is printed.
 
     Args:
-        source: the directory of a checkpoint, or what `open_checkpoint` returned.
+        source: the directory of a checkpoint, a GGUF file, a folder of GGUF files of one model, or
+            what `open_checkpoint` returned.
         target: the repository: `org/name`, `hf://org/name`, or the address of its page.
         options: what the caller decides.
         confirm: asked with the plan before anything is sent; False ends the push. It is not asked
@@ -91,8 +93,8 @@ def push(
         What was decided and, if it was carried out, the commit.
 
     Raises:
-        UsageError: contradictory options, a public target without `public`, or `source` is no
-            local directory.
+        UsageError: contradictory options, a public target without `public`, or `source` is not
+            on this machine.
         PreflightFailed: something speaks against publishing; a `CheckFailed` with the findings.
         CheckFailed: nothing states the licence of what becomes public.
         CheckpointError: `source` or the result file cannot be read.
@@ -138,9 +140,9 @@ def _push(
 def _refuse_swapped(source: str | Path | Checkpoint, target: str) -> None:
     """Refuse a repository before the directory that belongs there."""
     is_swapped = not isinstance(source, Checkpoint) and not Path(source).exists()
-    if is_swapped and Path(target).is_dir():
+    if is_swapped and (Path(target).is_dir() or is_gguf_source(target)):
         raise UsageError(
-            f"{target} is a directory, and {source} is none here. The directory comes first: "
+            f"{target} is here, and {source} is not. What is pushed comes first: "
             f"{shlex.join(['yarncli', 'push', target, str(source)])}"
         )
 

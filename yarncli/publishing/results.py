@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.report import PasskeyReport, read_report
 from yarncli.evaluation.variants import as_it_is
+from yarncli.gguf.detection import ENDING
+from yarncli.publishing.gguf import GgufRepository
 from yarncli.publishing.messages import Messages
 from yarncli.publishing.section import HEATMAP
 
@@ -36,7 +39,7 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
 
     Raises:
         CheckpointError: the file cannot be read, or is not a result file.
-        UsageError: it holds no results yet.
+        UsageError: it holds no results yet, or none of these GGUF files.
     """
     report = read_report(Path(path))
     if not next(iter(report.cells.values()), ()):
@@ -47,6 +50,8 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
             "warning", f"{path} holds {done} of {planned} prompts: the run was not completed."
         )
     measured = str(report.settings.get("model") or "").rstrip("/").rpartition("/")[2]
+    if isinstance(checkpoint, GgufRepository):
+        return Results(report, _of_gguf(path, report, measured, checkpoint))
     name = checkpoint.name
     if measured and measured != Path(name).resolve().name:
         messages.add("warning", f"The results in {path} are of {measured}, not of {name}.")
@@ -58,6 +63,32 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
             "card get no result. The table in the card shows all settings.",
         )
     return Results(report, setting)
+
+
+def _of_gguf(
+    path: str | Path, report: PasskeyReport, measured: str, repository: GgufRepository
+) -> str | None:
+    """The setting for the metadata: that of the one file there is; None where there are several.
+
+    A server names what it serves, and that is all that tells whose results these are.
+
+    Raises:
+        UsageError: they are of no file of `repository`.
+    """
+    firsts = [Path(model.names[0]).name for model in repository.models]
+    known = {_served(name) for name in firsts}
+    if _served(measured) not in known or len(report.cells) != 1:
+        raise UsageError(
+            f"The results in {path} are of {measured or 'a model without a name'!r}, and not known "
+            f"to be of {firsts[0]}. Serve that file under its own name (llama-server --alias "
+            f"{shlex.quote(firsts[0])}), and measure it with check-passkey --base-url."
+        )
+    return next(iter(report.cells)) if len(known) == 1 else None
+
+
+def _served(name: str) -> str:
+    """A file as servers name it: with or without its ending, under Ollama with a tag."""
+    return name.removesuffix(":latest").removesuffix(ENDING)
 
 
 def _published_setting(report: PasskeyReport, checkpoint: Checkpoint) -> str | None:

@@ -11,7 +11,8 @@ from yarncli.evaluation.report import PasskeyReport
 from yarncli.history import History
 from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.publishing.citation import papers
-from yarncli.publishing.markdown import END, block, cell, code, plain, table
+from yarncli.publishing.gguf_section import GgufParts
+from yarncli.publishing.markdown import BEGIN, END, block, cell, code, plain, table
 from yarncli.publishing.reproduction import command, reproduction, short
 from yarncli.publishing.subject import Subject, overview
 from yarncli.publishing.usage import engines, use
@@ -21,7 +22,7 @@ from yarncli.rope.parameters import RopeParameters
 HEATMAP = "passkey.png"
 _SIZES = {"head_dim", "max_position_embeddings", "partial_rotary_factor"}
 _PASSKEY, _CITATION = "### Passkey retrieval\n", "### Citation\n"
-_BEGIN = "<!-- yarncli:begin{} – `yarncli card` rewrites everything up to yarncli:end -->"
+_BEGIN = BEGIN + "{} – `yarncli card` rewrites everything up to yarncli:end -->"
 _TITLE = re.compile(r"<!-- yarncli:begin ([\w.-]+) ")
 
 
@@ -47,6 +48,8 @@ class Facts:
     """The section as it is in the card, to be renewed; empty where there is none."""
     repairs: bool = False
     """Whether the card belongs to a model that is only mended: it gets a short section."""
+    gguf: GgufParts | None = None
+    """What is told otherwise of GGUF files; None of a checkpoint."""
 
 
 def section(facts: Facts) -> str:
@@ -73,7 +76,9 @@ def title_in(part: str) -> str | None:
 def _done(facts: Facts) -> Iterator[str]:
     """What was done, and whether the model was trained for it."""
     done = facts.history.plan
-    if done is None and not facts.history.baked:
+    if done is None and facts.gguf is not None:
+        yield from facts.gguf.unplanned()
+    elif done is None and not facts.history.baked:
         yield _unrecorded(facts)
     elif done is None:
         told = f"The context window is that of {_base(facts)}. {_about_weights(facts.history)}"
@@ -82,7 +87,7 @@ def _done(facts: Facts) -> Iterator[str]:
         told = (
             f"The context window of {_base(facts)} was extended from {done.original_length:,} to "
             f"**{done.length:,} tokens** with {_label(done.method)}, factor {cell(done.factor)}. "
-            f"{_about_weights(facts.history)}"
+            f"{facts.gguf.about_weights() if facts.gguf else _about_weights(facts.history)}"
         )
         yield told.rstrip()
         yield from ("", _about_training(facts, done.original_length))
@@ -167,15 +172,18 @@ def _about_weights(history: History) -> str:
 
 def _overview(facts: Facts) -> Iterator[str]:
     done = facts.history.plan
-    return overview(facts.subject, done.original_length if done else 0)
+    original = done.original_length if done else 0
+    return facts.gguf.overview(original) if facts.gguf else overview(facts.subject, original)
 
 
 def _use(facts: Facts) -> Iterator[str]:
+    if facts.gguf is not None:
+        return facts.gguf.use()
     return use(facts.subject, facts.judgement, facts.name)
 
 
 def _engines(facts: Facts) -> Iterator[str]:
-    return engines(facts.judgement)
+    return facts.gguf.engines() if facts.gguf else engines(facts.judgement)
 
 
 def _rope(facts: Facts) -> Iterator[str]:
@@ -223,7 +231,8 @@ def _passkey(facts: Facts) -> Iterator[str]:
         yield from table(("tokens", "accuracy", "95 % interval", "prompts"), rows)
     if facts.heatmap:
         yield from ("", f"![Passkey retrieval over length and depth]({HEATMAP})")
-    yield from ("", "Measured with:", "", *block("sh", [command(_measurement(facts, report))]))
+    on = f" on {code(str(report.settings.get('model')))}" if facts.gguf else ""
+    yield from ("", f"Measured{on} with:", "", *block("sh", [command(_measurement(facts, report))]))
 
 
 def _measured_before(facts: Facts) -> Iterator[str]:
@@ -239,13 +248,16 @@ def _interval(interval: tuple[float, float]) -> str:
 
 
 def _reproduction(facts: Facts) -> Iterator[str]:
+    if facts.gguf is not None:
+        return facts.gguf.reproduction()
     return reproduction(facts.history, facts.name)
 
 
 def _measurement(facts: Facts, report: PasskeyReport) -> list[str]:
     """The evaluation, as far as its settings are those of `check-passkey` itself."""
     lengths = ",".join(str(row.length) for row in report.lengths(next(iter(report.cells))))
-    words = ["check-passkey", short(facts.name), "--lengths", lengths]
+    words = ["check-passkey", short(facts.name)] if not facts.gguf else facts.gguf.measurement()
+    words += ["--lengths", lengths]
     for name in ("depths", "trials", "seed"):
         value = report.settings.get(name)
         if type(value) is int:

@@ -137,14 +137,14 @@ def overview(subject: Subject, original_length: int) -> Iterator[str]:
 def _parameters(weights: Weights, stored: WeightFormat) -> str:
     """How many, in what, and how large the files are; only what the headers prove."""
     count = weights.unpacked
-    number = "not known" if count is None else _size(count)
+    number = "not known" if count is None else in_words(count)
     # Packed numbers have the dtype of their container.
     dtypes = [_DTYPES.get(name, plain(name)) for name in weights.parameters]
     how = f"in {plain(stored.name)} format" if stored.id else f"in {listed(dtypes)}"
     return f"{number} {how} ({format_bytes(weights.nbytes)})"
 
 
-def _size(count: float) -> str:
+def in_words(count: float) -> str:
     """A number of parameters as people say it: `8.19 billion`."""
     if count < 1e6:
         return f"{count:,.0f}"

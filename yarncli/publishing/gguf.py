@@ -1,0 +1,237 @@
+"""GGUF files as what is published: one, all files of a split model, a folder of quantisations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from yarncli.checkpoint.directory import require_not_pending
+from yarncli.checkpoint.files import SourceFile, walk_files
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.errors import CheckpointError, UsageError
+from yarncli.gguf.contents import is_same_model, read_contents
+from yarncli.gguf.detection import ENDING, is_gguf_folder, is_gguf_source
+from yarncli.gguf.facts import Gguf
+from yarncli.gguf.header import GgufHeader
+from yarncli.gguf.proof import proven_history
+from yarncli.gguf.runtime import run
+from yarncli.gguf.source import (
+    GgufFile,
+    LaterShardError,
+    looks_like_gguf,
+    open_gguf,
+    why_no_model,
+)
+from yarncli.history import History, read_history
+from yarncli.publishing.gguf_header import lineage_of
+from yarncli.publishing.markdown import BEGIN
+from yarncli.publishing.selection import README
+
+_MAX_CARD = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufModel:
+    """One quantisation."""
+
+    names: tuple[str, ...]
+    """Of its files in the repository; of a split model several, the first has the keys."""
+    file: GgufFile
+    """That first one."""
+    gguf: Gguf
+    """Its keys, and the tensors of all its files."""
+    history: History
+    """What its record says, as far as its content bears it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufRepository(Checkpoint):
+    """GGUF files of one model, and what lies beside them. Make it with `open_published`."""
+
+    models: tuple[GgufModel, ...]
+    """Its quantisations, by name; at least one."""
+    beside: Mapping[str, str]
+    """Name of a GGUF file that is no model, such as a projector → why."""
+    faults: Mapping[str, str]
+    """Name of a GGUF file that cannot be published as it is → why."""
+
+    def where(self, name: str) -> str:
+        """What to call one of the files in a message."""
+        return str(self.path(name))
+
+    @property
+    def model_header(self) -> GgufHeader:
+        """What says whose model it is: the header of the first file."""
+        return self.models[0].file.header
+
+    @cached_property
+    def history(self) -> History:
+        """What was done to the model: all its files rotate alike, so any record holds for all."""
+        found = (model.history for model in self.models if model.history.steps)
+        return next(found, self.models[0].history)
+
+    def require_own_card(self) -> None:
+        """Refuse to write a card where another README lies beside a lone file.
+
+        Raises:
+            UsageError: there is one.
+        """
+        there = self.path(README)
+        if self.file(README) is None and os.path.lexists(there):
+            raise UsageError(
+                f"{there} was not written by yarncli, and may be about something else. Put the "
+                "file into a folder of its own, or print the card without --write."
+            )
+
+
+def open_published(source: str | Path | Checkpoint) -> Checkpoint:
+    """The checkpoint directory, the GGUF file or the folder of GGUF files at `source`.
+
+    Raises:
+        CheckpointError: nothing that can be published is there.
+        UsageError: it is on the Hub, or holds several models.
+    """
+    if is_gguf_folder(source):
+        assert not isinstance(source, Checkpoint)
+        return _folder(Path(source), str(source))
+    if is_gguf_source(source):
+        return _one_file(str(source))
+    checkpoint = open_checkpoint(source, bare_hub_id=False)
+    if checkpoint.directory is None:
+        raise UsageError(
+            f"{checkpoint.name} is not a directory. Give the directory of a local checkpoint, or a "
+            "GGUF file."
+        )
+    return checkpoint
+
+
+def history_of(checkpoint: Checkpoint) -> History:
+    """What was done to a checkpoint, or to GGUF files, as far as their content agrees.
+
+    Raises:
+        CheckpointError: the record cannot be read.
+    """
+    if isinstance(checkpoint, GgufRepository):
+        return checkpoint.history
+    return read_history(checkpoint)
+
+
+def origin_of(checkpoint: Checkpoint) -> tuple[str, str | None] | None:
+    """Hub id and commit of what a model was made from; of GGUF files, as the header proves it.
+
+    Raises:
+        CheckpointError: the record cannot be read.
+    """
+    recorded = history_of(checkpoint).origin
+    if recorded is None and isinstance(checkpoint, GgufRepository):
+        quantised = lineage_of(checkpoint.model_header).quantised
+        return (quantised, None) if quantised else None
+    return recorded
+
+
+def _one_file(source: str) -> GgufRepository:
+    """One model, and of what lies beside it the card that yarncli wrote for it."""
+    if source.startswith("hf://"):
+        raise UsageError(f"{source} is on the Hub. Give a file or a folder on this machine.")
+    path = Path(source)
+    if path.suffix != ENDING:
+        raise UsageError(_without_ending(path))
+    file = open_gguf(path)
+    if reason := why_no_model(file):
+        raise CheckpointError(f"{reason} Give the file of the model, or the folder of both.")
+    model = _model(file, "")
+    files = [_described(path.with_name(name), name) for name in model.names]
+    card = path.with_name(README)
+    if is_our_card(card):
+        files.append(_described(card, README))
+    return GgufRepository(
+        name=source, directory=path.parent, config_path=path.parent / "config.json",
+        files=tuple(files), models=(model,), beside={}, faults={},
+    )  # fmt: skip
+
+
+def is_our_card(path: Path) -> bool:
+    """Whether a file holds a part that yarncli wrote: another README may be of anything."""
+    try:
+        with path.open("rb") as file:
+            return BEGIN.encode() in file.read(_MAX_CARD)
+    except OSError:
+        return False
+
+
+def _described(path: Path, name: str) -> SourceFile:
+    """A file that was named, so that a link is followed wherever it leads."""
+    info = path.stat()
+    kind = "weights" if name.endswith(ENDING) else "other"
+    return SourceFile(name=name, size=info.st_size, kind=kind, modified=info.st_mtime_ns)  # type: ignore[arg-type]
+
+
+def _model(file: GgufFile, folder: str) -> GgufModel:
+    gguf = read_contents(file)
+    names = tuple(folder + name for name in file.shard_names())
+    history = proven_history(file.header, gguf)
+    return GgufModel(names=names, file=file, gguf=gguf, history=history)
+
+
+def _folder(directory: Path, name: str) -> GgufRepository:
+    require_not_pending(directory)
+    try:
+        files = tuple(sorted(walk_files(directory.resolve()), key=lambda file: file.name))
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    models: list[GgufModel] = []
+    beside: dict[str, str] = {}
+    faults: dict[str, str] = {}
+    later: list[str] = []
+    for file in files:
+        path = directory / file.name
+        if file.problem or not (path.suffix == ENDING or looks_like_gguf(path)):
+            continue
+        if path.suffix != ENDING:
+            faults[file.name] = _without_ending(path)
+            continue
+        try:
+            opened = open_gguf(path)
+            if reason := why_no_model(opened):
+                beside[file.name] = reason
+            else:
+                models.append(_model(opened, file.name.removesuffix(path.name)))
+        except LaterShardError:
+            later.append(file.name)
+        except CheckpointError as error:
+            faults[file.name] = str(error)
+    for each in {*later} - {each for model in models for each in model.names}:
+        faults[each] = (
+            f"{directory / each} is part of a split model, and its first file is not there or "
+            "cannot be read."
+        )
+    if not models:
+        reasons = " ".join([*beside.values(), *faults.values()])
+        raise CheckpointError(f"{name} holds no GGUF file of a language model. {reasons}".rstrip())
+    _require_one_model(models)
+    return GgufRepository(
+        name=name.rstrip("/") or name, directory=directory,
+        config_path=directory / "config.json", files=files, models=tuple(models), beside=beside,
+        faults=faults,
+    )  # fmt: skip
+
+
+def _without_ending(path: Path) -> str:
+    return (
+        f"{path} has no {ENDING} at the end of its name, by which the Hub and its programs know "
+        "such a file. Make a link or a copy that has, and name that."
+    )
+
+
+def _require_one_model(models: list[GgufModel]) -> None:
+    """Insist that all files are of one model and rotate alike: one card is written for them."""
+    first = models[0]
+    for other in models[1:]:
+        if not is_same_model(first.gguf, other.gguf) or run(first.gguf) != run(other.gguf):
+            raise UsageError(
+                f"{first.names[0]} and {other.names[0]} are not of one model, or not scaled alike: "
+                "name each by its own path."
+            )
