@@ -53,9 +53,9 @@ docs: .venv/installed-dev
 	$(BIN)/python scripts/docs_output.py --update
 	$(BIN)/python scripts/docs_output.py --update
 
-# The documentation as a site in site/; warnings are errors. scripts/site_pictures.py photographs it.
+# The documentation as a site in site/. With --quiet MkDocs would not count warnings as errors.
 site: $(SITE)/installed
-	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --clean --quiet
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --clean
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/startup.py

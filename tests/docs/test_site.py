@@ -103,7 +103,7 @@ def test_pipes_in_the_code_of_a_table_need_no_backslash() -> None:
 def test_the_site_builds_without_a_warning_and_asks_no_other_host(tmp_path: Path) -> None:
     if not PYTHON:
         pytest.skip("YARNCLI_SITE_PYTHON names no Python with MkDocs; `make test-full` sets it")
-    command = [PYTHON, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    command = [PYTHON, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
