@@ -9,11 +9,12 @@ MLX := .venv-mlx
 ENGINES := .venv-engines
 TEMPLATES := $(ENGINES)/llama_cpp_python-0.3.36.tar.gz
 TRAINERS := .venv-trainers
+SITE := .venv-site
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-full test-deep lint docs bench constraints clean
+.PHONY: demo test test-full test-deep lint docs site bench constraints clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py demo-run
@@ -23,12 +24,13 @@ test: lint
 
 # What `make test` leaves out, so that the two together are everything.
 test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
-		$(ENGINES)/installed $(TEMPLATES) $(TRAINERS)/installed
+		$(ENGINES)/installed $(TEMPLATES) $(TRAINERS)/installed $(SITE)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
 		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
 		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
 		YARNCLI_TEMPLATES=$(CURDIR)/$(TEMPLATES) \
 		YARNCLI_TRAINERS_PYTHON=$(CURDIR)/$(TRAINERS)/bin/python \
+		YARNCLI_SITE_PYTHON=$(CURDIR)/$(SITE)/bin/python \
 		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
@@ -51,6 +53,10 @@ docs: .venv/installed-dev
 	$(BIN)/python scripts/docs_output.py --update
 	$(BIN)/python scripts/docs_output.py --update
 
+# The documentation as a site in site/. With --quiet MkDocs would not count warnings as errors.
+site: $(SITE)/installed
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --clean
+
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/check.py
@@ -65,10 +71,11 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) demo-run
+	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) $(SITE) site demo-run
 
 # `--group` needs pip 25.1, so pip comes first.
-.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip $(TRAINERS)/pip:
+.venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip $(TRAINERS)/pip \
+		$(SITE)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -122,4 +129,8 @@ $(TRAINERS)/installed: $(TRAINERS)/pip .venv/installed-dev
 		multiprocess==0.70.19 pandas==3.1.1 pyarrow==26.0.1 xxhash==4.1.0
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
 	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
+
+$(SITE)/installed: $(SITE)/pip pyproject.toml constraints.txt
+	$(SITE)/bin/python -m pip install -c constraints.txt --group site
 	touch $@
