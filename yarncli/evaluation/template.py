@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,19 +127,24 @@ def _is_thought(text: str) -> bool:
 
 def _child() -> None:
     """Render the template of the request on stdin; turn and answer go to stdout as JSON."""
-    try:
-        import resource
-    except ImportError:  # Windows: the parent's time limit remains
-        pass
-    else:
-        # What the libraries have mapped by now depends on the machine.
-        maps = Path("/proc/self/statm")
-        pages = int(maps.read_text().split()[0]) if maps.exists() else 0
-        most = _MEMORY + pages * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    _limit()
     request = json.load(sys.stdin)
     json.dump(_turn_and_answer(request["template"], request["tokens"]), sys.stdout)
+
+
+def _limit() -> None:
+    """Bound this process; where the system has no such bounds, the parent's time limit remains."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    # What the libraries have mapped by now depends on the machine.
+    maps = Path("/proc/self/statm")
+    pages = int(maps.read_text().split()[0]) if maps.exists() else 0
+    most = _MEMORY + pages * resource.getpagesize()
+    with suppress(OSError, ValueError):  # macOS bounds no memory that is mapped, and may refuse
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
 
 
 def _turn_and_answer(template: str, tokens: Mapping[str, str]) -> tuple[str, str | None]:
