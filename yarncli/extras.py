@@ -9,12 +9,17 @@ from yarncli.errors import MissingExtraError
 _EXTRA_OF = {
     "torch": "eval",
     "transformers": "eval",
-    "tokenizers": "eval",
     "accelerate": "eval",
-    "openai": "eval",
-    "jinja2": "eval",
+    "tokenizers": "serve",
+    "openai": "serve",
+    "jinja2": "serve",
     "matplotlib": "plot",
 }
+
+
+def installed(*modules: str) -> bool:
+    """Whether all of `modules` can be imported, without importing them."""
+    return all(find_spec(module) is not None for module in modules)
 
 
 def require_extra(feature: str, *modules: str) -> None:
@@ -28,7 +33,7 @@ def require_extra(feature: str, *modules: str) -> None:
         MissingExtraError: names the first missing module and the pip line that brings it.
     """
     for module in modules:
-        if find_spec(module) is None:
+        if not installed(module):
             extra = _EXTRA_OF[module]
             raise MissingExtraError(
                 f"{feature} needs {module}, which is not installed. "

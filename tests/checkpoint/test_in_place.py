@@ -13,7 +13,7 @@ import pytest
 
 from support.kills import calls_of, kill_at_every_call, leave_killed
 from yarncli.checkpoint import directory as directories
-from yarncli.checkpoint import in_place, journal, rewrite
+from yarncli.checkpoint import in_place, journal, rewrite, system
 from yarncli.checkpoint.directory import JOURNAL_NAME, PENDING_NAME, Directory, hold, pending
 from yarncli.checkpoint.in_place import changing
 from yarncli.checkpoint.journal import FileRecord, JournalWriter, Key, RangeRecord, checksum
@@ -610,9 +610,9 @@ def test_without_what_a_safe_change_needs(
 ) -> None:
     old = state(model)
     if missing == "fcntl":
-        monkeypatch.setattr(directories, "fcntl", None)
+        monkeypatch.setattr(system, "fcntl", None)
     elif missing == "dir_fd":
-        monkeypatch.setattr(directories, "_HAS_DIR_FD", False)
+        monkeypatch.setattr(system, "_HAS_DIR_FD", False)
     else:
         monkeypatch.delattr(os, missing)
     with pytest.raises(UsageError, match="OUT"):
@@ -626,7 +626,7 @@ def test_a_file_system_without_locks(model: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")  # NFS: directories cannot be locked
 
-    monkeypatch.setattr(directories.fcntl, "flock", refuse)
+    monkeypatch.setattr(system.fcntl, "flock", refuse)
     with pytest.raises(UsageError, match="has no locks"):
         change(model)
     with hold(model, "shared"):

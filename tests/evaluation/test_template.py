@@ -1,5 +1,6 @@
 """Chat templates: rendered once, in a child that cannot run away."""
 
+import datetime
 import json
 
 import pytest
@@ -129,9 +130,19 @@ def test_where_a_thought_is_open(place, inside):
 
 
 @pytest.mark.full
-def test_every_template_that_llama_cpp_knows(template_corpus):
+def test_every_template_that_llama_cpp_knows(template_corpus, monkeypatch):
     """Answers are begun where transformers continues them, and never inside a thought."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils import chat_template_utils
+
+    class OneDay(datetime.datetime):
+        """The day that prompts are written on, whenever that is."""
+
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2025, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(chat_template_utils, "datetime", OneDay)
+    render_jinja_template = chat_template_utils.render_jinja_template
 
     tokens = {name: f"<{name}>" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
 
@@ -175,6 +186,9 @@ def test_every_template_that_llama_cpp_knows(template_corpus):
         ("hello", "exactly once"),
         ("{{ messages[0].content }}{{ messages[0].content }}", "exactly once"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
+        ("{% set ns = namespace(__class__=1) %}{{ messages[0].content }}", "may not set"),
+        ("{% set ns = namespace() %}{% set ns._x = 1 %}{{ messages[0].content }}", "may not set"),
+        ("{{ dict.mro }}{{ dict.mro() }}{{ messages[0].content }}", "cannot be rendered"),
         ("{{ 'x' * 99999999999 }}{{ messages[0].content }}", "cannot be rendered"),
     ],
 )

@@ -13,7 +13,7 @@ import yarncli
 from support.checkpoints import snapshot
 from support.commands import COMMANDS, finished, prepare
 from support.kills import Child
-from yarncli.checkpoint import directory as directories
+from yarncli.checkpoint import system
 from yarncli.demo import write_demo
 from yarncli.errors import UsageError
 
@@ -29,8 +29,8 @@ def hide() -> None:
         if hasattr(os, name):
             delattr(os, name)
     sys.modules["fcntl"] = None  # type: ignore[assignment]
-    directories.fcntl = None  # type: ignore[assignment]
-    directories._HAS_DIR_FD = False
+    system.fcntl = None  # type: ignore[assignment]
+    system._HAS_DIR_FD = False
 
 
 def run_without(run: Any, directory: Path) -> Any:

@@ -16,12 +16,8 @@ from typing import Literal
 from zlib import crc32
 
 from yarncli import hub
+from yarncli.checkpoint import system
 from yarncli.errors import CheckpointError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 # Left by an interrupted change in place (see `in_place`), together or alone.
 JOURNAL_NAME = "yarncli-journal.bin"
@@ -31,14 +27,6 @@ Lock = Literal["shared", "exclusive"]
 
 PATIENCE = 5.0  # seconds to wait for another process, which may only be mending a config
 _LINK = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}  # what O_NOFOLLOW answers, by system
-_HAS_DIR_FD = {os.open, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
-# Where one of these is missing, files in a stranger's folder cannot be opened safely.
-_NEEDED = ("O_NOFOLLOW", "O_DIRECTORY", "pread", "pwrite", "fchmod", "fchown")
-
-
-def can_change_in_place() -> bool:
-    """Whether this system has what a safe change in place needs (Linux and macOS do)."""
-    return fcntl is not None and all(hasattr(os, name) for name in _NEEDED) and _HAS_DIR_FD
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +92,10 @@ class Directory:
         descriptor = self.open(name, flags, 0o666 if like is None else 0o600)
         try:
             try:
-                write_exactly(descriptor, data, 0)
+                system.write_exactly(descriptor, data, 0)
                 if like is not None:
                     _take_over(descriptor, like)
-                os.fsync(descriptor)
+                system.flush(descriptor)
             finally:
                 os.close(descriptor)
         except BaseException:
@@ -157,7 +145,7 @@ class Directory:
         """Flush to the disk which entries the directories of `names` (and the top) have."""
         for parent in {"", *(name.rpartition("/")[0] for name in names)}:
             with self._parent(f"{parent}/x" if parent else "x") as (descriptor, _):
-                os.fsync(descriptor)
+                system.flush(descriptor)
 
     def refuse_shared(self, name: str) -> None:
         """Refuse to change in place what others may share: a link, hard links, a Hub cache.
@@ -246,7 +234,7 @@ def hold(path: Path, lock: Lock) -> Iterator[Directory]:
         CheckpointError: it cannot be opened.
         UsageError: exclusive, and this system or file system has no such locks.
     """
-    if lock == "exclusive" and not can_change_in_place():
+    if lock == "exclusive" and not system.can_change_in_place():
         raise UsageError(
             "Changes in place need file locks that this system does not have. Give the directory "
             "to write, OUT, instead."
@@ -273,7 +261,7 @@ def locked(path: Path, lock: Lock, patience: float = 0) -> Iterator[int | None]:
     Raises:
         BusyError: another process holds it.
     """
-    if fcntl is None:
+    if system.fcntl is None:
         yield None
         return
     try:
@@ -287,21 +275,16 @@ def locked(path: Path, lock: Lock, patience: float = 0) -> Iterator[int | None]:
 
 
 def _lock(descriptor: int, path: Path, lock: Lock, patience: float) -> bool:
-    wanted = (fcntl.LOCK_EX if lock == "exclusive" else fcntl.LOCK_SH) | fcntl.LOCK_NB
     end = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(descriptor, wanted)
+            return system.lock(descriptor, exclusive=lock == "exclusive")
         except BlockingIOError:
             if time.monotonic() >= end:
                 raise BusyError(
                     f"Another process is using {path} right now. Wait until it has ended."
                 ) from None
             time.sleep(0.005)
-        except OSError:
-            return False
-        else:
-            return True
 
 
 class _CannotOpenError(CheckpointError):
@@ -335,45 +318,6 @@ def temporary_prefix(name: str) -> str:
 def is_temporary(name: str) -> bool:
     """Whether a file or directory name is that of output in the making (or of a killed run)."""
     return _TEMPORARY.fullmatch(name) is not None
-
-
-def read_at(descriptor: int, offset: int, length: int) -> bytes:
-    """Up to `length` bytes at `offset`; fewer only where the file ends."""
-    data = b""
-    while len(data) < length:
-        if hasattr(os, "pread"):
-            more = os.pread(descriptor, length - len(data), offset + len(data))
-        else:  # Windows; no descriptor is used by two threads
-            os.lseek(descriptor, offset + len(data), os.SEEK_SET)
-            more = os.read(descriptor, length - len(data))
-        if not more:
-            break
-        data = data + more if data else more
-    return data
-
-
-def read_exactly(descriptor: int, offset: int, length: int) -> bytes:
-    """Read `length` bytes at `offset`, in as many calls as it takes.
-
-    Raises:
-        CheckpointError: the file ends earlier; it has changed since its size was taken.
-    """
-    data = read_at(descriptor, offset, length)
-    if len(data) != length:
-        raise CheckpointError("A source file became shorter while it was read. Run again.")
-    return data
-
-
-def write_exactly(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of `data` at `offset`, in as many calls as it takes."""
-    view = memoryview(data)
-    while view:
-        if hasattr(os, "pwrite"):
-            done = os.pwrite(descriptor, view, offset)
-        else:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            done = os.write(descriptor, view)
-        view, offset = view[done:], offset + done
 
 
 def pending(directory: Path) -> bool:

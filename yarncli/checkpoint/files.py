@@ -12,6 +12,7 @@ from typing import Literal
 
 from yarncli import hub
 from yarncli.checkpoint.directory import is_temporary
+from yarncli.checkpoint.system import open_to_read
 from yarncli.errors import CheckpointError
 
 Kind = Literal["config", "index", "shard", "weights", "other"]
@@ -105,8 +106,7 @@ def read_file(path: Path, limit: int, where: str | None = None) -> bytes:
     """
     where = where or str(path)
     try:
-        # A pipe that nobody writes to would be waited for.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = open_to_read(path, wait=False)
         with os.fdopen(descriptor, "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):

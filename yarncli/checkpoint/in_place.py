@@ -30,9 +30,7 @@ from yarncli.checkpoint.directory import (
     PENDING_NAME,
     Directory,
     hold,
-    read_exactly,
     temporary_name,
-    write_exactly,
 )
 from yarncli.checkpoint.journal import (
     FileRecord,
@@ -53,6 +51,7 @@ from yarncli.checkpoint.recovery import (
 )
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.source import Checkpoint
+from yarncli.checkpoint.system import flush, read_exactly, start_flush, write_exactly
 from yarncli.checkpoint.threads import in_order, in_parallel
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.progress import Advance
@@ -310,9 +309,9 @@ class _Change:
                     made = patch.apply(read_exactly(descriptor, offset, length))
                     write_exactly(descriptor, made, offset)
                     written.append((offset, length, crc32(made)))
-                    _start_flush(descriptor, offset, length)
+                    start_flush(descriptor, offset, length)
                     count(length)
-            os.fsync(descriptor)
+            flush(descriptor)
             for offset, length, wanted in written:
                 if crc32(read_exactly(descriptor, offset, length)) != wanted:
                     raise OutputError(
@@ -331,7 +330,7 @@ def write_journal(directory: Directory, key: Key, records: Iterable[Record]) -> 
         writer = JournalWriter(file, key)
         for record in records:
             writer.add(record)
-            _start_flush(file.fileno(), 0, 0)
+            start_flush(file.fileno(), 0, 0)
         writer.end()
     directory.rename(hidden, JOURNAL_NAME)
     directory.sync()
@@ -372,13 +371,3 @@ def take_back(directory: Directory, key: Key) -> None:
             f"The change of {directory.path} failed, and its old state could not be restored: "
             f"{reason}. Mend that, then run: {recovery_command(directory)}"
         ) from error
-
-
-def _start_flush(descriptor: int, offset: int, length: int) -> None:
-    """Let the disk begin with what was written, so that the flush at the end has less to wait for.
-
-    On Linux this advice starts the writing of what is not on the disk yet, and drops nothing that
-    is not there.
-    """
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)

@@ -23,6 +23,7 @@ from zlib import crc32
 
 from yarncli.checkpoint.directory import JOURNAL_NAME, JournalError
 from yarncli.checkpoint.safetensors import is_safe_name
+from yarncli.checkpoint.system import flush
 
 PAGE = 4096  # bytes of a file that a system writes together, or loses together
 _MAGIC = b"yarncli undo journal 2\n"
@@ -135,7 +136,7 @@ class Key:
             with os.fdopen(os.open(place / key.identifier, flags, 0o600), "w") as file:
                 json.dump(about, file)
                 file.flush()
-                os.fsync(file.fileno())
+                flush(file.fileno())
         return key
 
     @classmethod
@@ -226,7 +227,7 @@ class JournalWriter:
         seal = self._key.seal(digest)
         self._entry({"end": self._count, "sha256": digest, "seal": seal}, b"")
         self._file.flush()
-        os.fsync(self._file.fileno())
+        flush(self._file.fileno())
 
     def _entry(self, fields: Mapping[str, Any], data: bytes) -> None:
         head = json.dumps(fields).encode()

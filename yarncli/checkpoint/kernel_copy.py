@@ -6,25 +6,13 @@ import errno
 import os
 from collections.abc import Iterator
 
-from yarncli.checkpoint.directory import read_exactly, write_exactly
+from yarncli.checkpoint.system import next_data, read_exactly, write_exactly
 from yarncli.progress import Advance
 
 CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
 _COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
 _BLOCK = 4096  # bytes that file systems can share between files, where both begin at a multiple
-_FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
-
-
-def clone(source: int, destination: int) -> bool:
-    """Share the source's blocks with the destination (reflink) where the file system can."""
-    try:
-        import fcntl
-
-        fcntl.ioctl(destination, _FICLONE, source)
-    except (ImportError, OSError):
-        return False
-    return True
 
 
 def copy_range(
@@ -57,13 +45,7 @@ def copy_range(
 def _extents(source: int, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
     """`(begin, end, is a hole)` of the parts of a range, as the file system tells."""
     while begin < end:
-        try:
-            data = os.lseek(source, begin, os.SEEK_DATA)
-            hole = os.lseek(source, data, os.SEEK_HOLE)
-        except AttributeError:  # Windows
-            data, hole = begin, end
-        except OSError as error:  # ENXIO: a hole to the end of the file
-            data, hole = (end, end) if error.errno == errno.ENXIO else (begin, end)
+        data, hole = next_data(source, begin, end)
         if data > begin:
             yield begin, min(data, end), True
         if data < end:

@@ -13,10 +13,14 @@ from pathlib import Path
 from yarncli.checkpoint.directory import (
     BusyError,
     Directory,
-    can_change_in_place,
     locked,
     temporary_name,
     temporary_prefix,
+)
+from yarncli.checkpoint.system import (
+    can_change_in_place,
+    flush_path,
+    open_new,
     write_exactly,
 )
 from yarncli.errors import CheckpointError, OutputError, UsageError
@@ -77,7 +81,7 @@ def check_destination(destination: Path, *, source: Path | None, overwrite: bool
     """
     parent = _parent(destination)
     real = parent / destination.name
-    if source is not None and real.is_relative_to(source.resolve()) and real != source.resolve():
+    if source is not None and _holds(source, parent):
         raise UsageError(f"{destination} lies inside the source {source}. Choose another place.")
     if not os.path.lexists(real):
         return
@@ -94,8 +98,18 @@ def check_destination(destination: Path, *, source: Path | None, overwrite: bool
     if source is not None:
         kept["the source"] = source
     for name, path in kept.items():
-        if path.resolve().is_relative_to(real):
+        if _holds(real, path.resolve()):
             raise UsageError(f"{destination} is or holds {name}, so it cannot be overwritten.")
+
+
+def _holds(folder: Path, path: Path) -> bool:
+    """Whether `path`, a real one, is `folder` or lies in it, however either of them is spelled.
+
+    Where the file system does not tell capitals from small letters, one folder has many names.
+    """
+    if not folder.exists():
+        return False
+    return any(each.exists() and each.samefile(folder) for each in (path, *path.parents))
 
 
 @contextmanager
@@ -136,7 +150,7 @@ def output_directory(
             check_destination(destination, source=source, overwrite=overwrite)  # still so?
             _put_in_place(staging, final)
             if fsync:
-                sync(parent)
+                flush_path(parent)
     except BaseException:
         _remove_tree(staging)
         raise
@@ -180,7 +194,7 @@ def output_files(
             for path in destinations[::-1]:
                 (staging / path.name).replace(parent / path.name)
             if fsync:
-                sync(parent)
+                flush_path(parent)
     finally:
         _remove_tree(staging)
 
@@ -213,7 +227,7 @@ def write_new(path: Path, data: bytes, like: Path | None = None) -> None:
         OutputError: it cannot be written.
     """
     with output_errors(str(path)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(like, 0o666))
+        descriptor = open_new(path, _mode(like, 0o666))
         try:
             write_exactly(descriptor, data, 0)
         finally:
@@ -229,20 +243,6 @@ def make_parents(root: Path, name: str, like: Path | None = None) -> None:
     for parent in [*Path(name).parents][-2::-1]:  # from the top, without "."
         with output_errors(str(root / parent)), suppress(FileExistsError):
             (root / parent).mkdir(_mode(like and like / parent, 0o777) | 0o700)
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or a directory's entries (renames, new names), to the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if os.name == "nt":  # Windows opens no directories, and needs no such flush
-            return
-        raise
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parent(destination: Path) -> Path:
@@ -265,6 +265,8 @@ def _replace_by_path(path: Path, data: bytes) -> None:
     """`atomic_write` for systems without descriptors of directories."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise CheckpointError(f"{path} is no regular file, so it is not replaced.")
+    if path.exists() and path.stat().st_nlink > 1:
+        raise CheckpointError(f"{path} has several hard links, so it is not replaced.")
     temporary = path.with_name(temporary_name(path.name, "new"))
     try:
         temporary.write_bytes(data)
@@ -317,4 +319,4 @@ def _sync_tree(directory: Path) -> None:
     for root, _, names in os.walk(directory):
         for path in (Path(root), *(Path(root, name) for name in names)):
             if not path.is_symlink():
-                sync(path)
+                flush_path(path)

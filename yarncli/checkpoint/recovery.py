@@ -18,8 +18,6 @@ from yarncli.checkpoint.directory import (
     JournalError,
     hold,
     is_temporary,
-    read_exactly,
-    write_exactly,
 )
 from yarncli.checkpoint.journal import (
     FileRecord,
@@ -31,6 +29,7 @@ from yarncli.checkpoint.journal import (
 )
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.shifting import put_back, resize_state
+from yarncli.checkpoint.system import flush, read_exactly, write_exactly
 from yarncli.errors import CheckpointError
 
 BACKUP = re.compile(r"(.+)\.orig(?:\.([1-9][0-9]{0,8}))?")
@@ -194,7 +193,7 @@ def _write_range(directory: Directory, record: RangeRecord) -> None:
     descriptor = directory.open(record.name, os.O_RDWR)
     try:
         write_exactly(descriptor, record.old, record.offset)
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)
 

@@ -20,18 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yarncli.checkpoint.directory import Directory, read_exactly, write_exactly
+from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import finish, take_back, write_journal
 from yarncli.checkpoint.journal import Key, ResizeRecord
 from yarncli.checkpoint.output import output_errors, require_space
 from yarncli.checkpoint.rewrite import Patch, Span
 from yarncli.checkpoint.shifting import PENDING_SUFFIX, shift_content
+from yarncli.checkpoint.system import fcntl, flush, read_exactly, write_exactly
 from yarncli.errors import CheckpointError, OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _CANNOT_MOVE = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 # What the journal, and the memory, take: of a header there are 10 MB in one piece.
@@ -121,7 +117,7 @@ def _change(
         written = list(_written(resizing, record))
         for offset, data in written:
             write_exactly(descriptor, data, offset)
-        os.fsync(descriptor)
+        flush(descriptor)
         for offset, data in written:
             if read_exactly(descriptor, offset, len(data)) != data:
                 raise OutputError(

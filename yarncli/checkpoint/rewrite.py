@@ -12,10 +12,17 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
-from yarncli.checkpoint.directory import read_at, read_exactly, write_exactly
 from yarncli.checkpoint.files import SourceFile
-from yarncli.checkpoint.kernel_copy import CHUNK, clone, copy_range
+from yarncli.checkpoint.kernel_copy import CHUNK, copy_range
 from yarncli.checkpoint.output import output_errors
+from yarncli.checkpoint.system import (
+    clone,
+    open_new,
+    open_to_read,
+    read_at,
+    read_exactly,
+    write_exactly,
+)
 from yarncli.checkpoint.threads import in_parallel
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.hub import Digest
@@ -205,7 +212,7 @@ def _copy(job: FileCopy, count: Advance) -> None:
         info = os.fstat(source)
         mode = info.st_mode & 0o777 | 0o200
         with output_errors(str(job.destination)):
-            destination = os.open(job.destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+            destination = open_new(job.destination, mode)
         try:
             _write(job, source, destination, info.st_size, count)
         finally:
@@ -319,7 +326,7 @@ def _size(path: Path) -> int:
 @contextmanager
 def _reading(path: Path) -> Iterator[int]:
     with _source_errors(path):
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_to_read(path)
     try:
         yield descriptor
     finally:

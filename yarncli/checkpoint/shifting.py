@@ -7,8 +7,9 @@ import os
 import stat
 from typing import Literal
 
-from yarncli.checkpoint.directory import Directory, read_at, write_exactly
+from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.journal import ResizeRecord
+from yarncli.checkpoint.system import flush, read_at, write_exactly
 from yarncli.errors import CheckpointError
 
 # What a file is called while its content is moved, so that no engine loads it.
@@ -81,7 +82,7 @@ def put_back(directory: Directory, record: ResizeRecord) -> None:
             shift_content(descriptor, -record.shift)
         for offset, old in record.ranges:
             write_exactly(descriptor, old, offset)
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)
     directory.rename(pending, record.name)

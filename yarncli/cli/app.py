@@ -132,5 +132,5 @@ def root(
 
 def main() -> None:
     """Entry point of the `yarncli` script."""
-    console.tolerate_unencodable_output()
+    console.prepare_output()
     app(prog_name="yarncli")

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
+from yarncli.checkpoint.system import prepare_terminal
 from yarncli.errors import OutputError
 from yarncli.progress import Advance, Progress, stage
 from yarncli.progress import format_bytes as format_bytes  # what commands print
@@ -166,8 +167,9 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def tolerate_unencodable_output() -> None:
+def prepare_output() -> None:
     """Escape what stdout's encoding lacks instead of failing in the middle of a result."""
+    prepare_terminal()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -14,6 +14,7 @@ from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wo
 from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.tasks import PASSKEY, TASKS
+from yarncli.extras import installed, require_extra
 from yarncli.progress import Advance
 
 if TYPE_CHECKING:
@@ -158,12 +159,12 @@ def make_codec(directory: Path, chat: bool | None, *, trust_remote_code: bool = 
 
     Raises:
         CheckpointError: no tokenizer, or a template that cannot be rendered.
+        MissingExtraError: jinja2, or what reads this tokenizer, is not installed.
         UsageError: `chat` is True and there is no template.
     """
-    from yarncli.evaluation.local.load import load_tokenizer
     from yarncli.evaluation.template import render_frame
 
-    tokenizer = load_tokenizer(directory, trust_remote_code=trust_remote_code)
+    tokenizer = _tokenizer(directory, trust_remote_code)
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, dict):
         template = template.get("default")
@@ -177,6 +178,19 @@ def make_codec(directory: Path, chat: bool | None, *, trust_remote_code: bool = 
         if isinstance(value, str)
     }
     return TextCodec(tokenizer, render_frame(template, tokens))
+
+
+def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
+    """As transformers loads it; by its file alone where a server is asked without transformers."""
+    if trust_remote_code:
+        require_extra("--trust-remote-code", "torch", "transformers")
+    elif not installed("torch", "transformers"):
+        from yarncli.evaluation.tokenizing import read_tokenizer
+
+        return read_tokenizer(directory)
+    from yarncli.evaluation.local.load import load_tokenizer
+
+    return load_tokenizer(directory, trust_remote_code=trust_remote_code)
 
 
 def require_memory(

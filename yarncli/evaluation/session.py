@@ -209,7 +209,6 @@ def _served(
     source = options.tokenizer or model
     codec = token = None
     if source is not None:
-        require_extra("The tokenizer", "transformers")
         codec = open_codec(source, options, options.chat, progress)
         # A rendered template begins with the token that the server would add once more.
         token = codec.tokenizer.bos_token if codec.frame is not None else None

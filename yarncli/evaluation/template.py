@@ -11,11 +11,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _USER = "YARNCLI-USER-TEXT"
 _ANSWER = "YARNCLI-ANSWER-TEXT"
+_MARK = "YARNCLI-END-OF-ANSWER "  # its space shows whether a template strips texts
 _SECONDS = 20
 _MEMORY = 1 << 30  # beside what is in use when the template starts
 
@@ -66,12 +69,12 @@ def render_frame(template: str, special_tokens: Mapping[str, str]) -> ChatFrame:
 
     Raises:
         CheckpointError: the template fails, takes too long or too much memory, or changes the text.
-        MissingExtraError: jinja2 or transformers is not installed.
+        MissingExtraError: jinja2 is not installed.
     """
     from yarncli.errors import CheckpointError
     from yarncli.extras import require_extra
 
-    require_extra("A chat template", "jinja2", "transformers")
+    require_extra("A chat template", "jinja2")
     request = json.dumps({"template": template, "tokens": dict(special_tokens)})
     try:
         child = subprocess.run(
@@ -124,51 +127,46 @@ def _is_thought(text: str) -> bool:
 
 def _child() -> None:
     """Render the template of the request on stdin; turn and answer go to stdout as JSON."""
-    import datetime
-
-    from transformers.utils import chat_template_utils
-
-    class OneDay(datetime.datetime):
-        """The same command must give the same prompts tomorrow."""
-
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> OneDay:
-            return cls(2025, 1, 1, tzinfo=tz)
-
-    chat_template_utils.datetime = OneDay
-    try:
-        import resource
-    except ImportError:  # Windows: the parent's time limit remains
-        pass
-    else:
-        # What the libraries have mapped by now depends on the machine.
-        maps = Path("/proc/self/statm")
-        pages = int(maps.read_text().split()[0]) if maps.exists() else 0
-        most = _MEMORY + pages * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    _limit()
     request = json.load(sys.stdin)
     json.dump(_turn_and_answer(request["template"], request["tokens"]), sys.stdout)
 
 
+def _limit() -> None:
+    """Bound this process; where the system has no such bounds, the parent's time limit remains."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    # What the libraries have mapped by now depends on the machine.
+    maps = Path("/proc/self/statm")
+    pages = int(maps.read_text().split()[0]) if maps.exists() else 0
+    most = _MEMORY + pages * resource.getpagesize()
+    with suppress(OSError, ValueError):  # macOS bounds no memory that is mapped, and may refuse
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+
+
 def _turn_and_answer(template: str, tokens: Mapping[str, str]) -> tuple[str, str | None]:
-    """A question up to the model's turn, and up to a begun answer, by transformers itself."""
+    """A question up to the model's turn, and up to a begun answer, as transformers renders them."""
     from jinja2.exceptions import TemplateError
-    from transformers.utils.chat_template_utils import render_jinja_template
+
+    compiled = _environment().from_string(template)
 
     def render(as_parts: bool, *texts: str) -> str:
         contents = [[{"type": "text", "text": t}] if as_parts else t for t in texts]
         chat = zip(("user", "assistant"), contents, strict=False)
-        rendered, _ = render_jinja_template(
-            [[{"role": role, "content": content} for role, content in chat]],
-            chat_template=template,
-            add_generation_prompt=len(texts) == 1,
-            continue_final_message=len(texts) == 2,
-            enable_thinking=False,
-            thinking=False,
-            **tokens,
+        return str(
+            compiled.render(
+                messages=[{"role": role, "content": content} for role, content in chat],
+                tools=None,
+                documents=None,
+                add_generation_prompt=len(texts) == 1,
+                enable_thinking=False,
+                thinking=False,
+                **tokens,
+            )
         )
-        return str(rendered[0])
 
     # Templates of models that see pictures may take a text only as a list of parts.
     turn, as_parts = render(False, _USER), False
@@ -176,10 +174,102 @@ def _turn_and_answer(template: str, tokens: Mapping[str, str]) -> tuple[str, str
         turn, as_parts = render(True, _USER), True
     # What a stranger's program may raise where it continues nothing.
     failures = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+    if "content" not in template:
+        return turn, None
     try:
-        return turn, render(as_parts, _USER, _ANSWER)
+        return turn, _cut(render(as_parts, _USER, _ANSWER + _MARK))
     except failures:
         return turn, None
+
+
+def _cut(rendered: str) -> str | None:
+    """A rendered chat up to the end of the answer; None where the answer is not in it."""
+    place = rendered.rfind(_MARK.strip())
+    if place < 0 or _ANSWER not in rendered:
+        return None
+    whole = rendered.startswith(_MARK, place)  # else the template strips the texts
+    return rendered[:place] if whole else rendered[:place].rstrip()
+
+
+def _environment() -> Any:
+    """What a chat template finds in transformers (5.23, `_cached_compile_jinja_template`).
+
+    A test compares the two; without transformers a server can be asked with what is small.
+    """
+    import datetime
+    from importlib.metadata import version
+
+    import jinja2.ext
+    from jinja2.exceptions import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if tuple(map(int, version("jinja2").split(".")[:3])) < (3, 1, 6):
+        raise RuntimeError("jinja2 before 3.1.6 lets templates out of their sandbox")
+
+    class Generation(jinja2.ext.Extension):
+        """`{% generation %}` marks what a model said, and changes nothing of it."""
+
+        tags = {"generation"}  # noqa: RUF012 as the class above it has it
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.CallBlock(self.call_method("_same"), [], [], body).set_lineno(line)
+
+        def _same(self, caller: Any) -> Any:
+            return caller()
+
+    def fail(message: str) -> None:
+        raise TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    def now(form: str) -> str:
+        """The same command must give the same prompts tomorrow."""
+        return datetime.datetime(2025, 1, 1).strftime(form)
+
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
+    made.filters["tojson"] = to_json
+    made.globals |= {"raise_exception": fail, "strftime_now": now, **_guarded()}
+    return made
+
+
+def _guarded() -> dict[str, Any]:
+    """`dict` and `namespace` without a way to what Python hangs on classes."""
+    from jinja2 import utils
+    from jinja2.exceptions import SecurityError
+
+    class Namespace(utils.Namespace):
+        """One that takes no name of Python's own."""
+
+        def __init__(*args: Any, **names: Any) -> None:  # a template may name one `self`
+            own, *given = args
+            attributes = dict(*given, **names)
+            for name in attributes:
+                _refuse(name)
+            utils.Namespace.__init__(own, attributes)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            _refuse(name)
+            super().__setitem__(name, value)
+
+    class Dict:
+        """The function `dict`, not the class with all that hangs on it."""
+
+        def __call__(self, *args: Any, **names: Any) -> dict[Any, Any]:
+            return dict(*args, **names)
+
+        def fromkeys(self, *args: Any) -> dict[Any, Any]:
+            return dict.fromkeys(*args)
+
+    def _refuse(name: object) -> None:
+        if str(name).startswith("_"):
+            raise SecurityError(f"a template may not set {name!r}")
+
+    return {"dict": Dict(), "namespace": Namespace}
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from yarncli.checkpoint.directory import hold, read_at
+from yarncli.checkpoint.directory import hold
 from yarncli.checkpoint.output import output_errors, output_files, require_space
 from yarncli.checkpoint.rewrite import FileCopy, Patch, Span, copy_files, first_difference
+from yarncli.checkpoint.system import open_to_read, read_at
 from yarncli.errors import CheckpointError, OutputError, UsageError
 from yarncli.gguf.layout import Layout
 from yarncli.gguf.record import Rewrite
@@ -77,7 +78,7 @@ def write_gguf(
 def _require_written(path: Path, layout: Layout, name: Path) -> None:
     """Insist that a file holds the header that was decided, and is as long."""
     with output_errors(str(name)):
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_to_read(path)
         try:
             found = read_at(descriptor, 0, len(layout.header))
             size = os.fstat(descriptor).st_size

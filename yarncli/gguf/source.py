@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from yarncli import hub
-from yarncli.checkpoint.directory import BusyError, read_at, require_not_pending
+from yarncli.checkpoint.directory import BusyError, require_not_pending
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.safetensors import is_safe_name
 from yarncli.checkpoint.shifting import PENDING_SUFFIX
+from yarncli.checkpoint.system import open_to_read, read_at
 from yarncli.errors import CheckpointError, UsageError, WeightsError
 from yarncli.gguf.header import GgufHeader, is_gguf, parse_header
 from yarncli.gguf.walking import quoted
@@ -288,8 +289,7 @@ def _number(header: GgufHeader, name: str, otherwise: int) -> int:
 def _opened(path: Path, name: str) -> Iterator[tuple[int, os.stat_result]]:
     """A descriptor of a regular file, and what it is; a pipe or a device is never waited for."""
     try:
-        # A pipe that nobody writes to would be waited for.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = open_to_read(path, wait=False)
     except FileNotFoundError as error:
         if os.path.lexists(f"{path}{PENDING_SUFFIX}"):
             require_not_pending(path.parent)

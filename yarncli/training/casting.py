@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarncli.checkpoint.directory import read_exactly, write_exactly
 from yarncli.checkpoint.kernel_copy import CHUNK
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.safetensors import Header, TensorInfo
+from yarncli.checkpoint.system import open_new, read_exactly, write_exactly
 from yarncli.errors import OutputError, WeightsError
 from yarncli.progress import Advance
 
@@ -86,8 +86,7 @@ def write_cast(cast: Cast, source: Path, destination: Path, progress: Advance) -
     """
     with source.open("rb", buffering=0) as old, output_errors(str(destination)):
         mode = os.fstat(old.fileno()).st_mode & 0o777 | 0o200
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        new = os.open(destination, flags, mode)
+        new = open_new(destination, mode)
         try:
             head = cast.head()
             write_exactly(new, head, 0)
