@@ -15,7 +15,7 @@ from support.checkpoints import DEMO
 from support.program import invoke
 from yarncli import hub
 from yarncli.checkpoint.source import open_checkpoint
-from yarncli.errors import CheckpointError, HubError, WeightsError
+from yarncli.errors import CheckpointError, HubError, NotOnHubError, WeightsError
 from yarncli.hub import failures
 from yarncli.progress import Progress
 
@@ -188,6 +188,13 @@ def test_an_incomplete_cache_is_noticed(minihub: Any, repo: Any) -> None:
     minihub.go_offline()
     with pytest.raises(WeightsError, match=r"model-1.safetensors, which is not there"):
         open_checkpoint("hf://org/name").headers()
+
+
+@pytest.mark.parametrize(("kind", "told"), [("datasets", "a dataset"), ("spaces", "a Space")])
+def test_what_has_the_name_of_no_model_is_named(minihub: Any, kind: str, told: str) -> None:
+    minihub.others.add((kind, "org/other"))
+    with pytest.raises(NotOnHubError, match=f"org/other is {told} on the Hub, and no model has"):
+        open_checkpoint("hf://org/other")
 
 
 def test_tokens(minihub: Any, files: dict[str, bytes]) -> None:

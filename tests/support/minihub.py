@@ -102,6 +102,7 @@ class MiniHub:
         (root / "blobs").mkdir(parents=True)
         self.repos: dict[str, Repo] = {}
         self.users: dict[str, User] = {}
+        self.others: set[tuple[str, str]] = set()  # ("datasets" or "spaces", id)
         self.log: list[Request] = []
         self.failures: list[Failure] = []
         self.lfs_suffixes = (".safetensors", ".bin")
@@ -323,6 +324,14 @@ def model_info(exchange: Exchange, hub: MiniHub, id: str, revision: str) -> None
             "disabled": repo.disabled, "downloads": 0, "likes": 0, "tags": [],
         }
     )  # fmt: skip
+
+
+@route("GET", r"/api/(?P<kind>datasets|spaces)/{id}")
+def other_info(exchange: Exchange, hub: MiniHub, kind: str, id: str) -> None:
+    if (kind, id) not in hub.others:
+        exchange.error(404, "RepoNotFound", "Repository not found")
+        return
+    exchange.answer_json({"_id": "0", "id": id, "sha": "0" * 40, "siblings": [], "tags": []})
 
 
 @route("GET", r"/api/models/{id}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.*))?")

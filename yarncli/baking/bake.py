@@ -16,6 +16,7 @@ from yarncli.baking.writing import write_copy, write_in_place
 from yarncli.checkpoint import recovery
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import LeftoverError, using
+from yarncli.checkpoint.naming import require_order
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.engines.judgement import Judgement
@@ -103,6 +104,7 @@ def bake(
     options = checked(options, changes)
     out = None if out is None else Path(out)
     _refuse_contradictions(out, options)
+    require_order(source, out, overwrite=options.overwrite)
     if is_gguf_source(source):
         from yarncli.baking.gguf import bake_gguf
 

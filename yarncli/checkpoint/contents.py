@@ -39,8 +39,13 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"(?:.*/)?[^/]*\.(?:parquet|arrow|jsonl|csv)|dataset_infos?\.json|dataset_dict\.json",
-        "a data set",
+        "a dataset",
         "It has no model.",
+    ),
+    (
+        r"app\.py|streamlit_app\.py",
+        "a Space",
+        "It is a program: name the model that it loads.",
     ),
     (
         r"(?:tokenizer|tokenizer_config|vocab)\.json|tokenizer\.model|[^/]*\.tiktoken",
@@ -48,27 +53,52 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
         "It has no model: config.json belongs beside it.",
     ),
     (
-        r"[^/]*\.safetensors(?:\.index\.json)?|pytorch_model[^/]*\.bin",
+        r"[^/]*\.safetensors(?:\.index\.json)?|pytorch_model[^/]*\.bin|weights[^/]*\.npz",
         "weights alone",
         "config.json belongs beside them: fetch it from where they come from.",
     ),
 )
 
 
-# Files that users give where a checkpoint is meant.
+# Files that users give where a checkpoint is meant, by the end of their names.
+_WEIGHTS = "a file of weights; name its directory"
+_DATASET = "a dataset, which has no model"
+_ARCHIVE = "an archive; unpack it and name its directory"
 _FILES = {
-    ".gguf": "a GGUF file, which this command does not take",
-    ".bin": "a file of weights; name its directory",
-    ".pt": "a file of weights; name its directory",
-    ".pth": "a file of weights; name its directory",
-    ".safetensors": "a file of weights; name its directory",
+    ".gguf": "a GGUF file, which this command does not take; name the checkpoint it was made from",
+    **dict.fromkeys(
+        (".safetensors", ".bin", ".pt", ".pth", ".npz", ".ckpt", ".h5", ".msgpack", ".pkl"),
+        _WEIGHTS,
+    ),
+    **dict.fromkeys((".parquet", ".arrow", ".jsonl", ".csv", ".tsv"), _DATASET),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".zst", ".7z"), _ARCHIVE),
+    **dict.fromkeys((".md", ".txt", ".jinja"), "a text; name the directory of the checkpoint"),
+    **dict.fromkeys((".py", ".ipynb"), "a program; name the directory of the checkpoint"),
     ".onnx": "an ONNX model; yarncli reads Hugging Face checkpoints",
+    ".nemo": "a checkpoint of a training framework; export it as a Hugging Face checkpoint first",
+    ".model": "a tokenizer; name the directory of the checkpoint",
+    ".tiktoken": "a tokenizer; name the directory of the checkpoint",
 }
+# The same by their first bytes, whatever they are called.
+_BEGINNINGS = (
+    (rb"GGUF", _FILES[".gguf"]),
+    (rb"PK\x03\x04", "an archive, or weights that torch saved; name its directory"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", _ARCHIVE),
+    (rb"PAR1|ARROW1", _DATASET),
+    (rb"\x80[\x02-\x05]|\x89HDF", _WEIGHTS),
+    (rb"[\s\S]{4}[\x00-\x05]\x00{3}\{", _WEIGHTS),  # safetensors: a length, then JSON
+)
 
 
-def describe_file(name: str) -> str:
-    """What a file is that cannot be a `config.json`, by its name; empty where it may be one."""
-    return next((what for end, what in _FILES.items() if name.endswith(end)), "")
+def describe_file(name: str, beginning: bytes = b"") -> str:
+    """What a file is that cannot be a `config.json`; empty where it may be one.
+
+    Args:
+        name: of the file.
+        beginning: its first bytes, at least 16; empty to tell by the name alone.
+    """
+    found = next((what for end, what in _FILES.items() if name.lower().endswith(end)), "")
+    return found or next((what for sign, what in _BEGINNINGS if re.match(sign, beginning)), "")
 
 
 def describe_without_config(names: Iterable[str]) -> str:

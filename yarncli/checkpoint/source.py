@@ -12,7 +12,7 @@ from yarncli import hub
 from yarncli.checkpoint import safetensors
 from yarncli.checkpoint.contents import describe_file, describe_without_config
 from yarncli.checkpoint.directory import require_not_pending
-from yarncli.checkpoint.files import SourceFile, kind_of, read_file, walk_files
+from yarncli.checkpoint.files import SourceFile, beginning_of, kind_of, read_file, walk_files
 from yarncli.checkpoint.naming import bare_hub_source, hub_source
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.rewrite import verify
@@ -332,7 +332,7 @@ def _local_source(path: Path, source: str, allow_pending: bool) -> Checkpoint:
         return _local_checkpoint(path, source.rstrip("/") or source)
     if not stat.S_ISREG(info.st_mode):
         raise CheckpointError(f"{source} is neither a directory nor a regular file.")
-    if what := describe_file(path.name):
+    if what := describe_file(path.name, beginning_of(path)):
         raise CheckpointError(f"{source} is not a checkpoint or its config.json: it is {what}.")
     file = SourceFile(
         name="config.json", size=info.st_size, kind="config", modified=info.st_mtime_ns

@@ -206,6 +206,18 @@ def _refuse_options(assume_like: str | None, original_length: int | None) -> Non
         raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
 
 
+def _refuse_other_file(config: Mapping[str, Any]) -> None:
+    """Refuse a JSON file that is known to be something else."""
+    from yarncli.config.other_files import adapter_base, describe_json
+
+    if what := describe_json(config):
+        base = adapter_base(config)
+        raise UnsupportedArchitectureError(
+            f"This is no config.json of a model: it is {what}. "
+            + (f"Name its model: {base}." if base else "Name the directory of the checkpoint.")
+        )
+
+
 def find_text(
     config: Mapping[str, Any], assume_like: str | None
 ) -> tuple[Family, tuple[str, ...], Mapping[str, Any]]:
@@ -219,6 +231,7 @@ def find_text(
     else:
         named = fields.text("model_type")
         if not named:
+            _refuse_other_file(config)
             raise UnsupportedArchitectureError(
                 "The config names no model_type, so nobody knows how it is read. "
                 "Name a similar one with --assume-like MODEL_TYPE."

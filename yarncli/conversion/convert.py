@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from yarncli.checkpoint.completeness import require_complete
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import using
+from yarncli.checkpoint.naming import require_order
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.conversion.conversion import Conversion, decide
@@ -87,6 +88,7 @@ def convert(
     """
     options, out = checked(options, changes), Path(out) if out else None
     options.require_consistent(out)
+    require_order(source, out, overwrite=options.overwrite)
     if is_gguf_source(source):
         from yarncli.conversion.gguf import convert_gguf
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from yarncli import hub
 from yarncli.checkpoint.directory import BusyError, require_not_pending
+from yarncli.checkpoint.naming import refuse_address
 from yarncli.checkpoint.output import output_errors
 from yarncli.checkpoint.safetensors import is_safe_name
 from yarncli.checkpoint.shifting import PENDING_SUFFIX
@@ -130,9 +131,12 @@ def open_gguf(source: str | Path) -> GgufFile:
     """
     given = os.fspath(source)
     if not given.startswith("hf://"):
+        if not os.path.lexists(given):
+            refuse_address(given)
         return _local_file(Path(given), given)
     match = _HUB_FILE.fullmatch(given)
-    if not match or not is_safe_name(match[3]):
+    if not match or not is_safe_name(match[3]) or match[3].startswith(("resolve/", "blob/")):
+        refuse_address(given)
         raise UsageError(
             f"{given!r} is no file on the Hub. Write hf://org/name/file.gguf, or "
             "hf://org/name@rev/file.gguf."

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from yarncli.errors import HubError
+from yarncli.errors import HubError, NotOnHubError
 from yarncli.hub.cache import COMMIT, removed
 from yarncli.hub.digests import Digest
 from yarncli.hub.failures import client_utils, hub_errors, retried
@@ -50,17 +50,12 @@ def list_files(repo_id: str, revision: str | None = None, *, known: str = "confi
         HubError: see `hub_errors`.
     """
     with hub_errors(_called(repo_id, revision)):
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import constants
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         try:
             info = retried(
-                lambda: HfApi().model_info(
-                    repo_id,
-                    revision=revision,
-                    files_metadata=True,
-                    timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-                )
+                lambda: _model_info(repo_id, revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
             )
         except OfflineModeIsEnabled:
             return _offline_listing(repo_id, revision, known)
@@ -75,6 +70,30 @@ def list_files(repo_id: str, revision: str | None = None, *, known: str = "confi
         if known == "config.json" and sizes.get(known, _MAX_CONFIG_SIZE + 1) <= _MAX_CONFIG_SIZE:
             cached_file(repo_id, revision, known)
         return Listing(commit, files=sizes, digests=_digests(repo_id, info.siblings or ()))
+
+
+def _model_info(repo_id: str, revision: str | None, *, timeout: float) -> Any:
+    """What the Hub tells of a model; names what has the name where no model has.
+
+    Raises:
+        NotOnHubError: a dataset or a Space has it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        return HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=timeout)
+    except RepositoryNotFoundError as error:
+        if isinstance(error, GatedRepoError):
+            raise
+        for kind, what in (("dataset", "a dataset"), ("space", "a Space")):
+            with suppress(HfHubHTTPError, OSError, client_utils().httpx.HTTPError):
+                HfApi().repo_info(repo_id, repo_type=kind, timeout=timeout)
+                raise NotOnHubError(
+                    f"{repo_id} is {what} on the Hub, and no model has that name. Name a model: "
+                    "hf://org/name."
+                ) from None
+        raise
 
 
 def _digests(repo_id: str, siblings: Iterable[Any]) -> dict[str, Digest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from yarncli.checkpoint.directory import Directory, JournalError
 from yarncli.checkpoint.directory import pending as is_pending
 from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
+from yarncli.config.other_files import describe_json
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.gguf.detection import is_gguf_source
 from yarncli.jsontext.changes import FieldChange
@@ -48,7 +49,7 @@ def place_of(path: str, *, whole: bool) -> str:
         path: as given; a Hub id stays as it is.
         whole: let a config file stand for its directory as well.
     """
-    if path.startswith("hf://") or not path:
+    if "://" in path or not path:
         return path
     file = Path(path)
     if file.suffix == ".json" and not whole and not path.endswith(".index.json"):
@@ -131,6 +132,10 @@ def _check(
         return check_documents(checkpoint, documents, engines)
 
     documents, findings = _read_documents(checkpoint)
+    if CONFIG in documents and (what := describe_json(documents[CONFIG].value)):
+        where = checkpoint.where(CONFIG)
+        told = f"{where} is no config.json of a model: it is {what}, and it was not checked."
+        findings.append(replace(_plain("unreadable", where, told), severity="note"))
     findings += look(documents)
     if checkpoint.directory is not None or checkpoint.is_remote:
         from yarncli.rules.checkpoint_rules import check_weights

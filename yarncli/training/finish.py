@@ -10,6 +10,7 @@ from typing import Any
 from yarncli.checkpoint.contents import ADAPTER_CONFIG
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import using
+from yarncli.checkpoint.naming import require_order
 from yarncli.checkpoint.output import check_destination
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
@@ -57,6 +58,7 @@ def finish(
     """
     options, out = checked(options, changes), Path(out) if out else None
     _refuse_contradictions(out, options)
+    require_order(trained, out, overwrite=options.overwrite)
     in_place = options.in_place and not options.dry_run
     with ExitStack() as held:
         directory = held.enter_context(using(trained, in_place=in_place))
