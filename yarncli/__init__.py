@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         WeightsError,
         YarncliError,
     )  # fmt: skip
+    from yarncli.evaluation.fit import FitOptions, fit
     from yarncli.evaluation.perplexity import PerplexityOptions, evaluate_perplexity
     from yarncli.evaluation.regress import RegressOptions, regress
     from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
@@ -49,12 +50,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",
-    "ConvertOptions", "FinishOptions", "HubError", "MissingExtraError", "NotComputedError",
-    "NotOnHubError", "OutputError", "PasskeyOptions", "PerplexityOptions", "PushOptions",
-    "RecipeOptions", "RegressOptions", "UnknownArchitectureError", "UnsupportedArchitectureError",
-    "UsageError", "WeightsError", "YarncliError",
+    "ConvertOptions", "FinishOptions", "FitOptions", "HubError", "MissingExtraError",
+    "NotComputedError", "NotOnHubError", "OutputError", "PasskeyOptions", "PerplexityOptions",
+    "PushOptions", "RecipeOptions", "RegressOptions", "UnknownArchitectureError",
+    "UnsupportedArchitectureError", "UsageError", "WeightsError", "YarncliError",
     "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "finish",
-    "guard", "inspect", "judge", "open_checkpoint", "plan", "push", "recipe", "regress",
+    "fit", "guard", "inspect", "judge", "open_checkpoint", "plan", "push", "recipe", "regress",
 ]  # fmt: skip
 
 # Where each name is defined; what is not here is in `errors`. Rooms are nouns, so that none has
@@ -71,6 +72,8 @@ _HOMES = {
     "evaluate_perplexity": "evaluation.perplexity",
     "finish": "training.finish",
     "FinishOptions": "training.options",
+    "fit": "evaluation.fit",
+    "FitOptions": "evaluation.fit",
     "guard": "training.guarding",
     "inspect": "inspection.description",
     "judge": "engines.judgement",

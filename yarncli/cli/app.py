@@ -32,6 +32,7 @@ COMMANDS = (
     "check-passkey",
     "perplexity",
     "regress",
+    "fit",
     "recipe",
     "finish",
     "plot",

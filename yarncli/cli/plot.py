@@ -22,7 +22,7 @@ def plot(
         Path, typer.Option("--out", metavar="FILE", help="The PNG or SVG to write.")
     ] = Path("results.png"),
 ) -> None:
-    """Draw saved runs of check-passkey, perplexity or regress; several runs become one figure."""
+    """Draw saved runs of check-passkey, perplexity, regress or fit; several become one figure."""
     from yarncli.cli import console
     from yarncli.figures.results import plot_results
 

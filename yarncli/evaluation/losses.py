@@ -35,8 +35,7 @@ class WindowLoss:
     @property
     def sums(self) -> Sums:
         """The blocks with their numbers of tokens."""
-        whole, rest = divmod(self.tokens, BLOCK)
-        return Sums(tuple(self.nll), (BLOCK,) * whole + ((rest,) if rest else ()))
+        return Sums.in_blocks(self.nll, self.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from yarncli.evaluation.local.measuring import Readers
 
 # Where nothing is said: texts of at most so many tokens, and so many of them.
-_LONGEST = 4096
+LONGEST_SAMPLE = 4096
 _TEXTS = 8
 SAMPLED = "samples of the base model"
 
@@ -204,7 +204,7 @@ def regress(
     checkpoint = fetched(source, options, progress)
     before = variants.as_it_is(checkpoint, "base")
     after = _conversions(checkpoint, converted, options, progress)
-    length = options.length or min(before.original, _LONGEST)
+    length = options.length or min(before.original, LONGEST_SAMPLE)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options)
     stretches = _stretches(readers, before, length, codec, options, progress)

@@ -1,7 +1,7 @@
 """The JSONL file of a run: a line that says what is measured, then a line for every result.
 
-Every command that measures writes and continues the same file: `check-passkey`, `perplexity` and
-`regress`.
+Every command that measures writes and continues the same file: `check-passkey`, `perplexity`,
+`regress` and `fit`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from yarncli.errors import CheckpointError, OutputError, UsageError
 
 SCHEMA_VERSION = 1
 
-Kind = Literal["passkey", "perplexity", "regress"]
+Kind = Literal["passkey", "perplexity", "regress", "fit"]
 
 _MAX_SIZE = 64 << 20  # bytes of a result file
 # What may differ between two parts of one run: it does not change a result.
@@ -201,8 +201,8 @@ def read_results(path: Path) -> Written:
 
 def _no_result_file(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} is not a result file of yarncli check-passkey, perplexity or regress (or of a "
-        "newer version)."
+        f"{path} is not a result file of yarncli check-passkey, perplexity, regress or fit (or of "
+        "a newer version)."
     )
 
 

@@ -46,6 +46,12 @@ class Sums:
         return cls(tuple(map(math.fsum, blocks)), tuple(map(len, blocks)))
 
     @classmethod
+    def in_blocks(cls, values: Sequence[float], tokens: int) -> Sums:
+        """The sums of one run of `tokens` tokens, as `of` made them."""
+        whole, rest = divmod(tokens, BLOCK)
+        return cls(tuple(values), (BLOCK,) * whole + ((rest,) if rest else ()))
+
+    @classmethod
     def joined(cls, parts: Iterable[Sums]) -> Sums:
         """The blocks of several runs, one after the other."""
         parts = list(parts)

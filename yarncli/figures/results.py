@@ -34,6 +34,11 @@ def plot_results(paths: Sequence[Path], out: Path) -> list[str]:
         from yarncli.figures.regress import plot_regress
 
         plot_regress([read_regress_report(path) for path in paths], out)
+    elif kinds == ["fit"]:
+        from yarncli.evaluation.fit_report import read_fit_report
+        from yarncli.figures.fit import plot_fit
+
+        plot_fit([read_fit_report(path) for path in paths], out)
     else:
         from yarncli.evaluation.report import read_report
         from yarncli.figures.passkey import plot_passkey

@@ -17,7 +17,7 @@ from yarncli.errors import CheckpointError, UsageError
 from yarncli.evaluation.local.attention import NoFastPath, Track, track_attention
 from yarncli.evaluation.local.load import LoadedModel, quiet
 from yarncli.evaluation.local.rotary import rope_frozen_at
-from yarncli.evaluation.local.score import layer_windows
+from yarncli.evaluation.local.score import common_prefix, layer_windows
 
 # Bytes of the logits of one piece in float32, and the rows of them that are compared at a time.
 _PIECE = 192 << 20
@@ -61,6 +61,7 @@ class TextReader:
         self.rows = max(1, min(chunk, _PIECE // (4 * self.vocabulary)))
         self._keeps = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
         self._windows: list[int | None] | None = None
+        self._track: Track | None = None
         family = FAMILIES.get(loaded.model.config.model_type)
         self._is_proven = loaded.device.type == "cpu" and bool(
             family and family.fast_scoring_tested
@@ -70,7 +71,9 @@ class TextReader:
         except NoFastPath:
             self._is_proven = True  # there is only one way
 
-    def pieces(self, ids: Sequence[int], first: int) -> Iterator[torch.Tensor]:
+    def pieces(
+        self, ids: Sequence[int], first: int, *, go_on: bool = False
+    ) -> Iterator[torch.Tensor]:
         """Logits of the tokens after position `first`, in pieces of at most `rows` tokens.
 
         RoPE that depends on the length of the text (dynamic, longrope) is that of `len(ids)`
@@ -79,6 +82,7 @@ class TextReader:
         Args:
             ids: the text, token ids; at least two.
             first: the position whose logits are the first given: they predict `ids[first + 1]`.
+            go_on: what the last text that was read so begins with, too, is not read again.
 
         Returns:
             Tensors (tokens, vocabulary) in float32; together `len(ids) - 1 - first` tokens.
@@ -89,10 +93,11 @@ class TextReader:
         if not self._is_proven:
             self._prove(ids)
         scored = len(ids) - 1 - first
-        if self._windows is None or (len(ids) <= self.chunk + 1 and scored <= self.rows):
+        short = len(ids) <= self.chunk + 1 and scored <= self.rows
+        if self._windows is None or (short and not go_on):
             found: Iterator[torch.Tensor] = self._whole(ids, first)
         else:
-            found = self._in_chunks(ids, first, self._windows)
+            found = self._in_chunks(ids, first, self._windows, go_on=go_on)
         for piece in found:
             if not bool(torch.isfinite(piece).all()):
                 raise CheckpointError(
@@ -101,18 +106,19 @@ class TextReader:
                 )
             yield piece
 
-    def losses(self, ids: Sequence[int], first: int) -> list[float]:
+    def losses(self, ids: Sequence[int], first: int, *, go_on: bool = False) -> list[float]:
         """−log p of every token after position `first` given all before it, nats.
 
         Args:
             ids: the text, token ids.
             first: the position of the last token that is not scored.
+            go_on: as in `pieces`.
 
         Raises:
             CheckpointError: as `pieces`.
         """
         found: list[float] = []
-        for logits in self.pieces(ids, first):
+        for logits in self.pieces(ids, first, go_on=go_on):
             start = first + 1 + len(found)
             found += _losses(logits, ids[start : start + len(logits)]).tolist()
         return found
@@ -124,10 +130,14 @@ class TextReader:
             yield logits[at : at + self.rows].float()
 
     def _in_chunks(
-        self, ids: Sequence[int], first: int, windows: list[int | None]
+        self, ids: Sequence[int], first: int, windows: list[int | None], *, go_on: bool
     ) -> Iterator[torch.Tensor]:
-        track = Track(windows, len(ids))
-        start = 0
+        track = self._track if go_on else None
+        self._track = None  # there is never more than one
+        if track is None or track.capacity < len(ids):
+            track = Track(windows, len(ids))
+        start = min(common_prefix(track.tokens, ids), first)
+        track.truncate(start)
         while start < first:
             end = min(start + self.chunk, first)
             self._forward(track, ids[start:end], start, 1, len(ids))
@@ -136,6 +146,8 @@ class TextReader:
             end = min(start + self.rows, len(ids) - 1)
             yield self._forward(track, ids[start:end], start, end - start, len(ids)).float()
             start = end
+        if go_on:
+            track.tokens, self._track = list(ids[:-1]), track
 
     def _forward(
         self, track: Track | None, ids: Sequence[int], start: int, keep: int, length: int
@@ -166,7 +178,9 @@ class TextReader:
         tolerance = 1e-3 if self.loaded.dtype == torch.float32 else 5e-2
         plain = torch.cat(list(self._whole(ids, 0)))
         try:
-            found = torch.cat(list(self._in_chunks(ids, len(ids) // 2, self._windows)))
+            for _ in range(2):  # the second time goes on from the first half
+                read = self._in_chunks(ids, len(ids) // 2, self._windows, go_on=True)
+                found = torch.cat(list(read))
         except NoFastPath:
             self._windows = None
             return

@@ -93,7 +93,7 @@ class FastScorer:
         self, track: Track, length: int, prompts: list[PasskeyPrompt]
     ) -> Iterator[Cell]:
         # What all trials share ends at the needle; only the rest is multiplied by the rows.
-        shared = _common_prefix(*[[*p.token_ids, *p.answer_ids] for p in prompts])
+        shared = common_prefix(*[[*p.token_ids, *p.answer_ids] for p in prompts])
         rows = max(1, self.batch_tokens // max(1, length - shared))
         if not all(prompt.answer_ids for prompt in prompts):
             rows = 1  # without an answer to read, such texts differ in length
@@ -122,12 +122,12 @@ class FastScorer:
         # The last prompt token must be read even if known: its logits are wanted.
         most = len(texts[0]) - keep
         if len(batch) == 1:
-            known = min(_common_prefix(track.tokens, texts[0]), most)
+            known = min(common_prefix(track.tokens, texts[0]), most)
             track.truncate(known)
             logits = self._read(track, [texts[0][known:]], keep)
         else:
-            shared = min(_common_prefix(*texts), most)
-            track.truncate(_common_prefix(track.tokens, texts[0][:shared]))
+            shared = min(common_prefix(*texts), most)
+            track.truncate(common_prefix(track.tokens, texts[0][:shared]))
             if len(track.tokens) < shared:
                 self._read(track, [texts[0][len(track.tokens) : shared]], 1)
             room = max(len(p.token_ids) + p.max_new_tokens for p in batch)
@@ -345,10 +345,10 @@ def _proven(fed: Sequence[int], best: list[int]) -> list[int]:
     `best[i]` follows the first i tokens of `fed`, so it is what greedy decoding says as long as
     all before it agree.
     """
-    return best[: _common_prefix(best, fed) + 1]
+    return best[: common_prefix(best, fed) + 1]
 
 
-def _common_prefix(*texts: Iterable[int]) -> int:
+def common_prefix(*texts: Iterable[int]) -> int:
     """How many tokens all texts begin with."""
     count = 0
     for tokens in zip(*texts, strict=False):
