@@ -106,6 +106,23 @@ def test_by_position_tells_where_a_text_is_hard(demo, book, ids, model):
     assert second.perplexity == pytest.approx(math.exp(sums[256] / 384), rel=1e-4)
 
 
+def test_temperatures_side_by_side_are_configs_that_state_them(demo, book, scaled, tmp_path):
+    """arXiv:2309.00071 A.2: perplexity over 1/√t, by segments of positions."""
+    read = {"text": [book], "lengths": (64, 512), "by_position": True, "tokens": 512}
+    tried = evaluate_perplexity(
+        demo, override="factor=4", attention_factors=(1.0, 1.25), out=tmp_path / "a2.jsonl", **read
+    )
+    assert list(tried.losses) == ["1", "1.25"]
+    for name, factor in (("1", 1.0), ("1.25", 1.25)):
+        written = scaled({**YARN, "attention_factor": factor}, 1024, name=name)
+        assert tried.results(name) == evaluate_perplexity(written, **read).results()
+    assert tried.results("1") != tried.results("1.25")
+    invoke("plot", tmp_path / "a2.jsonl", "--out", tmp_path / "a2.svg", code=0)
+    drawn = (tmp_path / "a2.svg").read_text(encoding="utf-8")
+    assert "<!-- 1/√t, the scale of the attention temperature -->" in drawn
+    assert "<!-- 0.1 ln 4 + 1 -->" in drawn
+
+
 def test_settings_side_by_side_are_those_of_converted_copies(demo, book, scaled):
     options = {"text": [book], "lengths": (256, 512), "tokens": 1024}
     both = evaluate_perplexity(
@@ -149,6 +166,11 @@ def test_a_run_goes_on_where_it_stopped(demo, book, tmp_path):
         ({"lengths": (2,)}, "are no context"),
         ({"resume": True}, "--resume needs --out"),
         ({"control": True, "control_model": "x"}, "not both"),
+        ({"attention_factors": (1.1,)}, "goes with --override"),
+        ({"attention_factors": (1.1,), "compare": ("yarn",)}, "with neither --compare"),
+        ({"attention_factors": (1.1,), "override": "beta_fast=8"}, "how far the model is"),
+        ({"attention_factors": (1.1, 1.1), "override": "factor=4"}, "each number once"),
+        ({"attention_factors": (1.1,), "override": "method=ntk,factor=4"}, "belongs to"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(demo, book, changes, words):

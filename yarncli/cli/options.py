@@ -66,7 +66,7 @@ def read_factors(given: str | None) -> list[float] | None:
     if given is None:
         return None
     if _NUMBERS.fullmatch(given):
-        return [float(number) for number in given.split(",")]
+        return read_numbers(given)
     import json
 
     path = Path(given)
@@ -337,3 +337,16 @@ def read_lengths(text: str | None) -> list[int]:
 def read_names(text: str | None) -> list[str]:
     """The names of a list with commas, such as the value of `--compare`."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def read_numbers(text: str | None) -> list[float]:
+    """The numbers of a list with commas: `1,1.1,1.25`.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    if text is None:
+        return []
+    if not _NUMBERS.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no list of numbers; write them as 1,1.1,1.25.")
+    return [float(number) for number in text.split(",")]

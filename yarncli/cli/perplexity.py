@@ -18,6 +18,11 @@ EXAMPLES = [
     ),
     ("yarncli perplexity ./model --text book.txt --lengths 4k --sliding 256", "As in the paper."),
     ("yarncli perplexity ./model --text book.txt --by-position", "Where in a long text it breaks."),
+    (
+        "yarncli perplexity ./model --text book.txt --by-position --override factor=8 "
+        "--attention-factors 1,1.1,1.2,1.3",
+        "The temperature, as in the paper's A.2.",
+    ),
 ]
 
 
@@ -34,6 +39,10 @@ def perplexity(
     by_position: Annotated[
         bool, typer.Option("--by-position", help="Read whole windows; tell the loss by position.")
     ] = False,
+    attention_factors: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="With --override: temperatures √(1/t), such as 1,1.1."),
+    ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(
@@ -81,6 +90,7 @@ def perplexity(
         lengths=options.read_lengths(lengths),
         sliding=sliding,
         by_position=by_position,
+        attention_factors=options.read_numbers(attention_factors),
         tokens=tokens,
         max_perplexity=max_perplexity,
         override=override,

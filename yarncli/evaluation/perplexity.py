@@ -42,6 +42,9 @@ class PerplexityOptions(TrialSettings):
     """Stride of a sliding window, tokens, as in the paper's §4.3.1; None for nested contexts."""
     by_position: bool = False
     """Read whole windows of the longest context, and report the loss by position."""
+    attention_factors: Sequence[float] = ()
+    """Attention factors √(1/t) to try side by side with what `override` says, as in the paper's
+    A.2; empty for the method's own."""
     tokens: int | None = None
     """Tokens of the texts that are read at most; None for 8 times the longest context."""
     out: Path | None = None
@@ -95,7 +98,7 @@ def evaluate_perplexity(
     _refuse_contradictions(options)
     require_extra("perplexity", "torch", "transformers")
     checkpoint = fetched(source, options, progress)
-    chosen = choose_settings(checkpoint, options, max(options.lengths, default=0), progress)
+    chosen = _settings(checkpoint, options, progress)
     lengths = sorted(set(options.lengths)) or variants.default_lengths(chosen)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     texts = read_texts(options.text, codec)
@@ -109,6 +112,7 @@ def evaluate_perplexity(
         "lengths": lengths,
         "sliding": options.sliding,
         "tokens": most,
+        **({"attention_factors": list(factors)} if (factors := options.attention_factors) else {}),
         **texts.record(),
         **used_settings(local_directory(checkpoint), options),
         "variants": {variant.name: variant.to_json() for variant in chosen},
@@ -131,8 +135,25 @@ def _refuse_contradictions(options: PerplexityOptions) -> None:
         raise UsageError("--sliding must be at least 1 token.")
     if options.tokens is not None and options.tokens < 1:
         raise UsageError("--tokens must be at least 1.")
+    others = options.compare or options.control or options.control_model
+    if options.attention_factors and (others or not options.override):
+        raise UsageError(
+            "--attention-factors goes with --override factor=4, and with neither --compare nor a "
+            "control."
+        )
     refuse_existing(options.out, resume=options.resume)
     variants.refuse_two_controls(options.control, options.control_model)
+
+
+def _settings(
+    checkpoint: Checkpoint, options: PerplexityOptions, progress: ProgressCallback | None
+) -> list[variants.Variant]:
+    """What is measured: the settings that are chosen, or one for each attention factor."""
+    if not (options.attention_factors and options.override):
+        longest = max(options.lengths, default=0)
+        return choose_settings(checkpoint, options, longest, progress)
+    override = variants.parse_override(options.override)
+    return variants.at_attention_factors(checkpoint, override, options.attention_factors)
 
 
 def _read_all(

@@ -277,6 +277,33 @@ def tried(checkpoint: Checkpoint, override: Override) -> Variant:
     return overridden(base, override, DYNAMIC_YARN if override.grows else override.target.method)
 
 
+def at_attention_factors(
+    checkpoint: Checkpoint, override: Override, factors: Sequence[float]
+) -> list[Variant]:
+    """What `override` describes with each of the attention factors √(1/t), which name them.
+
+    Reference: arXiv:2309.00071 A.2, where perplexity is told over 1/√t.
+
+    Raises:
+        UsageError: no window to extend to, a factor twice, or the method has none.
+        CheckpointError, UsageError: as `tried`.
+    """
+    if not override.has_target:
+        raise UsageError(
+            "Say how far the model is extended: --attention-factors with --override factor=4."
+        )
+    if len(set(factors)) != len(factors) or "attention_factor" in override.target.options:
+        raise UsageError("--attention-factors: name each number once, and none in --override.")
+    found = []
+    for factor in factors:
+        options = {**override.target.options, "attention_factor": factor}
+        variant = tried(
+            checkpoint, replace(override, target=replace(override.target, options=options))
+        )
+        found.append(replace(variant, name=f"{factor:g}", checkpoint=checkpoint))
+    return found
+
+
 def compared(
     checkpoint: Checkpoint, methods: Sequence[str], override: Override | None, longest: int
 ) -> list[Variant]:

@@ -1,4 +1,4 @@
-"""Curves over the length of a text: one per setting, told apart without colour, with intervals."""
+"""Curves over an axis of numbers, told apart without colour, with intervals."""
 
 from __future__ import annotations
 
@@ -21,28 +21,37 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values over lengths."""
+    """Values over an axis."""
 
     name: str
     """As in the legend."""
-    points: Sequence[tuple[int, float, tuple[float, float] | None]]
-    """Length in tokens, value, and its interval if it has one; by length."""
+    points: Sequence[tuple[float, float, tuple[float, float] | None]]
+    """Where on the axis (a length in tokens, say), value, and its interval if it has one; in the
+    order of the axis."""
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Draw curves on a logarithmic axis of lengths; every length has its own place and tick.
+    """Draw curves on a logarithmic axis of lengths; every length has its own place and tick."""
+    draw_lines(axes, curves)
+    set_lengths(axes, {int(length) for curve in curves for length, _, _ in curve.points})
 
-    Intervals are bars, moved aside a little where several curves would hide each other's.
+
+def draw_lines(axes: Axes, curves: Sequence[Curve], aside: float = 0.03) -> None:
+    """Draw curves with their intervals.
+
+    Args:
+        axes: where to.
+        curves: what.
+        aside: how far curves are moved apart, as a share of the place on the axis, so that the
+            bars of several stand side by side.
     """
     for number, curve in enumerate(curves):
-        lengths = [length for length, _, _ in curve.points]
         values = [value for _, value, _ in curve.points]
         colour = COLOURS[number % len(COLOURS)]
         dash = _DASHES[number % len(_DASHES)]
         marker = _MARKERS[number % len(_MARKERS)]
-        # Within 3 % of the length, so that the bars of several curves stand side by side.
-        aside = 1 + 0.03 * (number - (len(curves) - 1) / 2) / max(len(curves) - 1, 1)
-        places = [length * aside for length in lengths]
+        moved = 1 + aside * (number - (len(curves) - 1) / 2) / max(len(curves) - 1, 1)
+        places = [place * moved for place, _, _ in curve.points]
         axes.plot(places, values, dash, color=colour, marker=marker, ms=5, lw=1.8,
                   label=literal(curve.name))  # fmt: skip
         known = [(p, v, i) for p, v, (_, _, i) in zip(places, values, curve.points, strict=True)
@@ -54,7 +63,6 @@ def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
                 [place for place, _, _ in known], [value for _, value, _ in known],
                 yerr=(below, above), fmt="none", ecolor=colour, elinewidth=1.2, capsize=3,
             )  # fmt: skip
-    set_lengths(axes, {length for curve in curves for length, _, _ in curve.points})
 
 
 def set_lengths(axes: Axes, lengths: Iterable[int]) -> None:

@@ -11,6 +11,7 @@ from yarncli.evaluation.losses import PerplexityReport
 from yarncli.figures import literal
 from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.saving import new_figure, save_figure
+from yarncli.figures.temperature import plot_temperature
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,10 +26,18 @@ _AXES = {
 def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
     """Draw perplexity over length with its 95 % intervals, for all settings of all reports.
 
+    Runs with attention factors are drawn over those.
+
     Raises:
         UsageError: there is nothing to draw, or the runs were not read in the same way.
         OutputError, MissingExtraError: as `save_figure`.
     """
+    over_temperature = ["attention_factors" in report.settings for report in reports]
+    if all(over_temperature):
+        plot_temperature(reports, path)
+        return
+    if any(over_temperature):
+        raise UsageError("Runs with --attention-factors and without have no common axis.")
     layouts = {report.settings["layout"] for report in reports}
     if len(layouts) > 1:
         raise UsageError(
