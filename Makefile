@@ -14,10 +14,15 @@ SITE := .venv-site
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-full test-deep lint docs site bench constraints clean
+.PHONY: demo paper test test-full test-deep lint docs site bench constraints clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py demo-run
+
+# The YaRN paper's experiments, small: about 40 CPU minutes on one thread. It goes on where it was
+# interrupted; to measure anew, remove docs/paper/*.jsonl first.
+paper: .venv/installed-dev
+	$(BIN)/python scripts/paper.py
 
 test: lint
 	$(BIN)/python -m pytest -n 2
@@ -71,7 +76,7 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) $(SITE) site demo-run
+	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) $(SITE) site demo-run paper-run
 
 # `--group` needs pip 25.1, so pip comes first.
 .venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip $(TRAINERS)/pip \

@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 import statistics
 
+import matplotlib
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -16,6 +18,7 @@ from yarncli.evaluation.local.load import load_model
 from yarncli.evaluation.local.sampling import sample_texts
 from yarncli.evaluation.regress import TextDivergence, read_regress_report, summarise
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.figures.results import plot_results
 
 YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 256}
 
@@ -177,3 +180,17 @@ def test_gate_of_the_function(demo, book):
 )
 def test_a_difference_within_chance_is_none(ratio, interval, words):
     assert sentence(ratio, interval, 256) == f"texts of up to 256 tokens {words}"
+
+
+def test_a_figure_of_several_runs_shows_each(demo, book, tmp_path):
+    """Two runs of one model have settings of the same name; neither may hide the other."""
+    files = [tmp_path / f"{factor}.jsonl" for factor in (2, 8, 8.0001)]
+    for file in files[:2]:
+        override = f"factor={file.stem}"
+        regress(demo, override=override, text=[book], length=64, texts=1, out=file)
+    shutil.copy(files[1], files[2])
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # words as words
+        plot_results(files, tmp_path / "all.svg")
+    drawn = (tmp_path / "all.svg").read_text()
+    for name in ("base: yarn to 512", "base: yarn to 2,048 (1)", "base: yarn to 2,048 (2)"):
+        assert name in drawn

@@ -13,6 +13,7 @@ from yarncli.evaluation.report import Cell, PasskeyReport, summarise
 from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.figures import literal
 from yarncli.figures.lines import WINDOW, Curve, draw_curves, mark_windows, put_legend
+from yarncli.figures.names import model_name, run_names
 from yarncli.figures.saving import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -32,18 +33,20 @@ class Run:
 
 
 def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
-    """All variants of all reports; the model's name is added where there are several reports."""
+    """All variants of all reports that have an answer."""
+    found = [
+        (report.settings, name, cells)
+        for report in reports
+        for name, cells in report.cells.items()
+        if cells
+    ]
+    names = run_names([(settings, name) for settings, name, _ in found])
     runs = []
-    for report in reports:
-        variants = report.settings.get("variants", {})
-        model = _model_name(report)
-        for name, cells in report.cells.items():
-            if not cells:
-                continue
-            about = variants.get(name, {})
-            # Behind a server whose config is not known both are 0.
-            windows = (about["original"], about["window"]) if about.get("window") else None
-            runs.append(Run(f"{model}: {name}" if len(reports) > 1 else name, cells, windows))
+    for shown, (settings, name, cells) in zip(names, found, strict=True):
+        about = settings.get("variants", {}).get(name, {})
+        # Behind a server whose config is not known both are 0.
+        windows = (about["original"], about["window"]) if about.get("window") else None
+        runs.append(Run(shown, cells, windows))
     return runs
 
 
@@ -63,14 +66,10 @@ def plot_passkey(reports: Sequence[PasskeyReport], path: Path) -> None:
 
 
 def _title(reports: Sequence[PasskeyReport]) -> str:
-    model = _model_name(reports[0])
+    model = model_name(reports[0].settings)
     tasks = any(_has_tasks(cells) for report in reports for cells in report.cells.values())
     what = "Tasks by length" if tasks else "Passkey retrieval"
     return what + (f", {model}" if len(reports) == 1 and model else "")
-
-
-def _model_name(report: PasskeyReport) -> str:
-    return str(report.settings.get("model", "")).rstrip("/").rpartition("/")[2]
 
 
 def _draw(runs: Sequence[Run], title: str) -> Figure:

@@ -10,6 +10,7 @@ from yarncli.errors import UsageError
 from yarncli.evaluation.losses import PerplexityReport
 from yarncli.figures import literal
 from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
+from yarncli.figures.names import model_name, run_names
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.figures.temperature import plot_temperature
 
@@ -44,14 +45,13 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
             f"Runs that were read in different ways ({', '.join(sorted(layouts))}) have no common "
             "axis. Draw them one by one."
         )
+    runs = [
+        (report, name) for report in reports for name, losses in report.losses.items() if losses
+    ]
+    names = run_names([(report.settings, name) for report, name in runs])
     curves = [
-        Curve(
-            name if len(reports) == 1 else f"{_model(report)}: {name}",
-            [(r.length, r.perplexity, r.interval) for r in report.results(name)],
-        )
-        for report in reports
-        for name, losses in report.losses.items()
-        if losses
+        Curve(shown, [(r.length, r.perplexity, r.interval) for r in report.results(name)])
+        for shown, (report, name) in zip(names, runs, strict=True)
     ]
     if not curves:
         raise UsageError("There are no results to draw yet.")
@@ -60,7 +60,7 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
         for report in reports
         for about in report.settings["variants"].values()
     ]
-    title = "Perplexity" + (f", {_model(reports[0])}" if len(reports) == 1 else "")
+    title = "Perplexity" + (f", {model_name(reports[0].settings)}" if len(reports) == 1 else "")
     save_figure(lambda: _draw(curves, windows, title, _AXES[layouts.pop()]), path)
 
 
@@ -81,7 +81,3 @@ def _draw(
     put_legend(axes, len(curves))
     figure.suptitle(literal(title), fontsize=13, fontweight="bold")
     return figure
-
-
-def _model(report: PerplexityReport) -> str:
-    return str(report.settings.get("model", "")).rstrip("/").rpartition("/")[2]

@@ -10,6 +10,7 @@ from yarncli.errors import UsageError
 from yarncli.evaluation.regress import Regression, RegressReport
 from yarncli.figures import literal
 from yarncli.figures.lines import COLOURS
+from yarncli.figures.names import run_names
 from yarncli.figures.saving import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ def plot_regress(reports: Sequence[RegressReport], path: Path) -> None:
         UsageError: there is nothing to draw.
         OutputError, MissingExtraError: as `save_figure`.
     """
-    costs: dict[str, Regression] = {}
-    for report in reports:
-        model = str(report.settings.get("model", "")).rstrip("/").rpartition("/")[2]
-        for name, found in report.divergences.items():
-            if found:
-                costs[name if len(reports) == 1 else f"{model}: {name}"] = report.regression(name)
+    runs = [
+        (report, name) for report in reports for name, found in report.divergences.items() if found
+    ]
+    names = run_names([(report.settings, name) for report, name in runs])
+    costs = {
+        shown: report.regression(name) for shown, (report, name) in zip(names, runs, strict=True)
+    }
     if not costs:
         raise UsageError("There are no results to draw yet.")
     lengths = {report.settings["length"] for report in reports}
