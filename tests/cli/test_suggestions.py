@@ -18,6 +18,7 @@ from support.configs import LLAMA
 from support.gguf_files import demo_keys, write_gguf
 from support.program import invoke
 from yarncli.demo import write_demo
+from yarncli.gguf.facts import Typed
 from yarncli.rules.catalogue import RULES
 
 PACKAGE = Path(__file__).parents[2] / "yarncli"
@@ -61,6 +62,25 @@ def gguf_file(place: Path) -> Path:
     write_demo(place / "model")  # what a conversion of a checkpoint would need
     arrays = {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)}
     return write_gguf(place / "m.gguf", demo_keys(), arrays)
+
+
+def gguf_with(freqs: list[float] | None = None, **keys: Any) -> Prepare:
+    """That file with other keys, a tensor of frequency factors, two names, and a copy."""
+
+    def write(place: Path) -> Path:
+        write_demo(place / "model")
+        found = demo_keys() | {
+            f"llama.{name.replace('__', '.')}": value for name, value in keys.items()
+        }
+        arrays = {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)}
+        if freqs:
+            arrays["rope_freqs.weight"] = np.array(freqs, np.float32)
+        path = write_gguf(place / "m.gguf", found, arrays)
+        (place / "other.gguf").hardlink_to(path)
+        shutil.copy(path, place / "copy.gguf")
+        return path
+
+    return write
 
 
 def half(place: Path) -> Path:
@@ -142,6 +162,10 @@ RAISED = {
     "num_hidden_layers": 32,
     "max_position_embeddings": 131072,
 }
+YARN_KEYS = {
+    "rope__scaling__type": Typed("str", "yarn"), "rope__scaling__factor": Typed("f32", 4.0),
+}  # fmt: skip
+FROM = {"FILE": "SOURCE", "CHECKPOINT": "model"}
 CONVERT = ("convert", "SOURCE", "OUT", "--config-only")
 
 # Name → what there is, what is typed, its exit code, what the user puts for a word, the commands.
@@ -158,6 +182,14 @@ CASES: dict[str, tuple[Prepare, tuple[object, ...], int, dict[str, object], int]
     ),
     "a GGUF file served longer": (
         gguf_file, ("engines", "SOURCE", "--length", "1k"), 2, {"N": 1024, "OUT": "MADE"}, 1,
+    ),
+    "a GGUF file mended elsewhere": (
+        gguf_with(rope__scaling__original_context_length=Typed("u32", 256), **YARN_KEYS),
+        ("check", "SOURCE", "--fix"), 3, {"OUT.gguf": "MADE"}, 1,
+    ),
+    "a GGUF file mended as a copy": (
+        gguf_with(context_length=Typed("u64", 256)),
+        ("check", "SOURCE", "--fix"), 3, {"COPY": "copy.gguf"}, 1,
     ),
     "extended": (config(SWIFT), (*CONVERT, "--length", "256k"), 3, {}, 2),
     "extended by ntk": (
@@ -273,6 +305,11 @@ MENDS: dict[str, tuple[Prepare, dict[str, object]]] = {
     "sliding-window": (config(MISTRAL), {"N": 65536}),
     "engine-misreads": (demo(), {"N": 1024, "ENGINE": "vllm"}),
     "change-pending": (half_baked, {"DIR": "SOURCE"}),
+    "gguf-dead-key": (gguf_with(rope__scaling__yarn_beta_fast=Typed("f32", 16.0)), FROM),
+    "gguf-original-missing": (gguf_with(**YARN_KEYS), FROM),
+    "gguf-scaled-twice": (gguf_with([2.0] * 16, **YARN_KEYS), FROM),
+    "gguf-factors-damaged": (gguf_with([0.0] * 16), FROM),
+    "gguf-theta-missing": (gguf_with(), FROM),
     "conversion-lost": (trained, {"DIR": "SOURCE", "CONVERTED": "conv"}),
 }  # fmt: skip
 
@@ -311,6 +348,7 @@ COVERED = {
     "planning/plan.py": {"dual chunk attention", "largest measured factor"},
     "planning/sliding.py": {"wider window"},
     "rules/adapter_rules.py": {"an adapter of a baked base"},
+    "rules/gguf_copy.py": {"a GGUF file mended elsewhere", "a GGUF file mended as a copy"},
     "rules/training_rules.py": {"a trained conversion"},
     "training/recipe.py": {"trained before it is a conversion"},
 }

@@ -366,6 +366,17 @@ def test_a_file_that_changes_meanwhile_is_not_sent(hub, long):
     assert not hub.requests("PUT")
 
 
+def test_the_page_shows_what_is_printed(cli, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "push.md").read_text(encoding="utf-8")
+    block = page.partition("    $ yarncli convert model.gguf")[2].partition("(The lines")[0]
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "model.gguf")
+    cli("convert", "model.gguf", *block.splitlines()[0].split())
+    command, *shown = [line.strip() for line in block.splitlines()[1:] if line.strip()]
+    printed = cli(*command.removeprefix("$ yarncli ").split()).stdout.splitlines()
+    assert [line for line in printed if line in shown] == shown
+
+
 def test_a_stranger_to_llama_cpp_can_be_told_of(cli, tmp_path):
     keys = {k.replace("llama.", "novel."): v for k, v in demo_keys().items()}
     keys["general.architecture"] = Typed("str", "novel")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from support.gguf_models import write_gguf as write_split
 from support.program import invoke
 from yarncli.errors import UsageError
 from yarncli.gguf.facts import Typed, typed
+from yarncli.gguf.runtime import run
 from yarncli.rules.check import check
 
 YARN = {
@@ -76,6 +79,26 @@ def test_what_is_certain_is_mended_in_place_and_comes_back(tmp_path: Path) -> No
     invoke("convert", path, "--undo", code=0)
     assert sha256(path.read_bytes()).hexdigest() == before
     assert "1 file changed" in invoke("check", path, "--fix", code=1).output
+
+
+def test_what_cannot_be_mended_in_place_is_written_elsewhere(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", **YARN)
+    (tmp_path / "other-name.gguf").hardlink_to(path)
+    told = " ".join(invoke("check", path, "--fix", code=3).output.split())
+    (command,) = re.findall(r"yarncli (convert .*)", told)
+    out = tmp_path / "out.gguf"
+    words = [str(out) if word == "OUT.gguf" else word for word in shlex.split(command)]
+    invoke(*words, code=0)
+    assert rules(out) == []
+    assert read_gguf(out).get("context_length") == 2048
+    assert run(read_gguf(out)) == run(read_gguf(path).changed(
+        {"llama.context_length": Typed("u32", 2048)}
+    ))  # fmt: skip
+    arrays = {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)}
+    keys = {**demo_keys(), "llama.context_length": Typed("u64", 256)}
+    plain = write_gguf(tmp_path / "p.gguf", keys, arrays)
+    (tmp_path / "plain.gguf").hardlink_to(plain)
+    assert "mend the copy" in " ".join(invoke("check", plain, "--fix", code=3).output.split())
 
 
 def test_a_file_is_held_against_a_checkpoint(tmp_path: Path) -> None:

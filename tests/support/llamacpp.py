@@ -1,6 +1,7 @@
 """llama.cpp's prebuilt library, fetched once, and run in a child process: a file may abort it.
 
     PYTHONPATH=tests:. python -m support.llamacpp FOLDER    jobs as JSON on stdin, a line each
+    … FOLDER quantise SOURCE OUT NUMBER                     a file in a type of `FTYPES`
 
 The package of npm holds shared libraries only; it is fetched by `npm pack`, which runs no script of
 it, and its bytes are compared with the integrity below.
@@ -113,6 +114,20 @@ def run(jobs: Sequence[Job]) -> list[Outcome]:
     return found
 
 
+# Of `llama_ftype` in `include/llama.h`.
+FTYPES = {"Q8_0": 7, "Q4_K": 14, "Q6_K": 18, "IQ4_XS": 30}
+
+
+def quantise(source: Path, out: Path, kind: str) -> Path:
+    """A file with every matrix stored in one type of `FTYPES`, made by the library."""
+    words = [sys.executable, "-m", "support.llamacpp", str(library()), "quantise", str(source)]
+    subprocess.run(
+        [*words, str(out), str(FTYPES[kind])], cwd=ROOT, check=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}, timeout=280,
+    )  # fmt: skip
+    return out
+
+
 # Below is the child. The structures are those of `include/llama.h` at RUNTIME.
 _P, _I, _U, _F, _B = (
     ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_bool,
@@ -145,6 +160,17 @@ class _Context(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _Quantise(ctypes.Structure):
+    _fields_ = [
+        *((name, _I) for name in ("nthread", "ftype", "output_tensor_type",
+                                  "token_embedding_type")),
+        *((name, _B) for name in ("allow_requantize", "quantize_output_tensor", "only_copy",
+                                  "pure", "keep_split", "dry_run")),
+        *((name, _P) for name in ("imatrix", "kv_overrides", "tt_overrides", "prune_layers")),
+        ("max_buf_size", ctypes.c_size_t),
+    ]  # fmt: skip
+
+
 class _Batch(ctypes.Structure):
     _fields_ = [
         ("n_tokens", _I), ("token", ctypes.POINTER(_I)), ("embd", _P), ("pos", ctypes.POINTER(_I)),
@@ -170,6 +196,8 @@ def _load(folder: Path) -> ctypes.CDLL:
         ("llama_model_get_vocab", _P, [_P]),
         ("llama_vocab_n_tokens", _I, [_P]),
         ("llama_model_n_ctx_train", _I, [_P]),
+        ("llama_model_quantize_default_params", _Quantise, []),
+        ("llama_model_quantize", _U, [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p]),
         ("llama_batch_free", None, [_Batch]),
         ("llama_free", None, [_P]),
         ("llama_model_free", None, [_P]),
@@ -224,6 +252,12 @@ def main() -> None:
     lib = _load(Path(sys.argv[1]))
     callback = kind(hear)
     lib.llama_log_set(callback, None)
+    if sys.argv[2:]:
+        _, source, out, ftype = sys.argv[2:]
+        params = lib.llama_model_quantize_default_params()
+        params.nthread, params.ftype, params.pure = 1, int(ftype), True
+        failed = lib.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(params))
+        sys.exit("".join(said) if failed else 0)
     for line in sys.stdin.read().splitlines():
         print(_MARK + json.dumps(asdict(_answer(lib, json.loads(line), said))), flush=True)
 

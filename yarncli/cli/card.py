@@ -1,4 +1,4 @@
-"""`yarncli card`: the model card of a checkpoint, on stdout."""
+"""`yarncli card`: the model card of a checkpoint or a GGUF file, on stdout."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ EXAMPLES = [
     ("yarncli card ./model-yarn", "Print the card that push would send."),
     ("yarncli card ./model-yarn --results passkey.jsonl", "With passkey results."),
     ("yarncli card ./model-yarn --write", "Put it into README.md."),
+    ("yarncli card model-128k.gguf", "The card for a GGUF repository."),
 ]
 
+PATH_HELP = "A checkpoint directory, a GGUF file, or a folder of GGUF files of one model."
 Results = Annotated[
     Path | None,
     typer.Option("--results", metavar="FILE", help="Passkey results (JSONL) for the card."),
@@ -28,9 +30,7 @@ Licence = Annotated[
 
 
 def card(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", show_default=False, help="A checkpoint directory.")
-    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", show_default=False, help=PATH_HELP)],
     results: Results = None,
     base_model: BaseModel = None,
     licence: Licence = None,
@@ -53,9 +53,10 @@ def card(
         path, name=name, results=results, base_model=base_model, licence=licence, write=write,
         notify=console.tell,
     )  # fmt: skip
+    folder = path if path.is_dir() else path.parent
     if not write:
         console.print_text(made.text)
     elif made.written:
-        console.note(f"Written in {path}: {', '.join(made.written)}.")
+        console.note(f"Written in {folder}: {', '.join(made.written)}.")
     else:
-        console.note(f"{path / 'README.md'} needs no change.")
+        console.note(f"{folder / 'README.md'} needs no change.")

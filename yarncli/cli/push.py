@@ -1,4 +1,4 @@
-"""`yarncli push`: publish a checkpoint on the Hub."""
+"""`yarncli push`: publish a checkpoint or GGUF files on the Hub."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Annotated
 import typer
 
 from yarncli.cli import options
-from yarncli.cli.card import BaseModel, Licence, Results
+from yarncli.cli.card import PATH_HELP, BaseModel, Licence, Results
 
 EXAMPLES = [
     ("yarncli push ./model-yarn me/model-128k", "Publish, private at first."),
     ("yarncli push ./model-yarn me/model-128k --dry-run", "Show what would be sent."),
     ("yarncli push ./fixed org/model --config-only --create-pr", "Mend somebody's config."),
+    ("yarncli push ./quants me/model-128k-GGUF", "GGUF files of one model."),
     ("yarncli push ./config me/model-128k --from org/model", "Take the weights from the Hub."),
 ]
 
 
 def push(
-    path: Annotated[
-        str, typer.Argument(metavar="PATH", show_default=False, help="A checkpoint directory.")
-    ],
+    path: Annotated[str, typer.Argument(metavar="PATH", show_default=False, help=PATH_HELP)],
     target: Annotated[
         str, typer.Argument(metavar="ORG/NAME", show_default=False, help="The repository.")
     ],
@@ -90,7 +89,7 @@ def push(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Publish a checkpoint: preflight, model card, one commit or a pull request.
+    """Publish a checkpoint or GGUF files: preflight, model card, one commit or a pull request.
 
     Nothing is sent if the preflight finds an error. Run it again after a failure: it goes on where
     it stopped. The address of the commit or pull request is all that is printed on stdout.

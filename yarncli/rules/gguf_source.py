@@ -19,6 +19,7 @@ from yarncli.history import Step
 from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding
+from yarncli.rules.gguf_copy import mended_elsewhere
 from yarncli.rules.gguf_rules import check_gguf
 
 Found = tuple[tuple[Finding, ...], tuple[FieldChange, ...]]
@@ -59,7 +60,11 @@ def check_gguf_source(
         step = Step(command="check", source=file.source, options={"fix": True})
         rewrite = decide_rewrite(file, as_edit(file, plan), step)
         assert directory is not None  # the file is here
-        change_gguf(file, rewrite, directory)
+        try:
+            change_gguf(file, rewrite, directory)
+        except CheckpointError as error:
+            elsewhere = mended_elsewhere(file, gguf, plan.applied(gguf))
+            raise CheckpointError(f"{error} {elsewhere}") from error
     return tuple(left), tuple(_plain(change, file.name) for change in rewrite.changes)
 
 
