@@ -10,11 +10,13 @@ ENGINES := .venv-engines
 TEMPLATES := $(ENGINES)/llama_cpp_python-0.3.36.tar.gz
 TRAINERS := .venv-trainers
 SITE := .venv-site
+RELEASE := .venv-release
+LOWEST := .venv-lowest
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo paper test test-full test-deep lint docs site bench constraints clean
+.PHONY: demo paper test test-full test-deep lint docs site bench constraints clean coverage release-check
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py demo-run
@@ -29,13 +31,16 @@ test: lint
 
 # What `make test` leaves out, so that the two together are everything.
 test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
-		$(ENGINES)/installed $(TEMPLATES) $(TRAINERS)/installed $(SITE)/installed
+		$(ENGINES)/installed $(TEMPLATES) $(TRAINERS)/installed $(SITE)/installed \
+		$(RELEASE)/installed $(LOWEST)/installed
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
 		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
 		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
 		YARNCLI_TEMPLATES=$(CURDIR)/$(TEMPLATES) \
 		YARNCLI_TRAINERS_PYTHON=$(CURDIR)/$(TRAINERS)/bin/python \
 		YARNCLI_SITE_PYTHON=$(CURDIR)/$(SITE)/bin/python \
+		YARNCLI_RELEASE_PYTHON=$(CURDIR)/$(RELEASE)/bin/python \
+		YARNCLI_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python \
 		$(BIN)/python -m pytest -n 2 -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
@@ -62,6 +67,18 @@ docs: .venv/installed-dev
 site: $(SITE)/installed
 	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --clean
 
+# Lines of yarncli/ that the fast tests run, in the tests and in the programs that they start.
+coverage: .venv/installed-dev
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -n 2
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report
+
+# Builds dist/ and says whether it can be released; TAG=v1.2.3 holds it against a tag.
+release-check: $(RELEASE)/installed
+	$(RELEASE)/bin/python scripts/release_check.py --tag "$(TAG)"
+
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/check.py
@@ -76,11 +93,11 @@ constraints: .venv/pip
 	$(BIN)/python scripts/make_constraints.py
 
 clean:
-	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) $(SITE) site demo-run paper-run
+	rm -rf .venv $(TF4) $(HUB1) $(MLX) $(ENGINES) $(TRAINERS) $(SITE) site demo-run paper-run $(RELEASE) $(LOWEST) dist htmlcov
 
 # `--group` needs pip 25.1, so pip comes first.
 .venv/pip $(TF4)/pip $(HUB1)/pip $(MLX)/pip $(ENGINES)/pip $(TRAINERS)/pip \
-		$(SITE)/pip:
+		$(SITE)/pip $(RELEASE)/pip $(LOWEST)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yarncli needs Python 3.11 or newer; choose one with make PYTHON=…")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
@@ -138,4 +155,17 @@ $(TRAINERS)/installed: $(TRAINERS)/pip .venv/installed-dev
 
 $(SITE)/installed: $(SITE)/pip pyproject.toml constraints.txt
 	$(SITE)/bin/python -m pip install -c constraints.txt --group site
+	touch $@
+
+$(RELEASE)/installed: $(RELEASE)/pip pyproject.toml constraints.txt
+	$(RELEASE)/bin/python -m pip install -c constraints.txt --group release
+	touch $@
+
+# The lowest versions that pyproject.toml allows. torch is that of constraints.txt: the registry has
+# older ones with CUDA only. The workflow on GitHub takes the lowest one from PyTorch's CPU index.
+$(LOWEST)/installed: $(LOWEST)/pip pyproject.toml constraints.txt
+	$(LOWEST)/bin/python scripts/lowest_versions.py --without torch > $(LOWEST)/constraints.txt
+	grep -E '^torch==' constraints.txt >> $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/constraints.txt '.[all]' \
+		pytest pytest-timeout hypothesis
 	touch $@

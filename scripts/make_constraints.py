@@ -30,7 +30,8 @@ def resolve(*requirements: str) -> dict[str, str]:
 
 def main() -> None:
     """Write constraints.txt beside pyproject.toml."""
-    pins = resolve("torch==2.13.0", "-e", ".[all]", "--group", "dev", "--group", "site")
+    groups = [word for group in ("dev", "site", "release") for word in ("--group", group)]
+    pins = resolve("torch==2.13.0", "-e", ".[all]", *groups)
     del pins["yarncli"]
     lines = [f"{n}=={v}\n" for n, v in sorted(pins.items()) if not PLATFORM_PACKAGES.match(n)]
     header = "# Every package of every extra and dependency group; made by `make constraints`.\n"

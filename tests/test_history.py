@@ -27,7 +27,6 @@ from yarncli.planning.plan import make_plan
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.target import Target
 
-PACKAGE = Path(__file__).parents[1] / "yarncli"
 OLD = Path(__file__).parent / "fixtures" / "0.1.0"
 LLAMA = {
     "model_type": "llama",

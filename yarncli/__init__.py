@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from yarncli.training.options import FinishOptions
     from yarncli.training.recipe import RecipeOptions, recipe
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BakeOptions", "CheckFailed", "CheckOptions", "CheckpointError", "ConfigError",

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import typer
 
-from support.checkpoints import DEMO
+from support.checkpoints import DEMO, PACKAGE
 from support.program import PROGRAM, invoke
 from yarncli import __version__, errors
 from yarncli.cli import app as program
@@ -18,7 +18,7 @@ from yarncli.cli import options
 from yarncli.rope.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
-CLI = ROOT / "yarncli" / "cli"
+CLI = PACKAGE / "cli"
 CONFIG = DEMO / "config.json"
 
 

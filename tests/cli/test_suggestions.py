@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from support import commands
+from support.checkpoints import PACKAGE
 from support.configs import LLAMA
 from support.gguf_files import demo_keys, write_gguf
 from support.program import invoke
@@ -21,7 +22,6 @@ from yarncli.demo import write_demo
 from yarncli.gguf.facts import Typed
 from yarncli.rules.catalogue import RULES
 
-PACKAGE = Path(__file__).parents[2] / "yarncli"
 RUN = Path(__file__).parents[1] / "fixtures" / "0.1.0" / "passkey.jsonl"
 NAMES = "bake|card|check-passkey|check|convert|demo|engines|finish|inspect|plot|push|recipe"
 # A command ends where the sentence does, or before what is said in brackets.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from support.gguf_files import demo_arrays, demo_keys, write_gguf
+
 ROOT = Path(__file__).resolve().parents[2]
+LOWEST = os.environ.get("YARNCLI_LOWEST_PYTHON")
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +27,19 @@ def wheel(tmp_path_factory):
     return built
 
 
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+@pytest.fixture(scope="module", params=["pinned", pytest.param("lowest", marks=pytest.mark.full)])
+def installed(request, wheel, tmp_path_factory):
     """`yarncli` and `python` of an environment that has the wheel and its base dependencies."""
     folder = tmp_path_factory.mktemp("installed") / "env"
     venv.create(folder, with_pip=True)
     binaries = folder / ("Scripts" if os.name == "nt" else "bin")
+    versions = ROOT / "constraints.txt"
+    if request.param == "lowest":
+        command = [sys.executable, ROOT / "scripts" / "lowest_versions.py", "--base"]
+        versions = folder / "constraints.txt"
+        versions.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
     pip = [binaries / "python", "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "-c", ROOT / "constraints.txt", wheel], check=True, capture_output=True)
+    subprocess.run([*pip, "-c", versions, wheel], check=True, capture_output=True)
     return binaries
 
 
@@ -116,14 +125,48 @@ def test_the_base_commands_work(run, tmp_path):
     assert scope["max_position_embeddings"] == 2048
 
 
-def test_a_missing_extra_is_named_with_its_install_line(run):
+def test_each_base_command_works_without_the_extras(run, tmp_path):
     run("yarncli", "demo", "base")
-    done = run("yarncli", "inspect", "base", "--plot", "rope.png")
-    assert done.returncode == 4
-    assert done.stderr.count("\n") == 1
-    assert "pip install 'yarncli[plot]'" in done.stderr
+    write_gguf(tmp_path / "m.gguf", demo_keys(), demo_arrays(tmp_path / "arrays"))
+    for line in (
+        "convert base long --factor 8",
+        "bake long baked",
+        "check base long baked m.gguf",
+        "engines long",
+        "engines base --factor 8",
+        "card long --name me/long",
+        "recipe long --train-length 1k --trainer trl --out recipe",
+        "inspect m.gguf",
+        "check m.gguf",
+        "engines m.gguf",
+        "convert m.gguf long.gguf --length 1k",
+        "inspect long.gguf --json",
+        "convert long --undo --in-place",
+    ):
+        done = run("yarncli", *line.split())
+        assert (line, done.returncode, done.stderr.count("Traceback")) == (line, 0, 0), done.stderr
 
 
+def test_a_missing_extra_is_named_with_its_install_line(run, tmp_path):
+    run("yarncli", "demo", "base")
+    run("yarncli", "convert", "base", "long", "--factor", "8")
+    shutil.copy(ROOT / "tests" / "fixtures" / "0.1.0" / "passkey.jsonl", tmp_path / "run.jsonl")
+    (tmp_path / "text.txt").write_text("text " * 1000, encoding="utf-8")
+    for line, extra in {
+        "inspect base --plot rope.png": "plot",
+        "plot run.jsonl": "plot",
+        "check-passkey base": "eval",
+        "perplexity base --text text.txt": "eval",
+        "regress base --override factor=8": "eval",
+        "bake long baked --verify": "eval",
+    }.items():
+        done = run("yarncli", *line.split())
+        assert (line, done.returncode) == (line, 4), done.stderr
+        assert done.stderr.count("\n") == 1
+        assert f"pip install 'yarncli[{extra}]'" in done.stderr
+
+
+@pytest.mark.parametrize("installed", ["pinned"], indirect=True)
 def test_what_pip_installs_is_what_constraints_say(run):
     pins = dict(
         line.split("==")
@@ -136,3 +179,17 @@ def test_what_pip_installs_is_what_constraints_say(run):
         found.pop(name, None)
     assert found
     assert found.items() <= pins.items()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_the_lowest_versions_are_enough(wheel):
+    """The rooms that use a dependency, where each has the lowest version that is allowed."""
+    if not LOWEST:
+        pytest.skip("YARNCLI_LOWEST_PYTHON names no Python; `make test-full` sets it")
+    pip = [LOWEST, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
+    subprocess.run([*pip, wheel], check=True, capture_output=True)
+    command = [LOWEST, ROOT / "scripts" / "wheel_tests.py", "--lowest", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout

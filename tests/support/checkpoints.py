@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+import yarncli
+
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(str(yarncli.__file__)).parent  # the sources, or the wheel that is tested
 # As they are packaged: not to be changed. `demo` of conftest.py is a copy.
-DEMO = ROOT / "yarncli" / "demo" / "base"
-TUNED = ROOT / "yarncli" / "demo" / "tuned"
+DEMO = PACKAGE / "demo" / "base"
+TUNED = PACKAGE / "demo" / "tuned"
 
 
 def write_checkpoint(root: Path, *, shards: int = 2) -> Path:
