@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far one stage of the work is; a stage begins with nothing done and ends with `ended`."""
+    """How far one stage of the work is; a stage begins with nothing done and ends with `ended`.
+
+    A stage may begin within another one, which then goes on when it has ended.
+    """
 
     stage: str
     """What is being done: "Fetching", "Copying"."""
     done: int
     """So much of `total`, in `unit`."""
     total: int
-    """All there is to do; an estimate for some stages."""
+    """All there is to do; an estimate for some stages, 0 where nobody knows."""
     unit: str = "bytes"
     """What is counted: "bytes", "prompts"."""
     ended: bool = False
@@ -64,3 +67,13 @@ def stage(
         yield tell
     finally:
         tell(0, ended=True)
+
+
+def unmeasured(progress: ProgressCallback | None, name: str) -> AbstractContextManager[Advance]:
+    """A stage of which nobody knows how far it is: loading a model, a flush to the disk.
+
+    Args:
+        progress: told at the beginning and at the end; None for nobody.
+        name: what is being done.
+    """
+    return stage(progress, name, 0, unit="")

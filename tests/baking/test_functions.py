@@ -83,7 +83,7 @@ def test_in_place_and_recover(handmade):
     source, stages = handmade(), Stages()
     report = bake(source, in_place=True, progress=stages)
     nbytes = report.baking.nbytes
-    assert stages.done() == [("Baking", 2 * nbytes, 2 * nbytes)]  # journal, then weights
+    assert stages.done() == [("Baking", 3 * nbytes, 3 * nbytes)]  # journal, weights, read back
     assert recover(source).to_json() == {"schema_version": 1, "recovered": "nothing"}
     with pytest.raises(CheckpointError, match="baked already"):
         bake(source, in_place=True)

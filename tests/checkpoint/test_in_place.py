@@ -87,7 +87,7 @@ def test_a_change(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, done, held = new_state(model), [], keys()
     assert change(model, done.append) == {"config.json": "config.json.orig"}
     assert state(model) == wanted
-    assert sum(done) == 2 * (700 + 5 + 64)
+    assert sum(done) == 3 * (700 + 5 + 64)
     assert recover(model) == "nothing"
     assert keys() == held  # its own is forgotten
 

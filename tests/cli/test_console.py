@@ -20,7 +20,7 @@ def on_terminal(code, **environment):
     leader, follower = pty.openpty()
     base = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
     child = subprocess.Popen(
-        [sys.executable, "-c", "import time\nfrom yarncli.cli import console\n" + code],
+        [sys.executable, "-c", "import time\nfrom yarncli.cli import bars, console\n" + code],
         cwd=ROOT,
         env={**base, "TERM": "xterm", **environment},
         stdin=subprocess.DEVNULL,
@@ -134,7 +134,7 @@ def test_short_work_shows_no_progress():
 
 def test_a_terminal_gets_a_bar_that_leaves_no_trace_of_markup():
     code = """
-console._BAR_AFTER = 0.0
+bars.AFTER = 0.0
 with console.progress(4_000_000, 'Copying [red]x[/red]') as done:
     done(1_000_000)
     done(1_000_000)
@@ -147,7 +147,7 @@ with console.progress(4_000_000, 'Copying [red]x[/red]') as done:
 
 def test_a_bar_counts_other_things_too():
     code = """
-console._BAR_AFTER = 0.0
+bars.AFTER = 0.0
 with console.progress(40, 'Asking', unit='prompts') as done:
     done(12)
 """

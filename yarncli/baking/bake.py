@@ -24,7 +24,7 @@ from yarncli.errors import UsageError
 from yarncli.extras import require_extra
 from yarncli.gguf.detection import is_gguf_source
 from yarncli.options import checked
-from yarncli.progress import ProgressCallback
+from yarncli.progress import ProgressCallback, unmeasured
 
 if TYPE_CHECKING:
     from yarncli.baking.gguf import GgufBake
@@ -85,7 +85,7 @@ def bake(
             file, here or `hf://org/name/file.gguf`.
         out: the directory, or the GGUF file, to write; appears whole or not at all.
         options: how.
-        progress: told how far the stages are, "Fetching" and "Baking", in bytes.
+        progress: told how far the stages are, "Fetching" and "Baking", in bytes, and of checks.
         **changes: fields of `options` to replace.
 
     Raises:
@@ -132,7 +132,7 @@ def _bake(
     adapter = decide_adapter(options.adapter[0], baking) if options.adapter else None
     write_beside = _adapter_writer(adapter, out, options)
     refuse_engines(baking, options.engines)
-    twin = _check_twin(baking, options)
+    twin = _check_twin(baking, options, progress)
     if not options.dry_run:
         baking = _write(baking, write_beside, out, options, directory, progress)
     return BakeReport(
@@ -141,7 +141,7 @@ def _bake(
         written=not options.dry_run,
         out=out,
         twin=twin,
-        logits=_compare_logits(baking, out, options),
+        logits=_compare_logits(baking, out, options, progress),
     )
 
 
@@ -184,14 +184,17 @@ def _refuse_contradictions(out: Path | None, options: BakeOptions) -> None:
         raise UsageError("--verify-logits compares SOURCE with OUT, so it needs a written OUT.")
 
 
-def _check_twin(baking: Baking, options: BakeOptions) -> TwinCheck | None:
+def _check_twin(
+    baking: Baking, options: BakeOptions, progress: ProgressCallback | None
+) -> TwinCheck | None:
     """A layout that the user names is always proved on a small random model."""
     if options.layout is None and not options.verify:
         return None
     require_extra("The check on a small random model", "torch", "transformers")
-    from yarncli.baking.twin import check_layout
+    with unmeasured(progress, "Checking a small random model"):
+        from yarncli.baking.twin import check_layout
 
-    return check_layout(baking)
+        return check_layout(baking)
 
 
 def _adapter_writer(
@@ -246,11 +249,14 @@ def _write(
     return baking
 
 
-def _compare_logits(baking: Baking, out: Path | None, options: BakeOptions) -> LogitsCheck | None:
+def _compare_logits(
+    baking: Baking, out: Path | None, options: BakeOptions, progress: ProgressCallback | None
+) -> LogitsCheck | None:
     directory, text = baking.checkpoint.directory, options.verify_logits
     if text is None or out is None or directory is None:
         return None
     require_extra("--verify-logits", "torch", "transformers")
-    from yarncli.baking.twin import compare_logits
+    with unmeasured(progress, "Comparing logits"):
+        from yarncli.baking.twin import compare_logits
 
-    return compare_logits(directory, out, text, baking.checkpoint.parameters())
+        return compare_logits(directory, out, text, baking.checkpoint.parameters())

@@ -64,7 +64,11 @@ def write_copy(
     with (
         stage(progress, BAKING, _work(baking, verify=verify)) as advance,
         output.output_directory(
-            destination, source=checkpoint.directory, overwrite=overwrite, fsync=fsync
+            destination,
+            source=checkpoint.directory,
+            overwrite=overwrite,
+            fsync=fsync,
+            progress=progress,
         ) as staging,
     ):
         config = checkpoint.path("config.json")
@@ -109,8 +113,8 @@ def write_in_place(
     """
     if directory is None or baking.checkpoint.directory is None:
         raise UsageError("--in-place needs a checkpoint directory on this machine.")
-    # Twice: the journal takes the old bytes before the new ones are written.
-    with stage(progress, BAKING, 2 * _patched(baking)) as advance:
+    # The journal takes the old bytes, the new ones are written, and read back.
+    with stage(progress, BAKING, 3 * _patched(baking)) as advance:
         kept = change(
             directory, baking.files, baking.patches, keep=["config.json"], progress=advance
         )

@@ -132,7 +132,7 @@ def change(
         files: name → new content; None removes the file.
         patches: shard → patches (not overlapping).
         keep: names of files whose old content is kept as `<name>.orig`.
-        progress: called with bytes done; their sum is twice the bytes of all patches.
+        progress: called with bytes done; their sum is three times the bytes of all patches.
 
     Returns:
         Name → its backup, of those in `keep` that existed and change.
@@ -318,6 +318,7 @@ class _Change:
                         f"{self.directory.path / name} does not read back what was written at "
                         f"byte {offset}. The disk may be failing."
                     )
+                count(length)
         finally:
             os.close(descriptor)
 

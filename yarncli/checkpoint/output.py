@@ -24,6 +24,7 @@ from yarncli.checkpoint.system import (
     write_exactly,
 )
 from yarncli.errors import CheckpointError, OutputError, UsageError
+from yarncli.progress import ProgressCallback, stage
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full. Free some space, or choose another disk",
@@ -114,7 +115,12 @@ def _holds(folder: Path, path: Path) -> bool:
 
 @contextmanager
 def output_directory(
-    destination: Path, *, source: Path | None = None, overwrite: bool = False, fsync: bool = False
+    destination: Path,
+    *,
+    source: Path | None = None,
+    overwrite: bool = False,
+    fsync: bool = False,
+    progress: ProgressCallback | None = None,
 ) -> Iterator[Path]:
     """Build a directory beside `destination` and rename it into place when the block succeeds.
 
@@ -126,6 +132,7 @@ def output_directory(
         source: directory the data comes from, which must not be touched.
         overwrite: replace an existing checkpoint directory.
         fsync: flush every file and directory to the disk before the rename, and the rename itself.
+        progress: told how far the stage "Flushing to the disk" of `fsync` is, in bytes.
 
     Yields:
         The staging directory, existing and empty.
@@ -146,7 +153,7 @@ def output_directory(
         with locked(staging, "exclusive"), output_errors(str(destination)):
             yield staging
             if fsync:
-                _sync_tree(staging)
+                _sync_tree(staging, progress)
             check_destination(destination, source=source, overwrite=overwrite)  # still so?
             _put_in_place(staging, final)
             if fsync:
@@ -158,7 +165,11 @@ def output_directory(
 
 @contextmanager
 def output_files(
-    destinations: Sequence[Path], *, check: Callable[[], None], fsync: bool = False
+    destinations: Sequence[Path],
+    *,
+    check: Callable[[], None],
+    fsync: bool = False,
+    progress: ProgressCallback | None = None,
 ) -> Iterator[Path]:
     """Write files into a hidden directory, and rename them into place when the block succeeds.
 
@@ -169,6 +180,7 @@ def output_files(
         destinations: the files to be, in one directory; one that exists is replaced.
         check: refuses what must not be replaced; called at the beginning, and before the renames.
         fsync: flush every file to the disk before the renames, and those, too.
+        progress: as of `output_directory`.
 
     Yields:
         The hidden directory, existing and empty; the files get the names of the destinations.
@@ -189,7 +201,7 @@ def output_files(
         with locked(staging, "exclusive"), output_errors(str(destinations[0])):
             yield staging
             if fsync:
-                _sync_tree(staging)
+                _sync_tree(staging, progress)
             check()  # still so?
             for path in destinations[::-1]:
                 (staging / path.name).replace(parent / path.name)
@@ -315,8 +327,15 @@ def _remove_tree(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _sync_tree(directory: Path) -> None:
-    for root, _, names in os.walk(directory):
-        for path in (Path(root), *(Path(root, name) for name in names)):
-            if not path.is_symlink():
-                flush_path(path)
+def _sync_tree(directory: Path, progress: ProgressCallback | None) -> None:
+    paths = [
+        path
+        for root, _, names in os.walk(directory)
+        for path in (Path(root), *(Path(root, name) for name in names))
+        if not path.is_symlink()
+    ]
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+    with stage(progress, "Flushing to the disk", sum(sizes)) as advance:
+        for path, size in zip(paths, sizes, strict=True):
+            flush_path(path)
+            advance(size)

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from yarncli.cli import console
 from yarncli.errors import YarncliError
@@ -19,8 +19,6 @@ from yarncli.errors import YarncliError
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
-
-    from typer.core import TyperCommand
 
 # In the order of `yarncli --help`.
 COMMANDS = (
@@ -74,6 +72,15 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(error.exit_code) from error
 
 
+class Command(TyperCommand):
+    """A command that shows, where it is silent on a terminal, that it works."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with console.working():
+            return super().invoke(ctx)
+
+
 def load_examples(name: str) -> list[tuple[str, str]]:
     """The examples of the command `name`: pairs of a command line and what it does."""
     examples: list[tuple[str, str]] = _module(name).EXAMPLES
@@ -87,7 +94,7 @@ def _module(name: str) -> ModuleType:
 def _load(name: str) -> TyperCommand:
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = getattr(_module(name), name.replace("-", "_"))
-    single.command(name, epilog=_epilog(load_examples(name)))(function)
+    single.command(name, cls=Command, epilog=_epilog(load_examples(name)))(function)
     command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]
     return command
 

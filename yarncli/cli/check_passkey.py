@@ -139,7 +139,8 @@ def check_passkey(
         dump_prompts=dump_prompts,
         min_accuracy=min_accuracy,
     )
-    report = evaluate_passkey(model, asked, progress=PasskeyBars(), watch=ConsoleWatch())
+    watch = ConsoleWatch()
+    report = evaluate_passkey(model, asked, progress=PasskeyBars(watch), watch=watch)
     show(report, plot=plot, json=json, tasks=tasks is not None)
     report.require_accuracy()
 

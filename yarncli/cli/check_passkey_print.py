@@ -22,6 +22,7 @@ from yarncli.evaluation.report import (
     TaskResult,
 )
 from yarncli.evaluation.session import PasskeyWatch
+from yarncli.evaluation.settings import LOADING
 from yarncli.evaluation.variants import Variant
 from yarncli.progress import Progress
 
@@ -31,6 +32,10 @@ _SIDE_BY_SIDE = 3  # settings that fit beside each other on 80 columns
 
 class ConsoleWatch(PasskeyWatch):
     """Shows an evaluation on the terminal while it runs."""
+
+    def __init__(self) -> None:
+        self.grid: LiveGrid | None = None
+        """The newest grid."""
 
     def begin(self, grid: Grid, settings: Sequence[Variant], answered: int) -> None:
         """Say what it costs."""
@@ -44,16 +49,24 @@ class ConsoleWatch(PasskeyWatch):
         self, title: str, grid: Grid, found: Sequence[Cell]
     ) -> AbstractContextManager[Callable[[Cell], None] | None]:
         """As a grid that fills, on a terminal."""
-        return LiveGrid(title, grid, found) if _is_terminal() else nullcontext()
+        self.grid = LiveGrid(title, grid, found) if _is_terminal() else None
+        return self.grid or nullcontext()
 
 
 class PasskeyBars(console.ProgressBars):
     """The progress of an evaluation, but for what the grid shows."""
 
+    def __init__(self, watch: ConsoleWatch) -> None:
+        super().__init__()
+        self._watch = watch
+
     def __call__(self, now: Progress) -> None:
         """Take what the evaluation tells."""
-        if now.stage in ("Fetching", "Verifying", "Writing prompts") or not _is_terminal():
+        grid = self._watch.grid
+        if grid is None or not grid.is_shown:
             super().__call__(now)
+        elif now.stage == LOADING:
+            grid.tell("" if now.ended else now.stage)
 
 
 class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
@@ -71,14 +84,27 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
         self._started = time.monotonic()
         self._drawn = 0.0
         self._lines = 0
+        self._doing = ""
+        self._alone = console.nothing_shown()
+        self.is_shown = False
+        """Whether it is on the terminal."""
 
     def __enter__(self) -> Callable[[Cell], None]:
         """Start drawing."""
+        self._alone.__enter__()
+        self.is_shown = True
         self._draw()
         return self._add
 
     def __exit__(self, *exception: Any) -> None:
         """Leave the last state on the screen."""
+        self._draw()
+        self.is_shown = False
+        self._alone.__exit__(None, None, None)
+
+    def tell(self, doing: str) -> None:
+        """Say what is done at the moment, where it is not asking."""
+        self._doing = doing
         self._draw()
 
     def _add(self, cell: Cell) -> None:
@@ -101,6 +127,8 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
         text = f"{self._title}: {len(self._cells):,} of {self._grid.size:,} prompts"
         seconds = time.monotonic() - self._started
         rate = (self._tokens() - self._known_tokens) / seconds if seconds > 0 else 0.0
+        if self._doing:
+            return f"{text}. {self._doing} …"
         if not rate:
             return text
         text += f", {rate:,.0f} tokens/s"

@@ -1,7 +1,4 @@
-"""What the user sees: results on stdout, messages and progress on stderr.
-
-The only module that imports rich, and only once a progress bar has something to show.
-"""
+"""What the user sees: results on stdout, messages and progress on stderr."""
 
 from __future__ import annotations
 
@@ -13,21 +10,18 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TextIO
 
 from yarncli.checkpoint.system import prepare_terminal
+from yarncli.cli.bars import DISPLAY, Bar
 from yarncli.errors import OutputError
 from yarncli.progress import Advance, Progress, stage
 from yarncli.progress import format_bytes as format_bytes  # what commands print
 
-if TYPE_CHECKING:
-    import rich.progress
-
 CellValue = str | int | float | None
 
-_BAR_AFTER = 1.0  # seconds of work before a bar appears
 _LONGEST_MESSAGE = 3000  # characters
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 _STYLES = {"error": "1;31", "warning": "1;33", "note": "1;36", "heading": "1"}
@@ -131,24 +125,44 @@ def visible(text: str) -> str:
 class ProgressBars:
     """Shows the stages of long work, one after the other; an instance is a `progress` argument.
 
-    On a terminal a bar appears once a stage has taken a second; elsewhere a line is written every
-    ten seconds. A fetch is announced with its size, as it may be expensive.
+    On a terminal a bar appears once a stage has taken a second, that of the innermost stage;
+    elsewhere a line is written every ten seconds. A fetch is announced with its size, as it may be
+    expensive.
     """
 
     def __init__(self) -> None:
-        self._meter: _Meter | None = None
+        self._meters: dict[str, _Meter] = {}
 
     def __call__(self, now: Progress) -> None:
         """Take what the work tells, from any thread but one at a time."""
-        if self._meter is None:
+        if now.ended:
+            if meter := self._meters.pop(now.stage, None):
+                meter.stop()
+        elif now.stage in self._meters:
+            self._meters[now.stage].update(now.done)
+        else:
             if now.stage == "Fetching" and now.total:
                 note(f"Fetching {format_bytes(now.total)} into the Hub cache.")
-            self._meter = _Meter(now.total, visible(now.stage), now.unit)
-        elif now.ended:
-            self._meter.stop()
-            self._meter = None
-        else:
-            self._meter.update(now.done)
+            self._meters[now.stage] = _Meter(now.total, visible(now.stage), now.unit)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Show on a terminal that the program works, where nothing else has for a second."""
+    if not _is_terminal(sys.stderr):
+        yield
+        return
+    bar = Bar("Working")
+    DISPLAY.begin(bar)
+    try:
+        yield
+    finally:
+        DISPLAY.end(bar)
+
+
+def nothing_shown() -> AbstractContextManager[None]:
+    """No bar is on the terminal in the block, in which something else than this module writes."""
+    return DISPLAY.paused()
 
 
 def progress(
@@ -178,63 +192,34 @@ class _Meter:
     """The display of one stage."""
 
     def __init__(self, total: int, description: str, unit: str) -> None:
-        self._total = total
-        self._description = description
-        self._unit = unit
-        self._done = 0
-        self._started = self._last_line = time.monotonic()
-        self._bar: rich.progress.Progress | None = None
+        self._bar = Bar(description, total=total, unit=unit)
+        self._last_line = self._bar.started
+        self._on_terminal = _is_terminal(sys.stderr)
+        if self._on_terminal:
+            DISPLAY.begin(self._bar)
 
     def update(self, done: int) -> None:
-        self._done = done
+        self._bar.done = done
         now = time.monotonic()
-        if not _is_terminal(sys.stderr):
-            if now - self._last_line >= _LINE_EVERY:
-                self._last_line = now
-                self._write_line(now - self._started)
-        elif self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done)
-        elif now - self._started >= _BAR_AFTER:
-            self._bar = _start_bar(self._total, done, self._description, self._unit)
+        if self._on_terminal:
+            DISPLAY.update(self._bar)
+        elif now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            self._write_line(now - self._bar.started)
 
     def stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._on_terminal:
+            DISPLAY.end(self._bar)
 
     def _write_line(self, elapsed: float) -> None:
-        done, total, rate = self._done, self._total, self._done / elapsed
-        if self._unit == "bytes":
+        done, total, unit = self._bar.done, self._bar.total, self._bar.unit
+        rate = done / elapsed
+        if unit == "bytes":
             amount = f"{format_bytes(done)} of {format_bytes(total)}, {format_bytes(rate)}/s"
         else:
-            amount = f"{done:,} of {total:,} {self._unit}"
+            amount = f"{done:,} of {total:,} {unit}"
         left = max(total - done, 0) / rate if rate else 0.0
-        _write(sys.stderr, f"{self._description}: {amount}, {left:.0f} s left\n")
-
-
-def _start_bar(total: int, done: int, description: str, unit: str) -> rich.progress.Progress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bar
-
-    bar = Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        *([DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        expand=True,
-    )
-    bar.add_task(description, total=total, completed=done)
-    bar.start()
-    return bar
+        _write(sys.stderr, f"{self._bar.description}: {amount}, {left:.0f} s left\n")
 
 
 def _print_columns(
@@ -295,8 +280,9 @@ def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:  # closed by the caller: `yarncli … >&-`
         return
     try:
-        stream.write(text)
-        stream.flush()
+        with DISPLAY.paused():
+            stream.write(text)
+            stream.flush()
     except BrokenPipeError:
         raise
     except OSError as failure:

@@ -61,7 +61,8 @@ def agreed(plan: PushPlan, *, ask: bool, quiet: bool) -> bool:
     if not asks:
         return True
     try:
-        yes = typer.confirm("Go on?", err=True)
+        with console.nothing_shown():
+            yes = typer.confirm("Go on?", err=True)
     except typer.Abort:
         raise KeyboardInterrupt from None
     if not yes:

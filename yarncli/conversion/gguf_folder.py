@@ -91,7 +91,7 @@ def convert_gguf_folder(
             return found
         place: dict[str, Any] = {"source": folder, "overwrite": options.overwrite}
         check_destination(out, **place)
-        with output_directory(out, **place, fsync=options.fsync) as staging:
+        with output_directory(out, **place, fsync=options.fsync, progress=progress) as staging:
             for each in made:
                 write_gguf(each.file, each.rewrite, staging / _name(each), progress=progress)
     written = tuple(replace(each, written=True) for each in made)

@@ -27,7 +27,7 @@ def write_copy(
     Args:
         conversion: what `decide` decided; its checkpoint must be local (see `download`).
         destination: the directory to be.
-        progress: told how far the stage "Copying" is, in bytes.
+        progress: told how far the stages "Copying" and "Flushing to the disk" are, in bytes.
 
     Raises:
         UsageError: the destination is refused.
@@ -48,7 +48,9 @@ def write_copy(
     size = sum(file.size for file in copied)
     output.require_space(destination.absolute().parent, size)
     with (
-        output.output_directory(destination, **place, fsync=options.fsync) as staging,
+        output.output_directory(
+            destination, **place, fsync=options.fsync, progress=progress
+        ) as staging,
         stage(progress, "Copying", size) as advance,
     ):
         config = checkpoint.path("config.json")

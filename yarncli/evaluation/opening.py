@@ -12,7 +12,7 @@ from yarncli.evaluation.passkey import TextCodec, make_codec
 from yarncli.evaluation.settings import LoadSettings, TrialSettings
 from yarncli.evaluation.subjects import local_directory
 from yarncli.evaluation.trust import refuse_remote_code, refuse_what_is_no_file
-from yarncli.progress import ProgressCallback
+from yarncli.progress import ProgressCallback, unmeasured
 
 _TOKENIZER = "tokenizer_config.json"
 
@@ -89,7 +89,7 @@ def open_codec(
         source: a directory, a Hub id or a checkpoint.
         settings: whether code is trusted.
         chat: whether texts go through its chat template; None where it has one.
-        progress: told how far fetching is.
+        progress: told how far fetching is, and of "Loading the tokenizer".
 
     Raises:
         CheckpointError, UsageError: as `make_codec` and `fetched`.
@@ -99,7 +99,8 @@ def open_codec(
         _refuse(directory, _TOKENIZER, settings)
     else:
         directory = local_directory(fetched(source, settings, progress, weights=False))
-    return make_codec(directory, chat, trust_remote_code=settings.trust_remote_code)
+    with unmeasured(progress, "Loading the tokenizer"):
+        return make_codec(directory, chat, trust_remote_code=settings.trust_remote_code)
 
 
 def _refuse(directory: Path, name: str, settings: LoadSettings) -> None:

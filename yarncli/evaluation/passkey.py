@@ -12,10 +12,10 @@ from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.evaluation import prompts as prompts_module
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluation.report import Cell
-from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.settings import LOADING, LoadSettings
 from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.extras import installed, require_extra
-from yarncli.progress import Advance
+from yarncli.progress import Advance, ProgressCallback, unmeasured
 
 if TYPE_CHECKING:
     from yarncli.evaluation.template import ChatFrame
@@ -235,6 +235,7 @@ def local_cells(
     parameters: int = 0,
     decode: Decode = "fast",
     on_caveat: Callable[[str], None] = lambda caveat: None,
+    progress: ProgressCallback | None = None,
 ) -> Iterator[Cell]:
     """Ask a checkpoint on this machine, one cell at a time.
 
@@ -248,6 +249,7 @@ def local_cells(
         decode: "greedy" generates with transformers, one prompt at a time; "fast" gives the same
             verdicts from one pass.
         on_caveat: told what should be known about the answers.
+        progress: told of the stage "Loading the model".
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or gives non-finite logits.
@@ -264,7 +266,8 @@ def local_cells(
         directory, longest, settings=settings, config=config, parameters=parameters, decode=decode
     )
     with memory.out_of_memory_errors(longest):
-        loaded = load.load_model(directory, settings, config=config)
+        with unmeasured(progress, LOADING):
+            loaded = load.load_model(directory, settings, config=config)
         if loaded.unused:
             on_caveat(
                 f"{directory} has {len(loaded.unused)} tensors that its model does not use, such "

@@ -168,7 +168,7 @@ def _read_all(
     from yarncli.evaluation.local.measuring import Readers
 
     losses: dict[str, list[WindowLoss]] = {}
-    readers = Readers(options)
+    readers = Readers(options, progress)
     for variant in chosen:
         found = list(file.done.get(variant.name, ())) if file else []
         done = {loss.place for loss in found}

@@ -206,7 +206,7 @@ def regress(
     after = _conversions(checkpoint, converted, options, progress)
     length = options.length or min(before.original, LONGEST_SAMPLE)
     codec = open_codec(options.tokenizer or source, options, False, progress)
-    readers = Readers(options)
+    readers = Readers(options, progress)
     stretches = _stretches(readers, before, length, codec, options, progress)
     recorded = {
         **_record(source, converted, before, after, options, stretches),

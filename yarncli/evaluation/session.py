@@ -110,7 +110,7 @@ def evaluate_passkey(
             `base_url`.
         options: what to ask; `PasskeyOptions()` by default.
         progress: told of the stages "Fetching", "Verifying" (bytes), "Writing prompts" and "Asking"
-            (the name of the setting, where there are several) in prompts.
+            (the name of the setting, where there are several) in prompts, and of what is loaded.
         watch: is told what it costs, and each answer.
         **changes: fields of `options` to replace.
 
@@ -189,6 +189,7 @@ def _local(
         codec=open_codec(options.tokenizer or model, options, options.chat, progress),
         settings=options,
         decode=options.decode,
+        progress=progress,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+LOADING = "Loading the model"  # the stage of the work
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSettings:

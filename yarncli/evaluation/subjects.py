@@ -16,6 +16,7 @@ from yarncli.evaluation.report import Cell
 from yarncli.evaluation.server import CHAT_TOKENS, Server
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.variants import Variant, as_it_is
+from yarncli.progress import ProgressCallback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class LocalSubject:
     """See `local_cells`."""
     warnings: Sequence[str] = ()
     """What is known before anything is asked, and should be said with the answers."""
+    progress: ProgressCallback | None = None
+    """Told of loading."""
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     def builder(self, grid: Grid) -> PromptBuilder:
@@ -55,7 +58,12 @@ class LocalSubject:
             )
         if variant.note:
             self._caveats.append(variant.note)
-        asked = {"codec": self.codec, "on_caveat": self._caveats.append, **self._loading(variant)}
+        asked = {
+            "codec": self.codec,
+            "on_caveat": self._caveats.append,
+            "progress": self.progress,
+            **self._loading(variant),
+        }
         if variant.config_for is None:
             yield from local_cells(prompts=prompts, **asked)
             return

@@ -57,7 +57,7 @@ def write_gguf(
     size = rewrite.layout.size + sum(before[path][2] for path in sources[1:])
     with (
         hold(sources[0].absolute().parent, "shared"),
-        output_files(targets, check=check, fsync=fsync) as staging,
+        output_files(targets, check=check, fsync=fsync, progress=progress) as staging,
     ):
         require_space(staging, size)
         copies = _copies(sources, [staging / path.name for path in targets], rewrite.layout)

@@ -130,7 +130,11 @@ def _write(
     size = sum(file.size for file in files)
     with (
         output.output_directory(
-            out, source=found.directory, overwrite=options.overwrite, fsync=options.fsync
+            out,
+            source=found.directory,
+            overwrite=options.overwrite,
+            fsync=options.fsync,
+            progress=progress,
         ) as staging,
         stage(progress, "Copying", size) as advance,
     ):

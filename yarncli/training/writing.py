@@ -48,7 +48,11 @@ def write_copy(
     source, origin = (c.path("config.json").parent for c in (found.trained, found.converted))
     with (
         output.output_directory(
-            destination, source=found.trained.directory, overwrite=overwrite, fsync=fsync
+            destination,
+            source=found.trained.directory,
+            overwrite=overwrite,
+            fsync=fsync,
+            progress=progress,
         ) as staging,
         stage(progress, _COPYING, size + 2 * cast) as advance,
     ):

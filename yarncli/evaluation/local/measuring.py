@@ -10,21 +10,23 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.evaluation.local import load, memory
 from yarncli.evaluation.local.likelihood import TextReader
 from yarncli.evaluation.local.sharing import SharedWeights, same_weights
-from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.settings import LOADING, LoadSettings
 from yarncli.evaluation.subjects import local_directory
 from yarncli.evaluation.variants import Variant
+from yarncli.progress import ProgressCallback, unmeasured
 
 
 class Readers:
     """Makes the reader of a setting; those of one checkpoint share its weights."""
 
-    def __init__(self, settings: LoadSettings) -> None:
+    def __init__(self, settings: LoadSettings, progress: ProgressCallback | None = None) -> None:
         """Nothing is loaded yet.
 
         Args:
             settings: how to load.
+            progress: told of the stage "Loading the model".
         """
-        self._settings = settings
+        self._settings, self._progress = settings, progress
         self._weights: list[tuple[Checkpoint, SharedWeights]] = []
         self._last: tuple[Variant, Mapping[str, Any] | None, TextReader] | None = None
 
@@ -62,7 +64,9 @@ class Readers:
         with memory.out_of_memory_errors(length):
             if config is None and directory != shared.directory:
                 config = raw  # the weights are those of the other, the config is its own
-            return TextReader(shared.model(config), needed.chunk)
+            with unmeasured(self._progress, LOADING):
+                model = shared.model(config)
+            return TextReader(model, needed.chunk)
 
     def _shared(self, checkpoint: Checkpoint) -> SharedWeights | None:
         """The weights that are loaded already, if they are those of `checkpoint`."""
