@@ -23,7 +23,7 @@ from yarncli.gguf.facts import Typed
 from yarncli.rules.catalogue import RULES
 
 RUN = Path(__file__).parents[1] / "fixtures" / "0.1.0" / "passkey.jsonl"
-NAMES = "bake|card|check-passkey|check|convert|demo|engines|finish|inspect|plot|push|recipe"
+NAMES = "bake|card|check-passkey|check|convert|demo|engines|finish|fit|inspect|plot|push|recipe"
 # A command ends where the sentence does, or before what is said in brackets.
 COMMAND = re.compile(
     rf"yarncli (?:{NAMES})(?: (?!\(|shows |If )[^ ;`\n]+(?<!\.))*(?: [^ ;`\n]+\.)?"
@@ -240,6 +240,11 @@ CASES: dict[str, tuple[Prepare, tuple[object, ...], int, dict[str, object], int]
     "other engines": (
         demo(), ("convert", "SOURCE", "MADE", "--factor", 4), 0, {}, 1,
     ),
+    "the best setting": (
+        demo(),
+        ("fit", "SOURCE", "--factor", 4, "--budget", 1, "--prompts", 2, "--texts", 2,
+         "--lengths", 200), 0, {}, 1,
+    ),
     "next": (demo(), ("inspect", "SOURCE"), 0, {}, 0),
     "a server": (
         demo(),
@@ -340,6 +345,7 @@ COVERED = {
     "engines/drafts.py": {"draft head"},
     "engines/judgement.py": {"a GGUF file served longer"},
     "engines/serving.py": {"served only after a conversion"},
+    "evaluation/fit_report.py": {"the best setting"},
     "evaluation/session.py": {"a server"},
     "cli/finish_print.py": {"finished"},
     "history/__init__.py": {"extended by ntk"},

@@ -24,7 +24,7 @@ from yarncli.demo import write_demo_text
 
 FUNCTIONS = {
     "bake", "card", "check", "convert", "evaluate_passkey", "evaluate_perplexity", "finish",
-    "guard", "inspect", "judge", "open_checkpoint", "plan", "push", "recipe", "regress",
+    "fit", "guard", "inspect", "judge", "open_checkpoint", "plan", "push", "recipe", "regress",
 }  # fmt: skip
 EXCEPTIONS = {
     name
@@ -107,6 +107,9 @@ def calls(tmp_path: Path, minihub: Any) -> dict[str, Callable[[int], Any]]:
         "regress": lambda n: y.regress(DEMO, converted, text=[stories], length=64, texts=1),
         "card": lambda n: y.card(converted, name="me/demo"),
         "finish": lambda n: y.finish(trained, converted, tmp_path / f"finished{n}"),
+        "fit": lambda n: y.fit(
+            DEMO, factor=4, budget=1, prompts=2, lengths=(200,), text=[stories], texts=2
+        ),
         "guard": guarded,
         "recipe": lambda n: y.recipe(converted, tmp_path / f"recipe{n}", train_length=512),
         "push": lambda n: y.push(converted, "me/demo", dry_run=True),

@@ -71,10 +71,10 @@ def _print_search(report: FitReport) -> None:
         rows.append(
             [
                 name,
-                f"{numbers.answers.value:.4g}",
+                f"{numbers.answers.value:.3f}",
                 None if name == DEFAULT else _signed(change.answers),
                 *(f"{mean.exp.value:.4g}" for mean in numbers.texts.values()),
-                f"{numbers.kl.value:.3g}" if numbers.kl else None,
+                f"{numbers.kl.value:.3f}" if numbers.kl else None,
             ]
         )
     columns = ["search", "answers, nats", "less the default", *ends, "KL, nats"]
@@ -100,7 +100,8 @@ def _print_held_out(report: FitReport) -> None:
 
 
 def _row(title: str, means: Sequence[Mean], changes: Sequence[Mean]) -> list[console.CellValue]:
-    shown = [f"{mean.value:.4g} ({interval_text(mean.interval, '.3g')})" for mean in means]
+    form = ".4g" if title.startswith("perplexity") else ".3f"
+    shown = [f"{mean.value:{form}} ({interval_text(mean.interval, form)})" for mean in means]
     return [title, *shown, *map(_signed, changes)]
 
 
