@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -24,12 +25,61 @@ from yarncli.progress import format_bytes as format_bytes  # what commands print
 if TYPE_CHECKING:
     import rich.progress
 
+SCHEMA_VERSION = 1
+"""Of the JSON documents that only the program prints."""
+
 CellValue = str | int | float | None
 
 _BAR_AFTER = 1.0  # seconds of work before a bar appears
 _LONGEST_MESSAGE = 3000  # characters
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 _STYLES = {"error": "1;31", "warning": "1;33", "note": "1;36", "heading": "1"}
+
+
+class _Run:
+    """What the options of this run ask of all output."""
+
+    json = False
+    has_document = False
+    verbosity = 0
+
+
+def begin(*, json: bool) -> None:
+    """Start a run of the program: nothing is printed yet, and everything is told.
+
+    Args:
+        json: whether stdout is to hold one JSON document, whatever happens.
+    """
+    _Run.json, _Run.has_document, _Run.verbosity = json, False, 0
+
+
+def set_verbosity(level: int) -> None:
+    """Tell less (-1: neither notes nor progress) or more (1) from here on."""
+    _Run.verbosity = level
+
+
+def is_verbose() -> bool:
+    """Whether causes of failures are told, too."""
+    return _Run.verbosity > 0
+
+
+def print_failure(code: int, text: str) -> None:
+    """Print why a run with `--json` failed as its document, unless it has printed another.
+
+    Args:
+        code: what the process ends with.
+        text: the message; what follows its first sentence is the hint.
+    """
+    if not _Run.json or _Run.has_document:
+        return
+    message, *rest = re.split(r"(?<=[.?!])\s+(?=[A-Z`])", text.strip(), maxsplit=1)
+    failure = {"code": code, "message": message, "hint": rest[0] if rest else None}
+    print_document({"error": failure})
+
+
+def print_document(fields: Mapping[str, object]) -> None:
+    """Print the JSON document of a command that has no report, with its schema version."""
+    print_json({"schema_version": SCHEMA_VERSION, **fields})
 
 
 def print_json(data: object) -> None:
@@ -44,6 +94,7 @@ def print_json(data: object) -> None:
         text = json.dumps(data, indent=2, allow_nan=False)
     except ValueError:
         text = json.dumps(_sayable(data), indent=2, allow_nan=False)
+    _Run.has_document = True
     _write(sys.stdout, text + "\n")
 
 
@@ -139,8 +190,12 @@ class ProgressBars:
 
     def __call__(self, now: Progress) -> None:
         """Take what the work tells, from any thread but one at a time."""
+        if _Run.verbosity < 0:
+            return
         if self._meter is None:
-            if now.stage == "Fetching" and now.total:
+            if is_verbose():
+                note(f"{now.stage}: {_amount(now.total, now.unit)}.")
+            elif now.stage == "Fetching" and now.total:
                 note(f"Fetching {format_bytes(now.total)} into the Hub cache.")
             self._meter = _Meter(now.total, visible(now.stage), now.unit)
         elif now.ended:
@@ -209,6 +264,10 @@ class _Meter:
         _write(sys.stderr, f"{self._description}: {amount}, {left:.0f} s left\n")
 
 
+def _amount(count: int, unit: str) -> str:
+    return format_bytes(count) if unit == "bytes" else f"{count:,} {unit}"
+
+
 def _start_bar(total: int, done: int, description: str, unit: str) -> rich.progress.Progress:
     from rich.console import Console
     from rich.progress import (
@@ -271,7 +330,9 @@ def _columns() -> int | None:
 
 
 def tell(kind: str, message: str) -> None:
-    """Tell an "error", a "warning" or a "note" on stderr."""
+    """Tell an "error", a "warning" or a "note" on stderr; notes not to who asked for quiet."""
+    if kind == "note" and _Run.verbosity < 0:
+        return
     # A message is one line, whatever a file name or a config value in it contains.
     text = visible(" ".join(message.split("\n")))
     if len(text) > _LONGEST_MESSAGE:  # a name or value that somebody made a megabyte long
@@ -280,7 +341,9 @@ def tell(kind: str, message: str) -> None:
 
 
 def _styled(text: str, style: str, stream: TextIO | None) -> str:
-    if not _is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    forced = os.environ.get("FORCE_COLOR", "") not in ("", "0")
+    has_color = forced or (_is_terminal(stream) and os.environ.get("TERM") != "dumb")
+    if not has_color or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 

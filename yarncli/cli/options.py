@@ -9,41 +9,47 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from yarncli.errors import UsageError
-from yarncli.rope.methods import DEFAULT_METHOD, METHODS
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS, get_method
 
 if TYPE_CHECKING:
     from yarncli.planning.sliding import SlidingWindow
     from yarncli.planning.target import Target
 
-_LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
+# 131072, 131,072, 128_000, 1.5M; groups are of three digits.
+_LENGTH = re.compile(
+    r"([1-9][0-9]{0,17}|[1-9][0-9]{0,2}(?:[,_][0-9]{3}){1,5}|[0-9]{1,6}\.[0-9]{1,9})([kKmM]?)",
+    re.ASCII,
+)
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*", re.ASCII)
 _MULTIPLIER = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
 def parse_length(text: str | int) -> int:
-    """A number of tokens from `131072`, `128k` (× 1024) or `1M` (× 1024²).
+    """A number of tokens from `131072`, `131,072`, `128k` (× 1024) or `1.5M` (× 1024²).
 
     Raises:
         typer.BadParameter: `text` is not such a number.
     """
-    match = _LENGTH.fullmatch(str(text))
-    if match is None:
-        raise typer.BadParameter(
-            f"{text!r} is not a length; write a number of tokens such as 131072, 128k or 1M."
-        )
-    return int(match[1]) * _MULTIPLIER[match[2].lower()]
+    match = _LENGTH.fullmatch(str(text).strip())
+    if match is not None:
+        digits, dot, fraction = re.sub("[,_]", "", match[1]).partition(".")
+        shift: int = 10 ** len(fraction)
+        length, rest = divmod(int(digits + fraction) * _MULTIPLIER[match[2].lower()], shift)
+        if length and not rest and (match[2] or not dot):
+            return length
+    raise typer.BadParameter(
+        f"{text!r} is not a length; write a number of tokens such as 131072, 131,072, 128k or 1.5M."
+    )
 
 
 def parse_method(name: str) -> str:
-    """The name of a method.
+    """The name of a method, also for an alias.
 
     Raises:
-        typer.BadParameter: there is no such method.
+        UsageError: there is no such method.
     """
-    if name not in METHODS:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, METHODS))}.")
-    return name
+    return get_method(name).name
 
 
 def read_window(given: str | None) -> SlidingWindow | None:
@@ -54,7 +60,7 @@ def read_window(given: str | None) -> SlidingWindow | None:
     """
     if given is None:
         return None
-    return "off" if given == "off" else parse_length(given)
+    return "off" if given.casefold() == "off" else parse_length(given)
 
 
 def read_factors(given: str | None) -> list[float] | None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from yarncli.cli import options
+
 EXAMPLES = [
     ("yarncli plot run.jsonl --out run.png", "Draw one saved run again."),
     ("yarncli plot yarn.jsonl ntk.jsonl --out both.svg", "Compare runs of several models."),
@@ -21,11 +23,16 @@ def plot(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The PNG or SVG to write.")
     ] = Path("results.png"),
+    json: options.Json = False,
 ) -> None:
     """Draw saved runs of check-passkey, perplexity or regress; several runs become one figure."""
     from yarncli.cli import console
     from yarncli.figures.results import plot_results
 
-    for caveat in plot_results(results, out):
+    caveats = plot_results(results, out)
+    for caveat in caveats:
         console.warn(caveat)
-    console.print_text(str(out))
+    if json:
+        console.print_document({"output": str(out), "messages": caveats})
+    else:
+        console.print_text(str(out))
