@@ -322,7 +322,7 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a PNG or SVG.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a PNG, SVG or PDF.")]
 
 
 def read_lengths(text: str | None) -> list[int]:
@@ -343,3 +343,21 @@ def read_lengths(text: str | None) -> list[int]:
 def read_names(text: str | None) -> list[str]:
     """The names of a list with commas, such as the value of `--compare`."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def read_size(text: str | None) -> tuple[float, float] | None:
+    """The value of `--size`, inches: `6.5x4`.
+
+    Raises:
+        UsageError: it is no width and height from 1 to 100.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9.]{1,6})\s*[x×,]\s*([0-9.]{1,6})", text.strip().lower())
+    try:
+        width, height = (float(side) for side in match.groups()) if match else (0.0, 0.0)
+    except ValueError:
+        width = height = 0.0
+    if not (1 <= width <= 100 and 1 <= height <= 100):
+        raise UsageError(f"--size {text!r} is no width and height in inches. Write some, as 6.5x4.")
+    return width, height
