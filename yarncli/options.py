@@ -1,8 +1,8 @@
-"""Options given in Python, checked as the command line checks its own."""
+"""Values of options: words out of lists, and records given in Python, checked the same way."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,6 +21,48 @@ _WORDS = {
 }
 
 
+_FEW = 100  # words that a message lists; of more it names the similar ones
+
+
+def choose(
+    given: str, words: Iterable[str], what: str, *, aliases: Mapping[str, str] | None = None
+) -> str:
+    """The word of a list that is meant; capitals and punctuation do not count.
+
+    Args:
+        given: what the user wrote.
+        words: the list.
+        what: what the words are, in the singular, such as "engine".
+        aliases: other names, and the word that each stands for.
+
+    Raises:
+        UsageError: it is none of them; names similar ones, or all.
+
+    Example:
+        >>> choose("vLLM", ["vllm", "sglang"], "engine"), choose("PI", ["linear"], "method",
+        ...     aliases={"pi": "linear"})
+        ('vllm', 'linear')
+    """
+    words = list(words)
+    if given in words:
+        return given
+    known = {_plain(name): word for name, word in (aliases or {}).items()}
+    known |= {_plain(word): word for word in words}
+    if found := known.get(_plain(given)):
+        return found
+    from difflib import get_close_matches
+
+    close = dict.fromkeys(known[name] for name in get_close_matches(_plain(given), known, n=3))
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    if len(words) <= _FEW:
+        hint += f" Known: {', '.join(words)}."
+    raise UsageError(f"There is no {what} {given[:80]!r}.{hint}")
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in word.casefold() if letter.isalnum())
+
+
 def checked(options: Options, changes: Mapping[str, Any]) -> Options:
     """A record of options with some set otherwise, every value of the type that its field says.
 
@@ -37,6 +79,8 @@ def checked(options: Options, changes: Mapping[str, Any]) -> Options:
         value, kinds = getattr(options, name), get_args(hint) or (hint,)
         if isinstance(value, str) and Path in kinds and str not in kinds:
             options = replace(options, **{name: Path(value)})  # type: ignore[type-var]
+        elif isinstance(value, str) and not _fits(value, hint) and (words := _words(hint)):
+            options = replace(options, **{name: choose(value, words, name)})  # type: ignore[type-var]
         elif not _fits(value, hint):
             raise UsageError(f"{name} is {value!r:.80}; it must be {_named(hint)}.")
     return options
@@ -63,6 +107,13 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float) and not (hint is float and isinstance(value, float)):
         return isinstance(value, int) and type(value) is not bool and value.bit_length() < 64
     return isinstance(value, hint)
+
+
+def _words(hint: Any) -> list[str]:
+    """The words that an option takes; none where it takes anything else."""
+    if get_origin(hint) in (Union, UnionType):
+        return [word for each in get_args(hint) for word in _words(each)]
+    return list(get_args(hint)) if get_origin(hint) is Literal else []
 
 
 def _named(hint: Any) -> str:

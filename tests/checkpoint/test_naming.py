@@ -161,7 +161,7 @@ def test_swapped_source_and_output_are_noticed(tmp_path, monkeypatch, command):
 
 @pytest.mark.parametrize("out", ["hf://me/model", "https://huggingface.co/me/model"])
 def test_an_output_on_the_hub_is_refused(out):
-    assert "send it to the Hub with yarncli push" in invoke(
+    assert "`push` sends it to the Hub afterwards" in invoke(
         "convert", DEMO, out, "--factor", "2", "--dry-run", code=2
     ).stderr  # fmt: skip
 

@@ -193,21 +193,53 @@ def test_examples_are_on_the_help_page_and_parse(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["convert", "inspect"])
 def test_the_methods_offered_are_those_of_the_library(name):
     assert f"--method <{'|'.join(METHODS)}>" in invoke(name, "--help").stdout
-    refused = invoke(name, str(CONFIG), "--method", "su", "--factor", "2")
+    refused = invoke(name, str(CONFIG), "--method", "yarnn", "--factor", "2")
     assert refused.exit_code == 2
-    assert "Invalid value for '--method': 'su' is not one of 'yarn', 'ntk'," in refused.stderr
+    assert "There is no method 'yarnn'. Did you mean yarn? Known: yarn, ntk," in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("text", "tokens"),
-    [("1", 1), ("131072", 131072), ("128k", 131072), ("128K", 131072), ("1M", 1048576)],
+    [
+        ("1", 1),
+        ("131072", 131072),
+        ("128k", 131072),
+        ("128K", 131072),
+        ("1M", 1048576),
+        ("131,072", 131072),
+        ("128_000", 128000),
+        ("1,048,576", 1048576),
+        ("1.5M", 1572864),
+        ("1.5k", 1536),
+        ("0.5k", 512),
+        (" 4k ", 4096),
+    ],
 )
 def test_lengths(text, tokens):
     assert options.parse_length(text) == tokens
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "-1", "1.5k", "12 k", "1kk", "1e6", "k", "٣", "1_000", "9" * 30, "nan"]
+    "text",
+    [
+        "",
+        "0",
+        "-1",
+        "1.1k",
+        "1.5",
+        "0.0k",
+        "1,5",
+        "13,1072",
+        "1,",
+        "12 k",
+        "1kk",
+        "1e6",
+        "k",
+        "٣",
+        "1__000",
+        "9" * 30,
+        "nan",
+    ],
 )
 def test_what_is_not_a_length(text):
     with pytest.raises(typer.BadParameter, match="is not a length"):

@@ -198,7 +198,7 @@ def test_a_figure_that_cannot_be_written_comes_after_the_result(base, tmp_path):
         (["BASE", "--lengths", "50"], 2, "is too short"),
         (["BASE", "--lengths", "zero"], 2, "is not a length"),
         (["BASE", "--resume"], 2, "--resume needs --out"),
-        (["BASE", "--plot", "x.pdf"], 2, ".png or .svg"),
+        (["BASE", "--plot", "x.jpg"], 2, ".png, .svg or .pdf"),
         (["BASE", "--chat"], 2, "no chat template"),
         (["BASE", "--control"], 2, "--control-model"),
         (["BASE", "--compare", "yarn"], 2, "--compare needs --lengths"),

@@ -8,7 +8,8 @@ from typing import Any
 
 from yarncli.baking import layouts
 from yarncli.baking.layouts import LAYOUTS, Layout
-from yarncli.errors import UnsupportedArchitectureError, UsageError
+from yarncli.errors import UnsupportedArchitectureError
+from yarncli.options import choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +137,7 @@ def find_entry(model_type: str, forced: str | None) -> RegistryEntry:
         UsageError: `forced` is no layout.
     """
     if forced is not None:
-        if forced not in LAYOUTS:
-            raise UsageError(f"--layout {forced} is unknown; known: {', '.join(LAYOUTS)}.")
-        return RegistryEntry(LAYOUTS[forced])
+        return RegistryEntry(LAYOUTS[choose(forced, LAYOUTS, "layout")])
     entry = REGISTRY.get(model_type)
     if entry is None:
         raise UnsupportedArchitectureError(

@@ -116,8 +116,8 @@ def require_order(source: object, out: Path | None, *, overwrite: bool = False) 
     name = str(out)
     if re.match(r"hf:/|https?:/", name):
         raise UsageError(
-            f"OUT is {name}, and this command writes on this machine. Write a directory, and send "
-            "it to the Hub with yarncli push."
+            f"OUT is {name}, and this command writes on this machine. Write a directory here; "
+            "`push` sends it to the Hub afterwards."
         )
     if out.suffix == ".gguf" and (Path(source) / "config.json").is_file():
         raise UsageError(

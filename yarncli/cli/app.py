@@ -7,6 +7,9 @@ of a command line and what it does. It is imported only when it is called or lis
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +42,7 @@ COMMANDS = (
     "demo",
 )
 
+_INTERRUPTED = 130  # 128 + SIGINT
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for `cat FILE | head`
 
 
@@ -53,18 +57,30 @@ class CommandGroup(TyperGroup):
         """The command `cmd_name`, or None; an unknown name loads all, for "Did you mean …?"."""
         for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
             if name not in self.commands:
-                self.commands[name] = _load(name)
+                self.commands[name] = _load(name, self.params)
         return self.commands.get(cmd_name)
+
+    def make_context(
+        self, info_name: Any, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Read the options before the command, `help COMMAND` as well."""
+        own = args[: args.index("--")] if "--" in args else args
+        console.begin(json="--json" in own)
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        with _told_as_json():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; the error boundary of the whole program."""
         try:
-            return super().invoke(ctx)
+            with _told_as_json():
+                return super().invoke(ctx)
         except BrokenPipeError as error:
             console.discard_output()
             raise typer.Exit(_BROKEN_PIPE) from error
         except YarncliError as error:
-            if os.environ.get("YARNCLI_DEBUG", "0") not in ("", "0"):
+            if console.is_verbose() or os.environ.get("YARNCLI_DEBUG", "0") not in ("", "0"):
                 import traceback
 
                 traceback.print_exception(error)
@@ -81,6 +97,22 @@ class Command(TyperCommand):
             return super().invoke(ctx)
 
 
+@contextmanager
+def _told_as_json() -> Iterator[None]:
+    """Print a failure as the JSON document of a run with `--json` that has printed none."""
+    try:
+        yield
+    except YarncliError as error:
+        console.print_failure(error.exit_code, str(error))
+        raise
+    except typer.TyperException as error:
+        console.print_failure(error.exit_code, error.format_message())
+        raise
+    except KeyboardInterrupt:
+        console.print_failure(_INTERRUPTED, "Interrupted.")
+        raise
+
+
 def load_examples(name: str) -> list[tuple[str, str]]:
     """The examples of the command `name`: pairs of a command line and what it does."""
     examples: list[tuple[str, str]] = _module(name).EXAMPLES
@@ -91,11 +123,20 @@ def _module(name: str) -> ModuleType:
     return import_module(f"yarncli.cli.{name.replace('-', '_')}")
 
 
-def _load(name: str) -> TyperCommand:
+def _load(name: str, of_all: Iterable[Any]) -> TyperCommand:
+    """The command `name`; of the program's own options it takes -q and -v, too."""
+    from yarncli.cli.command import Command
+
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = getattr(_module(name), name.replace("-", "_"))
     single.command(name, cls=Command, epilog=_epilog(load_examples(name)))(function)
     command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]
+    own = {flag for param in command.params for flag in param.opts}
+    for param in of_all:
+        if param.name in ("quiet", "verbose") and not own & set(param.opts):
+            shared = copy(param)
+            shared.expose_value = False
+            command.params.append(shared)
     return command
 
 
@@ -113,12 +154,23 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _be_quiet(wanted: bool) -> None:
+    if wanted:
+        console.set_verbosity(-1)
+
+
+def _be_verbose(wanted: bool) -> None:
+    if wanted:
+        console.set_verbosity(1)
+
+
 app = typer.Typer(
     name="yarncli",
     cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -127,14 +179,30 @@ def root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+            "--version",
+            "-V",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", callback=_be_quiet, help="No notes and no progress; errors stay."
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", callback=_be_verbose, help="Tell every stage, and causes of errors."
         ),
     ] = False,
 ) -> None:
     """Extend the context window of Hugging Face checkpoints, and prove that it worked.
 
     SOURCE is a directory, a config.json or a Hub id. An existing path wins;
-    hf://org/name[@revision] is always the Hub.
+    hf://org/name[@revision] is always the Hub. `yarncli help COMMAND` shows what a command takes.
     """
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from yarncli.cli import options
+
 EXAMPLES = [
     ("yarncli card ./model-yarn", "Print the card that push would send."),
     ("yarncli card ./model-yarn --results passkey.jsonl", "With passkey results."),
@@ -41,6 +43,7 @@ def card(
     write: Annotated[
         bool, typer.Option("--write", help="Write it to README.md instead of printing it.")
     ] = False,
+    json: options.Json = False,
 ) -> None:
     """Print the model card: what the model is, what was done, how to use it, what was measured.
 
@@ -54,7 +57,9 @@ def card(
         notify=console.tell,
     )  # fmt: skip
     folder = path if path.is_dir() else path.parent
-    if not write:
+    if json:
+        console.print_json(made.to_json())
+    elif not write:
         console.print_text(made.text)
     elif made.written:
         console.note(f"Written in {folder}: {', '.join(made.written)}.")

@@ -10,6 +10,7 @@ from yarncli.cli import options
 
 EXAMPLES = [
     ("yarncli check ./model", "Check config, tokenizer, weight index and shard headers."),
+    ("yarncli check ./models", "Check every checkpoint in a folder and below it."),
     ("yarncli check */config.json --strict", "Check many configs; warnings fail too."),
     ("yarncli check hf://Qwen/Qwen3-8B", "Check a model on the Hub; no weights are fetched."),
     ("yarncli check ./model --engine vllm", "Fail if vLLM would not do what is meant."),
@@ -24,8 +25,8 @@ Paths = Annotated[
     typer.Argument(
         metavar="PATH...",
         show_default=False,
-        help="Config files, checkpoint directories, GGUF files, hf://org/name, or "
-        "hf://org/name/file.gguf.",
+        help="Config files, checkpoint directories or folders of them, GGUF files, hf://org/name, "
+        "or hf://org/name/file.gguf.",
     ),
 ]
 

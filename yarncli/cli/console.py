@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -20,11 +21,60 @@ from yarncli.errors import OutputError
 from yarncli.progress import Advance, Progress, stage
 from yarncli.progress import format_bytes as format_bytes  # what commands print
 
+SCHEMA_VERSION = 1
+"""Of the JSON documents that only the program prints."""
+
 CellValue = str | int | float | None
 
 _LONGEST_MESSAGE = 3000  # characters
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 _STYLES = {"error": "1;31", "warning": "1;33", "note": "1;36", "heading": "1"}
+
+
+class _Run:
+    """What the options of this run ask of all output."""
+
+    json = False
+    has_document = False
+    verbosity = 0
+
+
+def begin(*, json: bool) -> None:
+    """Start a run of the program: nothing is printed yet, and everything is told.
+
+    Args:
+        json: whether stdout is to hold one JSON document, whatever happens.
+    """
+    _Run.json, _Run.has_document, _Run.verbosity = json, False, 0
+
+
+def set_verbosity(level: int) -> None:
+    """Tell less (-1: neither notes nor progress) or more (1) from here on."""
+    _Run.verbosity = level
+
+
+def is_verbose() -> bool:
+    """Whether causes of failures are told, too."""
+    return _Run.verbosity > 0
+
+
+def print_failure(code: int, text: str) -> None:
+    """Print why a run with `--json` failed as its document, unless it has printed another.
+
+    Args:
+        code: what the process ends with.
+        text: the message; what follows its first sentence is the hint.
+    """
+    if not _Run.json or _Run.has_document:
+        return
+    message, *rest = re.split(r"(?<=[.?!])\s+(?=[A-Z`])", text.strip(), maxsplit=1)
+    failure = {"code": code, "message": message, "hint": rest[0] if rest else None}
+    print_document({"error": failure})
+
+
+def print_document(fields: Mapping[str, object]) -> None:
+    """Print the JSON document of a command that has no report, with its schema version."""
+    print_json({"schema_version": SCHEMA_VERSION, **fields})
 
 
 def print_json(data: object) -> None:
@@ -39,6 +89,7 @@ def print_json(data: object) -> None:
         text = json.dumps(data, indent=2, allow_nan=False)
     except ValueError:
         text = json.dumps(_sayable(data), indent=2, allow_nan=False)
+    _Run.has_document = True
     _write(sys.stdout, text + "\n")
 
 
@@ -135,13 +186,17 @@ class ProgressBars:
 
     def __call__(self, now: Progress) -> None:
         """Take what the work tells, from any thread but one at a time."""
+        if _Run.verbosity < 0:
+            return
         if now.ended:
             if meter := self._meters.pop(now.stage, None):
                 meter.stop()
         elif now.stage in self._meters:
             self._meters[now.stage].update(now.done)
         else:
-            if now.stage == "Fetching" and now.total:
+            if is_verbose():
+                note(f"{now.stage}: {_amount(now.total, now.unit)}.")
+            elif now.stage == "Fetching" and now.total:
                 note(f"Fetching {format_bytes(now.total)} into the Hub cache.")
             self._meters[now.stage] = _Meter(now.total, visible(now.stage), now.unit)
 
@@ -149,7 +204,7 @@ class ProgressBars:
 @contextmanager
 def working() -> Iterator[None]:
     """Show on a terminal that the program works, where nothing else has for a second."""
-    if not _is_terminal(sys.stderr):
+    if _Run.verbosity < 0 or not _is_terminal(sys.stderr):
         yield
         return
     bar = Bar("Working")
@@ -222,6 +277,12 @@ class _Meter:
         _write(sys.stderr, f"{self._bar.description}: {amount}, {left:.0f} s left\n")
 
 
+def _amount(count: int, unit: str) -> str:
+    if not count:
+        return "begun"
+    return format_bytes(count) if unit == "bytes" else f"{count:,} {unit}"
+
+
 def _print_columns(
     rows: Sequence[Sequence[str]], numeric: frozenset[int], *, heading: bool = False
 ) -> None:
@@ -258,7 +319,9 @@ def _columns() -> int | None:
 
 
 def tell(kind: str, message: str) -> None:
-    """Tell an "error", a "warning" or a "note" on stderr."""
+    """Tell an "error", a "warning" or a "note" on stderr; notes not to who asked for quiet."""
+    if kind == "note" and _Run.verbosity < 0:
+        return
     # A message is one line, whatever a file name or a config value in it contains.
     text = visible(" ".join(message.split("\n")))
     if len(text) > _LONGEST_MESSAGE:  # a name or value that somebody made a megabyte long
@@ -267,7 +330,9 @@ def tell(kind: str, message: str) -> None:
 
 
 def _styled(text: str, style: str, stream: TextIO | None) -> str:
-    if not _is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    forced = os.environ.get("FORCE_COLOR", "") not in ("", "0")
+    has_color = forced or (_is_terminal(stream) and os.environ.get("TERM") != "dumb")
+    if not has_color or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 

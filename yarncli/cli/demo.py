@@ -24,6 +24,7 @@ def demo(
     text: Annotated[
         bool, typer.Option("--text", help="A text that the model has not seen, as a file.")
     ] = False,
+    json: options.Json = False,
 ) -> None:
     """Write a tiny trained Llama that comes with the package.
 
@@ -37,8 +38,13 @@ def demo(
         if tuned:
             raise UsageError("Give --tuned or --text, not both.")
         write_demo_text(output)
+    else:
+        write_demo(output, tuned=tuned)
+    if json:
+        console.print_document({"output": str(output)})
+        return
+    if text:
         console.print_text(f"{output}: stories for yarncli perplexity and regress.")
         return
-    write_demo(output, tuned=tuned)
     console.print_text(f"{output}: a Llama of 650,112 parameters.")
     console.note(f"Next: yarncli inspect {output}")

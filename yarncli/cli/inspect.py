@@ -30,7 +30,7 @@ def inspect(
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw frequencies as a PNG or SVG."),
+        typer.Option("--plot", metavar="FILE", help="Draw frequencies as a PNG, SVG or PDF."),
     ] = None,
     assume_like: options.AssumeLike = None,
     json: options.Json = False,

@@ -9,41 +9,47 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from yarncli.errors import UsageError
-from yarncli.rope.methods import DEFAULT_METHOD, METHODS
+from yarncli.rope.methods import DEFAULT_METHOD, METHODS, get_method
 
 if TYPE_CHECKING:
     from yarncli.planning.sliding import SlidingWindow
     from yarncli.planning.target import Target
 
-_LENGTH = re.compile(r"([1-9][0-9]{0,17})([kKmM]?)")
+# 131072, 131,072, 128_000, 1.5M; groups are of three digits.
+_LENGTH = re.compile(
+    r"([1-9][0-9]{0,17}|[1-9][0-9]{0,2}(?:[,_][0-9]{3}){1,5}|[0-9]{1,6}\.[0-9]{1,9})([kKmM]?)",
+    re.ASCII,
+)
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*", re.ASCII)
 _MULTIPLIER = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
 def parse_length(text: str | int) -> int:
-    """A number of tokens from `131072`, `128k` (× 1024) or `1M` (× 1024²).
+    """A number of tokens from `131072`, `131,072`, `128k` (× 1024) or `1.5M` (× 1024²).
 
     Raises:
         typer.BadParameter: `text` is not such a number.
     """
-    match = _LENGTH.fullmatch(str(text))
-    if match is None:
-        raise typer.BadParameter(
-            f"{text!r} is not a length; write a number of tokens such as 131072, 128k or 1M."
-        )
-    return int(match[1]) * _MULTIPLIER[match[2].lower()]
+    match = _LENGTH.fullmatch(str(text).strip())
+    if match is not None:
+        digits, dot, fraction = re.sub("[,_]", "", match[1]).partition(".")
+        shift: int = 10 ** len(fraction)
+        length, rest = divmod(int(digits + fraction) * _MULTIPLIER[match[2].lower()], shift)
+        if length and not rest and (match[2] or not dot):
+            return length
+    raise typer.BadParameter(
+        f"{text!r} is not a length; write a number of tokens such as 131072, 131,072, 128k or 1.5M."
+    )
 
 
 def parse_method(name: str) -> str:
-    """The name of a method.
+    """The name of a method, also for an alias.
 
     Raises:
-        typer.BadParameter: there is no such method.
+        UsageError: there is no such method.
     """
-    if name not in METHODS:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, METHODS))}.")
-    return name
+    return get_method(name).name
 
 
 def read_window(given: str | None) -> SlidingWindow | None:
@@ -54,7 +60,7 @@ def read_window(given: str | None) -> SlidingWindow | None:
     """
     if given is None:
         return None
-    return "off" if given == "off" else parse_length(given)
+    return "off" if given.casefold() == "off" else parse_length(given)
 
 
 def read_factors(given: str | None) -> list[float] | None:
@@ -316,7 +322,7 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a PNG or SVG.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a PNG, SVG or PDF.")]
 
 
 def read_lengths(text: str | None) -> list[int]:
@@ -350,3 +356,21 @@ def read_numbers(text: str | None) -> list[float]:
     if not _NUMBERS.fullmatch(text):
         raise typer.BadParameter(f"{text!r} is no list of numbers; write them as 1,1.1,1.25.")
     return [float(number) for number in text.split(",")]
+
+
+def read_size(text: str | None) -> tuple[float, float] | None:
+    """The value of `--size`, inches: `6.5x4`.
+
+    Raises:
+        UsageError: it is no width and height from 1 to 100.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9.]{1,6})\s*[x×,]\s*([0-9.]{1,6})", text.strip().lower())
+    try:
+        width, height = (float(side) for side in match.groups()) if match else (0.0, 0.0)
+    except ValueError:
+        width = height = 0.0
+    if not (1 <= width <= 100 and 1 <= height <= 100):
+        raise UsageError(f"--size {text!r} is no width and height in inches. Write some, as 6.5x4.")
+    return width, height

@@ -31,6 +31,7 @@ from yarncli.errors import (
     UsageError,
 )
 from yarncli.jsontext.fields import MOST, Fields
+from yarncli.options import choose
 
 __all__ = ["RopeConfig", "Scope", "read_rope"]
 
@@ -130,7 +131,8 @@ def read_rope(
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
         UsageError: `assume_like` or `original_length` is not usable.
     """
-    _refuse_options(assume_like, original_length)
+    _refuse_length(original_length)
+    assume_like = assume_like and choose(assume_like, FAMILIES, "model type")
     own = find_own(config) if own_code and _is_unknown(config, assume_like) else None
     part = _as_part(config, factor_only) or own or find_text(config, assume_like)
     family, path, values = part
@@ -197,13 +199,11 @@ def _state_window(model: TextModel, original_length: int | None) -> None:
         model.length = original_length
 
 
-def _refuse_options(assume_like: str | None, original_length: int | None) -> None:
+def _refuse_length(original_length: int | None) -> None:
     if original_length is not None and not 1 <= original_length <= MOST:
         raise UsageError(
             f"--original-length {original_length} is not a number of tokens from 1 to {MOST:,}."
         )
-    if assume_like is not None and assume_like not in FAMILIES:
-        raise UsageError(f"--assume-like {assume_like} is not a model type that yarncli knows.")
 
 
 def _refuse_other_file(config: Mapping[str, Any]) -> None:
@@ -224,6 +224,7 @@ def find_text(
     """The family of the text part, the path to it and its values."""
     fields = Fields(config)
     if assume_like is not None:
+        assume_like = choose(assume_like, FAMILIES, "model type")
         family = _family(assume_like)
         if not family.is_wrapper:
             refuse_unread(config, assume_like)

@@ -23,7 +23,7 @@ from yarncli.engines.rules import (
     vllm,
 )
 from yarncli.engines.types import Engine
-from yarncli.errors import UsageError
+from yarncli.options import choose
 
 # How to add an engine:
 # 1. Read its model code at one named version; write down per RoPE type what multiplies cos and sin,
@@ -68,7 +68,9 @@ ENGINES: Mapping[str, Engine] = {
 
 
 # Programs that load models with the code of an engine above, and the id of that engine.
-ALIASES: Mapping[str, str] = {"Aphrodite": "vllm", "KTransformers": "sglang"}
+ALIASES = {"Aphrodite": "vllm", "KTransformers": "sglang"}
+# Other names of the engines themselves; the newest release is meant.
+_SHORT = {"transformers": "transformers-5", "mlx": "mlx-lm", "trtllm": "tensorrt-llm"}
 
 
 def get_engine(engine_id: str) -> Engine:
@@ -79,16 +81,5 @@ def get_engine(engine_id: str) -> Engine:
     Raises:
         UsageError: there is none; the message lists those there are.
     """
-    known = {_plain(name): ENGINES[of] for name, of in ALIASES.items()}
-    known |= {_plain(name): engine for name, engine in ENGINES.items()}
-    found = known.get(_plain(engine_id))
-    if found is None:
-        others = ", ".join(f"{name} ({ENGINES[of].name})" for name, of in ALIASES.items())
-        raise UsageError(
-            f"There is no engine {engine_id!r}. Known: {', '.join(ENGINES)}; {others}."
-        )
-    return found
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    found = choose(engine_id, (*ENGINES, *ALIASES), "engine", aliases=_SHORT)
+    return ENGINES[ALIASES.get(found, found)]

@@ -15,6 +15,7 @@ from yarncli.evaluation.report import Cell
 from yarncli.evaluation.settings import LOADING, LoadSettings
 from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.extras import installed, require_extra
+from yarncli.options import choose
 from yarncli.progress import Advance, ProgressCallback, unmeasured
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ class Grid:
             raise UsageError("--lengths must name at least one positive number of tokens.")
         if self.trials < 1 or self.depths < 1:
             raise UsageError("--trials and --depths must be at least 1.")
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            named = f"not {unknown[0]!r}" if unknown else "name each once"
-            raise UsageError(f"--tasks knows {', '.join(TASKS)}; {named}.")
+        tasks = tuple(choose(task, TASKS, "task") for task in self.tasks)
+        object.__setattr__(self, "tasks", tasks)
+        if not tasks or len(set(tasks)) != len(tasks):
+            raise UsageError(f"--tasks knows {', '.join(TASKS)}; name each once.")
         if self.tokens > _MOST_TOKENS:
             raise UsageError(
                 f"--lengths × --depths × --trials is {self.size:,} prompts of together "

@@ -191,11 +191,13 @@ class PasskeyReport:
             raise CheckFailed(f"Accuracy is below {self.min_accuracy:g}: {'; '.join(low)}.")
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `--json`, first of all the results of the setting in question."""
+        """The document of `--json`, the results of every setting by its name.
+
+        Those of the setting in question stand on top as well.
+        """
         document = {"schema_version": SCHEMA_VERSION, **self._variant(self.first)}
         document["settings"] = dict(self.settings)
-        others = list(self.cells)[1:]
-        document["variants"] = {name: self._variant(name) for name in others}
+        document["variants"] = {name: self._variant(name) for name in self.cells}
         return document
 
     def _variant(self, name: str) -> dict[str, Any]:

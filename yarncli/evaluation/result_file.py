@@ -164,8 +164,15 @@ def refuse_existing(out: Path | None, *, resume: bool) -> None:
         resume: whether to go on with it.
 
     Raises:
-        UsageError: it exists and `resume` is not set, or there is none to go on with.
+        UsageError: it exists and `resume` is not set, or there is none to go on with, or its
+            name is that of another format.
     """
+    if out is not None and out.suffix.lower() in (".csv", ".tsv", ".xlsx", ".parquet"):
+        raise UsageError(
+            f"Results are written line by line as JSON, so that a run can go on, and {out.name} is "
+            f"no name for that. Write --out {out.with_suffix('.jsonl')}; `plot` makes a table "
+            "(.csv) of it afterwards."
+        )
     if resume and out is None:
         raise UsageError("--resume needs --out, the file of the run to go on with.")
     if out is not None and out.exists() and not resume:

@@ -13,17 +13,24 @@ from yarncli.config.reading import read_rope
 from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.history import read_history
 from yarncli.jsontext.text import JsonText
+from yarncli.options import choose
 from yarncli.planning.plan import check_values, make_plan, window_of
 from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.planning.target import Target
 from yarncli.planning.writing import write_rope
-from yarncli.rope.methods import DEFAULT_METHOD, METHODS, option_names
+from yarncli.rope.methods import DEFAULT_METHOD, METHOD_ALIASES, METHODS, option_names
 
 AS_IT_IS = "as it is"
 CONTROL = "control"
 NONE = "none"
 DYNAMIC_YARN = "dynamic-yarn"
 """YaRN whose factor is that of the evaluated context (arXiv:2309.00071 §3.3); no config says it."""
+
+
+SETTINGS = ("method", "factor", "length", "original_length", *option_names())
+"""The names that `--override` takes."""
+COMPARABLE = (NONE, *METHODS, DYNAMIC_YARN)
+"""What `--compare` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,8 @@ def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) ->
     """
     override = choice.override
     if choice.methods:
+        methods = [_method(name) for name in choice.methods]
+        choice = replace(choice, methods=methods)
         if len(set(choice.methods)) != len(choice.methods):
             raise UsageError(f"--compare {','.join(choice.methods)}: name each method once.")
         if not longest and (override is None or not override.has_target):
@@ -137,20 +146,13 @@ def parse_override(text: str) -> Override:
             raise UsageError(
                 f"--override {text}: write name=value pairs such as method=yarn,factor=4."
             )
-        values[name.strip()] = value.strip()
-    method = values.pop("method", DEFAULT_METHOD)
+        values[choose(name.strip(), SETTINGS, "setting of --override")] = value.strip()
+    method = _method(values.pop("method", DEFAULT_METHOD))
     grows = method == DYNAMIC_YARN
     method = "yarn" if grows else method
-    if method not in METHODS:
-        known = ", ".join((*METHODS, DYNAMIC_YARN))
-        raise UsageError(f"--override: method must be one of {known}, not {method!r}.")
     numbers = {name: _number(name, value) for name, value in values.items()}
     original = numbers.pop("original_length", None)
     length, factor = numbers.pop("length", None), numbers.pop("factor", None)
-    unknown = sorted(set(numbers) - set(option_names()))
-    if unknown:
-        known = ", ".join(("method", "factor", "length", "original_length", *option_names()))
-        raise UsageError(f"--override knows {known}; not {unknown[0]!r}.")
     if grows and (length, factor) != (None, None):
         raise UsageError(
             f"--override: {DYNAMIC_YARN} has the factor of the text that is read, so leave out "
@@ -170,6 +172,11 @@ def parse_override(text: str) -> Override:
         None if original is None else int(original),
         grows,
     )
+
+
+def _method(name: str) -> str:
+    """One of `COMPARABLE` as it is spelt here."""
+    return choose(name, COMPARABLE, "method", aliases=METHOD_ALIASES)
 
 
 def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
@@ -320,7 +327,7 @@ def compared(
     """
     base = base_config(checkpoint)
     variants = []
-    for method in methods:
+    for method in methods:  # by their own names
         if method == NONE:
             variants.append(_variant(NONE, base.value, base.value))
             continue
@@ -328,9 +335,6 @@ def compared(
             grown = Override(Target(), override.original_length if override else None, grows=True)
             variants.append(overridden(base, grown, method))
             continue
-        if method not in METHODS:
-            known = ", ".join((NONE, *METHODS, DYNAMIC_YARN))
-            raise UsageError(f"--compare knows {known}; not {method!r}.")
         target = override.target if override else Target()
         takes = METHODS[method].options
         options = {name: value for name, value in target.options.items() if name in takes}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from yarncli.errors import UsageError
 from yarncli.evaluation.candidates import DEFAULT, changes_of_name
 from yarncli.evaluation.fit_report import FitReport, Part
-from yarncli.figures import literal
+from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import COLOURS, Curve
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.figures.temperature import draw_temperature
@@ -24,7 +24,7 @@ _PARTS: tuple[tuple[Part, str, str, float], ...] = (
 )  # fmt: skip
 
 
-def plot_fit(reports: Sequence[FitReport], path: Path) -> None:
+def plot_fit(reports: Sequence[FitReport], path: Path, look: Look = OWN_LOOK) -> None:
     """Draw each search in a row: the differences of the answers, and the paper's A.2.
 
     Raises:
@@ -34,7 +34,7 @@ def plot_fit(reports: Sequence[FitReport], path: Path) -> None:
     drawn = [report for report in reports if report.numbers(DEFAULT, "search")]
     if not drawn:
         raise UsageError("There are no results to draw yet.")
-    save_figure(lambda: _draw(drawn), path)
+    save_figure(lambda: _draw(drawn), path, look)
 
 
 def _draw(reports: Sequence[FitReport]) -> Figure:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from yarncli.errors import UsageError
 from yarncli.evaluation.report import Cell, PasskeyReport, summarise
 from yarncli.evaluation.tasks import PASSKEY, TASKS
-from yarncli.figures import literal
+from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import WINDOW, Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.names import model_name, run_names
 from yarncli.figures.saving import new_figure, save_figure
@@ -50,7 +50,7 @@ def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
     return runs
 
 
-def plot_passkey(reports: Sequence[PasskeyReport], path: Path) -> None:
+def plot_passkey(reports: Sequence[PasskeyReport], path: Path, look: Look = OWN_LOOK) -> None:
     """Draw a heatmap per run, and accuracy over length where there are several runs.
 
     Raises:
@@ -62,7 +62,7 @@ def plot_passkey(reports: Sequence[PasskeyReport], path: Path) -> None:
         raise UsageError("There are no results to draw yet.")
     if len(runs) > _MOST_RUNS:
         raise UsageError(f"There are {len(runs)} runs to draw; a figure holds {_MOST_RUNS}.")
-    save_figure(lambda: _draw(runs, _title(reports)), path)
+    save_figure(lambda: _draw(runs, _title(reports)), path, look)
 
 
 def _title(reports: Sequence[PasskeyReport]) -> str:

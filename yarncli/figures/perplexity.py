@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.losses import PerplexityReport
-from yarncli.figures import literal
+from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.names import model_name, run_names
 from yarncli.figures.saving import new_figure, save_figure
@@ -24,7 +24,7 @@ _AXES = {
 }
 
 
-def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
+def plot_perplexity(reports: Sequence[PerplexityReport], path: Path, look: Look = OWN_LOOK) -> None:
     """Draw perplexity over length with its 95 % intervals, for all settings of all reports.
 
     Runs with attention factors are drawn over those.
@@ -35,7 +35,7 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
     """
     over_temperature = ["attention_factors" in report.settings for report in reports]
     if all(over_temperature):
-        plot_temperature(reports, path)
+        plot_temperature(reports, path, look)
         return
     if any(over_temperature):
         raise UsageError("Runs with --attention-factors and without have no common axis.")
@@ -61,7 +61,7 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
         for about in report.settings["variants"].values()
     ]
     title = "Perplexity" + (f", {model_name(reports[0].settings)}" if len(reports) == 1 else "")
-    save_figure(lambda: _draw(curves, windows, title, _AXES[layouts.pop()]), path)
+    save_figure(lambda: _draw(curves, windows, title, _AXES[layouts.pop()]), path, look)
 
 
 def _draw(

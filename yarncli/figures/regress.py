@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.regress import Regression, RegressReport
-from yarncli.figures import literal
+from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import COLOURS
 from yarncli.figures.names import run_names
 from yarncli.figures.saving import new_figure, save_figure
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_regress(reports: Sequence[RegressReport], path: Path) -> None:
+def plot_regress(reports: Sequence[RegressReport], path: Path, look: Look = OWN_LOOK) -> None:
     """Draw the KL, the agreement and the change of perplexity of every conversion.
 
     Raises:
@@ -35,7 +35,7 @@ def plot_regress(reports: Sequence[RegressReport], path: Path) -> None:
         raise UsageError("There are no results to draw yet.")
     lengths = {report.settings["length"] for report in reports}
     texts = f"texts of {', '.join(f'{n:,}' for n in sorted(lengths))} tokens"
-    save_figure(lambda: _draw(costs, f"What the extension costs on {texts}"), path)
+    save_figure(lambda: _draw(costs, f"What the extension costs on {texts}"), path, look)
 
 
 def _draw(costs: dict[str, Regression], title: str) -> Figure:

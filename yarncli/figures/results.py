@@ -7,10 +7,16 @@ from pathlib import Path
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.result_file import read_results
+from yarncli.figures import OWN_LOOK, Look
 
 
-def plot_results(paths: Sequence[Path], out: Path) -> list[str]:
+def plot_results(paths: Sequence[Path], out: Path, look: Look = OWN_LOOK) -> list[str]:
     """Draw result files of one command in one figure.
+
+    Args:
+        paths: of the result files.
+        out: the figure.
+        look: what the user decides about it.
 
     Returns:
         What should be known about the files; a sentence each.
@@ -28,23 +34,23 @@ def plot_results(paths: Sequence[Path], out: Path) -> list[str]:
         from yarncli.evaluation.losses import read_perplexity_report
         from yarncli.figures.perplexity import plot_perplexity
 
-        plot_perplexity([read_perplexity_report(path) for path in paths], out)
+        plot_perplexity([read_perplexity_report(path) for path in paths], out, look)
     elif kinds == ["regress"]:
         from yarncli.evaluation.regress import read_regress_report
         from yarncli.figures.regress import plot_regress
 
-        plot_regress([read_regress_report(path) for path in paths], out)
+        plot_regress([read_regress_report(path) for path in paths], out, look)
     elif kinds == ["fit"]:
         from yarncli.evaluation.fit_report import read_fit_report
         from yarncli.figures.fit import plot_fit
 
-        plot_fit([read_fit_report(path) for path in paths], out)
+        plot_fit([read_fit_report(path) for path in paths], out, look)
     else:
         from yarncli.evaluation.report import read_report
         from yarncli.figures.passkey import plot_passkey
 
         reports = [read_report(path) for path in paths]
-        plot_passkey(reports, out)
+        plot_passkey(reports, out, look)
         return [
             f"{path} holds {report.answered:,} of {report.planned:,} prompts, and the figure shows "
             "those. Complete the run by its own command with --resume."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from yarncli.checkpoint.output import output_errors
 from yarncli.errors import OutputError, UsageError
 from yarncli.extras import require_extra
-from yarncli.figures import FORMATS
+from yarncli.figures import FORMATS, OWN_LOOK, Look, literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,19 +19,24 @@ def check_figure(path: Path) -> None:
     """Refuse a figure that cannot be drawn or put there, before the work.
 
     Raises:
-        UsageError: the name does not end in .png or .svg.
+        UsageError: the name does not end in .png, .svg or .pdf.
         OutputError: its directory does not exist.
         MissingExtraError: matplotlib is not installed.
     """
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path} is no figure: write a name that ends in .png or .svg.")
+        raise UsageError(f"{path} is no figure: write a name that ends in .png, .svg or .pdf.")
     if not path.parent.is_dir():
         raise OutputError(f"Cannot write {path}: there is no directory {path.parent}.")
     require_extra("A figure", "matplotlib")
 
 
-def save_figure(draw: Callable[[], Figure], path: Path) -> None:
-    """Draw a figure and save it; the SVG of the same data is the same file.
+def save_figure(draw: Callable[[], Figure], path: Path, look: Look = OWN_LOOK) -> None:
+    """Draw a figure and save it; the SVG or PDF of the same data is the same file.
+
+    Args:
+        draw: makes the figure.
+        path: where it goes; the end of the name says in which format.
+        look: what the user decides about it.
 
     Raises:
         OutputError: the file cannot be written. Otherwise as `check_figure`.
@@ -40,9 +45,16 @@ def save_figure(draw: Callable[[], Figure], path: Path) -> None:
     import matplotlib
 
     # No date and fixed ids.
-    metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+    dates = {".svg": "Date", ".pdf": "CreationDate"}
+    date = dates.get(path.suffix.lower())
+    metadata = {date: None} if date else {}
     with output_errors(str(path)), matplotlib.rc_context({"svg.hashsalt": "yarncli"}):
-        draw().savefig(path, dpi=160, metadata=metadata)
+        figure = draw()
+        if look.title is not None:
+            figure.suptitle(literal(look.title), fontsize=13, fontweight="bold")
+        if look.size is not None:
+            figure.set_size_inches(*look.size)
+        figure.savefig(path, dpi=look.dpi, metadata=metadata)
 
 
 def new_figure(width: float, height: float) -> Figure:

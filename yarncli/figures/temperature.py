@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.losses import PerplexityReport
-from yarncli.figures import literal
+from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import WINDOW, Curve, draw_lines, put_legend
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.rope.formulas import get_mscale
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_temperature(reports: Sequence[PerplexityReport], path: Path) -> None:
+def plot_temperature(
+    reports: Sequence[PerplexityReport], path: Path, look: Look = OWN_LOOK
+) -> None:
     """Draw perplexity over the attention factors that were tried, a curve per length.
 
     Raises:
@@ -42,7 +44,7 @@ def plot_temperature(reports: Sequence[PerplexityReport], path: Path) -> None:
     if not curves:
         raise UsageError("There are no results to draw yet.")
     title = "Perplexity by attention temperature" + (f", {model}" if len(reports) == 1 else "")
-    save_figure(lambda: _draw(curves, factors, title), path)
+    save_figure(lambda: _draw(curves, factors, title), path, look)
 
 
 def _draw(curves: Sequence[Curve], factors: Iterable[float], title: str) -> Figure:

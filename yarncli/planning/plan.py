@@ -90,8 +90,6 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
 
 def _checked_method(target: Target) -> Method:
     """The method asked for, whose options and target do not contradict each other."""
-    if target.method not in METHODS:
-        raise UsageError(f"--method {target.method} is unknown; known: {', '.join(METHODS)}.")
     if (target.length is None) == (target.factor is None):
         raise UsageError("Give the target as --length TOKENS or as --factor NUMBER, and only one.")
     if target.factor is not None and not 1 <= target.factor <= 1e9:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yarncli.planning.sliding import SlidingWindow
-from yarncli.rope.methods import DEFAULT_METHOD
+from yarncli.rope.methods import DEFAULT_METHOD, get_method
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +29,11 @@ class Target:
     """The method's own settings under transformers' names; `None` is "not given"."""
     sliding_window: SlidingWindow | None = None
     """The sliding window that the config gets, tokens, or "off"; `None` leaves it."""
+
+    def __post_init__(self) -> None:
+        """Give the method its own name where an alias was given.
+
+        Raises:
+            UsageError: there is no such method.
+        """
+        object.__setattr__(self, "method", get_method(self.method).name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yarncli.errors import UsageError
+from yarncli.options import choose
 
 MAIN = "main"
 SHORTEST_TITLE = 3  # characters of a pull request's, says the client
@@ -99,11 +100,8 @@ class PushOptions:
         self._require_names()
         if self.copy_from and self.config_only:
             raise UsageError("--from publishes weights and --config-only none. Leave one out.")
-        if unknown := sorted(set(self.allow) - set(ALLOWABLE)):
-            raise UsageError(
-                f"--allow {unknown[0]} is no rule that can be allowed. Those are: "
-                f"{', '.join(ALLOWABLE)}."
-            )
+        for name in self.allow:
+            choose(name, ALLOWABLE, "rule for --allow")
         if self.force_card and not self.with_card:
             raise UsageError("--force-card and --no-card contradict each other. Leave one out.")
 

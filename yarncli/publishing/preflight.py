@@ -16,10 +16,11 @@ from yarncli.errors import CheckFailed, CheckpointError
 from yarncli.history import History
 from yarncli.hub.cards import read_metadata
 from yarncli.hub.uploads import Upload
+from yarncli.options import choose
 from yarncli.publishing.base import Base, local_card
 from yarncli.publishing.gguf import GgufRepository
 from yarncli.publishing.gguf_header import licence_of
-from yarncli.publishing.options import PushOptions, is_text
+from yarncli.publishing.options import ALLOWABLE, PushOptions, is_text
 from yarncli.publishing.secrets import find_secrets
 from yarncli.publishing.selection import README, FileSelection, is_pickle
 from yarncli.rules.catalogue import RULES as CHECK_RULES
@@ -99,8 +100,9 @@ def preflight(
 
 def heeding(findings: Iterable[Finding], allow: Collection[str]) -> tuple[Finding, ...]:
     """Findings, with those that the user allows by the name of the rule as warnings."""
+    allowed = {choose(name, ALLOWABLE, "rule for --allow") for name in allow}
     return tuple(
-        replace(found, severity="warning") if found.rule.id in allow else found
+        replace(found, severity="warning") if found.rule.id in allowed else found
         for found in findings
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarncli.errors import UnsupportedArchitectureError, UsageError
+from yarncli.options import choose
 from yarncli.rope import formulas
 from yarncli.rope.method import Extension, Method
 from yarncli.rope.parameters import RopeParameters
@@ -197,6 +198,25 @@ METHODS: dict[str, Method] = {
 }
 
 DEFAULT_METHOD = "yarn"
+
+# What papers, engines and configs call the methods, too.
+METHOD_ALIASES = {
+    "pi": "linear",
+    "position-interpolation": "linear",
+    "ntk-aware": "ntk",
+    "dynamic-ntk": "dynamic",
+    "ntk-dynamic": "dynamic",
+    "su": "longrope",
+}
+
+
+def get_method(name: str) -> Method:
+    """The method of that name, or of an alias; capitals and punctuation do not count.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return METHODS[choose(name, METHODS, "method", aliases=METHOD_ALIASES)]
 
 
 def by_rope_type(rope_type: str) -> Method | None:

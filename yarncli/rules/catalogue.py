@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from yarncli.errors import UsageError
+from yarncli.options import choose
 from yarncli.rules.finding import Rule
 
 _YOURS = " `--fix` leaves it: only you know which value is right."
@@ -50,9 +50,7 @@ def get_rule(name: str) -> Rule:
     Raises:
         UsageError: there is none; the message lists those there are.
     """
-    if name not in RULES:
-        raise UsageError(f"There is no rule {name!r}. The rules are {', '.join(RULES)}.")
-    return RULES[name]
+    return RULES[choose(name, RULES, "rule")]
 
 
 def explain(rule: Rule) -> str:

@@ -15,7 +15,7 @@ from yarncli.jsontext.changes import FieldChange
 from yarncli.options import checked
 from yarncli.rules.catalogue import get_rule
 from yarncli.rules.finding import Finding, Severity
-from yarncli.rules.sources import check_source, place_of
+from yarncli.rules.sources import check_source, place_of, places_in
 
 if TYPE_CHECKING:
     from yarncli.gguf.intended import Intended
@@ -122,7 +122,16 @@ def check(
     given = [sources] if isinstance(sources, Source) else sources
     if not given:
         raise UsageError("Give at least one config file, checkpoint directory or hf:// id.")
-    places = [*dict.fromkeys(place_of(_path(p), whole=options.whole) for p in given)]
+    paths = [_path(source) for source in given]
+    found = {path: place_of(path, whole=options.whole) for path in paths}
+    # A folder is looked through where it was given itself, not where a file in it was.
+    places = [
+        *dict.fromkeys(
+            each
+            for path, place in found.items()
+            for each in (places_in(place) if place == path else [place])
+        )
+    ]
     intended = _intended(options.against, places)
     reports = [
         check_source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from yarncli.checkpoint.safetensors import is_lfs_pointer
 from yarncli.checkpoint.source import INDEX_NAME, Checkpoint, open_checkpoint
 from yarncli.config.other_files import describe_json
 from yarncli.errors import CheckpointError, UsageError
-from yarncli.gguf.detection import is_gguf_source
+from yarncli.gguf.detection import ENDING, is_gguf_source
 from yarncli.jsontext.changes import FieldChange
 from yarncli.jsontext.text import JsonText
 from yarncli.rope.methods import METHODS
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from yarncli.gguf.intended import Intended
     from yarncli.history import History
 
+# A later file of a split GGUF model, which has no keys of its own.
+_LATER = re.compile(r".*-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf", re.DOTALL).fullmatch
 CONFIG, TOKENIZER, HISTORY = "config.json", "tokenizer_config.json", "yarncli.json"
 
 
@@ -57,6 +60,34 @@ def place_of(path: str, *, whole: bool) -> str:
     if file.suffix in (".json", ".safetensors") and not file.is_dir():
         return str(file.parent)
     return path
+
+
+def places_in(path: str) -> list[str]:
+    """The checkpoints in a folder and below it that is none itself; else what was given.
+
+    Checkpoints, lone configs, adapters and GGUF files are found; hidden folders and links are left.
+
+    Args:
+        path: as `place_of` returned it.
+    """
+    folder = Path(path) if path and "\0" not in path and "://" not in path else None
+    if folder is None or not folder.is_dir() or _is_place(folder) or is_pending(folder):
+        return [path]
+    found: list[str] = []
+    for top, folders, files in os.walk(folder):
+        place = Path(top)
+        if _is_place(place):
+            found.append(str(place))
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [str(place / n) for n in sorted(files) if n.endswith(ENDING) and not _LATER(n)]
+    return found or [path]
+
+
+def _is_place(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, a config, or an adapter."""
+    return (folder / CONFIG).exists() or (folder / ADAPTER_CONFIG).exists()
 
 
 def check_source(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from yarncli.errors import UsageError
+from yarncli.options import choose
 
 FOLDER = Path(__file__).with_name("recipes")
 
@@ -55,17 +56,23 @@ def trainers() -> dict[str, Trainer]:
     return {name: Trainer(id=name, **entry) for name, entry in entries.items()}
 
 
+def recipe_names() -> list[str]:
+    """Ids of the trainers that a recipe can be written for."""
+    return [each.id for each in trainers().values() if each.files and not each.refused]
+
+
 def get_trainer(name: str) -> Trainer:
     """The trainer of that id, if a recipe can be written for it.
 
     Raises:
         UsageError: it is unknown, has no recipe, or must not be used; says why.
     """
-    found = trainers().get(name)
-    if found and found.refused:
+    found = trainers()[choose(name, trainers(), "trainer")]
+    if found.refused:
         raise UsageError(f"There is no recipe for {found.name}: {found.refused}.")
-    if found is None or not found.files:
-        known = ", ".join(each.id for each in trainers().values() if each.files)
-        more = f" {found.name}: {found.converted}." if found else ""
-        raise UsageError(f"There is no recipe for {name!r}; there is one for {known}.{more}")
+    if not found.files:
+        raise UsageError(
+            f"There is no recipe for {found.id!r}; there is one for {', '.join(recipe_names())}. "
+            f"{found.name}: {found.converted}."
+        )
     return found

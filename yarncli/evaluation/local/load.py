@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 from yarncli.checkpoint.files import read_file
 from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.errors import CheckpointError, MissingExtraError, UsageError
-from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.settings import DTYPE_ALIASES, LoadSettings
 from yarncli.evaluation.trust import refuse_remote_code
 from yarncli.hub.failures import config_error
 from yarncli.jsontext.text import JsonText
+from yarncli.options import choose
 
 DTYPES = {
     "float32": torch.float32,
@@ -76,12 +77,12 @@ def choose_device(wanted: str) -> torch.device:
     Raises:
         UsageError: the device does not exist here.
     """
-    if wanted == "auto":
+    if wanted.casefold() == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(wanted)
+        device = torch.device(wanted.casefold())
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
@@ -95,6 +96,7 @@ def choose_dtype(wanted: str, device: torch.device, config: Mapping[str, Any]) -
     Raises:
         UsageError: an unknown name.
     """
+    wanted = choose(wanted, ("auto", *DTYPES), "dtype", aliases=DTYPE_ALIASES)
     if wanted == "auto":
         text = config.get("text_config")
         nested = text if isinstance(text, dict) else {}
@@ -102,8 +104,6 @@ def choose_dtype(wanted: str, device: torch.device, config: Mapping[str, Any]) -
         name = next((n for n in named if isinstance(n, str)), "float32")
         # Half precision is slow on most CPUs and rounds what is being measured.
         return torch.float32 if device.type == "cpu" else DTYPES.get(name, torch.bfloat16)
-    if wanted not in DTYPES:
-        raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, not {wanted!r}.")
     return DTYPES[wanted]
 
 
