@@ -11,6 +11,7 @@ from yarncli.evaluation.losses import PerplexityReport
 from yarncli.figures import literal
 from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.saving import new_figure, save_figure
+from yarncli.figures.styles import method_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,7 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
         Curve(
             name if len(reports) == 1 else f"{_model(report)}: {name}",
             [(r.length, r.perplexity, r.interval) for r in report.results(name)],
+            method_of(name, report.settings["variants"].get(name)),
         )
         for report in reports
         for name, losses in report.losses.items()
@@ -58,12 +60,15 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path) -> None:
 def _draw(
     curves: Sequence[Curve], windows: Sequence[tuple[int, int]], title: str, axis: str
 ) -> Figure:
+    from matplotlib.ticker import LogLocator
+
     figure = new_figure(8.6, 4.6)
     axes = figure.add_subplot()
     draw_curves(axes, curves)
     values = [value for curve in curves for _, value, _ in curve.points]
     if max(values) > 5 * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5), numticks=99))
         for show in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             show(lambda value, _: f"{value:g}")  # 60, not 6 × 10¹
     mark_windows(axes, windows)
