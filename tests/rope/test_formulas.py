@@ -92,8 +92,10 @@ def test_wavelengths_rotations_regimes():
     assert formulas.wavelengths(before)[0] == pytest.approx(2 * math.pi)
     assert formulas.wavelengths([0.0]) == [math.inf]
     assert formulas.rotations(before, 4096)[0] == pytest.approx(4096 / (2 * math.pi))
-    found = formulas.regimes(before, after, 16.0)
+    found = formulas.regimes(before, after, 16.0, has_ramp=True)
     assert found == ["kept"] * 21 + ["ramp"] * 25 + ["interpolated"] * 18
+    found = formulas.regimes([1.0, 1.0, 1.0], [1.0, 0.3, 0.25], 4.0, has_ramp=False)
+    assert found == ["kept", "rescaled", "interpolated"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from yarncli.evaluation.result_file import (
     result_file,
 )
 from yarncli.evaluation.settings import LoadSettings
-from yarncli.evaluation.statistics import Mean, Sums, mean, quantile
+from yarncli.evaluation.statistics import Interval, Mean, Sums, mean, quantile
 from yarncli.evaluation.subjects import local_directory, used_settings
 from yarncli.evaluation.texts import digest, read_texts, start_ids
 from yarncli.extras import require_extra
@@ -95,6 +95,8 @@ class Regression:
     """The KL that 99 % of the tokens do not exceed."""
     top1_agreement: float
     """Share of tokens at which both think the same one most likely."""
+    top1_interval: Interval | None
+    """Its 95 % interval; None for a single block of tokens."""
     perplexity_before: float
     """Of the base."""
     perplexity_after: float
@@ -109,6 +111,7 @@ class Regression:
             "kl_interval": list(self.kl.interval) if self.kl.interval else None,
             "kl_p99": self.kl_p99,
             "top1_agreement": self.top1_agreement,
+            "top1_interval": list(self.top1_interval) if self.top1_interval else None,
             "perplexity_before": self.perplexity_before,
             "perplexity_after": self.perplexity_after,
             "perplexity_ratio": self.ratio.value,
@@ -353,11 +356,12 @@ def summarise(divergences: Sequence[TextDivergence]) -> Regression:
     before = Sums.joined(Sums.of(entry.before) for entry in divergences)
     after = Sums.joined(Sums.of(entry.after) for entry in divergences)
     every = [value for entry in divergences for value in entry.kl]
-    agreeing = sum(sum(entry.agrees) for entry in divergences)
+    top1 = mean(Sums.joined(Sums.of(entry.agrees) for entry in divergences))
     return Regression(
         kl=mean(Sums.joined(Sums.of(entry.kl) for entry in divergences)),
         kl_p99=quantile(every, 0.99),
-        top1_agreement=agreeing / len(every),
+        top1_agreement=top1.value,
+        top1_interval=top1.interval and (max(top1.interval[0], 0), min(top1.interval[1], 1)),
         perplexity_before=mean(before).exp.value,
         perplexity_after=mean(after).exp.value,
         ratio=mean(after.minus(before)).exp,

@@ -22,7 +22,14 @@ OWN_LOOK = Look()
 """That of a figure about which the user decides nothing."""
 
 
-def literal(name: str) -> str:
-    """A stranger's name as a label: cut, one line, and no formula, which `$` would begin."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[:200])
+def literal(name: str, most: int = 200) -> str:
+    """A stranger's name as a label: cut, one line, and no formula, which `$` would begin.
+
+    Args:
+        name: as it was given.
+        most: characters to keep, of its beginning and its end.
+    """
+    if len(name) > most:
+        name = f"{name[: most // 2 - 1]}…{name[len(name) - most + most // 2 :]}"
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return shown.replace("$", r"\$")

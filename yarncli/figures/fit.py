@@ -10,7 +10,7 @@ from yarncli.errors import UsageError
 from yarncli.evaluation.candidates import DEFAULT, changes_of_name
 from yarncli.evaluation.fit_report import FitReport, Part
 from yarncli.figures import OWN_LOOK, Look, literal
-from yarncli.figures.lines import COLOURS, Curve
+from yarncli.figures.lines import Curve
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.figures.temperature import draw_temperature
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ENOUGH = 3  # points of a curve
 _PARTS: tuple[tuple[Part, str, str, float], ...] = (
-    ("search", "o", COLOURS[0], -0.13), ("held-out", "D", COLOURS[1], 0.13),
+    ("search", "o", "#888888", -0.13), ("held-out", "D", "#000000", 0.13),
 )  # fmt: skip
 
 

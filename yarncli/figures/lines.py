@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from yarncli.figures import literal
+from yarncli.figures.styles import styles_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too pale for a line.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 WINDOW = "#555555"
-_DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LABEL = 60  # characters of a name in a legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +27,33 @@ class Curve:
     points: Sequence[tuple[float, float, tuple[float, float] | None]]
     """Where on the axis (a length in tokens, say), value, and its interval if it has one; in the
     order of the axis."""
+    method: str = ""
+    """Whose colour, dash and marker it has; that of its name where it is empty."""
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
     """Draw curves on a logarithmic axis of lengths; every length has its own place and tick."""
-    draw_lines(axes, curves)
-    set_lengths(axes, {int(length) for curve in curves for length, _, _ in curve.points})
+    lengths = sorted({int(length) for curve in curves for length, _, _ in curve.points})
+    draw_lines(axes, curves, _spread(lengths))
+    set_lengths(axes, lengths)
 
 
-def draw_lines(axes: Axes, curves: Sequence[Curve], aside: float = 0.03) -> None:
+def draw_lines(axes: Axes, curves: Sequence[Curve], spread: float) -> None:
     """Draw curves with their intervals.
 
     Args:
         axes: where to.
         curves: what.
-        aside: how far curves are moved apart, as a share of the place on the axis, so that the
+        spread: by how much the places of the first and the last curve differ, log2, so that the
             bars of several stand side by side.
     """
-    for number, curve in enumerate(curves):
+    styles = styles_of([curve.method or curve.name for curve in curves])
+    steps = max(len(curves) - 1, 1)
+    for number, (curve, style) in enumerate(zip(curves, styles, strict=True)):
+        aside = 2 ** (spread * (number - (len(curves) - 1) / 2) / steps)
+        places = [place * aside for place, _, _ in curve.points]
         values = [value for _, value, _ in curve.points]
-        colour = COLOURS[number % len(COLOURS)]
-        dash = _DASHES[number % len(_DASHES)]
-        marker = _MARKERS[number % len(_MARKERS)]
-        moved = 1 + aside * (number - (len(curves) - 1) / 2) / max(len(curves) - 1, 1)
-        places = [place * moved for place, _, _ in curve.points]
-        axes.plot(places, values, dash, color=colour, marker=marker, ms=5, lw=1.8,
-                  label=literal(curve.name))  # fmt: skip
+        axes.plot(places, values, ms=6, lw=1.6, label=literal(curve.name, _LABEL), **style.options)
         known = [(p, v, i) for p, v, (_, _, i) in zip(places, values, curve.points, strict=True)
                  if i is not None]  # fmt: skip
         if known:
@@ -61,48 +61,74 @@ def draw_lines(axes: Axes, curves: Sequence[Curve], aside: float = 0.03) -> None
             above = [ends[1] - value for _, value, ends in known]
             axes.errorbar(
                 [place for place, _, _ in known], [value for _, value, _ in known],
-                yerr=(below, above), fmt="none", ecolor=colour, elinewidth=1.2, capsize=3,
+                yerr=(below, above), fmt="none", ecolor=style.colour, elinewidth=1.2, capsize=3,
             )  # fmt: skip
+
+
+def _spread(lengths: Sequence[int]) -> float:
+    """How far curves are moved apart: half of the narrowest gap, and 4 % of the axis at most."""
+    gaps = [math.log2(b / a) for a, b in pairwise(lengths)]
+    return min(min(gaps) / 2, sum(gaps) / 25) if gaps else 0.2
 
 
 def set_lengths(axes: Axes, lengths: Iterable[int]) -> None:
     """A logarithmic axis with a tick at each of `lengths`; names that would overlap are left out.
 
-    Ticks within 9 % of the axis of the one before get no name.
+    Ticks within 5 % of the axis of the named one before get no name.
     """
     ticks = sorted(lengths)
     axes.set_xscale("log", base=2)
-    span = math.log2(ticks[-1] / ticks[0]) or 1
+    left, right = axes.get_xlim()
+    if len(ticks) == 1:
+        left, right = min(left, ticks[0] / 2), max(right, ticks[0] * 2)
+        axes.set_xlim(left, right, auto=True)
     names, last = [], -math.inf
     for tick in ticks:
-        place = math.log2(tick / ticks[0]) / span
-        far = place - last >= 0.09
+        place = math.log2(tick / left) / math.log2(right / left)
+        far = place - last >= 0.05
         names.append(f"{tick:,}" if far else "")
         last = place if far else last
-    axes.set_xticks(ticks, names)
-    axes.minorticks_off()
-    if len(ticks) == 1:
-        axes.set_xlim(ticks[0] / 2, ticks[0] * 2)
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xticks([], minor=True)
 
 
 def mark_windows(axes: Axes, windows: Iterable[tuple[int, int]]) -> None:
-    """A vertical line at each original window (dotted) and each extended one (dashed), named."""
+    """A vertical line at each original window (dotted) and each extended one (dashed).
+
+    They stand at their own lengths, and the axis reaches that far. The legend names them.
+    """
+    ticks = [int(tick) for tick in axes.get_xticks()]
+    for window, style in window_lines(windows):
+        axes.axvline(window, zorder=0, **style)
+    axes.relim()
+    axes.autoscale_view(scaley=False)
+    set_lengths(axes, ticks)
+
+
+def window_lines(windows: Iterable[tuple[int, int]]) -> list[tuple[int, dict[str, Any]]]:
+    """Each original and extended window, tokens, with the options of its line; 0 is unknown."""
     pairs = set(windows)
     originals = {original for original, _ in pairs if original}
+    found = []
     for window in sorted(originals | {extended for _, extended in pairs if extended}):
-        old = window in originals
-        axes.axvline(window, color=WINDOW, lw=1.1, ls=":" if old else "--", zorder=0)
-        axes.annotate(
-            "original window" if old else "new window", (window, 1),
-            xycoords=("data", "axes fraction"), xytext=(-3, -4), textcoords="offset points",
-            rotation=90, ha="right", va="top", fontsize=7, color=WINDOW,
-        )  # fmt: skip
+        name, dash = ("original", ":") if window in originals else ("new", "--")
+        label = f"{name} window {window:,}"
+        found.append((window, {"color": WINDOW, "lw": 1.1, "ls": dash, "label": label}))
+    return found
 
 
 def put_legend(axes: Axes, curves: int) -> None:
-    """The legend beside the data; none for a single curve."""
-    if curves > 1:
-        axes.legend(
-            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0),
-            borderaxespad=0.0,
-        )  # fmt: skip
+    """A legend below the figure, which grows by it; none where a single curve has no windows."""
+    handles, labels = axes.get_legend_handles_labels()
+    if curves > 1 or len(handles) > 1:
+        put_handles(axes.get_figure(root=True), handles, labels)
+
+
+def put_handles(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend of `handles` below all axes of a figure, which grows by its height."""
+    width, height = figure.get_size_inches()
+    widest = max(map(len, labels)) * 0.075 + 0.75  # inches of an entry at 9 points
+    columns = max(1, min(len(labels), int(width / widest)))
+    figure.set_size_inches(width, height + 0.21 * -(-len(labels) // columns) + 0.15)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False,
+                  fontsize=9, handlelength=4)  # fmt: skip

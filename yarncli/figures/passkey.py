@@ -1,10 +1,11 @@
-"""The passkey figure: lengths × depths, one panel per run, as known from needle tests."""
+"""The passkey figure: lengths × depths, a panel per run, and accuracy over length."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,17 @@ from yarncli.errors import UsageError
 from yarncli.evaluation.report import Cell, PasskeyReport, summarise
 from yarncli.evaluation.tasks import PASSKEY, TASKS
 from yarncli.figures import OWN_LOOK, Look, literal
-from yarncli.figures.lines import WINDOW, Curve, draw_curves, mark_windows, put_legend
+from yarncli.figures.lines import (
+    Curve,
+    draw_curves,
+    mark_windows,
+    put_legend,
+    set_lengths,
+    window_lines,
+)
 from yarncli.figures.names import model_name, run_names
 from yarncli.figures.saving import new_figure, save_figure
+from yarncli.figures.styles import method_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +32,18 @@ if TYPE_CHECKING:
 _MOST_RUNS = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """One variant of one report, as drawn: `windows` are its original and extended length."""
+    """One variant of one report, as drawn."""
 
     name: str
+    """As its panel and its curve are called."""
     cells: Sequence[Cell]
+    """Its verdicts."""
     windows: tuple[int, int] | None
+    """Its original and extended length, tokens; None where they are not known."""
+    method: str
+    """Whose colour it has, of `STYLES`."""
 
 
 def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
@@ -46,12 +60,12 @@ def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
         about = settings.get("variants", {}).get(name, {})
         # Behind a server whose config is not known both are 0.
         windows = (about["original"], about["window"]) if about.get("window") else None
-        runs.append(Run(shown, cells, windows))
+        runs.append(Run(name=shown, cells=cells, windows=windows, method=method_of(name, about)))
     return runs
 
 
 def plot_passkey(reports: Sequence[PasskeyReport], path: Path, look: Look = OWN_LOOK) -> None:
-    """Draw a heatmap per run, and accuracy over length where there are several runs.
+    """Draw a heatmap per run, and the accuracy of all over length with its 95 % intervals.
 
     Raises:
         UsageError: there is nothing to draw.
@@ -75,19 +89,21 @@ def _title(reports: Sequence[PasskeyReport]) -> str:
 def _draw(runs: Sequence[Run], title: str) -> Figure:
     columns = min(len(runs), 3)
     rows = -(-len(runs) // columns)
-    lines = len(runs) > 1
-    figure = new_figure(max(5.2 * columns, 6.4), 3.7 * rows + (3.6 if lines else 0.4))
-    grid: Any = figure.add_gridspec(rows + lines, columns)
+    # The curves take what the last row of panels leaves free, or a row of their own.
+    free = rows * columns - len(runs)
+    figure = new_figure(max(5.2 * columns, 6.4), 3.7 * (rows if free else rows + 1) + 0.4)
+    grid: Any = figure.add_gridspec(rows if free else rows + 1, columns)
     image: Any = None
     panels = []
     for number, run in enumerate(runs):
         axes = figure.add_subplot(grid[number // columns, number % columns])
         image = _draw_heatmap(axes, run)
         panels.append(axes)
-    bar = figure.colorbar(image, ax=panels, shrink=0.85, pad=0.02)
+    # Never longer than the panel of one run.
+    bar = figure.colorbar(image, ax=panels, shrink=0.85 / rows, anchor=(0, 1), pad=0.02)
     bar.set_label("share of prompts answered")
-    if lines:
-        _draw_lines(figure.add_subplot(grid[rows, :]), runs)
+    place = grid[rows - 1, columns - free :] if free else grid[rows, :]
+    _draw_lines(figure.add_subplot(place), runs)
     figure.suptitle(literal(title), fontsize=13, fontweight="bold")
     return figure
 
@@ -121,54 +137,60 @@ def accuracy_grid(
 def _draw_heatmap(axes: Axes, run: Run) -> Any:
     lengths, rows, values = accuracy_grid(run.cells)
     names = [literal(row) if isinstance(row, str) else f"{round(100 * row)} %" for row in rows]
-    image = axes.imshow(values, aspect="auto", cmap="cividis", vmin=0, vmax=1)
-    axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths], rotation=45, ha="right")
+    edges = _edges(lengths)
+    image = axes.pcolormesh(
+        edges, [row - 0.5 for row in range(len(rows) + 1)], values, cmap="cividis", vmin=0, vmax=1
+    )
+    axes.invert_yaxis()
     axes.set_yticks(range(len(rows)), names)
+    set_lengths(axes, lengths)
+    axes.set_xlim(edges[0], edges[-1])
     what = "task" if _has_tasks(run.cells) else "depth of the passkey"
     axes.set(xlabel="prompt length (tokens)", ylabel=what)
-    axes.set_title(literal(run.name), loc="left", pad=14)
-    if len(lengths) * len(rows) <= 120:
-        for row, line in enumerate(values):
-            for column, value in enumerate(line):
-                if not math.isnan(value):
-                    ink = "white" if value < 0.5 else "black"
-                    axes.text(
-                        column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink
-                    )
-    if run.windows is not None:
-        _mark_windows(axes, lengths, run.windows)
+    axes.set_title(literal(run.name, 40), loc="left")
+    axes.patch.set(hatch="///", edgecolor="#bbbbbb")  # seen where nothing was asked
+    narrowest = min(math.log2(b / a) for a, b in pairwise(edges)) / math.log2(edges[-1] / edges[0])
+    if narrowest >= 0.06 and len(rows) <= 12:
+        _write_values(axes, image, lengths, values)
+    for window, style in window_lines([run.windows] if run.windows else []):
+        if edges[0] < window < edges[-1]:
+            # On white, so that it is seen on every colour of the map.
+            axes.axvline(window, color="white", lw=4)
+            axes.axvline(window, **style)
     return image
 
 
-def _mark_windows(axes: Axes, lengths: Sequence[int], windows: tuple[int, int]) -> None:
-    """A line after the last length inside each window, named above the panel."""
-    named = {windows[1]: ("new window", "--"), windows[0]: ("original window", ":")}
-    for window, (name, style) in named.items():
-        place = _between(lengths, window)
-        if place is None:
-            continue
-        # On white, so that it is seen on every colour of the map.
-        axes.axvline(place, color="white", lw=4, clip_on=False)
-        axes.axvline(place, color=WINDOW, lw=2.2, ls=style, clip_on=False)
-        axes.annotate(
-            f"{name} {window:,}", (place, 1), xycoords=("data", "axes fraction"),
-            xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=7, color=WINDOW,
-        )  # fmt: skip
+def _edges(lengths: Sequence[int]) -> list[float]:
+    """Where the columns of a logarithmic axis end: half-way between two lengths."""
+    inner = [math.sqrt(a * b) for a, b in pairwise(lengths)]
+    first = inner[0] if inner else lengths[0] * math.sqrt(2)
+    last = inner[-1] if inner else lengths[-1] / math.sqrt(2)
+    return [lengths[0] ** 2 / first, *inner, lengths[-1] ** 2 / last]
+
+
+def _write_values(
+    axes: Axes, image: Any, lengths: Sequence[int], values: Sequence[Sequence[float]]
+) -> None:
+    """Write the shares on their cells, on their own ground where the line of a window passes."""
+    from matplotlib.patheffects import withStroke
+
+    for row, line in enumerate(values):
+        for length, value in zip(lengths, line, strict=True):
+            if not math.isnan(value):
+                ink = "white" if value < 0.5 else "black"
+                ground = withStroke(linewidth=4, foreground=image.cmap(value))
+                axes.text(length, row, f"{value:.1f}", ha="center", va="center", fontsize=7,
+                          color=ink, zorder=3, path_effects=[ground])  # fmt: skip
 
 
 def _draw_lines(axes: Axes, runs: Sequence[Run]) -> None:
     curves = [
-        Curve(run.name, [(r.length, r.accuracy, r.interval) for r in summarise(run.cells)])
+        Curve(run.name, [(r.length, r.accuracy, r.interval) for r in summarise(run.cells)],
+              run.method)
         for run in runs
-    ]
+    ]  # fmt: skip
     draw_curves(axes, curves)
     mark_windows(axes, [run.windows for run in runs if run.windows is not None])
-    axes.set(ylim=(-0.04, 1.04), xlabel="prompt length (tokens)", ylabel="accuracy")
+    axes.set(ylim=(-0.04, 1.04), xlabel="prompt length (tokens)", ylabel="prompts answered")
     axes.grid(alpha=0.25)
     put_legend(axes, len(curves))
-
-
-def _between(lengths: Sequence[int], window: int) -> float | None:
-    """Where `window` lies on an axis of one column per length; its own column is inside it."""
-    inside = sum(length <= window for length in lengths)
-    return inside - 0.5 if inside else None

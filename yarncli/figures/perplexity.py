@@ -12,6 +12,7 @@ from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
 from yarncli.figures.names import model_name, run_names
 from yarncli.figures.saving import new_figure, save_figure
+from yarncli.figures.styles import method_of
 from yarncli.figures.temperature import plot_temperature
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path, look: Look 
     ]
     names = run_names([(report.settings, name) for report, name in runs])
     curves = [
-        Curve(shown, [(r.length, r.perplexity, r.interval) for r in report.results(name)])
+        Curve(
+            shown,
+            [(r.length, r.perplexity, r.interval) for r in report.results(name)],
+            method_of(name, report.settings["variants"].get(name)),
+        )
         for shown, (report, name) in zip(names, runs, strict=True)
     ]
     if not curves:
@@ -67,12 +72,15 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path, look: Look 
 def _draw(
     curves: Sequence[Curve], windows: Sequence[tuple[int, int]], title: str, axis: str
 ) -> Figure:
+    from matplotlib.ticker import LogLocator
+
     figure = new_figure(8.6, 4.6)
     axes = figure.add_subplot()
     draw_curves(axes, curves)
     values = [value for curve in curves for _, value, _ in curve.points]
     if max(values) > 5 * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5), numticks=99))
         for show in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             show(lambda value, _: f"{value:g}")  # 60, not 6 × 10¹
     mark_windows(axes, windows)

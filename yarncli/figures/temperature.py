@@ -63,7 +63,7 @@ def draw_temperature(axes: Axes, curves: Sequence[Curve], factors: Iterable[floa
         curves: perplexity over attention factors.
         factors: s, of the settings that are drawn (arXiv:2309.00071 Eq. 22).
     """
-    draw_lines(axes, curves, aside=0.003)
+    draw_lines(axes, curves, spread=0.004)
     for factor in factors:
         rule = get_mscale(factor)
         axes.axvline(rule, color=WINDOW, lw=1.1, ls="--", zorder=0)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from yarncli.rope import formulas
-from yarncli.rope.parameters import RopeParameters
+from yarncli.rope.parameters import HAVE_RAMP, RopeParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,8 @@ def dimensions(
     scaled = after.inv_freq(length)
     wavelengths = formulas.wavelengths(plain)
     rotations = formulas.rotations(plain, original_length)
-    regimes = formulas.regimes(plain, scaled, after.resolved_factor())
+    has_ramp = after.rope_type in HAVE_RAMP
+    regimes = formulas.regimes(plain, scaled, after.resolved_factor(), has_ramp=has_ramp)
     return [
         Dimension(
             index=i,

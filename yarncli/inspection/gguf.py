@@ -23,6 +23,7 @@ from yarncli.inspection.dimensions import Dimension
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.planning.target import Target
 from yarncli.rope import formulas
+from yarncli.rope.parameters import HAVE_RAMP
 
 SCHEMA_VERSION = 1
 
@@ -85,7 +86,7 @@ class GgufDescription:
         plain = formulas.default_inv_freq(self.rope.rope_theta, 2 * len(after))
         original = self.plan.original_length if self.plan else self.rope.original_length
         factor = max((a / b for a, b in zip(plain, after, strict=True) if b), default=1.0)
-        regimes = formulas.regimes(plain, after, factor)
+        regimes = formulas.regimes(plain, after, factor, has_ramp=self._has_ramp)
         waves = formulas.wavelengths(plain)
         turns = formulas.rotations(plain, original or self.rope.window)
         return [
@@ -95,6 +96,13 @@ class GgufDescription:
             )
             for i in range(len(plain))
         ]  # fmt: skip
+
+    @property
+    def _has_ramp(self) -> bool:
+        if self.plan is not None:
+            return any(scope.after.rope_type in HAVE_RAMP for scope in self.plan.scopes)
+        assert not isinstance(self.rope, Failure)  # or there are no dimensions
+        return self.rope.parameters is not None and self.rope.parameters.rope_type in HAVE_RAMP
 
     def to_json(self, *, table: bool = False) -> dict[str, Any]:
         """The contract of `inspect --json` for a GGUF file.

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-Regime = Literal["kept", "ramp", "interpolated"]
+Regime = Literal["kept", "ramp", "interpolated", "rescaled"]
 
 
 def default_inv_freq(rope_theta: float, rotary_dim: int) -> list[float]:
@@ -251,16 +251,27 @@ def rotations(inv_freq: Sequence[float], length: int) -> list[float]:
     return [length * f / (2 * math.pi) for f in inv_freq]
 
 
-def regimes(before: Sequence[float], after: Sequence[float], factor: float) -> list[Regime]:
-    """What a scaling did to each dimension pair: kept it, divided it by `factor`, or between.
+def regimes(
+    before: Sequence[float], after: Sequence[float], factor: float, *, has_ramp: bool
+) -> list[Regime]:
+    """What a scaling did to each dimension pair: kept it, divided it by `factor`, or neither.
 
     The comparison allows 1e-9, far above rounding and far below any ramp step.
+
+    Args:
+        before: frequencies as trained.
+        after: frequencies in use.
+        factor: s = new length / original length.
+        has_ramp: whether the method blends kept and interpolated frequencies, as `yarn` and
+            `llama3` do. Under the others a pair between is "rescaled", by an amount of its own.
     """
 
     def regime(old: float, new: float) -> Regime:
         if math.isclose(old, new, rel_tol=1e-9):
             return "kept"
-        return "interpolated" if math.isclose(old, new * factor, rel_tol=1e-9) else "ramp"
+        if math.isclose(old, new * factor, rel_tol=1e-9):
+            return "interpolated"
+        return "ramp" if has_ramp else "rescaled"
 
     return [regime(old, new) for old, new in zip(before, after, strict=True)]
 

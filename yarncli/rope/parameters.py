@@ -15,6 +15,9 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "pro
 # The types whose formula starts from `original_max_position_embeddings`.
 HAVE_ORIGINAL = ("yarn", "llama3", "longrope")
 
+# The types that keep fast pairs, interpolate slow ones, and blend the two in a ramp between.
+HAVE_RAMP = ("yarn", "llama3")
+
 # Names that older checkpoints and other runtimes use for the types above.
 TYPE_ALIASES = {"su": "longrope", "mrope": "default", "deepseek_yarn": "yarn"}
 
