@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.checkpoints import snapshot
+from support.checkpoints import PACKAGE, snapshot
 from support.program import invoke
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.reading import read_rope
