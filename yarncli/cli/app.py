@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typer.core import TyperCommand
 
-# In the order of `yarncli --help`.
+# In the order of `yarncli --help`. How to add one: CONTRIBUTING.md, “A command”.
 COMMANDS = (
     "inspect",
     "convert",
