@@ -27,7 +27,7 @@ paper: .venv/installed-dev
 	$(BIN)/python scripts/paper.py
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # What `make test` leaves out, so that the two together are everything.
 test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
@@ -41,7 +41,7 @@ test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/install
 		YARNCLI_SITE_PYTHON=$(CURDIR)/$(SITE)/bin/python \
 		YARNCLI_RELEASE_PYTHON=$(CURDIR)/$(RELEASE)/bin/python \
 		YARNCLI_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python \
-		$(BIN)/python -m pytest -n 2 -m full
+		$(BIN)/python -m pytest -n 2 --dist loadgroup -m full
 
 # Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
 SEED ?= $(shell date +%s)
@@ -70,7 +70,7 @@ site: $(SITE)/installed
 # Lines of yarncli/ that the fast tests run, in the tests and in the programs that they start.
 coverage: .venv/installed-dev
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -n 2
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage report

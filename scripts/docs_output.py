@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,25 +27,48 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ANY = "[…]"
 
 
+@dataclass(frozen=True)
+class Block:
+    """One console block of a page."""
+
+    page: Path
+    """The file."""
+    line: int
+    """Where its fence stands, from 1."""
+    shown: str
+    """Its commands, and what the page says they print."""
+
+    def run(self, directory: Path) -> str:
+        """The block with what its commands print now; a `[…]` that still matches stays.
+
+        Raises:
+            SystemExit: a command failed in a way that no page shows.
+        """
+        out = ""
+        for part in re.split(r"^(?=\$ )", self.shown, flags=re.MULTILINE):
+            command, _, shown = part.partition("\n")
+            if not command:
+                continue
+            printed = _run(command.removeprefix("$ "), directory)
+            out += f"{command}\n{shown if _matches(shown, printed) else printed}"
+        return out
+
+
+def blocks(page: Path) -> list[Block]:
+    """The console blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    found = _BLOCK.finditer(text)
+    return [Block(page, text.count("\n", 0, block.start()) + 1, block[1]) for block in found]
+
+
 def render(page: Path) -> str:
     """The page with the output of every command as it is now."""
+    waiting = iter(blocks(page))
     with tempfile.TemporaryDirectory() as directory:
         return _BLOCK.sub(
-            lambda block: f"```console\n{_run_block(block[1], Path(directory))}```",
+            lambda _: f"```console\n{next(waiting).run(Path(directory))}```",
             page.read_text(encoding="utf-8"),
         )
-
-
-def _run_block(block: str, directory: Path) -> str:
-    """One block run; where the shown output has `[…]` and still matches, it stays as shown."""
-    out = ""
-    for part in re.split(r"^(?=\$ )", block, flags=re.MULTILINE):
-        command, _, shown = part.partition("\n")
-        if not command:
-            continue
-        printed = _run(command.removeprefix("$ "), directory)
-        out += f"{command}\n{shown if _matches(shown, printed) else printed}"
-    return out
 
 
 def _run(command: str, directory: Path) -> str:

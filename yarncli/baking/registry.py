@@ -42,6 +42,7 @@ def _all(names: str, entry: RegistryEntry) -> dict[str, RegistryEntry]:
 
 _PLAIN, _QK_NORM, _OFFSET = layouts.PLAIN, layouts.QK_NORM, layouts.QK_NORM_OFFSET
 
+# How to add a model type: CONTRIBUTING.md, “A model type, and its baking”.
 REGISTRY: dict[str, RegistryEntry] = {
     **_all(
         """arcee aria_text bamba bitnet cohere2 cohere2_moe cohere_compass_text cwm diffllama

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-# In the order of `yarncli --help`.
+# In the order of `yarncli --help`. How to add one: CONTRIBUTING.md, “A command”.
 COMMANDS = (
     "inspect",
     "convert",

@@ -25,19 +25,7 @@ from yarncli.engines.rules import (
 from yarncli.engines.types import Engine
 from yarncli.options import choose
 
-# How to add an engine:
-# 1. Read its model code at one named version; write down per RoPE type what multiplies cos and sin,
-#    what becomes of the frequencies, and which length it serves.
-# 2. Write `rules/<engine>.py`: `read(model) -> Reading` from the settings that its loader sees
-#    (`loaders.version_5` or `loaders.legacy`), `launch(parts) -> str`, and `ENGINE = Engine(...)`,
-#    with `about` for the documentation. Rules that another engine has too go into `shared.py`.
-# 3. Raise `LoaderError` where it refuses a config, and where its rule is not known: never guess.
-# 4. If configs can be overridden on its command line, set `override`; if flags can make up for a
-#    misreading, `repair`.
-# 5. Put it into the list below, in the order in which the tables show it.
-# 6. Hold it against values recorded from the engine itself in `tests/engines/test_servers.py`, or
-#    run the engine and set `basis="run"`.
-# 7. Run `make docs`, and name it in CHANGELOG.md.
+# How to add an engine: CONTRIBUTING.md, “An engine”. The order is that of the tables.
 ENGINES: Mapping[str, Engine] = {
     engine.id: engine
     for engine in (

@@ -1,6 +1,7 @@
 """What llama.cpp's graph of a GGUF architecture does with keys and tensors of RoPE.
 
-The table `architectures.json` is made from its source by `scripts/wiring/llama_cpp_runtime.py`.
+The table `architectures.json` is made from its source by `scripts/wiring/llama_cpp_runtime.py`;
+CONTRIBUTING.md, “A GGUF architecture”, says how to add one.
 """
 
 from __future__ import annotations

@@ -117,9 +117,7 @@ def _factor_times_growth(p: RopeParameters, length: int, window: int) -> float:
     return p.resolved_factor() * length / window
 
 
-# To add a method, add its value here: the options of the commands, plans, checks, the model card,
-# `docs/methods.md`, `docs/config.md` and `docs/engines.md` (`make docs`) follow. An option that no
-# other method has needs a parameter of `convert` too.
+# How to add a method: CONTRIBUTING.md, “A RoPE method”. Nothing else lists the methods.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (

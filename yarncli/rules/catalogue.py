@@ -41,6 +41,7 @@ def read_rules(path: Path) -> dict[str, Rule]:
     }
 
 
+# How to add a rule: CONTRIBUTING.md, “A rule of `yarncli check`”.
 RULES = read_rules(Path(__file__).with_name("catalogue.json"))
 
 

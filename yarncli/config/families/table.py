@@ -12,7 +12,7 @@ from yarncli.config.families.mixed_rows import MIXED_ROWS
 from yarncli.config.families.uniform_rows import UNIFORM_ROWS
 from yarncli.config.families.wrapper_rows import WRAPPER_ROWS
 
-# How to add a model type:
+# How to add a model type (CONTRIBUTING.md says what else it needs):
 #
 # 1. Find its config class (`models/NAME/configuration_NAME.py` in transformers) and note every
 #    default that differs from those of `Family`, which are Llama's. `family.py` says what each
