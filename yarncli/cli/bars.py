@@ -109,17 +109,17 @@ class Display:
             BarColumn,
             DownloadColumn,
             MofNCompleteColumn,
-            Progress,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.progress import Progress as Shown
 
         amounts = [DownloadColumn(), TransferSpeedColumn()] if bar.unit == "bytes" else []
         amounts = amounts or [MofNCompleteColumn()]
         measured = [*amounts, TimeRemainingColumn()] if bar.total else [TimeElapsedColumn()]
-        self._shown = Progress(
+        self._shown = Shown(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             *measured,
