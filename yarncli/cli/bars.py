@@ -131,6 +131,7 @@ class Display:
             redirect_stderr=False,
         )
         self._shown.add_task(bar.description, total=bar.total or None, completed=bar.done)
+        self._shown.tasks[0].start_time = bar.started  # by the same clock
         self._shown.start()
 
     def _hide(self) -> None:
