@@ -57,7 +57,7 @@ SLOW = {
     ),
 }  # fmt: skip
 LOADING = {
-    "bake converted OUT --verify": ("torch.nn:Module.eval", "Checking a small random model"),
+    "bake long OUT --verify": ("yarncli.baking.twin:check_layout", "Checking a small random model"),
     "check-passkey demo --lengths 256 --depths 1 --trials 1": (
         "yarncli.evaluation.local.load:load_tokenizer", "Loading the tokenizer",
     ),
@@ -79,7 +79,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(folder / "model")
     convert(folder / "model", folder / "converted", factor=4.0)
     shutil.copytree(folder / "converted", folder / "trained")
-    write_demo(folder / "demo")
+    convert(write_demo(folder / "demo"), folder / "long", factor=4.0)
     (folder / "text.txt").write_text("The sky is blue. The grass is green. " * 200)
     return folder
 

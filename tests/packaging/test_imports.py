@@ -14,7 +14,7 @@ PACKAGE = ROOT / "yarncli"
 READER = runpy.run_path(str(ROOT / "scripts" / "architecture.py"))
 
 # What each room may import besides itself.
-FOUNDATION = {"errors", "extras", "options", "progress", "jsontext"}
+FOUNDATION = {"errors", "extras", "options", "progress", "threads", "jsontext"}
 DECIDING = {*FOUNDATION, "rope", "config", "planning", "history", "engines"}
 FILES = {*DECIDING, "hub", "checkpoint", "gguf"}
 MAY_IMPORT = {
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "extras": {"errors"},
     "options": {"errors"},
     "progress": set(),
+    "threads": {"progress"},
     "jsontext": {"errors"},
     "hub": FOUNDATION,
     "rope": {"errors"},
@@ -48,11 +49,11 @@ MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # for type checkers; it imports nothin
 # Third-party libraries that only these modules import; numpy and the rest may be lazy anywhere.
 OWNERS = {
     "typer": ("cli/",),
-    "rich": ("cli/console.py",),
+    "rich": ("cli/bars.py",),
     "huggingface_hub": ("hub.py", "hub/"),
     "matplotlib": ("figures/",),
     "torch": ("evaluation/local/", "baking/twin.py"),
-    "transformers": ("evaluation/local/", "evaluation/template.py", "baking/twin.py"),
+    "transformers": ("evaluation/local/", "baking/twin.py"),
     "numpy": ("baking/", "evaluation/", "training/"),
     "openai": ("evaluation/",),
 }

@@ -13,9 +13,9 @@ from yarncli.checkpoint.copying import fill, require_unchanged, require_written
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import change
 from yarncli.checkpoint.safetensors import Header
-from yarncli.checkpoint.threads import in_parallel
 from yarncli.errors import OutputError, UsageError
 from yarncli.progress import Advance, ProgressCallback, stage
+from yarncli.threads import in_parallel
 
 BAKING = "Baking"
 

@@ -52,9 +52,9 @@ from yarncli.checkpoint.recovery import (
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.checkpoint.system import flush, read_exactly, start_flush, write_exactly
-from yarncli.checkpoint.threads import in_order, in_parallel
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.progress import Advance
+from yarncli.threads import in_order, in_parallel
 
 CONFIG = "config.json"
 

@@ -23,10 +23,10 @@ from yarncli.checkpoint.system import (
     read_exactly,
     write_exactly,
 )
-from yarncli.checkpoint.threads import in_parallel
 from yarncli.errors import CheckpointError, OutputError
 from yarncli.hub import Digest
 from yarncli.progress import Advance, ProgressCallback, stage
+from yarncli.threads import in_parallel
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,17 +109,17 @@ class Display:
             BarColumn,
             DownloadColumn,
             MofNCompleteColumn,
-            Progress,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.progress import Progress as Shown
 
         amounts = [DownloadColumn(), TransferSpeedColumn()] if bar.unit == "bytes" else []
         amounts = amounts or [MofNCompleteColumn()]
         measured = [*amounts, TimeRemainingColumn()] if bar.total else [TimeElapsedColumn()]
-        self._shown = Progress(
+        self._shown = Shown(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             *measured,
@@ -131,6 +131,7 @@ class Display:
             redirect_stderr=False,
         )
         self._shown.add_task(bar.description, total=bar.total or None, completed=bar.done)
+        self._shown.tasks[0].start_time = bar.started  # by the same clock
         self._shown.start()
 
     def _hide(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from yarncli.hub.cache import COMMIT, removed
 from yarncli.hub.digests import Digest
 from yarncli.hub.failures import client_utils, hub_errors, retried
 from yarncli.progress import Advance
+from yarncli.threads import Stopped, in_parallel
 
 _MAX_CONFIG_SIZE = 32 << 20
 _AT_A_TIME = 4  # files that are downloaded at once
@@ -154,38 +155,21 @@ def download(
         HubError: see `hub_errors`; also a file whose size is not what was listed.
         OSError: the cache cannot be written (`output_errors` translates it).
     """
-    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-
     from huggingface_hub import hf_hub_download
 
-    stop, lock = threading.Event(), threading.Lock()
+    snapshots = []
 
-    def count(done: int) -> None:
-        if progress:
-            with lock:
-                progress(done)
-
-    bar = _bar_class(count, stop)
-
-    def fetch(file: tuple[str, int]) -> Path:
-        name, size = file
+    def fetch(name: str, size: int, count: Advance) -> None:
+        bar = _bar_class(count)
         with hub_errors(f"{name} of {repo_id}"):
             path = Path(
                 retried(lambda: hf_hub_download(repo_id, name, revision=commit, tqdm_class=bar))
             )
         _require_size(path, size, f"{name} of {repo_id}")
-        return path.parents[name.count("/")]
+        snapshots.append(path.parents[name.count("/")])
 
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        futures = [pool.submit(fetch, file) for file in files]
-        try:
-            done = wait(futures, return_when=FIRST_EXCEPTION).done
-            snapshots = [future.result() for future in done]
-        except BaseException:
-            stop.set()
-            _stop_xet()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    jobs = [partial(fetch, *file) for file in files]
+    in_parallel(jobs, workers=_AT_A_TIME, progress=progress, on_stop=_stop_xet)
     return snapshots[0]
 
 
@@ -255,16 +239,11 @@ def _stop_xet() -> None:
         import_module("huggingface_hub.utils._xet").abort_xet_session()
 
 
-class _StoppedError(Exception):
-    """Another download failed; this one gives up quietly."""
-
-
-def _bar_class(progress: Advance | None, stop: threading.Event | None = None) -> Any:
+def _bar_class(count: Advance | None) -> Any:
     """A progress bar for the client that draws nothing and passes the bytes on.
 
     Args:
-        progress: gets them.
-        stop: once it is set, the bar ends the transfer that it belongs to.
+        count: gets them; raises `Stopped` to end the transfer that the bar belongs to.
     """
 
     class Bar(client_utils().tqdm):  # type: ignore[misc]
@@ -273,16 +252,15 @@ def _bar_class(progress: Advance | None, stop: threading.Event | None = None) ->
             name = str(kwargs.get("name"))
             self.of_xet = ".xet_get" in name
             self.counts = not name.endswith(".transfer")  # a second bar for the same bytes, packed
-            if stop and stop.is_set():
-                raise _StoppedError
+            if count:
+                count(0)
             self.update(kwargs.get("initial", 0))
 
         def update(self, n: float | None = 1) -> bool | None:
-            if stop and stop.is_set():
-                if not self.of_xet:  # which calls this where nobody catches it
-                    raise _StoppedError
-            elif progress and n and self.counts:
-                progress(int(n))
+            if count:
+                # Nobody catches what is raised in a thread of Xet.
+                with suppress(Stopped) if self.of_xet else nullcontext():
+                    count(int(n or 0) if self.counts else 0)
             return None
 
     return Bar

@@ -13,10 +13,10 @@ from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.files import SourceFile
 from yarncli.checkpoint.in_place import change
 from yarncli.checkpoint.output import output_errors
-from yarncli.checkpoint.threads import in_parallel
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.history import FILE_NAME
 from yarncli.progress import ProgressCallback, stage
+from yarncli.threads import in_parallel
 from yarncli.training.casting import write_cast
 
 if TYPE_CHECKING:

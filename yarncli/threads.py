@@ -13,7 +13,7 @@ from yarncli.progress import Advance
 Result = TypeVar("Result")
 
 
-class _StoppedError(Exception):
+class Stopped(Exception):
     """Another thread failed; this one gives up quietly."""
 
 
@@ -22,14 +22,16 @@ def in_parallel(
     *,
     workers: int | None = None,
     progress: Advance | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> None:
     """Run jobs in several threads, in order; an error or Ctrl-C stops all of them.
 
     Args:
         jobs: each gets a function that it calls, often, with the number of bytes done; when the run
-            is to stop, that function raises.
+            is to stop, that function raises `Stopped`.
         workers: number of threads; by default one per processor, at most 4.
         progress: gets those numbers, one call at a time.
+        on_stop: ends what the jobs wait for, where that is to be asked for.
     """
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
@@ -38,11 +40,11 @@ def in_parallel(
 
     def count(done: int) -> None:
         if stop.is_set():
-            raise _StoppedError
-        if progress:
+            raise Stopped
+        if progress and done:
             with lock:
                 if stop.is_set():
-                    raise _StoppedError
+                    raise Stopped
                 try:
                     progress(done)
                 except BaseException:
@@ -59,10 +61,12 @@ def in_parallel(
             stop.set()
             raise
         finally:
+            if on_stop and stop.is_set():
+                on_stop()
             pool.shutdown(cancel_futures=stop.is_set())
     errors = [e for future in futures if not future.cancelled() and (e := future.exception())]
     # Threads that were stopped are not the cause; one of them may have ended first.
-    for error in sorted(errors, key=lambda e: isinstance(e, _StoppedError)):
+    for error in sorted(errors, key=lambda e: isinstance(e, Stopped)):
         raise error
 
 
