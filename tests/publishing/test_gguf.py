@@ -203,6 +203,16 @@ def test_a_baked_file(cli, long, tmp_path, carrier):
     assert f"--attention-factor 1.3 --carrier {carrier}" in card
 
 
+def test_a_setting_taken_from_a_checkpoint(cli, plain, model, tmp_path):
+    out = tmp_path / "mended.gguf"
+    cli("convert", plain, out, "--from", model)
+    card = cli("card", out).stdout
+    assert "The RoPE setting of `model-yarn` was written into the file." in card
+    assert "What llama.cpp computes from it is [YaRN]" in card
+    assert "yarncli convert m.gguf mended.gguf --from model-yarn" in card
+    assert "### Limitations" not in card
+
+
 LINEAGES = {
     "a copy of the quantiser's": (parents("org/demo", first="demo-1b"), "org/demo", "quantized"),
     "its base alone": (parents("org/demo-base"), "org/demo-base", "finetune"),
@@ -248,6 +258,15 @@ def test_a_file_from_a_repository_of_ggufs_is_of_its_model(hub, cli, plain, tmp_
     assert read_metadata(found, "card")["base_model"] == "org/demo"
     commit = hub.repos["you/demo-GGUF"].refs["main"]
     assert f"yarncli convert hf://you/demo-GGUF@{commit}/FILE.gguf out.gguf --factor 4" in found
+
+
+def test_a_folder_for_each_quantisation(hub, cli, folder, tmp_path):
+    for kind in ("Q8_0", "Q4_0"):
+        (tmp_path / "up" / kind).mkdir(parents=True)
+        shutil.copy(folder / f"m-{kind}.gguf", tmp_path / "up" / kind / "m.gguf")
+    cli("push", tmp_path / "up", "me/long")
+    assert {"Q8_0/m.gguf", "Q4_0/m.gguf"} <= on_hub(hub, "me/long").keys()
+    assert "llama-server -m Q4_0/m.gguf -c 2048" in card_on_hub(hub)
 
 
 def test_the_card_of_a_lone_file_is_its_own(hub, cli, long):
