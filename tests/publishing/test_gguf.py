@@ -396,6 +396,22 @@ def test_the_page_shows_what_is_printed(cli, tmp_path, monkeypatch):
     assert [line for line in printed if line in shown] == shown
 
 
+def test_ctrl_c_leaves_the_branch_as_it_was(hub, long, interrupted):
+    before = hub.add_repo("me/long", {"a.txt": b"old"}, private=True).refs["main"]
+    hub.fail("PUT", "/upload/", how="wait", seconds=30)
+    told = interrupted(lambda: hub.requests("PUT"), "push", long, "me/long")
+    assert told.endswith("note: Interrupted. The same command goes on from here.\n")
+    assert hub.repos["me/long"].refs["main"] == before
+
+
+def test_an_interrupted_change_comes_first(hub, cli, long):
+    long.rename(long.with_name(f"{long.name}.yarncli-pending"))
+    (long.parent / "yarncli-journal.bin").write_bytes(b"")
+    write(long.parent / "other.gguf")
+    for source in (long, long.parent):
+        assert "--recover" in cli("push", source, "me/long", code=3).stderr
+
+
 def test_a_stranger_to_llama_cpp_can_be_told_of(cli, tmp_path):
     keys = {k.replace("llama.", "novel."): v for k, v in demo_keys().items()}
     keys["general.architecture"] = Typed("str", "novel")
