@@ -99,9 +99,12 @@ def metadata(cli, source, *words):
     return read_metadata(cli("card", source, "--name", "me/long", *words).stdout, "card")
 
 
-def test_one_file_goes_with_a_card(hub, cli, long):
+@pytest.mark.parametrize("is_large", [False, True])
+def test_one_file_goes_with_a_card(hub, cli, long, is_large):
+    hub.lfs_suffixes = (".gguf",) if is_large else ()
     (long.parent / "notes.txt").write_text("not meant")
     result = cli("push", long, "me/long")
+    assert len(hub.requests("PUT")) == is_large
     repo = hub.repos["me/long"]
     assert repo.private
     assert result.stdout == f"{hub.url}/me/long/commit/{repo.refs['main']}\n"
@@ -397,6 +400,7 @@ def test_the_page_shows_what_is_printed(cli, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_leaves_the_branch_as_it_was(hub, long, interrupted):
+    hub.lfs_suffixes = (".gguf",)
     before = hub.add_repo("me/long", {"a.txt": b"old"}, private=True).refs["main"]
     hub.fail("PUT", "/upload/", how="wait", seconds=30)
     told = interrupted(lambda: hub.requests("PUT"), "push", long, "me/long")
