@@ -99,9 +99,12 @@ def metadata(cli, source, *words):
     return read_metadata(cli("card", source, "--name", "me/long", *words).stdout, "card")
 
 
-def test_one_file_goes_with_a_card(hub, cli, long):
+@pytest.mark.parametrize("is_large", [False, True])
+def test_one_file_goes_with_a_card(hub, cli, long, is_large):
+    hub.lfs_suffixes = (".gguf",) if is_large else ()
     (long.parent / "notes.txt").write_text("not meant")
     result = cli("push", long, "me/long")
+    assert len(hub.requests("PUT")) == is_large
     repo = hub.repos["me/long"]
     assert repo.private
     assert result.stdout == f"{hub.url}/me/long/commit/{repo.refs['main']}\n"
@@ -203,6 +206,16 @@ def test_a_baked_file(cli, long, tmp_path, carrier):
     assert f"--attention-factor 1.3 --carrier {carrier}" in card
 
 
+def test_a_setting_taken_from_a_checkpoint(cli, plain, model, tmp_path):
+    out = tmp_path / "mended.gguf"
+    cli("convert", plain, out, "--from", model)
+    card = cli("card", out).stdout
+    assert "The RoPE setting of `model-yarn` was written into the file." in card
+    assert "What llama.cpp computes from it is [YaRN]" in card
+    assert "yarncli convert m.gguf mended.gguf --from model-yarn" in card
+    assert "### Limitations" not in card
+
+
 LINEAGES = {
     "a copy of the quantiser's": (parents("org/demo", first="demo-1b"), "org/demo", "quantized"),
     "its base alone": (parents("org/demo-base"), "org/demo-base", "finetune"),
@@ -248,6 +261,15 @@ def test_a_file_from_a_repository_of_ggufs_is_of_its_model(hub, cli, plain, tmp_
     assert read_metadata(found, "card")["base_model"] == "org/demo"
     commit = hub.repos["you/demo-GGUF"].refs["main"]
     assert f"yarncli convert hf://you/demo-GGUF@{commit}/FILE.gguf out.gguf --factor 4" in found
+
+
+def test_a_folder_for_each_quantisation(hub, cli, folder, tmp_path):
+    for kind in ("Q8_0", "Q4_0"):
+        (tmp_path / "up" / kind).mkdir(parents=True)
+        shutil.copy(folder / f"m-{kind}.gguf", tmp_path / "up" / kind / "m.gguf")
+    cli("push", tmp_path / "up", "me/long")
+    assert {"Q8_0/m.gguf", "Q4_0/m.gguf"} <= on_hub(hub, "me/long").keys()
+    assert "llama-server -m Q4_0/m.gguf -c 2048" in card_on_hub(hub)
 
 
 def test_the_card_of_a_lone_file_is_its_own(hub, cli, long):
@@ -375,6 +397,23 @@ def test_the_page_shows_what_is_printed(cli, tmp_path, monkeypatch):
     command, *shown = [line.strip() for line in block.splitlines()[1:] if line.strip()]
     printed = cli(*command.removeprefix("$ yarncli ").split()).stdout.splitlines()
     assert [line for line in printed if line in shown] == shown
+
+
+def test_ctrl_c_leaves_the_branch_as_it_was(hub, long, interrupted):
+    hub.lfs_suffixes = (".gguf",)
+    before = hub.add_repo("me/long", {"a.txt": b"old"}, private=True).refs["main"]
+    hub.fail("PUT", "/upload/", how="wait", seconds=30)
+    told = interrupted(lambda: hub.requests("PUT"), "push", long, "me/long")
+    assert told.endswith("note: Interrupted. The same command goes on from here.\n")
+    assert hub.repos["me/long"].refs["main"] == before
+
+
+def test_an_interrupted_change_comes_first(hub, cli, long):
+    long.rename(long.with_name(f"{long.name}.yarncli-pending"))
+    (long.parent / "yarncli-journal.bin").write_bytes(b"")
+    write(long.parent / "other.gguf")
+    for source in (long, long.parent):
+        assert "--recover" in cli("push", source, "me/long", code=3).stderr
 
 
 def test_a_stranger_to_llama_cpp_can_be_told_of(cli, tmp_path):

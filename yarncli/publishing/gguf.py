@@ -94,8 +94,7 @@ def open_published(source: str | Path | Checkpoint) -> Checkpoint:
         CheckpointError: nothing that can be published is there.
         UsageError: it is on the Hub, or holds several models.
     """
-    if is_gguf_folder(source):
-        assert not isinstance(source, Checkpoint)
+    if not isinstance(source, Checkpoint) and _is_folder(source):
         return _folder(Path(source), str(source))
     if is_gguf_source(source):
         return _one_file(str(source))
@@ -106,6 +105,15 @@ def open_published(source: str | Path | Checkpoint) -> Checkpoint:
             "GGUF file."
         )
     return checkpoint
+
+
+def _is_folder(source: str | Path) -> bool:
+    """Whether it is one of GGUF files, or has folders of them, as for each quantisation one."""
+    if is_gguf_folder(source):
+        return True
+    path = Path(source)
+    below = str(source) and "\0" not in str(source) and not (path / "config.json").exists()
+    return bool(below) and any(path.glob(f"*/*{ENDING}"))
 
 
 def history_of(checkpoint: Checkpoint) -> History:

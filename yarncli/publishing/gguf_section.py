@@ -77,14 +77,13 @@ class GgufParts:
         history = self.repository.history
         if history.unbelieved:
             yield "The record in the file describes another setting than the file has."
-        elif not history.steps:
-            yield "No conversion is recorded in the file."
-        for step in history.steps:
-            if step.command == "convert":
-                source = (step.options or {}).get("from") or "a checkpoint"
-                yield f"The RoPE setting of {code(str(source))} was written into the file."
+        sources = [(step.options or {}).get("from") for step in history.steps]
+        for source in filter(None, sources):
+            yield f"The RoPE setting of {code(str(source))} was written into the file."
         if any(step.command == "bake" for step in history.steps):
             yield self.about_weights()
+        elif not any(sources) and not history.unbelieved:
+            yield "No conversion is recorded in the file."
         p = self._rope.parameters if self._rope else None
         if p is not None and p.rope_type != "default":
             method = by_rope_type(p.rope_type)

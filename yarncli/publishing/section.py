@@ -267,7 +267,7 @@ def _measurement(facts: Facts, report: PasskeyReport) -> list[str]:
 
 def _limits(facts: Facts) -> Iterator[str]:
     done = facts.history.plan
-    if not facts.history.steps:
+    if not facts.history.steps or (facts.gguf and not done):
         return
     yield from ("### Limitations", "")
     for note in done.notes if done else ():
