@@ -9,10 +9,14 @@ import pytest
 from safetensors import safe_open
 
 from support.checkpoints import DEMO, TUNED
+from yarncli.checkpoint.source import open_checkpoint
 from yarncli.conversion.convert import convert
 from yarncli.demo import write_demo, write_demo_text
 from yarncli.errors import UsageError
 from yarncli.evaluation.session import evaluate_passkey
+from yarncli.history import read_history
+from yarncli.history.weights import Trained
+from yarncli.rules.check import check
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_demo.py"
@@ -62,11 +66,19 @@ def test_base_is_a_plain_config_that_every_engine_reads():
     assert not {"rope_scaling", "rope_parameters"} & set(config)
 
 
-def test_tuned_is_what_convert_writes():
+def test_tuned_is_a_conversion_that_was_trained_and_finished():
     conversion = convert(DEMO, method="yarn", factor=8.0, dry_run=True)
-    written = {name: after.text for name, (_, after) in conversion.files.items()}
-    assert written == {name: (TUNED / name).read_text() for name in written}
-    assert {"config.json", "tokenizer_config.json"} <= set(written)
+    for name in ("config.json", "tokenizer_config.json"):
+        wanted = json.loads(conversion.files[name][1].text)
+        found = json.loads((TUNED / name).read_text())
+        assert {key: found[key] for key in wanted} == wanted
+    history = read_history(open_checkpoint(TUNED))
+    assert history.steps[0].to_json() == conversion.history.steps[0].to_json()
+    assert [step.command for step in history.steps] == ["convert", "finish"]
+    assert history.trained == Trained(
+        steps=60, train_length=1024, guarded=True, adapter=False, dtype="F16"
+    )
+    assert check(TUNED, strict=True).findings == ()
 
 
 def test_the_story_of_the_demo():
@@ -106,6 +118,8 @@ def test_training_again_gives_a_model_that_does_the_same(tmp_path, monkeypatch):
         runpy.run_path(str(SCRIPT), run_name="__main__")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "base" / name).read_bytes() == (DEMO / name).read_bytes()
+    packaged = (TUNED / "yarncli.json").read_bytes()
+    assert (tmp_path / "tuned" / "yarncli.json").read_bytes() == packaged
     # On the same processor and torch the weights are the same bytes; elsewhere sums may differ.
     assert accuracy(tmp_path / "base", 256, trials=5) >= 0.9
     assert accuracy(tmp_path / "tuned", 2048, trials=2) >= 0.8

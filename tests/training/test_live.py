@@ -50,6 +50,25 @@ def train(conv: Path, place: Path, python: str, trainer: str, gpus: int, *launch
     return place / "trained"
 
 
+PARQUET = """
+import json, pyarrow, pyarrow.parquet as parquet
+rows = [json.loads(line) for line in open("texts.jsonl")]
+parquet.write_table(pyarrow.Table.from_pylist(rows), "texts.parquet")
+"""
+
+
+def test_rows_of_a_parquet_file(conv: Path, tmp_path: Path) -> None:
+    """With the data given to the script, as `recipe` was not told them."""
+    if not TRAINERS:
+        pytest.skip("needs YARNCLI_TRAINERS_PYTHON; `make test-full` sets it")
+    place = tmp_path / "recipe"
+    recipe(conv, place, train_length=512)
+    rows = [json.loads(line)["input_ids"] for line in texts(place / "texts.jsonl").open()]
+    run(TRAINERS, place, "-c", PARQUET)
+    run(TRAINERS, place, "prepare.py", "texts.parquet")
+    assert np.fromfile(place / "rows.bin", "<u4").reshape(-1, 512).tolist() == rows
+
+
 @pytest.mark.parametrize("trainer", ["transformers", "trl"])
 def test_a_training_keeps_the_setting(trainer: str, conv: Path, tmp_path: Path) -> None:
     python = TRAINERS if trainer == "trl" else sys.executable

@@ -38,8 +38,13 @@ def print_trainers(source: str, *, json: bool) -> None:
         console.print_json(document)
         return
     console.print_table(
-        ["trainer", "version", "known by", "its own option", "what that does", "this checkpoint"],
-        [[t.id, t.versions, t.evidence, t.route, t.result, t.converted] for t in known],
+        ["trainer", "version", "known by", "with this checkpoint, without a RoPE option"],
+        [[t.id, t.versions, t.evidence, t.converted] for t in known],
+    )
+    console.print_text("")
+    console.print_table(
+        ["trainer", "its own RoPE option, and what that does"],
+        [[t.id, f"{t.route}: {t.result}"] for t in known],
     )
     if not scaled:
         console.note(

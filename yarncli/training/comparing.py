@@ -36,13 +36,15 @@ def require_same(name: str, trained: RopeConfig, converted: RopeConfig, length: 
                 f"{name} has {size} {found}, and the conversion has {wanted}: it was made from "
                 "another model. Give --from the checkpoint that the training started from."
             )
-    differences = [*_settings(trained, converted, length), *_windows(trained, converted)]
+    said = [*_settings(trained, converted, length), *_windows(trained, converted)]
+    differences = list(dict.fromkeys(said))  # a length may be part of the setting, too
     if differences:
         raise CheckpointError(
             f"{name} was not trained as the conversion says. It has {'; '.join(differences)}. "
-            "Trained with other frequencies it is another model, so nothing was written. Train "
-            "again from the conversion, without any RoPE option of the trainer and without a "
-            "length above its window."
+            "Trained with other frequencies it is another model, so nothing was written. If it was "
+            "trained from another conversion, give that one with --from. Else train again from "
+            "this one, without any RoPE option of the trainer and without a length above its "
+            "window."
         )
 
 
@@ -65,7 +67,8 @@ def _fields(scope: str, found: dict[str, object], wanted: dict[str, object]) -> 
 
 
 def _said(setting: dict[str, object], key: str) -> str:
-    return f"{setting[key]!s:.60}" if key in setting else "absent"
+    value = setting.get(key, "absent")
+    return f"{value:,}" if type(value) is int else f"{value!s:.60}"
 
 
 def _windows(trained: RopeConfig, converted: RopeConfig) -> Iterator[str]:

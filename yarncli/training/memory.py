@@ -81,15 +81,20 @@ def estimate(
     layer = tokens * _numbers(fields, rope, hidden) * stored
     # The logits are in float32 whatever the rest is: they, their softmax, and its gradient twice.
     logits = tokens * _vocabulary(fields, shapes) * (3 * _FLOAT + stored)
-    # At the loss all inputs are kept; at the first layer all other gradients are there.
+    # At the loss all inputs are kept, and the output matrix gets its gradient, if it is trained. At
+    # the first layer all other gradients are there, and a tied matrix gets a second one at the end.
+    tied = "lm_head" not in shapes
+    matrix = _vocabulary(fields, shapes) * hidden * _FLOAT // gpus
+    loss = kept + logits + (matrix if tied or not lora else 0)
     last = kept // layers + layer + gradients * (layers - 1) // layers
+    end = gradients + (matrix if tied else 0)
     return Memory(
         weights=weights,
         optimizer=optimizer,
         gradients=gradients,
         activations=kept + layer,
         logits=logits,
-        peak=weights + optimizer + max(kept + logits, kept + layer, last, gradients),
+        peak=weights + optimizer + max(loss, kept + layer, last, end),
     )
 
 

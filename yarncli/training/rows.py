@@ -169,7 +169,7 @@ def _parquet(data: Path) -> Iterator[dict[str, Any]]:
         for batch in parquet.ParquetFile(data).iter_batches(batch_size=16):
             yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise UsageError(f"{data} cannot be read as parquet: {error}.") from error
+        raise UsageError(f"{data} cannot be read as parquet: {str(error).rstrip('.')}.") from error
 
 
 def _tokenizer(converted: str | Path | Checkpoint) -> Any:

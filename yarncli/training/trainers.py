@@ -25,8 +25,8 @@ class Trainer:
     """As people call it."""
     versions: str
     """The release that was examined."""
-    evidence: Literal["run", "read"]
-    """Whether yarncli's files were run with it, or it was read."""
+    evidence: Literal["run", "parsed", "read"]
+    """Whether yarncli's files were run with it, its own parser accepts them, or it was read."""
     route: str
     """Its own option for RoPE."""
     result: str
