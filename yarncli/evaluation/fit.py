@@ -106,9 +106,8 @@ def fit(
         **changes: fields of `options` to replace.
 
     Raises:
-        UsageError: options that contradict each other, or texts that are too short.
-        YarncliError: whatever fetching, loading, reading or writing meets; the results that were
-            completed are in `out`.
+        YarncliError: options that contradict each other, texts that are too short, or whatever
+            fetching, loading, reading or writing meets; what was measured is in `out`.
 
     Example:
         >>> report = fit("./model", factor=8, text=["book.txt"])  # doctest: +SKIP
@@ -125,29 +124,22 @@ def fit(
     checkpoint = fetched(source, options, progress)
     default, plan = _setting(checkpoint, options, {})
     lengths = _lengths(options.lengths, plan)
-    codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options)
     readers.of(default, max(lengths))  # or there is too little memory
+    codec = open_codec(options.tokenizer or source, options, False, progress)
     original = plan.original_length
     texts = _texts(checkpoint, readers, codec, (original, max(lengths)), options, progress)
-    items = [
-        *answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress),
-        *text_items(texts, original),
-    ]
-    usual = {axis.name: value for axis in axes if (value := _usual(plan)[axis.name])}
+    items = answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress)
+    items += text_items(texts, original)
+    usual = {axis.name: _usual(plan)[axis.name] for axis in axes}
     recorded = {
-        "model": name_of(source), "method": options.method, "factor": options.factor,
-        "tune": options.tune, "budget": options.budget, "lengths": lengths, "usual": usual,
-        "prompts": options.prompts, "text": [str(path) for path in options.text] or SAMPLED,
-        "texts": len(texts), "texts_sha256": digest(item.ids for item in items),
-        "seed": options.seed, "original": original, "original_length": options.original_length,
-        "replace_scaling": options.replace_scaling,
+        **_record(source, options, default, items), "lengths": lengths, "usual": usual,
         **used_settings(local_directory(checkpoint), options),
-        "variants": {DEFAULT: default.to_json()},
     }  # fmt: skip
     file = result_file(options.out, "fit", recorded, read_measurement, resume=options.resume)
     with file or nullcontext():
-        run = _Run(checkpoint, options, readers, items, plan, file, progress)
+        run = _Run(checkpoint, options=options, readers=readers, items=items, plan=plan, file=file,
+                   progress=progress)  # fmt: skip
         if begin:
             begin(recorded, run.most_tokens)
         search(axes, usual, run.score, options.budget)
@@ -156,18 +148,38 @@ def fit(
     return run.report(recorded)
 
 
+def _record(
+    source: str | Checkpoint, options: FitOptions, default: variants.Variant, items: Sequence[Item]
+) -> dict[str, Any]:
+    """What is searched on what, as it is recorded, and compared when a run is resumed."""
+    return {
+        "model": name_of(source), "method": options.method, "factor": options.factor,
+        "tune": options.tune, "budget": options.budget, "prompts": options.prompts,
+        "text": [str(path) for path in options.text] or SAMPLED,
+        "sha256": digest(item.ids for item in items), "seed": options.seed,
+        "original_length": options.original_length, "replace_scaling": options.replace_scaling,
+        "variants": {DEFAULT: default.to_json()},
+    }  # fmt: skip
+
+
 @dataclass
 class _Run:
     """Measures settings, each of them once."""
 
     checkpoint: Checkpoint
+    """Whose settings they are."""
     options: FitOptions
+    """What is asked for."""
     readers: Readers
+    """Read with them."""
     items: Sequence[Item]
+    """What is read, of both parts."""
     plan: RopePlan
     """Of the default."""
     file: ResultFile[Measurement] | None
+    """Has what was measured before, and takes what is measured now."""
     progress: ProgressCallback | None
+    """Told how far each setting is."""
     _measured: dict[str, list[Measurement]] = field(default_factory=dict, init=False)
     _settings: dict[str, variants.Variant] = field(default_factory=dict, init=False)
     _effects: set[str] = field(default_factory=set, init=False)
