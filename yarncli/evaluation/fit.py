@@ -94,9 +94,8 @@ def fit(
 ) -> FitReport:
     """Search the temperature, the betas or the factor that suit a model best.
 
-    Settings are compared by how likely they make the answers of passkey prompts, at the long and at
-    the original length. The best of the search is then held against the default (the method with
-    its own values) on other prompts and texts.
+    Settings are compared by how likely they make the answers of passkey prompts. The best of the
+    search is then held against the default (the method's own values) on other prompts and texts.
 
     Args:
         model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.
@@ -127,10 +126,9 @@ def fit(
     readers = Readers(options)
     readers.of(default, max(lengths))  # or there is too little memory
     codec = open_codec(options.tokenizer or source, options, False, progress)
-    original = plan.original_length
-    texts = _texts(checkpoint, readers, codec, (original, max(lengths)), options, progress)
     items = answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress)
-    items += text_items(texts, original)
+    longest = (plan.original_length, lengths[-1])
+    items += _texts(checkpoint, readers, codec, longest, options, progress)
     usual = {axis.name: _usual(plan)[axis.name] for axis in axes}
     recorded = {
         **_record(source, options, default, items), "lengths": lengths, "usual": usual,
@@ -323,7 +321,7 @@ def _texts(
     lengths: tuple[int, int],
     options: FitOptions,
     progress: ProgressCallback | None,
-) -> list[tuple[int, ...]]:
+) -> list[Item]:
     """Stretches of the given texts, or what the model writes itself within its window.
 
     `lengths` are the original window and the longest prompt, in tokens.
@@ -333,13 +331,15 @@ def _texts(
     """
     original, longest = lengths
     if options.text:
-        return read_texts(options.text, codec).stretches(longest, options.texts)
+        found = read_texts(options.text, codec).stretches(longest, options.texts)
+        return text_items(found, original)
     from yarncli.evaluation.local.sampling import sample_texts
 
     length = min(original, longest, LONGEST_SAMPLE)
     model = readers.of(variants.as_it_is(checkpoint), length).loaded
     with stage(progress, "Sampling", options.texts * length, unit="tokens") as advance:
-        return sample_texts(
+        found = sample_texts(
             model, length=length, count=options.texts, start=start_ids(codec),
             seed=options.seed, advance=advance,
         )  # fmt: skip
+    return text_items(found, original)
