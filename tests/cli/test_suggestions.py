@@ -340,7 +340,7 @@ COVERED = {
     "checkpoint/recovery.py": {"interrupted"},
     "cli/engines_print.py": {"other engines"},
     "cli/gguf_print.py": {"a GGUF file converted"},
-    "conversion/fit.py": {"no config is right"},
+    "conversion/for_engines.py": {"no config is right"},
     "conversion/options.py": {"bake in place"},
     "engines/drafts.py": {"draft head"},
     "engines/judgement.py": {"a GGUF file served longer"},

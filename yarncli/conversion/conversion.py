@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.outer import dead_blocks
 from yarncli.config.reading import RopeConfig, read_rope
-from yarncli.conversion.fit import fit
+from yarncli.conversion.for_engines import written_for
 from yarncli.conversion.options import ConvertOptions
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import ConfigError
@@ -126,7 +126,7 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
     refuse_tokenizer(rope, options.target, checkpoint.optional_json("tokenizer_config.json"))
     spelling, readable = options.spelling, without_unread(config, rope)
     if options.engines:
-        plan, spelling = fit(readable, rope, plan, options, history=history)
+        plan, spelling = written_for(readable, rope, plan, options, history=history)
     check_values(plan)
     written = write_config(readable, rope, plan, spelling)
     verify(written, rope, plan, assume_like=like)

@@ -11,12 +11,12 @@ from typing import Any
 from yarncli.checkpoint.memory import sequence_bytes
 from yarncli.config.weight_format import stated_cache
 from yarncli.engines.drafts import Draft, find_draft
-from yarncli.engines.fitting import by_ntk, first_way
 from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.types import Engine, Model, NotKnown, Used
 from yarncli.engines.verdict import EngineView, as_intended, view
+from yarncli.engines.ways import by_ntk, first_way
 from yarncli.history import History, Step
 from yarncli.jsontext.text import JsonText
 from yarncli.planning.rope_plan import RopePlan

@@ -94,9 +94,8 @@ def fit(
 ) -> FitReport:
     """Search the temperature, the betas or the factor that suit a model best.
 
-    Settings are compared by how likely they make the answers of passkey prompts, at the long and at
-    the original length. The best of the search is then held against the default (the method with
-    its own values) on other prompts and texts.
+    Settings are compared by how likely they make the answers of passkey prompts. The best of the
+    search is then held against the default (the method's own values) on other prompts and texts.
 
     Args:
         model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.
@@ -106,9 +105,8 @@ def fit(
         **changes: fields of `options` to replace.
 
     Raises:
-        UsageError: options that contradict each other, or texts that are too short.
-        YarncliError: whatever fetching, loading, reading or writing meets; the results that were
-            completed are in `out`.
+        YarncliError: options that contradict each other, texts that are too short, or whatever
+            fetching, loading, reading or writing meets; what was measured is in `out`.
 
     Example:
         >>> report = fit("./model", factor=8, text=["book.txt"])  # doctest: +SKIP
@@ -125,29 +123,21 @@ def fit(
     checkpoint = fetched(source, options, progress)
     default, plan = _setting(checkpoint, options, {})
     lengths = _lengths(options.lengths, plan)
-    codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options)
     readers.of(default, max(lengths))  # or there is too little memory
-    original = plan.original_length
-    texts = _texts(checkpoint, readers, codec, (original, max(lengths)), options, progress)
-    items = [
-        *answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress),
-        *text_items(texts, original),
-    ]
-    usual = {axis.name: value for axis in axes if (value := _usual(plan)[axis.name])}
+    codec = open_codec(options.tokenizer or source, options, False, progress)
+    items = answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress)
+    longest = (plan.original_length, lengths[-1])
+    items += _texts(checkpoint, readers, codec, longest, options, progress)
+    usual = {axis.name: _usual(plan)[axis.name] for axis in axes}
     recorded = {
-        "model": name_of(source), "method": options.method, "factor": options.factor,
-        "tune": options.tune, "budget": options.budget, "lengths": lengths, "usual": usual,
-        "prompts": options.prompts, "text": [str(path) for path in options.text] or SAMPLED,
-        "texts": len(texts), "texts_sha256": digest(item.ids for item in items),
-        "seed": options.seed, "original": original, "original_length": options.original_length,
-        "replace_scaling": options.replace_scaling,
+        **_record(source, options, default, items), "lengths": lengths, "usual": usual,
         **used_settings(local_directory(checkpoint), options),
-        "variants": {DEFAULT: default.to_json()},
     }  # fmt: skip
     file = result_file(options.out, "fit", recorded, read_measurement, resume=options.resume)
     with file or nullcontext():
-        run = _Run(checkpoint, options, readers, items, plan, file, progress)
+        run = _Run(checkpoint, options=options, readers=readers, items=items, plan=plan, file=file,
+                   progress=progress)  # fmt: skip
         if begin:
             begin(recorded, run.most_tokens)
         search(axes, usual, run.score, options.budget)
@@ -156,18 +146,38 @@ def fit(
     return run.report(recorded)
 
 
+def _record(
+    source: str | Checkpoint, options: FitOptions, default: variants.Variant, items: Sequence[Item]
+) -> dict[str, Any]:
+    """What is searched on what, as it is recorded, and compared when a run is resumed."""
+    return {
+        "model": name_of(source), "method": options.method, "factor": options.factor,
+        "tune": options.tune, "budget": options.budget, "prompts": options.prompts,
+        "text": [str(path) for path in options.text] or SAMPLED,
+        "sha256": digest(item.ids for item in items), "seed": options.seed,
+        "original_length": options.original_length, "replace_scaling": options.replace_scaling,
+        "variants": {DEFAULT: default.to_json()},
+    }  # fmt: skip
+
+
 @dataclass
 class _Run:
     """Measures settings, each of them once."""
 
     checkpoint: Checkpoint
+    """Whose settings they are."""
     options: FitOptions
+    """What is asked for."""
     readers: Readers
+    """Read with them."""
     items: Sequence[Item]
+    """What is read, of both parts."""
     plan: RopePlan
     """Of the default."""
     file: ResultFile[Measurement] | None
+    """Has what was measured before, and takes what is measured now."""
     progress: ProgressCallback | None
+    """Told how far each setting is."""
     _measured: dict[str, list[Measurement]] = field(default_factory=dict, init=False)
     _settings: dict[str, variants.Variant] = field(default_factory=dict, init=False)
     _effects: set[str] = field(default_factory=set, init=False)
@@ -311,7 +321,7 @@ def _texts(
     lengths: tuple[int, int],
     options: FitOptions,
     progress: ProgressCallback | None,
-) -> list[tuple[int, ...]]:
+) -> list[Item]:
     """Stretches of the given texts, or what the model writes itself within its window.
 
     `lengths` are the original window and the longest prompt, in tokens.
@@ -321,13 +331,15 @@ def _texts(
     """
     original, longest = lengths
     if options.text:
-        return read_texts(options.text, codec).stretches(longest, options.texts)
+        found = read_texts(options.text, codec).stretches(longest, options.texts)
+        return text_items(found, original)
     from yarncli.evaluation.local.sampling import sample_texts
 
     length = min(original, longest, LONGEST_SAMPLE)
     model = readers.of(variants.as_it_is(checkpoint), length).loaded
     with stage(progress, "Sampling", options.texts * length, unit="tokens") as advance:
-        return sample_texts(
+        found = sample_texts(
             model, length=length, count=options.texts, start=start_ids(codec),
             seed=options.seed, advance=advance,
         )  # fmt: skip
+    return text_items(found, original)

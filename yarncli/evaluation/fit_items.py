@@ -62,10 +62,10 @@ def answer_items(
     found: list[Item] = []
     keys: set[str] = set()
     with stage(progress, "Writing prompts", 2 * len(places), unit="prompts") as advance:
-        for first, part in enumerate(parts):
+        for part in parts:
             # Depths ascend, so that a prompt shares all before its needle with the one before it.
             for length, (place, depth) in places:
-                made = (builder.build(length, depth, trial) for trial in count(first))
+                made = (builder.build(length, depth, trial) for trial in count())
                 prompt = next(each for each in made if each.key not in keys)
                 keys.add(prompt.key)
                 found.append(_answer(codec, part, place, prompt))

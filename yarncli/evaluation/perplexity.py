@@ -84,9 +84,8 @@ def evaluate_perplexity(
         **changes: fields of `options` to replace.
 
     Raises:
-        UsageError: options that contradict each other, or texts that are too short.
-        YarncliError: whatever fetching, loading, reading or writing meets; the results that were
-            completed are in `out`.
+        YarncliError: options that contradict each other, texts that are too short, or whatever
+            fetching, loading, reading or writing meets; the results so far are in `out`.
 
     Example:
         >>> report = evaluate_perplexity("./model", text=["book.txt"])  # doctest: +SKIP
@@ -112,7 +111,7 @@ def evaluate_perplexity(
         "lengths": lengths,
         "sliding": options.sliding,
         "tokens": most,
-        **({"attention_factors": list(factors)} if (factors := options.attention_factors) else {}),
+        **({"attention_factors": [*tried]} if (tried := options.attention_factors) else {}),
         **texts.record(),
         **used_settings(local_directory(checkpoint), options),
         "variants": {variant.name: variant.to_json() for variant in chosen},

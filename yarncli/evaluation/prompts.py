@@ -12,7 +12,7 @@ from typing import Literal
 
 from yarncli.errors import UsageError
 from yarncli.evaluation import verdicts
-from yarncli.evaluation.fitting import fit
+from yarncli.evaluation.sizing import find_size
 from yarncli.evaluation.tasks import (
     COMPOSERS,
     PASSKEY,
@@ -185,7 +185,7 @@ class PromptBuilder:
                 filler=self.wording.filler,
             )
             for _ in range(_DRAWS):
-                _, draft, whole = self._fit(COMPOSERS[task](order), length, task)
+                _, draft, whole = self._sized(COMPOSERS[task](order), length, task)
                 if draft.clear:
                     return self._prompt(draft, whole, length, depth, trial, task)
             raise UsageError(
@@ -205,9 +205,9 @@ class PromptBuilder:
         if length not in self._fill:
             # One count of filler characters per length keeps the text before the needle equal for
             # all keys and nested for growing depths; each prompt then fits its own last bit.
-            self._fill[length] = self._fit(self._passkey(key, 0.5, None), length)[0]
+            self._fill[length] = self._sized(self._passkey(key, 0.5, None), length)[0]
         fill = self._fill[length]
-        _, draft, whole = self._fit(self._passkey(key, depth, fill), length, start=fill)
+        _, draft, whole = self._sized(self._passkey(key, depth, fill), length, start=fill)
         return self._prompt(draft, whole, length, depth, trial)
 
     def _passkey(self, key: str, depth: float, fill: int | None) -> Composer:
@@ -262,7 +262,7 @@ class PromptBuilder:
             return f"{draft.user} {draft.prefix}".rstrip()
         return self.render(draft.user, draft.prefix)
 
-    def _fit(
+    def _sized(
         self, compose: Composer, length: int, task: str = PASSKEY, start: int = 0
     ) -> tuple[int, Draft, list[int]]:
         """The draft of exactly `length` tokens with its answer.
@@ -276,7 +276,7 @@ class PromptBuilder:
             whole = self.encode(f"{self._rendered(draft)} {', '.join(draft.answers)}")
             return (draft, whole), len(whole)
 
-        found = fit(make, length, start=start, per_token=self._characters_per_token())
+        found = find_size(make, length, start=start, per_token=self._characters_per_token())
         if isinstance(found, tuple):
             return found[0], *found[1]
         if found:

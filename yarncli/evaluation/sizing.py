@@ -12,7 +12,7 @@ _TRIES, _SHIFTS = 32, 8
 Made = TypeVar("Made")
 
 
-def fit(
+def find_size(
     make: Callable[[int, int], tuple[Made, int]], length: int, *, start: int, per_token: float
 ) -> tuple[int, Made] | int:
     """The number of characters for which `make` gives something of `length` tokens.

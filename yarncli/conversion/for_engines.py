@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from yarncli.config.reading import RopeConfig
 from yarncli.config.weight_format import stated_format
-from yarncli.engines.fitting import by_ntk, first_way
 from yarncli.engines.judgement import judge
 from yarncli.engines.registry import get_engine
 from yarncli.engines.types import Engine
+from yarncli.engines.ways import by_ntk, first_way
 from yarncli.errors import UnsupportedArchitectureError
 from yarncli.history import History
 from yarncli.jsontext.text import JsonText
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from yarncli.conversion.options import ConvertOptions
 
 
-def fit(
+def written_for(
     config: JsonText,
     rope: RopeConfig,
     plan: RopePlan,
