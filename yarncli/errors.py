@@ -16,6 +16,10 @@ class CheckFailed(YarncliError):
     exit_code = 1
 
 
+class FilesChanged(CheckFailed):
+    """A fix worked, so files are not what they were: look at them, and commit them."""
+
+
 class UsageError(YarncliError):
     """The options contradict each other, or name something that cannot be used."""
 

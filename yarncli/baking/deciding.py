@@ -103,10 +103,19 @@ class Baking:
             engines: ids; all where empty.
             source: what the result is called in launch lines, if they are wanted.
         """
+        return self._judged(self.config[1], self.history, engines, source)
+
+    def judgement_before(self) -> Judgement:
+        """What engines make of the checkpoint as it is."""
+        return self._judged(self.config[0], History(self.history.steps[:-1]), (), None)
+
+    def _judged(
+        self, config: JsonText, history: History, engines: Iterable[str], source: str | None
+    ) -> Judgement:
         try:
             return judge(
-                self.config[1].value,
-                self.history,
+                config.value,
+                history,
                 engines=engines,
                 source=source or "SOURCE",
                 assume_like=self.settings.assume_like,

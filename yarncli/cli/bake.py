@@ -104,7 +104,8 @@ def bake(
     """Move the attention temperature from the config into the weights, or into a GGUF file.
 
     yarn multiplies attention by a factor that engines compute in different ways, or not at all.
-    In the weights it is the same everywhere. OUT appears whole or not at all.
+    Baking helps those that leave it out; some others then apply it twice. How many engines are
+    right before and after is printed. OUT appears whole or not at all.
     """
     from yarncli.baking import bake as baking
     from yarncli.baking.settings import BakeOptions

@@ -8,6 +8,7 @@ from yarncli.baking.edits import TensorEdit
 from yarncli.checkpoint.directory import JournalError
 from yarncli.cli import console
 from yarncli.cli.engines_print import print_next, warn_of
+from yarncli.engines.judgement import Judgement
 
 _RECOVERED = {
     "nothing": "no change was pending",
@@ -58,8 +59,9 @@ def print_report(report: BakeReport) -> None:
             f"{found.same_choice:.1%} of {found.positions} late positions"
         )
     print_notes(report.baking)
-    if report.out and report.written and report.judgement.verdicts:
-        print_next(report.judgement, str(report.out))
+    changes_source = report.out is None and report.adapter is None
+    if (report.out or changes_source) and report.written and report.judgement.verdicts:
+        print_next(report.judgement, str(report.out or report.baking.checkpoint.name))
 
 
 def print_edits(baking: Baking) -> None:
@@ -90,11 +92,21 @@ def _row(edits: list[TensorEdit]) -> list[console.CellValue]:
     ]
 
 
+def _exact(found: Judgement) -> int:
+    return sum(view.status == "exact" for view in found.verdicts)
+
+
 def print_notes(baking: Baking) -> None:
     """Tell what to know of a bake, and which engines compute something else from it."""
     for text in baking.notes:
         console.note(text)
     found = baking.judgement()
     warn_of(found)
+    if found.verdicts:
+        before = baking.judgement_before()
+        console.note(
+            f"Engines that do what is intended: {_exact(before)} before the bake, {_exact(found)} "
+            f"after, of {len(found.verdicts)}."
+        )
     if not found.verdicts:
         console.note("It is not known what engines other than transformers make of this model.")

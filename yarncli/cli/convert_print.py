@@ -71,3 +71,8 @@ def print_undone(undone: Undone, *, json: bool) -> None:
             console.print_text(f"  {describe_change(change)}")
         else:
             console.print_text(f"  {change.describe()}")
+    if undone.backups:
+        console.note(
+            f"Backups of other states are left: {', '.join(undone.backups)}. Remove them if you do "
+            "not need them."
+        )

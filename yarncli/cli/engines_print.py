@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePath
+
 from yarncli.cli import console
 from yarncli.engines.judgement import Judgement
 from yarncli.engines.verdict import EngineView, ScopeView
@@ -89,6 +92,12 @@ def print_next(found: Judgement, source: str) -> None:
     shown = [name for name in lines if name in wanted]
     for name in shown:
         console.print_text(f"{name}: {lines[name]}")
+    if "llama.cpp" in lines:
+        name = PurePath(source).name or "model"
+        made, out = f"{name}.gguf", f"{name}-set.gguf"
+        line = shlex.join(["python", "convert_hf_to_gguf.py", source, "--outfile", made])
+        then = shlex.join(["yarncli", "convert", made, out, "--from", source])
+        console.note(f"For a GGUF file: {line} (llama.cpp's converter), then {then}")
     rest = len(lines) - len(shown)
     console.note(f"yarncli engines {source} shows the other {rest}." if shown and rest else
                  f"Next: yarncli engines {source}")  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.directory import Directory
-from yarncli.checkpoint.in_place import change, using
+from yarncli.checkpoint.in_place import change, remove_needless, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError
 from yarncli.gguf.detection import is_gguf_source
@@ -24,17 +24,21 @@ class Undone:
 
     changes: tuple[FieldChange, ...]
     """What changed, as it was put back."""
+    backups: tuple[str, ...] = ()
+    """The `*.orig` files that are left; they differ from each other, and from what is there."""
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `convert --undo --json`."""
         changes = [change.to_json() for change in self.changes]
-        return {"schema_version": SCHEMA_VERSION, "changes": changes}
+        backups = list(self.backups)
+        return {"schema_version": SCHEMA_VERSION, "changes": changes, "backups": backups}
 
 
 def undo(source: str | Path | Checkpoint) -> Undone:
     """Take back the last conversion of a directory, field by field, as `yarncli.json` records it.
 
-    What the files held before is kept as `*.orig`. A GGUF file carries its record itself.
+    What the files held before is kept as `*.orig`; backups of what is there again, and second ones
+    of the same content, are removed. A GGUF file carries its record itself.
 
     Raises:
         CheckpointError: nothing is recorded, or the last step was a bake.
@@ -79,7 +83,10 @@ def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
     files = {name: text.to_bytes() for name, (_, text) in restored.items()}
     record = {FILE_NAME: earlier.to_bytes() if earlier.steps else None}
     change(directory, {**files, **record}, keep=files)
-    return Undone(tuple(c for name, pair in restored.items() for c in changed_fields(name, *pair)))
+    return Undone(
+        tuple(c for name, pair in restored.items() for c in changed_fields(name, *pair)),
+        backups=tuple(name for file in files for name in remove_needless(directory, file)),
+    )
 
 
 def _require_unchanged(checkpoint: Checkpoint, made: FieldChange) -> None:

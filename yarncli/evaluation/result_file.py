@@ -165,7 +165,7 @@ def refuse_existing(out: Path | None, *, resume: bool) -> None:
 
     Raises:
         UsageError: it exists and `resume` is not set, or there is none to go on with, or its
-            name is that of another format.
+            name is that of another format, or its directory does not exist.
     """
     if out is not None and out.suffix.lower() in (".csv", ".tsv", ".xlsx", ".parquet"):
         raise UsageError(
@@ -173,6 +173,8 @@ def refuse_existing(out: Path | None, *, resume: bool) -> None:
             f"no name for that. Write --out {out.with_suffix('.jsonl')}; `plot` makes a table "
             "(.csv) of it afterwards."
         )
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"The directory {out.parent} of {out} does not exist. Create it first.")
     if resume and out is None:
         raise UsageError("--resume needs --out, the file of the run to go on with.")
     if out is not None and out.exists() and not resume:

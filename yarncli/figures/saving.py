@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yarncli.checkpoint.output import output_errors
-from yarncli.errors import OutputError, UsageError
+from yarncli.errors import UsageError
 from yarncli.extras import require_extra
 from yarncli.figures import FORMATS, OWN_LOOK, Look, literal
 
@@ -19,14 +19,13 @@ def check_figure(path: Path) -> None:
     """Refuse a figure that cannot be drawn or put there, before the work.
 
     Raises:
-        UsageError: the name does not end in .png, .svg or .pdf.
-        OutputError: its directory does not exist.
+        UsageError: the name does not end in .png, .svg or .pdf, or its directory does not exist.
         MissingExtraError: matplotlib is not installed.
     """
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path} is no figure: write a name that ends in .png, .svg or .pdf.")
     if not path.parent.is_dir():
-        raise OutputError(f"Cannot write {path}: there is no directory {path.parent}.")
+        raise UsageError(f"The directory {path.parent} of {path} does not exist. Create it first.")
     require_extra("A figure", "matplotlib")
 
 

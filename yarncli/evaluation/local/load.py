@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,10 @@ DTYPES = {
 
 
 # What transformers raises about a damaged or foreign checkpoint.
+# Files that hold the words of a tokenizer.
+_VOCABULARY = re.compile(
+    r"tokenizer\.json|tekken\.json|vocab\.(?:json|txt)|.*\.(?:model|tiktoken|spm|bpe)"
+)
 _REFUSALS = (
     OSError,
     ValueError,
@@ -122,13 +127,26 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
                 directory, trust_remote_code=trust_remote_code, local_files_only=True
             )
     except _REFUSALS as error:
+        if not any(_VOCABULARY.fullmatch(path.name) for path in directory.iterdir()):
+            raise _no_tokenizer(directory) from error
         raise CheckpointError(
             f"The tokenizer in {directory} cannot be loaded: {_first_line(error)} "
             "Put tokenizer.json beside config.json, or name another with --tokenizer."
         ) from error
+    # Without its files transformers makes some tokenizers that know no word.
+    tokens = tokenizer.encode("The grass is green.", add_special_tokens=False)
+    if not set(tokens) - {tokenizer.unk_token_id}:
+        raise _no_tokenizer(directory)
     # Longer prompts than the old window are the point; no warning about them.
     tokenizer.model_max_length = 10**30
     return tokenizer
+
+
+def _no_tokenizer(directory: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{directory} has no tokenizer that knows a word. Put tokenizer.json, or what its model "
+        "type has instead, beside config.json, or name another with --tokenizer."
+    )
 
 
 def load_model(
