@@ -7,10 +7,10 @@ from pathlib import Path
 from string import Template
 
 from yarncli.cli.perplexity_print import interval_text
-from yarncli.cli.regress_print import sentence
 from yarncli.evaluation.losses import PerplexityReport, read_perplexity_report
 from yarncli.evaluation.regress import RegressReport, read_regress_report
 from yarncli.evaluation.report import read_report
+from yarncli.evaluation.sentences import price_sentence
 from yarncli.evaluation.statistics import Interval, Mean, Sums, mean
 from yarncli.figures.results import plot_results
 from yarncli.rope.formulas import get_mscale
@@ -130,7 +130,7 @@ class Page:
                     f"{100 * cost.top1_agreement:.1f} %", f"{cost.perplexity_before:.4g}",
                     f"{cost.perplexity_after:.4g}",
                 ])  # fmt: skip
-                told = sentence(cost.ratio.value, cost.ratio.interval, report.settings["length"])
+                told = price_sentence(cost.ratio, report.settings["length"])
                 sentences.append(f"- {label}: {told}")
         columns = ["setting", "KL, nats per token", "same top token", "perplexity before", "after"]
         return f"{_table(columns, rows)}\n\n" + "\n".join(sentences)
@@ -283,7 +283,7 @@ FIGURES = {
     "sliding-demo.png": ("sliding-demo", "sliding-tuned"),
     "contexts.png": ("contexts-smollm2",),
     "passkey-demo.png": ("passkey-demo",),
-    "short.png": SHORT_RUNS,
+    "short.png": tuple(run for run in SHORT_RUNS if "smollm2" in run),
     "temperature.png": ("temperature-demo", "temperature-smollm2"),
 }
 TEMPLATE = Path(__file__).with_suffix(".md")

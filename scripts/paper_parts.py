@@ -95,17 +95,17 @@ PARTS = (
         quick=_FEW_CONTEXTS,
     ),
     Part(
-        name="passkey-smollm2", kind="passkey", model="smollm2", minutes=9.0,
+        name="passkey-smollm2", kind="passkey", model="smollm2", minutes=8.0,
         options={
-            "lengths": [4096, 12288], "depths": 3, "trials": 1, "compare": ("none", "yarn"),
+            "lengths": [4096, 10240], "depths": 3, "trials": 1, "compare": ("none", "yarn"),
             "override": "factor=2",
         },
         quick=_FEW_KEYS,
     ),
     Part(
-        name="temperature-smollm2", kind="perplexity", model="smollm2", minutes=6.0,
+        name="temperature-smollm2", kind="perplexity", model="smollm2", minutes=4.0,
         options={
-            "text": [TOPICS], "lengths": [12288], "tokens": 12288, "override": "factor=2",
+            "text": [TOPICS], "lengths": [10240], "tokens": 10240, "override": "factor=2",
             "attention_factors": (1.0, round(get_mscale(2), 3), 1.139),
         },
         quick={
@@ -115,7 +115,7 @@ PARTS = (
     Part(
         name="sliding-smollm2", kind="perplexity", model="smollm2", minutes=4.0,
         options={
-            "text": [TOPICS], "lengths": [1024, 2048], "sliding": 256, "tokens": 4096,
+            "text": [TOPICS], "lengths": [1024], "sliding": 256, "tokens": 2048,
             "compare": ("none", "yarn"), "override": "factor=2",
         },
         quick={"text": [STORIES], **_FEW_WINDOWS},

@@ -10,12 +10,18 @@ import typer
 EXAMPLES = [
     ("yarncli card ./model-yarn", "Print the card that push would send."),
     ("yarncli card ./model-yarn --results passkey.jsonl", "With passkey results."),
+    (
+        "yarncli card ./model-yarn --results passkey.jsonl --results regress.jsonl",
+        "And the price on short texts.",
+    ),
     ("yarncli card ./model-yarn --write", "Put it into README.md."),
 ]
 
 Results = Annotated[
-    Path | None,
-    typer.Option("--results", metavar="FILE", help="Passkey results (JSONL) for the card."),
+    list[Path] | None,
+    typer.Option(
+        "--results", metavar="FILE", help="Results (JSONL) for the card; may be repeated."
+    ),
 ]
 BaseModel = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from typing import Any
 from yarncli.cli import console
 from yarncli.cli.perplexity_print import interval_text
 from yarncli.evaluation.regress import SAMPLED, RegressReport
+from yarncli.evaluation.sentences import price_sentence
 
 
 def announce(settings: Mapping[str, Any]) -> None:
@@ -61,20 +62,4 @@ def _print_results(report: RegressReport) -> None:
     console.print_table(columns, rows)
     length = report.settings["length"]
     for name, cost in found.items():
-        console.print_text(f"{name}: {sentence(cost.ratio.value, cost.ratio.interval, length)}")
-
-
-def sentence(ratio: float, interval: tuple[float, float] | None, length: int) -> str:
-    """What a ratio of perplexities means, in words: "texts of up to 256 tokens get 14 % worse"."""
-    texts = f"texts of up to {length:,} tokens"
-    if ratio == 1:
-        return f"{texts} are predicted exactly as before."
-    ends = (
-        ""
-        if interval is None
-        else f" ({100 * (interval[0] - 1):+.1f} to {100 * (interval[1] - 1):+.1f} %)"
-    )
-    if interval is None or interval[0] <= 1 <= interval[1]:
-        return f"{texts} get neither better nor worse beyond chance{ends}."
-    word = "worse" if ratio > 1 else "better"
-    return f"{texts} get {100 * abs(ratio - 1):.1f} % {word} in perplexity{ends}."
+        console.print_text(f"{name}: {price_sentence(cost.ratio, length)}")
