@@ -103,9 +103,9 @@ PARTS = (
         quick=_FEW_KEYS,
     ),
     Part(
-        name="temperature-smollm2", kind="perplexity", model="smollm2", minutes=4.0,
+        name="temperature-smollm2", kind="perplexity", model="smollm2", minutes=3.5,
         options={
-            "text": [TOPICS], "lengths": [10240], "tokens": 10240, "override": "factor=2",
+            "text": [TOPICS], "lengths": [9216], "tokens": 9216, "override": "factor=2",
             "attention_factors": (1.0, round(get_mscale(2), 3), 1.139),
         },
         quick={
@@ -113,7 +113,7 @@ PARTS = (
         },
     ),
     Part(
-        name="sliding-smollm2", kind="perplexity", model="smollm2", minutes=4.0,
+        name="sliding-smollm2", kind="perplexity", model="smollm2", minutes=1.0,
         options={
             "text": [TOPICS], "lengths": [1024], "sliding": 256, "tokens": 2048,
             "compare": ("none", "yarn"), "override": "factor=2",

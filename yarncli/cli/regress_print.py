@@ -8,6 +8,7 @@ from typing import Any
 
 from yarncli.cli import console
 from yarncli.cli.perplexity_print import interval_text
+from yarncli.cli.report_print import show_figure, show_report
 from yarncli.evaluation.regress import SAMPLED, RegressReport
 from yarncli.evaluation.sentences import price_sentence
 
@@ -31,15 +32,10 @@ def show(report: RegressReport, *, plot: Path | None, json: bool) -> None:
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
     """
-    if json:
-        console.print_json(report.to_json())
-    else:
-        _print_results(report)
-    if plot is not None:
-        from yarncli.figures.regress import plot_regress
+    from yarncli.figures.regress import plot_regress
 
-        plot_regress([report], plot)
-        console.note(f"The figure is in {plot}.")
+    show_report(report, lambda: _print_results(report), json=json)
+    show_figure(lambda path: plot_regress([report], path), plot)
 
 
 def _print_results(report: RegressReport) -> None:
