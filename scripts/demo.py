@@ -13,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from yarncli.cli import console
+from yarncli.evaluation.report import PasskeyReport
 from yarncli.evaluation.session import evaluate_passkey
+from yarncli.figures.lines import Curve, draw_curves, mark_windows, put_legend
+from yarncli.figures.saving import new_figure, save_figure
 from yarncli.progress import Progress
 
 WINDOW = 256
@@ -47,52 +50,47 @@ def main(directory: Path) -> None:
         "after: yarn ×8": converted,
         "yarn ×8, fine-tuned": tuned,
     }
-    accuracies = {name: measure(name, Path(path)) for name, path in models.items()}
+    reports = {name: measure(name, Path(path)) for name, path in models.items()}
     console.print_text(f"\nPasskeys retrieved, {DEPTHS * TRIALS} prompts per length")
     console.print_table(
         ("", *(f"{n:,} ({n // WINDOW}×)" for n in LENGTHS)),
-        [(name, *(f"{a:.0%}" for a in row)) for name, row in accuracies.items()],
+        [
+            (name, *(f"{r.accuracy:.0%}" for r in found.lengths()))
+            for name, found in reports.items()
+        ],
     )
     figure = directory / "retrieval.png"
-    draw(accuracies, figure)
+    draw(reports, figure)
     console.print_text(f"\nFigures: {directory / 'rope.png'}, {figure}")
 
 
-def measure(name: str, path: Path) -> list[float]:
-    """The share of passkeys retrieved at each length."""
+def measure(name: str, path: Path) -> PasskeyReport:
+    """Passkeys retrieved at each length."""
     bars = console.ProgressBars()
 
     def show(now: Progress) -> None:
         if now.stage == "Asking":
             bars(replace(now, stage=name))
 
-    report = evaluate_passkey(path, lengths=LENGTHS, depths=DEPTHS, trials=TRIALS, progress=show)
-    return [result.accuracy for result in report.lengths()]
+    return evaluate_passkey(path, lengths=LENGTHS, depths=DEPTHS, trials=TRIALS, progress=show)
 
 
-def draw(accuracies: dict[str, list[float]], path: Path) -> None:
-    """Accuracy over length, one line per model."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for (name, row), color in zip(
-        accuracies.items(), ("#8a8f98", "#d1495b", "#30638e"), strict=True
-    ):
-        axes.plot(LENGTHS, row, marker="o", lw=2, color=color, label=name)
-    axes.axvline(WINDOW, color="#30638e", ls=":", lw=1.2)
-    axes.annotate(
-        "original window", (WINDOW, 0.5), xytext=(6, 0), textcoords="offset points", fontsize=9
-    )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(LENGTHS, [f"{n:,}" for n in LENGTHS])
-    axes.set(ylim=(-0.03, 1.03), xlabel="prompt length, tokens", ylabel="passkeys retrieved")
-    axes.set_title("Passkey retrieval before and after", loc="left", fontweight="bold")
+def draw(reports: dict[str, PasskeyReport], path: Path) -> None:
+    """Retrieval over length, a curve per model, as `yarncli plot` draws it."""
+    figure = new_figure(8.6, 4.4)
+    axes = figure.add_subplot()
+    found = {name: report.lengths() for name, report in reports.items()}
+    curves = [
+        Curve(name, [(r.length, r.accuracy, r.interval) for r in rows])
+        for name, rows in found.items()
+    ]
+    draw_curves(axes, curves)
+    mark_windows(axes, [(WINDOW, LENGTHS[-1])])
+    axes.set(ylim=(-0.04, 1.04), xlabel="prompt length (tokens)", ylabel="passkeys retrieved")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="lower left")
-    figure.savefig(path, dpi=160)
+    put_legend(axes, len(curves))
+    figure.suptitle("Passkey retrieval before and after", fontsize=13, fontweight="bold")
+    save_figure(lambda: figure, path)
 
 
 if __name__ == "__main__":

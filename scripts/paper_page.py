@@ -7,17 +7,19 @@ from pathlib import Path
 from string import Template
 
 from yarncli.cli.perplexity_print import interval_text
-from yarncli.cli.regress_print import sentence
-from yarncli.evaluation.losses import PerplexityReport, read_perplexity_report
+from yarncli.evaluation.losses import PerplexityReport, PerplexityResult, read_perplexity_report
 from yarncli.evaluation.regress import RegressReport, read_regress_report
-from yarncli.evaluation.report import read_report
-from yarncli.evaluation.statistics import Interval, Mean, Sums, mean
+from yarncli.evaluation.report import LengthResult, read_report
+from yarncli.evaluation.sentences import price_sentence
+from yarncli.evaluation.statistics import Mean, Sums, mean
 from yarncli.figures.results import plot_results
 from yarncli.rope.formulas import get_mscale
 
 YARN = "yarn"
 # A row of a table: its name, the run, the setting in it.
 Row = tuple[str, str, str]
+# A cell of a table: its value, and as it is told.
+Cell = tuple[float, str]
 DEMO_ROWS: tuple[Row, ...] = (
     ("no scaling", "demo", "none"),
     ("linear (PI) ×8", "demo", "linear"),
@@ -62,16 +64,16 @@ class Page:
         """The demo's counterpart of Table 1: rows are settings, columns windows."""
         runs = {name: self.perplexity(f"sliding-{name}") for name in ("demo", "tuned")}
         found = [
-            (label, {r.length: (r.perplexity, r.interval) for r in runs[run].results(setting)})
+            (label, {r.length: _perplexity(r) for r in runs[run].results(setting)})
             for label, run, setting in DEMO_ROWS
         ]
-        return _by_length(found, _perplexity, min)
+        return _by_length(found, min)
 
     def sliding_smollm2(self) -> str:
         """SmolLM2 with the paper's own stride, and both averages."""
         report = self.perplexity("sliding-smollm2")
         rows = [
-            [name, f"{r.length:,}", _perplexity(r.perplexity, r.interval),
+            [name, f"{r.length:,}", _perplexity(r)[1],
              f"{r.window_mean_perplexity:.4g}", f"{r.tokens:,}"]
             for name in report.losses
             for r in report.results(name)
@@ -82,7 +84,7 @@ class Page:
         """SmolLM2 with more and more context: the counterpart of Figure 1."""
         report = self.perplexity("contexts-smollm2")
         found = [
-            (name, {r.length: (r.perplexity, r.interval) for r in report.results(name)})
+            (name, {r.length: _perplexity(r) for r in report.results(name)})
             for name in report.losses
         ]
         gains = [
@@ -92,7 +94,7 @@ class Page:
             if r.gain is not None
         ]
         return (
-            f"{_by_length(found, _perplexity, min)}\n\n"
+            f"{_by_length(found, min)}\n\n"
             "Nats per token that the longest context gains over the shortest, on the same tokens: "
             f"{'; '.join(gains)}."
         )
@@ -101,19 +103,18 @@ class Page:
         """The demo's passkeys, as §4.3.2."""
         runs = {name: read_report(self._path(f"passkey-{name}")) for name in ("demo", "tuned")}
         found = [
-            (label, {r.length: (r.accuracy, r.interval) for r in runs[run].lengths(setting)})
+            (label, {r.length: _share(r) for r in runs[run].lengths(setting)})
             for label, run, setting in DEMO_ROWS
         ]
-        return _by_length(found, _share, max)
+        return _by_length(found, max)
 
     def passkey_smollm2(self) -> str:
         """SmolLM2's passkeys."""
         report = read_report(self._path("passkey-smollm2"))
         found = [
-            (name, {r.length: (r.accuracy, r.interval) for r in report.lengths(name)})
-            for name in report.cells
+            (name, {r.length: _share(r) for r in report.lengths(name)}) for name in report.cells
         ]
-        return _by_length(found, _share, max)
+        return _by_length(found, max)
 
     def short(self) -> str:
         """What short texts cost, as §4.3.3 asks."""
@@ -130,7 +131,7 @@ class Page:
                     f"{100 * cost.top1_agreement:.1f} %", f"{cost.perplexity_before:.4g}",
                     f"{cost.perplexity_after:.4g}",
                 ])  # fmt: skip
-                told = sentence(cost.ratio.value, cost.ratio.interval, report.settings["length"])
+                told = price_sentence(cost.ratio, report.settings["length"])
                 sentences.append(f"- {label}: {told}")
         columns = ["setting", "KL, nats per token", "same top token", "perplexity before", "after"]
         return f"{_table(columns, rows)}\n\n" + "\n".join(sentences)
@@ -147,10 +148,10 @@ class Page:
             found[setting] = (result.perplexity, ratio)
             rows.append([
                 f"{setting} (the rule)" if setting == rule else setting,
-                _perplexity(result.perplexity, result.interval), _change(ratio),
+                _perplexity(result)[1], _change(ratio),
             ])  # fmt: skip
         best = min(found, key=lambda setting: found[setting][0])
-        told = _temperature_sentence(best, rule, found[best][1])
+        told = _temperature_sentence(best, rule, found[best][1], len(found))
         return f"{_table(['1/√t', 'perplexity', 'against the rule'], rows)}\n\n{told}"
 
     def against_yarn(self) -> str:
@@ -237,40 +238,39 @@ def _change(ratio: Mean | None) -> str:
     return f"{100 * (ratio.value - 1):+.1f} %{told}"
 
 
-def _temperature_sentence(best: str, rule: str, ratio: Mean | None) -> str:
+def _temperature_sentence(best: str, rule: str, ratio: Mean | None, tried: int) -> str:
     if ratio is None:
         return f"The lowest perplexity is at the rule's value, {rule}."
     beyond = "beyond" if _is_below(ratio) else "not beyond"
     return (
         f"The lowest perplexity is at {best}; against the rule's {rule} that is {_change(ratio)}, "
-        f"{beyond} chance."
+        f"{beyond} chance, but it is the lowest of {tried} values that were tried on this text."
     )
 
 
-def _perplexity(value: float, interval: Interval | None) -> str:
-    return f"{value:.4g} ({interval_text(interval, '.3g')})"
+def _perplexity(result: PerplexityResult) -> Cell:
+    told = f"{result.perplexity:.4g} ({interval_text(result.interval, '.3g')})"
+    return result.perplexity, told
 
 
-def _share(value: float, interval: Interval | None) -> str:
-    return f"{value:.2f} ({interval_text(interval, '.2f')})"
+def _share(result: LengthResult) -> Cell:
+    found = f"{round(result.accuracy * result.trials)} of {result.trials}"
+    return result.accuracy, f"{found} ({interval_text(result.interval, '.2f')})"
 
 
 def _by_length(
-    found: Sequence[tuple[str, Mapping[int, tuple[float, Interval | None]]]],
-    text: Callable[[float, Interval | None], str],
-    best: Callable[[Iterable[float]], float],
+    found: Sequence[tuple[str, Mapping[int, Cell]]], best: Callable[[Iterable[float]], float]
 ) -> str:
     """A table of settings × lengths; the best of each column in bold."""
-    lengths = sorted({length for _, values in found for length in values})
-    leading = {n: best(values[n][0] for _, values in found if n in values) for n in lengths}
+    lengths = sorted({length for _, cells in found for length in cells})
+    leading = {n: best(cells[n][0] for _, cells in found if n in cells) for n in lengths}
     rows = []
-    for label, values in found:
-        cells = [label]
+    for label, cells in found:
+        row = [label]
         for length in lengths:
-            told = text(*values[length]) if length in values else "–"
-            is_best = length in values and values[length][0] == leading[length]
-            cells.append(f"**{told}**" if is_best else told)
-        rows.append(cells)
+            value, told = cells.get(length, (None, "–"))
+            row.append(f"**{told}**" if value == leading[length] else told)
+        rows.append(row)
     return _table(["setting", *(f"{length:,}" for length in lengths)], rows)
 
 
@@ -283,7 +283,7 @@ FIGURES = {
     "sliding-demo.png": ("sliding-demo", "sliding-tuned"),
     "contexts.png": ("contexts-smollm2",),
     "passkey-demo.png": ("passkey-demo",),
-    "short.png": SHORT_RUNS,
+    "short.png": tuple(run for run in SHORT_RUNS if "smollm2" in run),
     "temperature.png": ("temperature-demo", "temperature-smollm2"),
 }
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -298,9 +298,12 @@ def render(results: Path) -> str:
     page = Page(results)
     runs = ("sliding-demo", "sliding-smollm2", "contexts-smollm2")
     about = {name: _about(page.perplexity(name)) for name in runs}
-    topics = page.perplexity("contexts-smollm2").settings
+    contexts = page.perplexity("contexts-smollm2").settings
+    (window,) = {about["window"] for name, about in contexts["variants"].items() if name != "none"}
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        topics_tokens=f"{topics['tokens']:,}",
+        topics_tokens=f"{contexts['tokens']:,}",
+        smollm2_length=f"{max(contexts['lengths']):,}",
+        smollm2_window=f"{window:,}",
         demo_prompts=page.prompts("passkey-demo"),
         smollm2_prompts=page.prompts("passkey-smollm2"),
         about_sliding_demo=about["sliding-demo"],
@@ -312,6 +315,8 @@ def render(results: Path) -> str:
         passkey_demo=page.passkey_demo(),
         passkey_smollm2=page.passkey_smollm2(),
         short=page.short(),
+        about_temperature_demo=_about_temperature(page.perplexity("temperature-demo")),
+        about_temperature_smollm2=_about_temperature(page.perplexity("temperature-smollm2")),
         temperature_demo=page.temperature("demo"),
         temperature_smollm2=page.temperature("smollm2"),
         against_yarn=page.against_yarn(),
@@ -322,6 +327,14 @@ def draw(results: Path, figures: Path) -> None:
     """Draw the figures of the page, as `yarncli plot` draws them."""
     for name, runs in FIGURES.items():
         plot_results([results / f"{run}.jsonl" for run in runs], figures / name)
+
+
+def _about_temperature(report: PerplexityReport) -> str:
+    about = next(iter(report.settings["variants"].values()))
+    (length,) = report.settings["lengths"]
+    where = "within" if length <= about["original"] else "beyond"
+    factor = about["window"] / about["original"]
+    return f"s = {factor:g}, context {length:,}, {where} its window of {about['original']:,}"
 
 
 def _about(report: PerplexityReport) -> str:

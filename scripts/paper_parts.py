@@ -43,23 +43,23 @@ _FEW_CONTEXTS = {"text": [STORIES], "lengths": [128, 256, 512], "tokens": 1024}
 
 PARTS = (
     Part(
-        name="sliding-demo", kind="perplexity", model="demo", minutes=3.0,
+        name="sliding-demo", kind="perplexity", model="demo", minutes=2.0,
         options={**_DEMO_WINDOWS, "compare": METHODS, "override": "factor=8"}, quick=_FEW_WINDOWS,
     ),
     Part(
-        name="sliding-tuned", kind="perplexity", model="tuned", minutes=1.2,
+        name="sliding-tuned", kind="perplexity", model="tuned", minutes=0.7,
         options={**_DEMO_WINDOWS, "control": True}, quick=_FEW_WINDOWS,
     ),
     Part(
-        name="passkey-demo", kind="passkey", model="demo", minutes=1.5,
+        name="passkey-demo", kind="passkey", model="demo", minutes=0.8,
         options={**_DEMO_KEYS, "compare": METHODS, "override": "factor=8"}, quick=_FEW_KEYS,
     ),
     Part(
-        name="passkey-tuned", kind="passkey", model="tuned", minutes=0.6,
+        name="passkey-tuned", kind="passkey", model="tuned", minutes=0.3,
         options={**_DEMO_KEYS, "control": True}, quick=_FEW_KEYS,
     ),
     Part(
-        name="short-demo", kind="regress", model="demo", minutes=0.3,
+        name="short-demo", kind="regress", model="demo", minutes=0.1,
         options={
             "text": [STORIES], "length": 256, "texts": 4, "override": "factor=8",
             "compare": ("linear", "ntk", "ntk-by-parts", "yarn", "dynamic"),
@@ -67,7 +67,7 @@ PARTS = (
         quick=_FEW_TEXTS,
     ),
     Part(
-        name="temperature-demo", kind="perplexity", model="demo", minutes=0.5,
+        name="temperature-demo", kind="perplexity", model="demo", minutes=0.3,
         options={
             "text": [STORIES], "lengths": [2048], "tokens": 16384, "override": "factor=8",
             "attention_factors": (1.0, 1.05, 1.1, 1.15, round(get_mscale(8), 3), 1.25, 1.3),
@@ -75,7 +75,7 @@ PARTS = (
         quick={"lengths": [512], "tokens": 1024, "attention_factors": (1.0, 1.208)},
     ),
     Part(
-        name="short-smollm2-4", kind="regress", model="smollm2", minutes=1.2,
+        name="short-smollm2-4", kind="regress", model="smollm2", minutes=1.0,
         options={**_SHORT, "override": "factor=4", "compare": ("ntk", "yarn")}, quick=_FEW_TEXTS,
     ),
     Part(
@@ -83,11 +83,11 @@ PARTS = (
         options={**_SHORT, "override": "factor=2", "compare": ("yarn",)}, quick=_FEW_TEXTS,
     ),
     Part(
-        name="short-smollm2-8", kind="regress", model="smollm2", minutes=0.6,
+        name="short-smollm2-8", kind="regress", model="smollm2", minutes=0.5,
         options={**_SHORT, "override": "factor=8", "compare": ("yarn",)}, quick=_FEW_TEXTS,
     ),
     Part(
-        name="contexts-smollm2", kind="perplexity", model="smollm2", minutes=6.5,
+        name="contexts-smollm2", kind="perplexity", model="smollm2", minutes=7.0,
         options={
             "text": [TOPICS], "lengths": [4096, 12288], "tokens": 12288,
             "compare": ("none", "ntk", "yarn"), "override": "factor=2",
@@ -95,27 +95,27 @@ PARTS = (
         quick=_FEW_CONTEXTS,
     ),
     Part(
-        name="passkey-smollm2", kind="passkey", model="smollm2", minutes=9.0,
+        name="passkey-smollm2", kind="passkey", model="smollm2", minutes=10.0,
         options={
-            "lengths": [4096, 12288], "depths": 3, "trials": 1, "compare": ("none", "yarn"),
+            "lengths": [4096, 10240], "depths": 3, "trials": 1, "compare": ("none", "yarn"),
             "override": "factor=2",
         },
         quick=_FEW_KEYS,
     ),
     Part(
-        name="temperature-smollm2", kind="perplexity", model="smollm2", minutes=6.0,
+        name="temperature-smollm2", kind="perplexity", model="smollm2", minutes=1.5,
         options={
-            "text": [TOPICS], "lengths": [12288], "tokens": 12288, "override": "factor=2",
-            "attention_factors": (1.0, round(get_mscale(2), 3), 1.139),
+            "text": [TOPICS], "lengths": [4096], "tokens": 4096, "override": "factor=8",
+            "attention_factors": (1.0, 1.1, round(get_mscale(8), 3)),
         },
         quick={
-            "text": [STORIES], "lengths": [512], "tokens": 1024, "attention_factors": (1.0, 1.069),
+            "text": [STORIES], "lengths": [512], "tokens": 1024, "attention_factors": (1.0, 1.208),
         },
     ),
     Part(
-        name="sliding-smollm2", kind="perplexity", model="smollm2", minutes=4.0,
+        name="sliding-smollm2", kind="perplexity", model="smollm2", minutes=1.0,
         options={
-            "text": [TOPICS], "lengths": [1024, 2048], "sliding": 256, "tokens": 4096,
+            "text": [TOPICS], "lengths": [1024], "sliding": 256, "tokens": 2048,
             "compare": ("none", "yarn"), "override": "factor=2",
         },
         quick={"text": [STORIES], **_FEW_WINDOWS},

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import statistics
 
 import pytest
@@ -227,3 +228,19 @@ def test_dynamic_yarn_reads_every_context_with_its_own_factor(demo, book, scaled
         alone = evaluate_perplexity(copy, lengths=(256, 512, 1024), **options).results()
         same = {r.length: r.perplexity for r in alone}[result.length]
         assert result.perplexity == pytest.approx(same, rel=1e-6)
+
+
+def test_a_model_without_rope_is_a_baseline_and_says_so(tmp_path, demo):
+    """GPT-2 has a vector for each position: it is read as it is, with a warning."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    directory = tmp_path / "gpt2"
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=1024, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+    ).save_pretrained(directory)
+    for file in demo.glob("tokenizer*"):
+        shutil.copy(file, directory)
+    book = tmp_path / "book.txt"
+    book.write_text("In Ospa you can meet Suhin Pami. " * 20)
+    done = invoke("perplexity", directory, "--text", book, "--lengths", "32", code=0)
+    assert "asked as it is, as a baseline" in " ".join(done.stderr.split())

@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM
 
 from support.program import invoke
 from yarncli import regress
-from yarncli.cli.regress_print import sentence
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluation.local.load import load_model
 from yarncli.evaluation.local.sampling import sample_texts
 from yarncli.evaluation.regress import TextDivergence, read_regress_report, summarise
+from yarncli.evaluation.sentences import price_sentence
 from yarncli.evaluation.settings import LoadSettings
+from yarncli.evaluation.statistics import Mean
 from yarncli.figures.results import plot_results
 
 YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 256}
@@ -80,7 +81,7 @@ def test_what_dynamic_leaves_alone_is_exactly_0(demo):
     cost = regress(demo, override="method=dynamic,factor=4", texts=2).regression()
     assert (cost.kl.value, cost.kl_p99, cost.top1_agreement) == (0.0, 0.0, 1.0)
     assert cost.kl.interval == (0.0, 0.0)
-    assert sentence(cost.ratio.value, cost.ratio.interval, 256) == (
+    assert price_sentence(cost.ratio, 256) == (
         "texts of up to 256 tokens are predicted exactly as before."
     )
 
@@ -179,7 +180,7 @@ def test_gate_of_the_function(demo, book):
     ],
 )
 def test_a_difference_within_chance_is_none(ratio, interval, words):
-    assert sentence(ratio, interval, 256) == f"texts of up to 256 tokens {words}"
+    assert price_sentence(Mean(ratio, interval, 640), 256) == f"texts of up to 256 tokens {words}"
 
 
 def test_a_figure_of_several_runs_shows_each(demo, book, tmp_path):

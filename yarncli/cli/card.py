@@ -12,14 +12,20 @@ from yarncli.cli import options
 EXAMPLES = [
     ("yarncli card ./model-yarn", "Print the card that push would send."),
     ("yarncli card ./model-yarn --results passkey.jsonl", "With passkey results."),
+    (
+        "yarncli card ./model-yarn --results passkey.jsonl --results regress.jsonl",
+        "And the price on short texts.",
+    ),
     ("yarncli card ./model-yarn --write", "Put it into README.md."),
     ("yarncli card model-128k.gguf", "The card for a GGUF repository."),
 ]
 
 PATH_HELP = "A checkpoint directory, a GGUF file, or a folder of GGUF files of one model."
 Results = Annotated[
-    Path | None,
-    typer.Option("--results", metavar="FILE", help="Passkey results (JSONL) for the card."),
+    list[Path] | None,
+    typer.Option(
+        "--results", metavar="FILE", help="Results (JSONL) for the card; may be repeated."
+    ),
 ]
 BaseModel = Annotated[
     str | None,

@@ -73,18 +73,12 @@ def check_passkey(
     attn_implementation: options.AttnImplementation = None,
     adapter: options.Adapter = None,
     trust_remote_code: options.TrustRemoteCode = False,
-    base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible server: …/v1.")
-    ] = None,
-    served_model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The model's name on the server.")
-    ] = None,
-    api_key_env: Annotated[
-        str | None, typer.Option(metavar="VAR", help="Variable that holds the server's key.")
-    ] = None,
+    base_url: options.BaseUrl = None,
+    served_model: options.ServedModel = None,
+    api_key_env: options.ApiKeyEnv = None,
     tokenizer: options.Tokenizer = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at a time.")] = 4,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for one answer.")] = 600,
+    timeout: options.Timeout = 600,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every answer to this JSONL file.")
     ] = None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.cli import console
+from yarncli.cli.report_print import show_figure, show_report
 from yarncli.evaluation.passkey import Grid
 from yarncli.evaluation.prompts import depths
 from yarncli.evaluation.report import (
@@ -166,24 +167,16 @@ def show(report: PasskeyReport, *, plot: Path | None, json: bool, tasks: bool = 
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
     """
-    for caveat in report.caveats:
-        console.warn(caveat)
-    if json:
-        console.print_json(report.to_json())
-    elif tasks:
-        print_tasks(report)
-    else:
-        print_results(report)
+    from yarncli.figures.passkey import plot_passkey
+
+    printer = print_tasks if tasks else print_results
+    show_report(report, lambda: printer(report), json=json)
     if report.control_says_the_same:
         console.warn(
             "The control gave the same answer to every prompt, so this run does not show that the "
             "RoPE setting is live. Ask at lengths beyond the original window."
         )
-    if plot is not None:
-        from yarncli.figures.passkey import plot_passkey
-
-        plot_passkey([report], plot)
-        console.note(f"The figure is in {plot}.")
+    show_figure(lambda path: plot_passkey([report], path), plot)
 
 
 def print_results(report: PasskeyReport) -> None:

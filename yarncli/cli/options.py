@@ -294,6 +294,16 @@ Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", show_default=False, help="A checkpoint directory or a Hub id."),
 ]
+BaseUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible server: …/v1.")
+]
+ServedModel = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="The model's name on the server.")
+]
+ApiKeyEnv = Annotated[
+    str | None, typer.Option(metavar="VAR", help="Variable that holds the server's key.")
+]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for one answer.")]
 TextFiles = Annotated[
     list[Path] | None,
     typer.Option("--text", metavar="FILE", help="A UTF-8 text to read; may be repeated."),

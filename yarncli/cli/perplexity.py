@@ -17,6 +17,10 @@ EXAMPLES = [
         "Compare.",
     ),
     ("yarncli perplexity ./model --text book.txt --lengths 4k --sliding 256", "As in the paper."),
+    (
+        "yarncli perplexity ./model --text book.txt --base-url http://localhost:8000/v1",
+        "Ask a server (vLLM, SGLang).",
+    ),
     ("yarncli perplexity ./model --text book.txt --by-position", "Where in a long text it breaks."),
     (
         "yarncli perplexity ./model --text book.txt --by-position --override factor=8 "
@@ -27,7 +31,14 @@ EXAMPLES = [
 
 
 def perplexity(
-    model: options.Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="A checkpoint directory or a Hub id; with --base-url its tokenizer is used.",
+        ),
+    ] = None,
     text: options.TextFiles = None,
     lengths: Annotated[
         str | None, typer.Option(metavar="LIST", help="Contexts in tokens: 4k,8k,32k.")
@@ -65,6 +76,10 @@ def perplexity(
     attn_implementation: options.AttnImplementation = None,
     adapter: options.Adapter = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    base_url: options.BaseUrl = None,
+    served_model: options.ServedModel = None,
+    api_key_env: options.ApiKeyEnv = None,
+    timeout: options.Timeout = 600,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every result to this JSONL file.")
     ] = None,
@@ -103,6 +118,10 @@ def perplexity(
         attn_implementation=attn_implementation,
         adapter=adapter,
         trust_remote_code=trust_remote_code,
+        base_url=base_url,
+        served_model=served_model,
+        api_key_env=api_key_env,
+        timeout=timeout,
         out=out,
         resume=resume,
     )

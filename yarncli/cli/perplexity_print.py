@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yarncli.cli import console
+from yarncli.cli.report_print import show_figure, show_report
 from yarncli.evaluation.losses import PerplexityReport, PerplexityResult
 from yarncli.evaluation.readings import Pass
 from yarncli.evaluation.statistics import Interval
@@ -26,15 +27,10 @@ def show(report: PerplexityReport, *, plot: Path | None, json: bool) -> None:
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
     """
-    if json:
-        console.print_json(report.to_json())
-    else:
-        _print_results(report)
-    if plot is not None:
-        from yarncli.figures.perplexity import plot_perplexity
+    from yarncli.figures.perplexity import plot_perplexity
 
-        plot_perplexity([report], plot)
-        console.note(f"The figure is in {plot}.")
+    show_report(report, lambda: _print_results(report), json=json)
+    show_figure(lambda path: plot_perplexity([report], path), plot)
 
 
 def _print_results(report: PerplexityReport) -> None:

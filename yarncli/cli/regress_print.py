@@ -8,7 +8,9 @@ from typing import Any
 
 from yarncli.cli import console
 from yarncli.cli.perplexity_print import interval_text
+from yarncli.cli.report_print import show_figure, show_report
 from yarncli.evaluation.regress import SAMPLED, RegressReport
+from yarncli.evaluation.sentences import price_sentence
 
 
 def announce(settings: Mapping[str, Any]) -> None:
@@ -30,15 +32,10 @@ def show(report: RegressReport, *, plot: Path | None, json: bool) -> None:
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
     """
-    if json:
-        console.print_json(report.to_json())
-    else:
-        _print_results(report)
-    if plot is not None:
-        from yarncli.figures.regress import plot_regress
+    from yarncli.figures.regress import plot_regress
 
-        plot_regress([report], plot)
-        console.note(f"The figure is in {plot}.")
+    show_report(report, lambda: _print_results(report), json=json)
+    show_figure(lambda path: plot_regress([report], path), plot)
 
 
 def _print_results(report: RegressReport) -> None:
@@ -61,20 +58,4 @@ def _print_results(report: RegressReport) -> None:
     console.print_table(columns, rows)
     length = report.settings["length"]
     for name, cost in found.items():
-        console.print_text(f"{name}: {sentence(cost.ratio.value, cost.ratio.interval, length)}")
-
-
-def sentence(ratio: float, interval: tuple[float, float] | None, length: int) -> str:
-    """What a ratio of perplexities means, in words: "texts of up to 256 tokens get 14 % worse"."""
-    texts = f"texts of up to {length:,} tokens"
-    if ratio == 1:
-        return f"{texts} are predicted exactly as before."
-    ends = (
-        ""
-        if interval is None
-        else f" ({100 * (interval[0] - 1):+.1f} to {100 * (interval[1] - 1):+.1f} %)"
-    )
-    if interval is None or interval[0] <= 1 <= interval[1]:
-        return f"{texts} get neither better nor worse beyond chance{ends}."
-    word = "worse" if ratio > 1 else "better"
-    return f"{texts} get {100 * abs(ratio - 1):.1f} % {word} in perplexity{ends}."
+        console.print_text(f"{name}: {price_sentence(cost.ratio, length)}")

@@ -76,6 +76,8 @@ class PerplexityReport:
     """Of each variant, by its name, the setting in question first."""
     max_perplexity: float | None = None
     """What is allowed at every length; None for anything."""
+    caveats: Sequence[str] = ()
+    """What should be known about the results; a sentence each."""
 
     def results(self, variant: str | None = None) -> list[PerplexityResult]:
         """The results of one variant, of the setting in question by default, shortest first."""

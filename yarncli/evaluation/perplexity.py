@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import Any
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
 from yarncli.evaluation import variants
+from yarncli.evaluation.connecting import connect, refuse_server_contradictions
 from yarncli.evaluation.losses import PerplexityReport, WindowLoss, read_loss
 from yarncli.evaluation.opening import choose_settings, fetched, name_of, open_codec
+from yarncli.evaluation.passkey import TextCodec
 from yarncli.evaluation.readings import Layout, Pass, plan_readings
 from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
-from yarncli.evaluation.settings import TrialSettings
+from yarncli.evaluation.served_losses import ServedReader
+from yarncli.evaluation.settings import ServedSettings
 from yarncli.evaluation.statistics import Sums
 from yarncli.evaluation.subjects import local_directory, used_settings
 from yarncli.evaluation.texts import read_texts
@@ -28,10 +31,10 @@ _TIMES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerplexityOptions(TrialSettings):
+class PerplexityOptions(ServedSettings):
     """Which texts are read, with how much context, under which settings of the model.
 
-    How the model is loaded is said by the fields of `TrialSettings`.
+    How the model is loaded or reached is said by the fields of `ServedSettings`.
     """
 
     text: Sequence[Path | str] = ()
@@ -63,7 +66,7 @@ class PerplexityOptions(TrialSettings):
 
 
 def evaluate_perplexity(
-    model: str | Path | Checkpoint,
+    model: str | Path | Checkpoint | None,
     options: PerplexityOptions | None = None,
     *,
     progress: ProgressCallback | None = None,
@@ -76,7 +79,8 @@ def evaluate_perplexity(
     each length of context, so that the differences are those of the context alone.
 
     Args:
-        model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.
+        model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned; None only with
+            `base_url`.
         options: what to read; `PerplexityOptions()` by default.
         progress: told how far the stages are: "Fetching" in bytes, "Reading" (the name of the
             setting, where there are several) in tokens.
@@ -94,38 +98,91 @@ def evaluate_perplexity(
     """
     options = checked(options or PerplexityOptions(), changes)
     source = str(model) if isinstance(model, Path) else model
-    _refuse_contradictions(options)
-    require_extra("perplexity", "torch", "transformers")
-    checkpoint = fetched(source, options, progress)
-    chosen = _settings(checkpoint, options, progress)
-    lengths = sorted(set(options.lengths)) or variants.default_lengths(chosen)
-    codec = open_codec(options.tokenizer or source, options, False, progress)
-    texts = read_texts(options.text, codec)
+    _refuse_contradictions(source, options)
+    subject = (
+        _served(source, options, progress)
+        if options.base_url
+        else _local(source, options, progress)
+    )
+    lengths = sorted(set(options.lengths)) or variants.default_lengths(subject.settings)
+    texts = read_texts(options.text, subject.codec)
     most = _TIMES * lengths[-1] if options.tokens is None else options.tokens
     readings = plan_readings(
         texts, lengths, most=most, sliding=options.sliding, by_position=options.by_position
     )
     recorded = {
-        "model": name_of(source),
+        "model": subject.name,
         "layout": options.layout,
         "lengths": lengths,
         "sliding": options.sliding,
         "tokens": most,
         **({"attention_factors": [*tried]} if (tried := options.attention_factors) else {}),
         **texts.record(),
-        **used_settings(local_directory(checkpoint), options),
-        "variants": {variant.name: variant.to_json() for variant in chosen},
+        **subject.record,
+        "variants": {variant.name: variant.to_json() for variant in subject.settings},
     }
     file = result_file(options.out, "perplexity", recorded, read_loss, resume=options.resume)
     with file or nullcontext():
         if begin:
-            begin(readings, chosen)
-        losses = _read_all(chosen, readings, options, file=file, progress=progress)
-    return PerplexityReport(recorded, losses, options.max_perplexity)
+            begin(readings, subject.settings)
+        losses = _read_all(subject, readings, file=file, progress=progress)
+    notes = variants.notes_of(subject.settings)
+    return PerplexityReport(recorded, losses, options.max_perplexity, caveats=notes)
 
 
-def _refuse_contradictions(options: PerplexityOptions) -> None:
-    """Refuse what cannot be done before anything is fetched or loaded."""
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """Who reads: a checkpoint on this machine in its settings, or a model behind a server."""
+
+    name: str
+    settings: Sequence[variants.Variant]
+    codec: TextCodec
+    record: Mapping[str, Any]
+    losses: Callable[[variants.Variant, Pass], Sequence[float]]
+
+
+def _local(
+    source: str | Checkpoint | None,
+    options: PerplexityOptions,
+    progress: ProgressCallback | None,
+) -> _Subject:
+    assert source is not None  # or it was refused
+    require_extra("perplexity", "torch", "transformers")
+    from yarncli.evaluation.local.measuring import Readers
+
+    checkpoint = fetched(source, options, progress)
+    readers = Readers(options, progress)
+    return _Subject(
+        name=name_of(source),
+        settings=_settings(checkpoint, options, progress),
+        codec=open_codec(options.tokenizer or source, options, False, progress),
+        record=used_settings(local_directory(checkpoint), options),
+        losses=lambda variant, reading: readers.of(variant, len(reading.ids)).losses(
+            reading.ids, reading.first
+        ),
+    )
+
+
+def _served(
+    source: str | Checkpoint | None,
+    options: PerplexityOptions,
+    progress: ProgressCallback | None,
+) -> _Subject:
+    subject = connect(source, options, chat=False, concurrency=1, progress=progress)
+    reader = ServedReader(subject.server)
+    if not options.lengths and not all(variant.original for variant in subject.variants):
+        raise UsageError("Give --lengths; how far the model reads is not known.")
+    return _Subject(
+        name=subject.name,
+        settings=subject.variants,
+        codec=subject.codec,
+        record={"base_url": options.base_url, "served_model": subject.server.model},
+        losses=lambda _, reading: reader.losses(reading.ids, reading.first),
+    )
+
+
+def _refuse_contradictions(source: str | Checkpoint | None, options: PerplexityOptions) -> None:
+    """Refuse what cannot be done before anything is fetched, loaded or asked."""
     if not options.text:
         raise UsageError("Give --text FILE, a text to read; a book, say, of the model's language.")
     if options.sliding is not None and options.by_position:
@@ -140,6 +197,12 @@ def _refuse_contradictions(options: PerplexityOptions) -> None:
             "--attention-factors goes with --override factor=4, and with neither --compare nor a "
             "control."
         )
+    if options.base_url is not None and options.layout != "nested":
+        raise UsageError(
+            "A server is asked for nested contexts only: --sliding and --by-position do not go "
+            "with --base-url."
+        )
+    refuse_server_contradictions(source, options)
     refuse_existing(options.out, resume=options.resume)
     variants.refuse_two_controls(options.control, options.control_model)
 
@@ -156,28 +219,23 @@ def _settings(
 
 
 def _read_all(
-    chosen: Sequence[variants.Variant],
+    subject: _Subject,
     readings: Sequence[Pass],
-    options: PerplexityOptions,
     *,
     file: ResultFile[WindowLoss] | None,
     progress: ProgressCallback | None,
 ) -> dict[str, list[WindowLoss]]:
     """Read with every variant what it has not read yet; by length and window."""
-    from yarncli.evaluation.local.measuring import Readers
-
     losses: dict[str, list[WindowLoss]] = {}
-    readers = Readers(options, progress)
-    for variant in chosen:
+    for variant in subject.settings:
         found = list(file.done.get(variant.name, ())) if file else []
         done = {loss.place for loss in found}
         left = [r for r in readings if not {part[:2] for part in r.parts} <= done]
-        title = variant.name if len(chosen) > 1 else "Reading"
+        title = variant.name if len(subject.settings) > 1 else "Reading"
         total = sum(len(reading.ids) for reading in left)
         with stage(progress, title, total, unit="tokens") as advance:
             for reading in left:
-                reader = readers.of(variant, len(reading.ids))
-                for loss in _losses_of(reading, reader.losses(reading.ids, reading.first)):
+                for loss in _losses_of(reading, subject.losses(variant, reading)):
                     if loss.place in done:
                         continue
                     if file:

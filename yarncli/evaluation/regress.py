@@ -132,6 +132,8 @@ class RegressReport:
     """What is allowed of the mean KL; None for anything."""
     min_top1: float | None = None
     """What is demanded of the agreement; None for nothing."""
+    caveats: Sequence[str] = ()
+    """What should be known about the results; a sentence each."""
 
     def regression(self, variant: str | None = None) -> Regression:
         """What one conversion costs, the first by default."""
@@ -223,8 +225,9 @@ def regress(
             readers, before, after, stretches=stretches, file=file, progress=progress
         )
     return RegressReport(
-        recorded, divergences=found, max_kl=options.max_kl, min_top1=options.min_top1
-    )
+        recorded, divergences=found, max_kl=options.max_kl, min_top1=options.min_top1,
+        caveats=variants.notes_of([before, *after]),
+    )  # fmt: skip
 
 
 def _stretches(

@@ -126,6 +126,18 @@ class Server:
         if failure is not None:
             raise failure
 
+    def completion(self, **request: Any) -> Any:
+        """The whole answer to one request for a completion.
+
+        Raises:
+            HubError: the server cannot be reached, or does not answer as such a server does.
+            APIStatusError: of the client; it refuses the request.
+        """
+        with self._errors():
+            answer = self._client.completions.create(model=self.model, **request)
+            _expected(answer, "choices")
+            return answer
+
     def _asked(self, prompt: PasskeyPrompt) -> Future[Cell]:
         """The answer to come, in a thread that does not keep an interrupted program alive."""
         answer: Future[Cell] = Future()
@@ -150,7 +162,7 @@ class Server:
                 names = [model.id for model in _expected(client.models.list(), "data")]
         except APIStatusError as error:
             raise HubError(
-                f"{where} does not list its models: status {error.status_code}, {_said(error)} "
+                f"{where} does not list its models: status {error.status_code}, {said(error)} "
                 "Name one with --model."
             ) from error
         except UnreadableAnswer as error:
@@ -192,14 +204,14 @@ class Server:
         where, code = self.settings.base_url, error.status_code
         if code == 404:
             return HubError(
-                f"{where} has no model {self.model!r} or no such API: {_said(error)} Name the "
+                f"{where} has no model {self.model!r} or no such API: {said(error)} Name the "
                 "model with --model, as the server knows it."
             )
         if code in (400, 413, 422):
             return HubError(
-                f"The server refused a prompt of {prompt.length:,} tokens: {_said(error)}"
+                f"The server refused a prompt of {prompt.length:,} tokens: {said(error)}"
             )
-        return HubError(f"{where} failed with status {code}: {_said(error)}")
+        return HubError(f"{where} failed with status {code}: {said(error)}")
 
     def _forms(self, prompt: PasskeyPrompt) -> list[dict[str, Any]]:
         """The same question in the forms that servers differ in, best first."""
@@ -298,8 +310,8 @@ def _expected(answer: Any, name: str) -> Any:
     return found
 
 
-def _said(error: Any) -> str:
-    """The server's own words."""
+def said(error: Any) -> str:
+    """The server's own words in an error of the client's."""
     body = error.body
     # mlx_lm.server answers {"error": "words"}, of which the client gives the words.
     known = body if isinstance(body, dict) else {"message": body if isinstance(body, str) else ""}
@@ -317,6 +329,13 @@ class ServerTokenizer:
     """The name the server knows."""
     api_key: str | None = None
     """Sent as the bearer token; None sends none."""
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that the server puts before a text; None for none. Raises as `encode`."""
+        ids, plain = self.encode("a"), self.encode("a", add_special_tokens=False)
+        return ids[0] if ids[1:] == plain else None
+
     eos_token_id: None = None
     """Always None: servers are not asked for it."""
     eos_token: None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.output import atomic_write
-from yarncli.checkpoint.source import Checkpoint, open_checkpoint
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
 from yarncli.evaluation import variants
+from yarncli.evaluation.connecting import connect, refuse_server_contradictions
 from yarncli.evaluation.opening import choose_settings, fetched, name_of, open_codec
-from yarncli.evaluation.passkey import Decode, Grid, TextCodec
+from yarncli.evaluation.passkey import Decode, Grid
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, Wording
 from yarncli.evaluation.report import Cell, PasskeyReport, read_cell
 from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
-from yarncli.evaluation.server import Server, ServerSettings, ServerTokenizer
-from yarncli.evaluation.settings import TrialSettings
-from yarncli.evaluation.subjects import LocalSubject, ServedSubject, Subject, local_directory
+from yarncli.evaluation.settings import ServedSettings
+from yarncli.evaluation.subjects import LocalSubject, Subject, local_directory
 from yarncli.evaluation.tasks import PASSKEY
 from yarncli.extras import require_extra
 from yarncli.history.adapters import require_plan
@@ -34,10 +33,10 @@ _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_id
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasskeyOptions(TrialSettings):
+class PasskeyOptions(ServedSettings):
     """What is asked, of which settings of the model, where it runs, and where results go.
 
-    How the model is loaded is said by the fields of `TrialSettings`.
+    How the model is loaded or reached is said by the fields of `ServedSettings`.
     """
 
     lengths: Sequence[int] = ()
@@ -60,16 +59,8 @@ class PasskeyOptions(TrialSettings):
     """The beginning of the answer, empty for none; None for the paper's."""
     chat: bool | None = None
     """Ask through the chat template; None: where there is one."""
-    base_url: str | None = None
-    """Ask the OpenAI-compatible server at this address, which ends in `/v1`."""
-    served_model: str | None = None
-    """The name that the server knows the model by; None takes the only one."""
-    api_key_env: str | None = None
-    """The environment variable that holds the server's key."""
     concurrency: int = 4
     """Requests to the server at a time."""
-    timeout: float = 600.0
-    """Seconds to wait for one answer of the server."""
     decode: Decode = "fast"
     """"greedy" generates token by token: the same verdicts, slower."""
     out: Path | None = None
@@ -130,7 +121,9 @@ def evaluate_passkey(
     _refuse_contradictions(source, options)
     subject: Subject
     if options.base_url is not None:
-        subject = _served(source, options, options.base_url, progress)
+        subject = connect(
+            source, options, chat=options.chat, concurrency=options.concurrency, progress=progress
+        )
     else:
         assert source is not None  # or it was refused
         subject = _local(source, options, progress)
@@ -158,17 +151,7 @@ def _refuse_contradictions(model: str | Checkpoint | None, options: PasskeyOptio
     """Refuse what cannot be done before anything is fetched, loaded or asked."""
     refuse_existing(options.out, resume=options.resume)
     variants.refuse_two_controls(options.control, options.control_model)
-    if options.base_url is None:
-        if model is None:
-            raise UsageError("Give MODEL, a directory or a Hub id, or --base-url of a server.")
-        if (options.served_model, options.api_key_env) != (None, None):
-            raise UsageError("--model and --api-key-env are for a server. Name it by --base-url.")
-    elif options.override or options.compare or options.control or options.control_model:
-        raise UsageError(
-            "A server has one RoPE setting, so --override, --compare and --control do not go with "
-            "--base-url. Start it with each setting, save each run with --out, and compare them "
-            "with: yarncli plot ONE.jsonl OTHER.jsonl"
-        )
+    refuse_server_contradictions(model, options)
 
 
 def _local(
@@ -191,49 +174,6 @@ def _local(
         decode=options.decode,
         progress=progress,
     )
-
-
-def _served(
-    model: str | Checkpoint | None,
-    options: PasskeyOptions,
-    base_url: str,
-    progress: ProgressCallback | None,
-) -> ServedSubject:
-    settings = ServerSettings(
-        base_url=base_url,
-        model=options.served_model,
-        api_key=_api_key(options.api_key_env),
-        chat=options.chat is True,
-        concurrency=options.concurrency,
-        timeout=options.timeout,
-    )
-    source = options.tokenizer or model
-    codec = token = None
-    if source is not None:
-        codec = open_codec(source, options, options.chat, progress)
-        # A rendered template begins with the token that the server would add once more.
-        token = codec.tokenizer.bos_token if codec.frame is not None else None
-    elif options.chat:
-        raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
-    server = Server(settings, bos_token=token or "")
-    tokenizer = ServerTokenizer(base_url=base_url, model=server.model, api_key=settings.api_key)
-    return ServedSubject(
-        name=server.model if model is None else name_of(model),
-        server=server,
-        codec=codec or TextCodec(tokenizer),
-        checkpoint=None if model is None else open_checkpoint(model),
-    )
-
-
-def _api_key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise UsageError(f"The environment variable {variable} is not set.")
-    if not key.isascii():
-        raise UsageError(f"The environment variable {variable} holds no key: it is not ASCII.")
-    return key
 
 
 def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid:

@@ -41,3 +41,17 @@ class TrialSettings(LoadSettings):
     """Also ask this checkpoint, as it is."""
     tokenizer: str | None = None
     """Checkpoint or directory to load the tokenizer from, instead of the model's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedSettings(TrialSettings):
+    """Where a model is asked that a server runs."""
+
+    base_url: str | None = None
+    """Ask the OpenAI-compatible server at this address, which ends in `/v1`."""
+    served_model: str | None = None
+    """The name that the server knows the model by; None takes the only one."""
+    api_key_env: str | None = None
+    """The environment variable that holds the server's key."""
+    timeout: float = 600.0
+    """Seconds to wait for one answer of the server."""

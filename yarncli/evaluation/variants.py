@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -121,6 +121,11 @@ def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) ->
     if choice.control_checkpoint is not None:
         variants.append(as_it_is(choice.control_checkpoint, CONTROL))
     return variants
+
+
+def notes_of(variants: Iterable[Variant]) -> tuple[str, ...]:
+    """What should be said of settings with their results; a sentence each."""
+    return tuple(dict.fromkeys(variant.note for variant in variants if variant.note))
 
 
 def refuse_two_controls(control: bool, control_model: str | None) -> None:

@@ -27,9 +27,10 @@ from yarncli.publishing.gguf_metadata import (
 )
 from yarncli.publishing.gguf_section import GgufParts
 from yarncli.publishing.markdown import plain
+from yarncli.publishing.measurements import ResultFiles, read_all
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.reproduction import short
-from yarncli.publishing.results import Results, draw_heatmap, read_results
+from yarncli.publishing.results import Results, draw_heatmap
 from yarncli.publishing.section import HEATMAP, Facts, section, title_in
 from yarncli.publishing.selection import README
 from yarncli.publishing.subject import read_subject, task_of
@@ -67,7 +68,7 @@ class CardRequest:
     """The licence that the user states."""
 
     results: Results | None = None
-    """Passkey results."""
+    """What was measured."""
 
     heatmap: bool = False
     """Whether the figure of the results goes with the card."""
@@ -104,7 +105,7 @@ def card(
     source: str | Path | Checkpoint,
     *,
     name: str | None = None,
-    results: str | Path | None = None,
+    results: ResultFiles = None,
     base_model: str | None = None,
     licence: str | None = None,
     write: bool = False,
@@ -119,7 +120,7 @@ def card(
         source: the directory of a checkpoint, a GGUF file, a folder of GGUF files of one model, or
             what `open_checkpoint` returned.
         name: what the model will be called, `org/name`; without it the name of the directory.
-        results: a result file of check-passkey (JSONL).
+        results: result files (JSONL) of check-passkey, regress and perplexity, one of each.
         base_model: the Hub model that it was made from; without it what yarncli.json records.
         licence: the licence, as the Hub spells it.
         write: put it into the checkpoint, with the figure of the results.
@@ -139,12 +140,12 @@ def card(
         checkpoint = open_published(source)
         messages = Messages(notify)
         base = _base(checkpoint, base_model, messages)
-        found = read_results(results, checkpoint, messages) if results else None
+        found = read_all(results, checkpoint, messages)
         figure = draw_heatmap(found.report, messages) if found and write else None
         name = name or Path(checkpoint.name).resolve().name
         request = CardRequest(
             name=name, base=base, licence=licence, results=found,
-            heatmap=figure is not None if write else found is not None,
+            heatmap=figure is not None if write else bool(found and found.report),
         )  # fmt: skip
         current = local_card(checkpoint)
         if current is not None and has_lone_mark(current):
@@ -223,13 +224,17 @@ def _facts(checkpoint: Checkpoint, history: History, request: CardRequest, old: 
     gguf = None
     if isinstance(checkpoint, GgufRepository):
         gguf = GgufParts(repository=checkpoint, name=request.name)
+    found = request.results or Results()
     return Facts(
         name=request.name,
         history=history,
         subject=gguf.subject() if gguf else read_subject(checkpoint, history, request.rest),
         judgement=_judgement(checkpoint, history, request.name),
         base=request.base.repo_id if request.base else None,
-        results=request.results.report if request.results else None,
+        results=found.report,
+        setting=found.setting,
+        price=found.price,
+        contexts=found.contexts,
         heatmap=request.heatmap,
         old=old,
         repairs=request.repairs,
@@ -342,9 +347,11 @@ def _metadata(
     ours = [*([done.method] if done else []), "rope-scaling", "long-context", "yarncli"]
     tags = _list(found.get("tags"))
     found["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]
-    if request.results and request.results.setting is not None:
-        rows = request.results.report.lengths(request.results.setting)
-        found["model-index"] = _model_index(request.name, rows, old.get("model-index"))
+    measured = request.results or Results()
+    if measured.report and measured.setting is not None:
+        rows = measured.report.lengths(measured.setting)
+        if rows:
+            found["model-index"] = _model_index(request.name, rows, old.get("model-index"))
     return found
 
 

@@ -73,8 +73,8 @@ class PushOptions:
     copy_from: str | None = None
     """A Hub model whose weights are copied on the Hub instead of sent from here."""
 
-    results: str | Path | None = None
-    """A result file of check-passkey (JSONL) for the card."""
+    results: str | Path | Sequence[str | Path] | None = None
+    """Result files (JSONL) of check-passkey, regress and perplexity for the card, one of each."""
 
     with_card: bool = True
     """Whether README.md is written and sent."""

@@ -129,7 +129,7 @@ def plan_push(
     Args:
         local: what `prepare_local` found; its findings have been heeded, its options count.
         name: `org/name`, or another form that `repository_name` takes.
-        results: passkey results for the card.
+        results: what was measured, for the card.
         heatmap: their figure as PNG.
         progress: called with bytes of local files read for comparison.
 

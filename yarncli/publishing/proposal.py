@@ -9,6 +9,7 @@ from yarncli import __version__
 from yarncli.checkpoint.files import kind_of
 from yarncli.engines.judgement import judge
 from yarncli.errors import CheckpointError
+from yarncli.evaluation.tasks import PASSKEY
 from yarncli.history import CONVERTED_FILES
 from yarncli.hub.uploads import Copy, Upload
 from yarncli.hub.writing import Remote
@@ -16,6 +17,7 @@ from yarncli.publishing.base import fetch
 from yarncli.publishing.gguf import GgufRepository
 from yarncli.publishing.gguf_section import GgufParts
 from yarncli.publishing.local import LocalModel
+from yarncli.publishing.markdown import plain
 from yarncli.publishing.results import Results
 from yarncli.rope.methods import METHODS
 
@@ -37,7 +39,7 @@ def proposal(
         start: the branch as it is.
         uploads: the files that are sent, by name.
         copies: the files that come from another repository.
-        results: passkey results, if any.
+        results: what was measured, if anything.
 
     Raises:
         HubError: a file of the branch cannot be fetched.
@@ -138,9 +140,14 @@ def _checked(local: LocalModel, results: Results | None) -> Iterator[str]:
         "- The verdicts on engines follow the released code of the versions named; none was run on "
         "this model."
     )
-    if results is None or results.setting is None:
+    if results is None or results.report is None or results.setting is None:
         yield "- No measurement of retrieval at the new length comes with this."
-        return
-    measured = results.report.lengths(results.setting)
-    shown = ", ".join(f"{row.length:,} tokens {row.accuracy:.0%}" for row in measured)
-    yield f"- Passkey retrieval: {shown}."
+    else:
+        found: dict[str, list[str]] = {}
+        for row in results.report.tasks(results.setting):
+            found.setdefault(row.task, []).append(f"{row.length:,} tokens {row.accuracy:.0%}")
+        for task, shown in found.items():
+            what = "Passkey retrieval" if task == PASSKEY else f"Task {plain(task)}"
+            yield f"- {what}: {', '.join(shown)}."
+    if results is not None and results.price is not None:
+        yield f"- {results.price.told()}"

@@ -19,11 +19,12 @@ from yarncli.hub.writing import Destination, Remote
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 from yarncli.publishing.local import LocalModel, prepare_local
+from yarncli.publishing.measurements import read_all
 from yarncli.publishing.messages import Message, Messages, Notify
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.plan import PushPlan, plan_push
 from yarncli.publishing.preflight import PreflightFailed, finding, told
-from yarncli.publishing.results import Results, draw_heatmap, read_results
+from yarncli.publishing.results import Results, draw_heatmap
 from yarncli.rules.finding import Finding
 
 COMPARING = "Comparing"
@@ -156,11 +157,10 @@ def _heed(findings: tuple[Finding, ...], messages: Messages) -> None:
 
 
 def _results(local: LocalModel, messages: Messages) -> tuple[Results | None, bytes | None]:
-    """The passkey results for the card, and their figure."""
-    if not local.options.results:
-        return None, None
-    found = read_results(local.options.results, local.checkpoint, messages)
-    return found, draw_heatmap(found.report, messages) if local.options.with_card else None
+    """What was measured, for the card, and the figure of passkey results."""
+    found = read_all(local.options.results, local.checkpoint, messages)
+    report = found.report if found and local.options.with_card else None
+    return found, draw_heatmap(report, messages)
 
 
 def carry_out(

@@ -1,12 +1,14 @@
-"""Passkey results for a card: the file of `check-passkey`, and its figure."""
+"""Results for a card, above all those of `check-passkey` and their figure."""
 
 from __future__ import annotations
 
 import importlib.util
 import shlex
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckpointError, UsageError
@@ -14,18 +16,23 @@ from yarncli.evaluation.report import PasskeyReport, read_report
 from yarncli.evaluation.variants import as_it_is
 from yarncli.gguf.detection import ENDING
 from yarncli.publishing.gguf import GgufRepository
+from yarncli.publishing.measured import Contexts, Price
 from yarncli.publishing.messages import Messages
 from yarncli.publishing.section import HEATMAP
 
 
 @dataclass(frozen=True)
 class Results:
-    """Passkey results, and which of them are the checkpoint's."""
+    """Passkey results, and which of them are the checkpoint's; and what else was measured of it."""
 
-    report: PasskeyReport
-    """All of them."""
-    setting: str | None
-    """The setting that the checkpoint itself has; None where none of them is it."""
+    report: PasskeyReport | None = None
+    """All passkey results; None where there are none."""
+    setting: str | None = None
+    """The setting of `report` that the checkpoint itself has; None where none of them is it."""
+    price: Price | None = None
+    """What short texts cost at the checkpoint's own setting, if that was measured."""
+    contexts: Contexts | None = None
+    """Perplexity by context at the checkpoint's own setting, if that was measured."""
 
 
 def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -> Results:
@@ -49,41 +56,40 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
         messages.add(
             "warning", f"{path} holds {done} of {planned} prompts: the run was not completed."
         )
-    measured = str(report.settings.get("model") or "").rstrip("/").rpartition("/")[2]
     if isinstance(checkpoint, GgufRepository):
-        return Results(report, _of_gguf(path, report, measured, checkpoint))
+        setting = gguf_setting(path, report.settings, list(report.cells), checkpoint)
+        return Results(report=report, setting=setting if len(checkpoint.models) == 1 else None)
     name = checkpoint.name
-    if measured and measured != Path(name).resolve().name:
-        messages.add("warning", f"The results in {path} are of {measured}, not of {name}.")
-    setting = _published_setting(report, checkpoint)
+    warn_of_another(path, report.settings.get("model"), checkpoint, messages)
+    setting = published_setting(report.settings, list(report.cells), checkpoint)
     if setting is None:
         messages.add(
             "warning",
             f"No setting in {path} is the one in the config.json of {name}, so the metadata of the "
             "card get no result. The table in the card shows all settings.",
         )
-    return Results(report, setting)
+    return Results(report=report, setting=setting)
 
 
-def _of_gguf(
-    path: str | Path, report: PasskeyReport, measured: str, repository: GgufRepository
-) -> str | None:
-    """The setting for the metadata: that of the one file there is; None where there are several.
+def gguf_setting(
+    path: str | Path, settings: Mapping[str, Any], names: Sequence[str], repository: GgufRepository
+) -> str:
+    """The one setting of a run whose model is a file of `repository`.
 
     A server names what it serves, and that is all that tells whose results these are.
 
     Raises:
-        UsageError: they are of no file of `repository`.
+        UsageError: it is of no file of `repository`.
     """
+    measured = str(settings.get("model") or "").rstrip("/").rpartition("/")[2]
     firsts = [Path(model.names[0]).name for model in repository.models]
-    known = {_served(name) for name in firsts}
-    if _served(measured) not in known or len(report.cells) != 1:
+    if _served(measured) not in map(_served, firsts) or len(names) != 1:
         raise UsageError(
             f"The results in {path} are of {measured or 'a model without a name'!r}, and not known "
             f"to be of {firsts[0]}. Serve that file under its own name (llama-server --alias "
             f"{shlex.quote(firsts[0])}), and measure it with check-passkey --base-url."
         )
-    return next(iter(report.cells)) if len(known) == 1 else None
+    return names[0]
 
 
 def _served(name: str) -> str:
@@ -91,17 +97,33 @@ def _served(name: str) -> str:
     return name.removesuffix(":latest").removesuffix(ENDING)
 
 
-def _published_setting(report: PasskeyReport, checkpoint: Checkpoint) -> str | None:
-    """The name of the setting in a report that the checkpoint itself has; None where none is it.
+def warn_of_another(
+    path: str | Path, measured: object, checkpoint: Checkpoint, messages: Messages
+) -> None:
+    """Warn of the results of a model that has another name than the checkpoint."""
+    model = str(measured or "").rstrip("/").rpartition("/")[2]
+    if model and model != Path(checkpoint.name).resolve().name:
+        messages.add("warning", f"The results in {path} are of {model}, not of {checkpoint.name}.")
 
-    A report of one setting that does not record its RoPE parameters, as that of a server, is taken
+
+def published_setting(
+    settings: Mapping[str, Any], names: Sequence[str], checkpoint: Checkpoint
+) -> str | None:
+    """The name of the measured setting that the checkpoint itself has; None where none is it.
+
+    A run of one setting that does not record its RoPE parameters, as that of a server, is taken
     to be of the checkpoint.
+
+    Args:
+        settings: as recorded in the result file.
+        names: of the settings that were measured.
+        checkpoint: the one that is published.
     """
-    recorded = report.settings.get("variants")
+    recorded = settings.get("variants")
     entries = recorded if isinstance(recorded, dict) else {}
     ropes = {
         name: entry.get("rope") if isinstance(entry := entries.get(name), dict) else None
-        for name in report.cells
+        for name in names
     }
     if len(ropes) == 1 and not any(ropes.values()):
         return next(iter(ropes))
@@ -112,8 +134,10 @@ def _published_setting(report: PasskeyReport, checkpoint: Checkpoint) -> str | N
     return next((name for name, rope in ropes.items() if rope == own), None)
 
 
-def draw_heatmap(report: PasskeyReport, messages: Messages) -> bytes | None:
-    """The figure of the results as PNG; None, with a note, where matplotlib is not installed."""
+def draw_heatmap(report: PasskeyReport | None, messages: Messages) -> bytes | None:
+    """The figure of passkey results as PNG, if there are any; a note without matplotlib."""
+    if report is None:
+        return None
     if importlib.util.find_spec("matplotlib") is None:
         messages.add(
             "note", "The card has no figure: that needs matplotlib (pip install 'yarncli[plot]')."

@@ -8,11 +8,22 @@ from dataclasses import dataclass
 
 from yarncli.engines.judgement import Judgement
 from yarncli.evaluation.report import PasskeyReport
+from yarncli.evaluation.tasks import PASSKEY
+from yarncli.evaluation.tasks import TASKS as TASK_NAMES
 from yarncli.history import History
 from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.publishing.citation import papers
 from yarncli.publishing.gguf_section import GgufParts
 from yarncli.publishing.markdown import BEGIN, END, block, cell, code, plain, table
+from yarncli.publishing.measured import (
+    CONTEXTS,
+    PRICE,
+    RETRIEVAL,
+    TASKS,
+    Contexts,
+    Price,
+    retrieval,
+)
 from yarncli.publishing.reproduction import command, reproduction, short
 from yarncli.publishing.subject import Subject, overview
 from yarncli.publishing.usage import engines, use
@@ -21,7 +32,7 @@ from yarncli.rope.parameters import RopeParameters
 
 HEATMAP = "passkey.png"
 _SIZES = {"head_dim", "max_position_embeddings", "partial_rotary_factor"}
-_PASSKEY, _CITATION = "### Passkey retrieval\n", "### Citation\n"
+_CITATION = "### Citation\n"
 _BEGIN = BEGIN + "{} – `yarncli card` rewrites everything up to yarncli:end -->"
 _TITLE = re.compile(r"<!-- yarncli:begin ([\w.-]+) ")
 
@@ -44,6 +55,12 @@ class Facts:
     """Passkey results, if any."""
     heatmap: bool = False
     """Whether a figure of them is uploaded."""
+    setting: str | None = None
+    """The setting of them that the model has; None where none is it."""
+    price: Price | None = None
+    """What short texts cost, if that was measured."""
+    contexts: Contexts | None = None
+    """Perplexity by context, if that was measured."""
     old: str = ""
     """The section as it is in the card, to be renewed; empty where there is none."""
     repairs: bool = False
@@ -59,7 +76,8 @@ def section(facts: Facts) -> str:
         parts = (_done, _rope, _engines, _reproduction)
     else:
         parts = (
-            _done, _overview, _use, _passkey, _rope, _engines, _reproduction, _limits, _citation,
+            _done, _overview, _use, _passkey, _price, _contexts, _rope, _engines, _reproduction,
+            _limits, _citation,
         )  # fmt: skip
     body = "\n\n".join(text for part in parts if (text := "\n".join(part(facts)).rstrip()))
     title = short(facts.name)
@@ -111,7 +129,7 @@ def _base(facts: Facts) -> str:
 
 def _about_training(facts: Facts, original_length: int) -> str:
     """Whether the weights were trained at the new length: the one place that says so."""
-    measured = "; what was measured stands below" if any(_passkey(facts)) else ""
+    measured = "; what was measured stands below" if _is_measured(facts) else ""
     if trained := facts.history.trained:
         steps = f" for {trained.steps:,} steps" if trained.steps else ""
         length = f" on texts of {trained.train_length:,} tokens" if trained.train_length else ""
@@ -214,37 +232,39 @@ def _changes(old_rope: RopeParameters, new_rope: RopeParameters) -> Iterator[tup
 def _passkey(facts: Facts) -> Iterator[str]:
     report = facts.results
     if report is None:
-        yield from _measured_before(facts)
+        yield from _measured_before(facts, RETRIEVAL)
+        yield from _measured_before(facts, TASKS)
         return
-    yield from (_PASSKEY, (
-        "Share of keys that are found in filler text of exactly that many tokens "
-        "(greedy decoding), with the 95 % Wilson interval."
-    ))  # fmt: skip
-    for variant in report.cells:
-        if len(report.cells) > 1:
-            yield from ("", f"Setting: {plain(variant)}")
-        yield ""
-        rows = [
-            (f"{row.length:,}", f"{row.accuracy:.2f}", _interval(row.interval), f"{row.trials}")
-            for row in report.lengths(variant)
-        ]
-        yield from table(("tokens", "accuracy", "95 % interval", "prompts"), rows)
+    yield from retrieval(report, facts.setting)
     if facts.heatmap:
-        yield from ("", f"![Passkey retrieval over length and depth]({HEATMAP})")
+        shown = {row.task for row in report.tasks()}
+        what = (
+            "Passkey retrieval over length and depth" if shown == {PASSKEY} else "Tasks by length"
+        )
+        yield from ("", f"![{what}]({HEATMAP})")
     on = f" on {code(str(report.settings.get('model')))}" if facts.gguf else ""
     yield from ("", f"Measured{on} with:", "", *block("sh", [command(_measurement(facts, report))]))
 
 
-def _measured_before(facts: Facts) -> Iterator[str]:
+def _price(facts: Facts) -> Iterator[str]:
+    return facts.price.lines() if facts.price else _measured_before(facts, PRICE)
+
+
+def _contexts(facts: Facts) -> Iterator[str]:
+    return facts.contexts.lines() if facts.contexts else _measured_before(facts, CONTEXTS)
+
+
+def _is_measured(facts: Facts) -> bool:
+    """Whether anything was measured beyond short texts."""
+    return any(_passkey(facts)) or any(_contexts(facts))
+
+
+def _measured_before(facts: Facts, heading: str) -> Iterator[str]:
     """The results that the card has, as long as RoPE is what it was when they were measured."""
     rope = "\n".join(_rope(facts)).rstrip()
-    _, found, text = facts.old.partition(_PASSKEY)
+    _, found, text = facts.old.partition(heading)
     if found and rope and rope in facts.old:
         yield found + re.split(r"^### |^<!-- yarncli:end", text, maxsplit=1, flags=re.M)[0].rstrip()
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.2f} – {interval[1]:.2f}"
 
 
 def _reproduction(facts: Facts) -> Iterator[str]:
@@ -255,9 +275,12 @@ def _reproduction(facts: Facts) -> Iterator[str]:
 
 def _measurement(facts: Facts, report: PasskeyReport) -> list[str]:
     """The evaluation, as far as its settings are those of `check-passkey` itself."""
-    lengths = ",".join(str(row.length) for row in report.lengths(next(iter(report.cells))))
+    rows = report.tasks()
+    lengths = ",".join(str(length) for length in sorted({row.length for row in rows}))
     words = ["check-passkey", short(facts.name)] if not facts.gguf else facts.gguf.measurement()
     words += ["--lengths", lengths]
+    if tasks := [task for task in dict.fromkeys(row.task for row in rows) if task in TASK_NAMES]:
+        words += ["--tasks", ",".join(tasks)] if tasks != [PASSKEY] else []
     for name in ("depths", "trials", "seed"):
         value = report.settings.get(name)
         if type(value) is int:
@@ -274,7 +297,7 @@ def _limits(facts: Facts) -> Iterator[str]:
         yield f"- {plain(note).replace('[', '&#91;')}"  # no link of a stranger's record
     if any(_passkey(facts)):
         yield "- Passkey retrieval tells whether a fact is found, not whether a text is understood."
-    elif done:
+    elif done and not _is_measured(facts):
         yield f"- Nothing was measured at {done.length:,} tokens for this card."
     if facts.history.baked:
         yield (
