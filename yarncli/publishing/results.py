@@ -57,8 +57,8 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
             "warning", f"{path} holds {done} of {planned} prompts: the run was not completed."
         )
     if isinstance(checkpoint, GgufRepository):
-        setting = gguf_setting(path, report.settings, list(report.cells), checkpoint)
-        return Results(report=report, setting=setting if len(checkpoint.models) == 1 else None)
+        only = gguf_setting(path, report.settings, list(report.cells), checkpoint)
+        return Results(report=report, setting=only if len(checkpoint.models) == 1 else None)
     name = checkpoint.name
     warn_of_another(path, report.settings.get("model"), checkpoint, messages)
     setting = published_setting(report.settings, list(report.cells), checkpoint)
