@@ -5,7 +5,8 @@
 
 A block is fenced as ```console; its lines that start with `$ ` are commands, the rest is what they
 print (stdout and stderr together). All blocks of a page run in order in one empty directory.
-A line `[…]` in the shown output stands for any lines.
+A line `[…]` in the shown output stands for any lines. A block within an HTML comment is run, and
+no reader sees it: it makes the files that a page works on ($TESTS is the directory of the tests).
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def _run(command: str, directory: Path) -> str:
         "COLUMNS": "88",
         "NO_COLOR": "1",
         "HF_HUB_OFFLINE": "1",
+        "TESTS": str(ROOT / "tests"),
     }
     done = subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""The examples of docs/python-api.md are run as they stand there."""
+"""The examples in Python of the documentation are run as they stand there."""
 
 import doctest
 import re
@@ -8,14 +8,21 @@ import pytest
 
 import yarncli
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "python-api.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "python-api.md"
+PAGES = [page for page in DOCS.rglob("*.md") if "```pycon" in page.read_text(encoding="utf-8")]
 
 
-def test_the_examples_give_what_is_shown(tmp_path, monkeypatch):
+def test_the_examples_are_found():
+    assert {"notebook.md", "python-api.md"} <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_give_what_is_shown(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = PAGE.read_text(encoding="utf-8")
-    example = doctest.DocTestParser().get_doctest(text, {}, PAGE.name, str(PAGE), 0)
-    assert len(example.examples) > 30
+    text = page.read_text(encoding="utf-8")
+    example = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    assert example.examples
     printed = []
     doctest.DocTestRunner().run(example, out=printed.append)
     assert not printed, "".join(printed)
