@@ -7,6 +7,7 @@ of a command line and what it does. It is imported only when it is called or lis
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +77,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with console.working():
+        with nullcontext() if ctx.params.get("quiet") else console.working():
             return super().invoke(ctx)
 
 
