@@ -211,6 +211,14 @@ def test_the_result_reaches_its_pipe_while_a_bar_is_on_the_terminal(
     assert json.loads(result.read_text())["architecture"] == "LlamaForCausalLM"
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_quiet_push_shows_none(work: Path, tmp_path: Path, quiet: bool) -> None:
+    line = "push converted me/long --dry-run" + " --quiet" * quiet
+    words = command(work, tmp_path, line, "yarncli.checkpoint.safetensors:read_header")
+    _, seen = shown(words, work, 80, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert ("Working" in whole(seen)) != quiet
+
+
 def test_a_terminal_of_another_encoding_gets_a_bar_too(work: Path, tmp_path: Path) -> None:
     words = command(work, tmp_path, "inspect model", "yarncli.checkpoint.safetensors:read_header")
     code, seen = shown(words, work, 80, PYTHONIOENCODING="cp1252")

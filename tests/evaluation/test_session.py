@@ -27,7 +27,8 @@ class Told(PasskeyWatch):
 
 def answers_told(progress):
     """Stage → prompts answered in the end and those there were to answer."""
-    return {n.stage: (n.done, n.total) for n in progress if n.stage != "Writing prompts"}
+    return {n.stage: (n.done, n.total) for n in progress
+            if n.unit == "prompts" and n.stage != "Writing prompts"}  # fmt: skip
 
 
 def test_it_is_what_the_command_does(demo, tmp_path, capsys):
