@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from support.checkpoints import ROOT
-from yarncli import finish, judge, recipe
+from yarncli import convert, finish, judge, recipe
 
 pytestmark = pytest.mark.full
 
@@ -81,6 +81,23 @@ def test_a_training_keeps_the_setting(trainer: str, conv: Path, tmp_path: Path) 
     assert any(not np.array_equal(before[n].astype("f4"), after[n]) for n in before)
     exact = [{v.engine.id: v.status for v in judge(d).verdicts} for d in (conv, tmp_path / "done")]
     assert exact[0] == exact[1]
+
+
+def test_a_second_stage(conv: Path, tmp_path: Path) -> None:
+    """The window grows, the training texts do not: the commands of the README, run."""
+    place, data = tmp_path / "r", texts(tmp_path / "texts.jsonl")
+    recipe(conv, place, train_length=512, data=data, gpus=32, stage2=4096)
+    run(sys.executable, place, "prepare.py")
+    run(sys.executable, place, "train.py", "--steps", 2)
+    finish(place / "trained", conv, place / "finished")
+    convert(place / "finished", place / "stage2", rescale=True, length=4096)
+    again = ("--model", "stage2", "--out", "trained-2", "--steps", 1)
+    run(sys.executable, place, "train.py", *again)
+    found = finish(place / "trained-2", place / "stage2", place / "finished-2")
+    assert [step.command for step in found.history.steps] == ["convert", "finish"] * 2
+    assert (found.run.steps, found.run.train_length, found.run.guarded) == (1, 512, True)
+    config = json.loads((place / "finished-2" / "config.json").read_text())
+    assert config["max_position_embeddings"] == 4096
 
 
 def test_two_processes_train_the_same_model(conv: Path, tmp_path: Path) -> None:
