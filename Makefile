@@ -161,8 +161,9 @@ $(RELEASE)/installed: $(RELEASE)/pip pyproject.toml constraints.txt
 	$(RELEASE)/bin/python -m pip install -c constraints.txt --group release
 	touch $@
 
-# The lowest versions that pyproject.toml allows. torch is that of constraints.txt: the registry has
+# The lowest versions that pyproject.toml allows, of Python too where it is there. torch is that of constraints.txt: the registry has
 # older ones with CUDA only. The workflow on GitHub takes the lowest one from PyTorch's CPU index.
+$(LOWEST)/pip: PYTHON := $(shell command -v python3.11 || echo $(PYTHON))
 $(LOWEST)/installed: $(LOWEST)/pip pyproject.toml constraints.txt
 	$(LOWEST)/bin/python scripts/lowest_versions.py --without torch > $(LOWEST)/constraints.txt
 	grep -E '^torch==' constraints.txt >> $(LOWEST)/constraints.txt

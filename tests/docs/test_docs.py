@@ -44,6 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], str]:
             if block.line > wanted.line:
                 break
             if place(block) not in printed:
+                printed[place(block)] = ""  # for the blocks below, if this one runs out of time
                 try:
                     printed[place(block)] = block.run(places[wanted.page])
                 except SystemExit as error:
