@@ -79,6 +79,7 @@ def test_a_planted_temperature_is_found(found, tmp_path):
     assert written["max_position_embeddings"] == 2048
 
 
+@pytest.mark.full
 def test_where_nothing_is_planted_nothing_is_better(tuned, stories):
     report = fit(tuned, budget=4, text=[stories], lengths=(1024,), prompts=6, texts=2, **AGAIN)
     assert not report.better
