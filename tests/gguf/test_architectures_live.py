@@ -27,17 +27,22 @@ TOKENS = [(11 * i) % 500 + 3 for i in range(120)]
 PLACES = (60, -1)
 SAME, OTHER = 2e-3, 2e-2
 # Those that take Llama's tensors, with a norm of the keys or biases where they want these.
-NORMED = ("exaone4", "hunyuan-dense", "maincoder", "qwen3")
+NORMED = ("exaone4", "hunyuan-dense", "hunyuan_vl", "maincoder", "qwen3")
+TIED = ("gemma",)  # their words are their output, too
 MODELS = (
-    "arcee", "deci", "dream", "ernie4_5", "exaone", "granite", "internlm2", "llada", "llama",
-    "minicpm", "mistral3", "nanbeige", "phi3", "qwen2", "seed_oss", "smollm3", "xverse", *NORMED,
+    "arcee", "deci", "dream", "ernie4_5", "exaone", *TIED, "granite", "granitemoe", "internlm2",
+    "llada", "llama", "minicpm", "mistral3", "nanbeige", "phi3", "qwen2", "seed_oss", "smollm3",
+    "xverse", *NORMED,
 )  # fmt: skip
 
 
 def model(name: str) -> tuple[dict[str, Typed], Arrays]:
     """A small model of an architecture."""
     keys, arrays = random_file(name, biases=name == "qwen2", k_norm=name in NORMED)
-    keys["granite.logit_scale"] = Typed("f32", 1.0)
+    keys[f"{name}.logit_scale"] = Typed("f32", 1.0)
+    if name in TIED:
+        del arrays["output.weight"]
+        keys |= {f"{name}.attention.{x}_length": Typed("u32", 64) for x in ("key", "value")}
     for n in range(3):
         block = f"blk.{n}."
         if name == "arcee":
