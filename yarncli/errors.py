@@ -8,16 +8,14 @@ class YarncliError(Exception):
     """Base of every foreseen failure; `exit_code` is what the process ends with."""
 
     exit_code = 3
+    severity = "error"
+    """How the message is told: "error", or "note" where nothing is wrong."""
 
 
 class CheckFailed(YarncliError):
     """The command ran correctly and the answer is no."""
 
     exit_code = 1
-
-
-class FilesChanged(CheckFailed):
-    """A fix worked, so files are not what they were: look at them, and commit them."""
 
 
 class UsageError(YarncliError):

@@ -193,7 +193,7 @@ WRONG = {
     "factor below one": (("demo", "out", "--factor", "0.5"), 2, "at least 1"),
     "factor nan": (("demo", "out", "--factor", "nan"), 2, "at least 1"),
     "long enough": (("demo", "out", "--length", "256"), 3, "already reads 256"),
-    "unknown type": (("demo", "out", "--factor", "2", "--assume-like", "x"), 2, "knows"),
+    "unknown type": (("demo", "out", "--factor", "2", "--assume-like", "x"), 2, "no model type"),
     "no directory": (("demo", "no/such/out", "--factor", "2"), (2, 6), "no/such"),
 }  # fmt: skip
 

@@ -174,7 +174,7 @@ def test_fix_says_what_it_changed(run: Callable[..., Any], write: Write) -> None
     write(ERROR)
     result = run("config.json", "--fix")
     assert "note: changed config.json: rope_scaling.factor 4 → 4.0" in result.stderr
-    assert "0 errors, 0 warnings, 1 file changed." in result.stderr
+    assert "note: 1 file changed. Review what changed, and commit it again." in result.stderr
 
 
 def test_each_path_is_checked_once(run: Callable[..., Any], write: Write) -> None:

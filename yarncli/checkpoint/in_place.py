@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from zlib import crc32
 
+from yarncli.checkpoint.backups import backup_numbers
 from yarncli.checkpoint.directory import (
     JOURNAL_NAME,
     PENDING_NAME,
@@ -42,7 +43,6 @@ from yarncli.checkpoint.journal import (
 )
 from yarncli.checkpoint.output import output_errors, require_space
 from yarncli.checkpoint.recovery import (
-    BACKUP,
     clean_up,
     journal_of,
     recover_held,
@@ -157,34 +157,6 @@ def change(
         return plan.backups
 
 
-def remove_needless(directory: Directory, name: str) -> list[str]:
-    """Remove the backups of a file that hold what it or an earlier backup holds.
-
-    Args:
-        directory: held alone (see `changing`).
-        name: of the file.
-
-    Returns:
-        The names of the backups that are left, oldest first.
-
-    Raises:
-        OutputError: one cannot be removed.
-    """
-    with output_errors(str(directory.path)):
-        known, left = {directory.read(name)}, []
-        for number in _backup_numbers(directory, name):
-            backup = f"{name}.orig" + (f".{number}" if number else "")
-            info = directory.info(backup)
-            data = directory.read(backup) if info and stat.S_ISREG(info.st_mode) else None
-            if data is not None and data in known:
-                directory.remove(backup)
-            else:
-                known.add(data)
-                left.append(backup)
-        directory.sync(name)
-        return left
-
-
 def _put(directory: Directory, name: str, data: bytes | None, like: os.stat_result | None) -> None:
     if data is None:
         directory.remove(name)
@@ -227,18 +199,9 @@ def _plan(directory: Directory, files: Mapping[str, bytes | None], keep: Collect
     return _Plan(changed=made | changed, old=old, like=like, backups=backups)
 
 
-def _backup_numbers(directory: Directory, name: str) -> list[int]:
-    """The numbers of the backups of a file, 0 for the one without, oldest first."""
-    return sorted(
-        int(match[2] or 0)
-        for entry in directory.names()
-        if (match := BACKUP.fullmatch(entry)) and match[1] == name
-    )
-
-
 def _backup(directory: Directory, name: str, data: bytes) -> tuple[str, bool]:
     """The name for a backup of `data`, and whether the newest backup holds just that already."""
-    numbers = _backup_numbers(directory, name)
+    numbers = backup_numbers(directory, name)
     if not numbers:
         return f"{name}.orig", False
     newest = f"{name}.orig" + (f".{numbers[-1]}" if numbers[-1] else "")

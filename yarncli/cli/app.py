@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from yarncli.cli import console
-from yarncli.errors import FilesChanged, YarncliError
+from yarncli.errors import YarncliError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +84,7 @@ class CommandGroup(TyperGroup):
                 import traceback
 
                 traceback.print_exception(error)
-            console.tell("note" if isinstance(error, FilesChanged) else "error", str(error))
+            console.tell(error.severity, str(error))
             raise typer.Exit(error.exit_code) from error
 
 

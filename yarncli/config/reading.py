@@ -131,8 +131,7 @@ def read_rope(
         UnsupportedArchitectureError: no RoPE, or a model type that is not known.
         UsageError: `assume_like` or `original_length` is not usable.
     """
-    _refuse_length(original_length)
-    assume_like = assume_like and choose(assume_like, FAMILIES, "model type")
+    assume_like = _checked(assume_like, original_length)
     own = find_own(config) if own_code and _is_unknown(config, assume_like) else None
     part = _as_part(config, factor_only) or own or find_text(config, assume_like)
     family, path, values = part
@@ -199,11 +198,13 @@ def _state_window(model: TextModel, original_length: int | None) -> None:
         model.length = original_length
 
 
-def _refuse_length(original_length: int | None) -> None:
+def _checked(assume_like: str | None, original_length: int | None) -> str | None:
+    """The model type that is meant by `assume_like`, once both options can be used."""
     if original_length is not None and not 1 <= original_length <= MOST:
         raise UsageError(
             f"--original-length {original_length} is not a number of tokens from 1 to {MOST:,}."
         )
+    return assume_like and choose(assume_like, FAMILIES, "model type")
 
 
 def _refuse_other_file(config: Mapping[str, Any]) -> None:

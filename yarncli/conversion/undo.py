@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yarncli.checkpoint.backups import remove_needless
 from yarncli.checkpoint.directory import Directory
-from yarncli.checkpoint.in_place import change, remove_needless, using
+from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import CheckpointError
 from yarncli.gguf.detection import is_gguf_source

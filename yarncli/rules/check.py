@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckFailed, FilesChanged, UsageError
+from yarncli.errors import CheckFailed, UsageError
 from yarncli.gguf.detection import is_gguf_source
 from yarncli.jsontext.changes import FieldChange
 from yarncli.options import checked
@@ -72,8 +72,7 @@ class CheckReport:
         """Insist on a clean result.
 
         Raises:
-            FilesChanged: all that was wrong is mended.
-            CheckFailed: counts what was found and changed.
+            CheckFailed: counts what was found and changed; a note where all is mended.
         """
         if self.passed:
             return
@@ -83,7 +82,9 @@ class CheckReport:
         if files:
             parts.append(f"{_counted(files, 'file')} changed")
         if files and not wrong:
-            raise FilesChanged(f"{parts[-1]}. Review what changed, and commit it again.")
+            mended = CheckFailed(f"{parts[-1]}. Review what changed, and commit it again.")
+            mended.severity = "note"
+            raise mended
         fixable = sum(finding.is_fixable for finding in self.findings)
         hint = f" --fix can mend {fixable} of these findings." if fixable and not files else ""
         raise CheckFailed(", ".join(parts) + "." + hint)
