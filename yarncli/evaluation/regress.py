@@ -206,7 +206,7 @@ def regress(
     checkpoint = fetched(source, options, progress)
     before = variants.as_it_is(checkpoint, "base")
     after = _conversions(checkpoint, converted, options, progress)
-    length = options.length or min(before.original, _LONGEST)
+    length = options.length or min(before.original or before.window or _LONGEST, _LONGEST)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options)
     stretches = _stretches(readers, before, length, codec, options, progress)
