@@ -114,7 +114,13 @@ class Page:
         found = [
             (name, {r.length: _share(r) for r in report.lengths(name)}) for name in report.cells
         ]
-        return _by_length(found, max)
+        told = _by_length(found, max)
+        if report.answered < report.planned:
+            told += (
+                f"\n\nThis run is not complete: {report.answered} of {report.planned} prompts are "
+                "answered. `make paper` goes on with it."
+            )
+        return told
 
     def short(self) -> str:
         """What short texts cost, as §4.3.3 asks."""

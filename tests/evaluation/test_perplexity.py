@@ -241,6 +241,13 @@ def test_a_model_without_rope_is_a_baseline_and_says_so(tmp_path, demo):
     for file in demo.glob("tokenizer*"):
         shutil.copy(file, directory)
     book = tmp_path / "book.txt"
-    book.write_text("In Ospa you can meet Suhin Pami. " * 20)
-    done = invoke("perplexity", directory, "--text", book, "--lengths", "32", code=0)
-    assert "asked as it is, as a baseline" in " ".join(done.stderr.split())
+    book.write_text("In Ospa you can meet Suhin Pami. " * 60)
+    command = ("perplexity", directory, "--text", book)
+    done = invoke(*command, "--lengths", "32", code=0)
+    assert "read as it is, as a baseline" in " ".join(done.stderr.split())
+    assert "Give --lengths" in invoke(*command, code=2).stderr
+    said = " ".join(invoke(*command, "--lengths", "128", code=2).stderr.split())
+    assert "a vector for each of 64 positions and none for the 128 of a text" in said
+    done = invoke("regress", directory, directory, "--text", book, "--texts", 1, code=0)
+    assert "texts of up to 64 tokens are predicted exactly as before" in done.stdout
+    assert "read as it is, as a baseline" in " ".join(done.stderr.split())

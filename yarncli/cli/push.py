@@ -83,9 +83,6 @@ def push(
         str | None,
         typer.Option("--token-env", metavar="NAME", help="Environment variable with the token."),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No notes, no progress; warnings and errors stay.")
-    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -109,11 +106,11 @@ def push(
         with_card=not no_card, force_card=force_card, licence=licence, base_model=base_model,
         dry_run=dry_run,
     )  # fmt: skip
-    bars = push_print.PushBars(quiet=quiet)
+    bars = push_print.PushBars()
     try:
         done = publish(
-            path, target, chosen, progress=bars, notify=bars.tell,
-            confirm=lambda plan: push_print.agreed(plan, ask=not (yes or json), quiet=quiet),
+            path, target, chosen, progress=bars, notify=console.tell,
+            confirm=lambda plan: push_print.agreed(plan, ask=not (yes or json)),
         )  # fmt: skip
     except PreflightFailed as failure:
         if json:
@@ -128,4 +125,4 @@ def push(
     elif dry_run:
         push_print.show_plan(done.plan)
     elif done.commit:
-        push_print.show_commit(done.plan, done.commit, quiet=quiet)
+        push_print.show_commit(done.plan, done.commit)

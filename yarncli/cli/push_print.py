@@ -13,27 +13,19 @@ from yarncli.hub.commits import HASHING, SENDING, Commit
 from yarncli.progress import Progress
 from yarncli.publishing.options import MAIN
 from yarncli.publishing.plan import PushPlan
-from yarncli.rules.finding import Severity
 
 
 class PushBars(console.ProgressBars):
     """The progress of a push; it knows whether anything was being sent."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.sending = False
-        self._quiet = quiet
 
     def __call__(self, now: Progress) -> None:
         """Take what the push tells."""
         self.sending = now.stage in (HASHING, SENDING)
-        if not self._quiet:
-            super().__call__(now)
-
-    def tell(self, severity: Severity, text: str) -> None:
-        """Take a message; with `quiet` only what the user must know."""
-        if not (self._quiet and severity == "note"):
-            console.tell(severity, text)
+        super().__call__(now)
 
 
 def use_token_of(variable: str) -> None:
@@ -49,20 +41,18 @@ def use_token_of(variable: str) -> None:
     os.environ["HF_TOKEN"] = token
 
 
-def agreed(plan: PushPlan, *, ask: bool, quiet: bool) -> bool:
+def agreed(plan: PushPlan, *, ask: bool) -> bool:
     """Tell what will be sent, and ask where somebody sits at a terminal.
 
     Raises:
         KeyboardInterrupt: the question was broken off.
     """
-    asks = ask and not plan.is_empty and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks or not quiet:
+    if not ask or plan.is_empty or not (sys.stdin.isatty() and sys.stderr.isatty()):
         console.note(_summary(plan))
-    if not asks:
         return True
     try:
         with console.nothing_shown():
-            yes = typer.confirm("Go on?", err=True)
+            yes = typer.confirm(f"{_summary(plan)}\nGo on?", err=True)
     except typer.Abort:
         raise KeyboardInterrupt from None
     if not yes:
@@ -89,9 +79,9 @@ def show_plan(plan: PushPlan) -> None:
         console.print_text("\nThe text of the pull request:\n\n" + plan.body)
 
 
-def show_commit(plan: PushPlan, commit: Commit, *, quiet: bool) -> None:
+def show_commit(plan: PushPlan, commit: Commit) -> None:
     """Print the address of the commit or pull request, alone."""
-    if plan.is_empty and not quiet:
+    if plan.is_empty:
         console.note("Everything is there already; nothing was sent.")
     console.print_text(commit.url)
 

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from yarncli.errors import UnsupportedArchitectureError, UsageError
+from yarncli.errors import UsageError
 from yarncli.evaluation import prompts as prompts_module
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, PromptBuilder, Wording
 from yarncli.evaluation.report import Cell
@@ -217,11 +217,7 @@ def require_memory(
     device = load.choose_device(settings.device)
     dtype = load.choose_dtype(settings.dtype, device, raw)
     whole = decode == "greedy" or settings.attn_implementation is not None
-    try:
-        needed = memory.estimate(raw, parameters, length, dtype, device, whole=whole)
-    except UnsupportedArchitectureError:  # what such a model keeps per token is not known
-        weights = parameters * dtype.itemsize
-        needed = memory.MemoryEstimate(weights=weights, kv_cache=0, working=0, chunk=length)
+    needed = memory.estimate_any(raw, parameters, length, dtype, device, whole=whole)
     memory.refuse_too_much(needed, device, length)
     return needed.chunk
 

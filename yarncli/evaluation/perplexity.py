@@ -104,7 +104,7 @@ def evaluate_perplexity(
         if options.base_url
         else _local(source, options, progress)
     )
-    lengths = sorted(set(options.lengths)) or variants.default_lengths(subject.settings)
+    lengths = _lengths(options, subject.settings)
     texts = read_texts(options.text, subject.codec)
     most = _TIMES * lengths[-1] if options.tokens is None else options.tokens
     readings = plan_readings(
@@ -128,6 +128,14 @@ def evaluate_perplexity(
         losses = _read_all(subject, readings, file=file, progress=progress)
     notes = variants.notes_of(subject.settings)
     return PerplexityReport(recorded, losses, options.max_perplexity, caveats=notes)
+
+
+def _lengths(options: PerplexityOptions, settings: Sequence[variants.Variant]) -> list[int]:
+    if options.lengths:
+        return sorted(set(options.lengths))
+    if not all(variant.original for variant in settings):
+        raise UsageError("Give --lengths; how far the model reads is not known.")
+    return variants.default_lengths(settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +178,6 @@ def _served(
 ) -> _Subject:
     subject = connect(source, options, chat=False, concurrency=1, progress=progress)
     reader = ServedReader(subject.server)
-    if not options.lengths and not all(variant.original for variant in subject.variants):
-        raise UsageError("Give --lengths; how far the model reads is not known.")
     return _Subject(
         name=subject.name,
         settings=subject.variants,

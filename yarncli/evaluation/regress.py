@@ -209,7 +209,9 @@ def regress(
     checkpoint = fetched(source, options, progress)
     before = variants.as_it_is(checkpoint, "base")
     after = _conversions(checkpoint, converted, options, progress)
-    length = options.length or min(before.original, LONGEST_SAMPLE)
+    length = options.length or min(
+        before.original or before.window or LONGEST_SAMPLE, LONGEST_SAMPLE
+    )
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options, progress)
     stretches = _stretches(readers, before, length, codec, options, progress)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckpointError, UsageError
+from yarncli.errors import CheckpointError
 from yarncli.evaluation.passkey import Decode, Grid, TextCodec, local_cells, require_memory
 from yarncli.evaluation.prompts import PasskeyPrompt, PromptBuilder
 from yarncli.evaluation.report import Cell
@@ -51,11 +51,7 @@ class LocalSubject:
             UsageError: the model has too few positions. Otherwise as `local_cells`.
         """
         most = max((len(p.token_ids) + p.max_new_tokens for p in prompts), default=0)
-        if not variant.rope and 0 < variant.window < most:
-            raise UsageError(
-                f"{self.name} has a vector for each of {variant.window:,} positions and none for "
-                f"the {most:,} of a prompt with its answer. Give shorter --lengths."
-            )
+        variant.require_positions(most)
         if variant.note:
             self._caveats.append(variant.note)
         asked = {

@@ -54,6 +54,19 @@ class Variant:
     note: str = ""
     """Why there is nothing but this setting; empty where there is."""
 
+    def require_positions(self, length: int) -> None:
+        """Refuse a text that has more tokens than a model without RoPE has positions.
+
+        Raises:
+            UsageError: it has.
+        """
+        if not self.rope and 0 < self.window < length:
+            name = self.checkpoint.name if self.checkpoint else self.name
+            raise UsageError(
+                f"{name} has a vector for each of {self.window:,} positions and none for the "
+                f"{length:,} of a text. Give shorter --lengths."
+            )
+
     def to_json(self) -> dict[str, Any]:
         """As recorded with the results."""
         return {"original": self.original, "window": self.window, "rope": self.rope}
@@ -190,7 +203,7 @@ def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     try:
         rope = read_rope(config)
     except UnsupportedArchitectureError as error:
-        note = f"{error} It was asked as it is, as a baseline."
+        note = f"{error} It was read as it is, as a baseline."
         positions = _learned_positions(config)
         return Variant(
             name=name,

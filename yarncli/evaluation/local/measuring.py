@@ -34,9 +34,10 @@ class Readers:
         """The reader of a setting for texts of `length` tokens.
 
         Raises:
-            UsageError: too little memory, with the numbers.
+            UsageError: too few positions, or too little memory, with the numbers.
             CheckpointError, UsageError: as `load_model`.
         """
+        variant.require_positions(length)
         config = variant.config_for(length) if variant.config_for else variant.config
         if self._last and self._last[0] is variant and self._last[1] == config:
             return self._last[2]
@@ -55,7 +56,7 @@ class Readers:
         raw = dict(config) if config is not None else load.read_config(directory)
         dtype = load.choose_dtype(self._settings.dtype, device, raw)
         shared = self._shared(checkpoint)
-        needed = memory.estimate(raw, checkpoint.parameters(), length, dtype, device)
+        needed = memory.estimate_any(raw, checkpoint.parameters(), length, dtype, device)
         loaded = 0 if shared else needed.weights
         memory.refuse_too_much(replace(needed, weights=loaded), device, length)
         if shared is None:

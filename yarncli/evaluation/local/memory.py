@@ -11,7 +11,7 @@ import torch
 
 from yarncli.checkpoint.memory import available_memory, kv_cache_bytes, kv_cache_parts
 from yarncli.config.reading import RopeConfig, read_rope
-from yarncli.errors import UsageError
+from yarncli.errors import UnsupportedArchitectureError, UsageError
 from yarncli.evaluation.local.devices import splits_attention
 
 # What a chunk may use beside the KV cache: a share of it, or this much where it is small.
@@ -84,6 +84,23 @@ def estimate(
     return MemoryEstimate(
         weights=parameters * size, kv_cache=kv_cache, working=working, chunk=chunk
     )
+
+
+def estimate_any(
+    config: Mapping[str, Any],
+    parameters: int,
+    length: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    whole: bool = False,
+) -> MemoryEstimate:
+    """As `estimate`; of a model without RoPE, whose cache is not known, the weights alone."""
+    try:
+        return estimate(config, parameters, length, dtype, device, whole=whole)
+    except UnsupportedArchitectureError:
+        weights = parameters * dtype.itemsize
+        return MemoryEstimate(weights=weights, kv_cache=0, working=0, chunk=length)
 
 
 def _widths(config: Mapping[str, Any], rope: RopeConfig) -> tuple[int, int]:
