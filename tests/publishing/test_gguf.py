@@ -333,6 +333,13 @@ def test_a_pull_request_says_what_and_for_whom(hub, cli, long, plain):
     cli(*words)
 
 
+def test_files_baked_apart_are_not_one_model(cli, folder):
+    baked = folder / "baked.gguf"
+    words = ("--attention-factor", 1.3, "--carrier", "scale")
+    cli("bake", folder / "m-Q8_0.gguf", baked, *words)
+    assert "not scaled alike" in cli("card", folder, code=2).stderr
+
+
 REFUSED = {
     "no .gguf at the end of its name": (2, "blob"),
     "not of one model": (2, "models"),
@@ -341,6 +348,7 @@ REFUSED = {
     "is on the Hub": (2, "hf://org/name/m.gguf"),
     "holds no GGUF file of a language model": (3, "beside"),
     "Only the first has the keys": (3, "split/s-00002-of-00003.gguf"),
+    "does not exist": (3, "a" * 300),  # too long for the system to look
 }
 
 

@@ -112,9 +112,10 @@ def _folder(source: str | Path | Checkpoint) -> Path | None:
     else:
         given = os.fspath(source)
         path = Path(given) if given and "\0" not in given else None
-    if path is None or not path.exists():
-        return None
-    return path if path.is_dir() else path.absolute().parent
+    with suppress(OSError):  # a name that is too long: whoever opens it says so
+        if path is not None and path.exists():
+            return path if path.is_dir() else path.absolute().parent
+    return None
 
 
 def change(

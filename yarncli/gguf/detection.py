@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 ENDING = ".gguf"
@@ -21,11 +22,16 @@ def is_gguf_source(source: object) -> bool:
     given = str(source)
     if given.startswith("hf://"):  # a repository may have a name with that ending
         return given.endswith(ENDING) and given.count("/") > 3
-    if given.endswith(ENDING):
-        return not Path(given).is_dir()
     if given.endswith(".json") or "\0" in given:
         return False
-    path = Path(given)
+    with suppress(OSError):  # whoever opens it says why it cannot be read
+        return _is_local_file(Path(given))
+    return False
+
+
+def _is_local_file(path: Path) -> bool:
+    if path.name.endswith(ENDING):
+        return not path.is_dir()
     if not path.is_file():
         return False
     from yarncli.gguf.source import looks_like_gguf
@@ -38,6 +44,7 @@ def is_gguf_folder(source: object) -> bool:
     if not isinstance(source, str | Path) or not str(source) or "\0" in str(source):
         return False
     path = Path(source)
-    if not path.is_dir() or (path / "config.json").exists():
-        return False
-    return any(entry.suffix == ENDING for entry in path.iterdir())
+    with suppress(OSError):
+        if path.is_dir() and not (path / "config.json").exists():
+            return any(entry.suffix == ENDING for entry in path.iterdir())
+    return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from yarncli.checkpoint.directory import require_not_pending
 from yarncli.checkpoint.files import SourceFile, walk_files
@@ -112,8 +114,10 @@ def _is_folder(source: str | Path) -> bool:
     if is_gguf_folder(source):
         return True
     path = Path(source)
-    below = str(source) and "\0" not in str(source) and not (path / "config.json").exists()
-    return bool(below) and any(path.glob(f"*/*{ENDING}"))
+    with suppress(OSError):
+        if str(source) and path.is_dir() and not (path / "config.json").exists():
+            return any(path.glob(f"*/*{ENDING}"))
+    return False
 
 
 def history_of(checkpoint: Checkpoint) -> History:
@@ -238,8 +242,16 @@ def _require_one_model(models: list[GgufModel]) -> None:
     """Insist that all files are of one model and rotate alike: one card is written for them."""
     first = models[0]
     for other in models[1:]:
-        if not is_same_model(first.gguf, other.gguf) or run(first.gguf) != run(other.gguf):
+        same = is_same_model(first.gguf, other.gguf) and run(first.gguf) == run(other.gguf)
+        if not same or _baked_out_of_sight(first) != _baked_out_of_sight(other):
             raise UsageError(
                 f"{first.names[0]} and {other.names[0]} are not of one model, or not scaled alike: "
                 "name each by its own path."
             )
+
+
+def _baked_out_of_sight(model: GgufModel) -> list[Any]:
+    """The bakes that no key of a file shows."""
+    steps = (*model.history.steps, *model.history.unbelieved)
+    bakes = (step.options or {} for step in steps if step.command == "bake")
+    return [options.get("attention_factor") for options in bakes if options.get("carrier") != "key"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ def _push(
 
 def _refuse_swapped(source: str | Path | Checkpoint, target: str) -> None:
     """Refuse a repository before the directory that belongs there."""
-    is_swapped = not isinstance(source, Checkpoint) and not Path(source).exists()
+    is_swapped = not isinstance(source, Checkpoint) and not os.path.lexists(source)
     if is_swapped and (Path(target).is_dir() or is_gguf_source(target)):
         raise UsageError(
             f"{target} is here, and {source} is not. What is pushed comes first: "
