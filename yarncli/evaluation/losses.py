@@ -158,7 +158,7 @@ def read_perplexity_report(path: Path) -> PerplexityReport:
     """
     written = read_results(path)
     written.require("perplexity")
-    return PerplexityReport(written.settings, written.entries(read_loss))
+    return PerplexityReport(written.settings, losses=written.entries(read_loss))
 
 
 def read_loss(entry: Mapping[str, Any]) -> WindowLoss:

@@ -111,23 +111,26 @@ def evaluate_perplexity(
         texts, lengths, most=most, sliding=options.sliding, by_position=options.by_position
     )
     recorded = {
-        "model": subject.name,
-        "layout": options.layout,
-        "lengths": lengths,
-        "sliding": options.sliding,
-        "tokens": most,
-        **({"attention_factors": [*tried]} if (tried := options.attention_factors) else {}),
-        **texts.record(),
-        **subject.record,
+        "model": subject.name, "layout": options.layout, "lengths": lengths,
+        "sliding": options.sliding, "tokens": most, **_factors(options),
+        **texts.record(), **subject.record,
         "variants": {variant.name: variant.to_json() for variant in subject.settings},
-    }
+    }  # fmt: skip
     file = result_file(options.out, "perplexity", recorded, read_loss, resume=options.resume)
     with file or nullcontext():
         if begin:
             begin(readings, subject.settings)
         losses = _read_all(subject, readings, file=file, progress=progress)
-    notes = variants.notes_of(subject.settings)
-    return PerplexityReport(recorded, losses, options.max_perplexity, caveats=notes)
+    return PerplexityReport(
+        recorded, losses=losses, max_perplexity=options.max_perplexity,
+        caveats=variants.notes_of(subject.settings),
+    )  # fmt: skip
+
+
+def _factors(options: PerplexityOptions) -> dict[str, Any]:
+    """What is recorded of `attention_factors`; older files have no such field."""
+    factors = options.attention_factors
+    return {"attention_factors": list(factors)} if factors else {}
 
 
 def _lengths(options: PerplexityOptions, settings: Sequence[variants.Variant]) -> list[int]:
@@ -143,10 +146,15 @@ class _Subject:
     """Who reads: a checkpoint on this machine in its settings, or a model behind a server."""
 
     name: str
+    """As the user gave it."""
     settings: Sequence[variants.Variant]
+    """What is measured, the setting in question first."""
     codec: TextCodec
+    """The tokenizer."""
     record: Mapping[str, Any]
+    """What is recorded of it beside the texts, and compared when a run is resumed."""
     losses: Callable[[variants.Variant, Pass], Sequence[float]]
+    """−log p of the scored tokens of a pass, nats."""
 
 
 def _local(
