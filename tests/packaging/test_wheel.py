@@ -16,6 +16,8 @@ from support.gguf_files import demo_arrays, demo_keys, write_gguf
 
 ROOT = Path(__file__).resolve().parents[2]
 LOWEST = os.environ.get("YARNCLI_LOWEST_PYTHON")
+# They install packages, which takes long where the network or the machine is slow.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +184,6 @@ def test_what_pip_installs_is_what_constraints_say(run):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
 def test_the_lowest_versions_are_enough(wheel):
     """The rooms that use a dependency, where each has the lowest version that is allowed."""
     if not LOWEST:
