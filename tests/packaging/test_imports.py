@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "threads": {"progress"},
     "jsontext": {"errors"},
     "hub": FOUNDATION,
-    "rope": {"errors"},
+    "rope": {"errors", "options"},
     "config": {*FOUNDATION, "rope"},
     "planning": {*FOUNDATION, "rope", "config"},
     "history": {*FOUNDATION, "rope", "config", "planning", "__init__", "checkpoint"},

@@ -29,7 +29,7 @@ from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_f
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.statistics import Sums
 from yarncli.evaluation.subjects import local_directory, used_settings
-from yarncli.evaluation.texts import digest, read_texts, start_ids
+from yarncli.evaluation.texts import digest, read_texts
 from yarncli.extras import require_extra
 from yarncli.history import read_history
 from yarncli.options import checked
@@ -333,13 +333,11 @@ def _texts(
     if options.text:
         found = read_texts(options.text, codec).stretches(longest, options.texts)
         return text_items(found, original)
-    from yarncli.evaluation.local.sampling import sample_texts
+    from yarncli.evaluation.local.sampling import sample_stretches
 
-    length = min(original, longest, LONGEST_SAMPLE)
-    model = readers.of(variants.as_it_is(checkpoint), length).loaded
-    with stage(progress, "Sampling", options.texts * length, unit="tokens") as advance:
-        found = sample_texts(
-            model, length=length, count=options.texts, start=start_ids(codec),
-            seed=options.seed, advance=advance,
-        )  # fmt: skip
+    found = sample_stretches(
+        readers, variants.as_it_is(checkpoint), codec,
+        length=min(original, longest, LONGEST_SAMPLE), count=options.texts, seed=options.seed,
+        progress=progress,
+    )  # fmt: skip
     return text_items(found, original)

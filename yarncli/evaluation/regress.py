@@ -24,7 +24,7 @@ from yarncli.evaluation.result_file import (
 from yarncli.evaluation.settings import LoadSettings
 from yarncli.evaluation.statistics import Interval, Mean, Sums, mean, quantile
 from yarncli.evaluation.subjects import local_directory, used_settings
-from yarncli.evaluation.texts import digest, read_texts, start_ids
+from yarncli.evaluation.texts import digest, read_texts
 from yarncli.extras import require_extra
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
@@ -209,12 +209,9 @@ def regress(
     checkpoint = fetched(source, options, progress)
     before = variants.as_it_is(checkpoint, "base")
     after = _conversions(checkpoint, converted, options, progress)
-    length = options.length or min(
-        before.original or before.window or LONGEST_SAMPLE, LONGEST_SAMPLE
-    )
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options, progress)
-    stretches = _stretches(readers, before, length, codec, options, progress)
+    stretches = _stretches(readers, before, codec, options, progress)
     recorded = {
         **_record(source, converted, before, after, options, stretches),
         **used_settings(local_directory(checkpoint), options),
@@ -235,26 +232,21 @@ def regress(
 def _stretches(
     readers: Readers,
     before: variants.Variant,
-    length: int,
     codec: TextCodec,
     options: RegressOptions,
     progress: ProgressCallback | None,
 ) -> list[tuple[int, ...]]:
     """What is read: of the given texts, or of those that the base writes itself."""
+    known = before.original or before.window or LONGEST_SAMPLE
+    length = options.length or min(known, LONGEST_SAMPLE)
     if options.text:
         return read_texts(options.text, codec).stretches(length, options.texts)
-    from yarncli.evaluation.local.sampling import sample_texts
+    from yarncli.evaluation.local.sampling import sample_stretches
 
-    model = readers.of(before, length).loaded
-    with stage(progress, "Sampling", options.texts * length, unit="tokens") as advance:
-        return sample_texts(
-            model,
-            length=length,
-            count=options.texts,
-            start=start_ids(codec),
-            seed=options.seed,
-            advance=advance,
-        )
+    return sample_stretches(
+        readers, before, codec, length=length, count=options.texts, seed=options.seed,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _record(

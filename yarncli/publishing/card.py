@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,24 @@ from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import CheckpointError, UsageError
-from yarncli.evaluation.report import LengthResult
 from yarncli.history import History
 from yarncli.hub.cards import body_of, dump_metadata, read_metadata, with_metadata
 from yarncli.publishing.base import Base, base_of, local_card
 from yarncli.publishing.gguf import GgufRepository, history_of, open_published, origin_of
-from yarncli.publishing.gguf_header import licence_of
 from yarncli.publishing.gguf_metadata import (
-    RELATION,
-    gguf_metadata,
     parents_note,
-    task_of_gguf,
 )
 from yarncli.publishing.gguf_section import GgufParts
 from yarncli.publishing.markdown import plain
 from yarncli.publishing.measurements import ResultFiles, read_all
 from yarncli.publishing.messages import Message, Messages, Notify
+from yarncli.publishing.metadata import LICENCE, CardRequest, left_from_base, make_metadata
 from yarncli.publishing.reproduction import short
 from yarncli.publishing.results import Results, draw_heatmap
 from yarncli.publishing.section import HEATMAP, Facts, section, title_in
 from yarncli.publishing.selection import README
-from yarncli.publishing.subject import read_subject, task_of
+from yarncli.publishing.subject import read_subject
 
-# What a derived model's card takes over from its base's; the rest of that text is about the base.
-_INHERITED = ("language", "library_name", "pipeline_tag", "tags", "datasets")
-# The fields on the licence, which mean something together only.
-_LICENCE = ("license", "license_name", "license_link")
-# What a card that came along from the base, and was edited, still says of the base alone.
-_OF_THE_BASE = ("base_model", "base_model_relation", "model-index", "new_version")
 # A line that starts or ends a part of ours, or a block of code.
 _MARK = re.compile(
     r"^(?:(?P<fence>`{3,}|~{3,})(?P<rest>.*)|(?P<begin><!-- yarncli:begin\b.*?-->[^\S\n]*)"
@@ -52,32 +41,6 @@ LONE_MARK = (
     "{} has a mark of yarncli without its partner. It and what is below stay as your own text; "
     "delete what is left of an old part by hand."
 )
-
-
-@dataclass(frozen=True)
-class CardRequest:
-    """What a card is made of besides the checkpoint."""
-
-    name: str
-    """The Hub id it is for, or the directory."""
-
-    base: Base | None = None
-    """The model that the checkpoint was made from, if it is on the Hub."""
-
-    licence: str | None = None
-    """The licence that the user states."""
-
-    results: Results | None = None
-    """What was measured."""
-
-    heatmap: bool = False
-    """Whether the figure of the results goes with the card."""
-
-    repairs: bool = False
-    """Whether the card belongs to a model that is only mended: its metadata stay."""
-
-    rest: Checkpoint | None = None
-    """Where the weights are, and what else the checkpoint lacks; None for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +163,7 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
     old_part = current[found] if current and found else ""
     part = section(_facts(checkpoint, history, request, old_part))
     if current is None:
-        metadata = _metadata(checkpoint, history, {}, request)
+        metadata = make_metadata(checkpoint, history, {}, request)
         title = plain(short(request.name))
         return f"---\n{dump_metadata(metadata)}---\n\n# {title}\n\n{part}"
     if found:
@@ -210,10 +173,10 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
         text = current.rstrip() + "\n\n" + part
     if not request.repairs:
         old = read_metadata(current, README)
-        stale = [] if found else list(_left_from_base(old, request))
+        stale = [] if found else list(left_from_base(old, request))
         kept = {key: value for key, value in old.items() if key not in stale}
-        new = _metadata(checkpoint, history, kept, request)
-        stale += [key for key in _LICENCE if key in old and key not in new]
+        new = make_metadata(checkpoint, history, kept, request)
+        stale += [key for key in LICENCE if key in old and key not in new]
         changes = {k: v for k, v in new.items() if k not in old or old[k] != v}
         text = with_metadata(text, changes, without=stale)
     return text.replace("\n", ends)
@@ -299,13 +262,6 @@ def _our_parts(card: str) -> tuple[list[slice], bool]:
     return parts, lone or start is not None
 
 
-def _left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[str]:
-    """Keys that an edited copy of the base's card still holds, with what they say of the base."""
-    if request.base is not None and request.base.repo_id != request.name:
-        said = request.base.metadata
-        yield from (k for k in _OF_THE_BASE if k in old and old[k] == said.get(k))
-
-
 def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement:
     if isinstance(checkpoint, GgufRepository):
         return Judgement(source=name, intended_from="", verdicts=())
@@ -314,93 +270,3 @@ def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement
         return judge(config, history, source=name)
     except (CheckpointError, UsageError):  # a type that is not known; `check` has said so
         return Judgement(source=name, intended_from="", verdicts=())
-
-
-def _metadata(
-    checkpoint: Checkpoint,
-    history: History,
-    old: Mapping[str, Any],
-    request: CardRequest,
-) -> dict[str, Any]:
-    """The metadata of the card: `old` wins, save for tags and results, which are joined."""
-    base = request.base
-    inherited = base.metadata if base is not None else {}
-    own, relation, stated = dict[str, Any](), "finetune", inherited
-    if isinstance(checkpoint, GgufRepository):
-        own, relation = gguf_metadata(checkpoint, base, old), RELATION
-        stated, task = licence_of(checkpoint.model_header) or inherited, task_of_gguf(checkpoint)
-    else:
-        task = task_of(checkpoint.config().value)
-    found = {key: inherited[key] for key in _INHERITED if key in inherited} | own | dict(old)
-    licence = _licence(request.licence, old, stated)
-    found = licence | {key: value for key, value in found.items() if key not in _LICENCE}
-    if base is not None and base.repo_id != request.name:
-        if base.stated and base.repo_id not in _list(found.get("base_model")):
-            found["base_model"] = base.repo_id
-        found.setdefault("base_model", base.repo_id)
-        if found["base_model"] == base.repo_id:
-            found.setdefault("base_model_relation", relation)
-    if task:
-        found.setdefault("pipeline_tag", task)
-    found.setdefault("library_name", "transformers")
-    done = history.plan
-    ours = [*([done.method] if done else []), "rope-scaling", "long-context", "yarncli"]
-    tags = _list(found.get("tags"))
-    found["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]
-    measured = request.results or Results()
-    if measured.report and measured.setting is not None:
-        rows = measured.report.lengths(measured.setting)
-        if rows:
-            found["model-index"] = _model_index(request.name, rows, old.get("model-index"))
-    return found
-
-
-def _licence(
-    stated: str | None, old: Mapping[str, Any], inherited: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The fields on the licence, all from one source: the user, this card, or the base's.
-
-    `other` is a licence only with its name and link, so where the user says that, they come from a
-    card that says the same.
-    """
-    groups = [{k: card[k] for k in _LICENCE if card.get(k)} for card in (old, inherited)]
-    if stated:
-        same = (group for group in groups if group.get("license") == stated == "other")
-        return next(same, {"license": stated})
-    return next(filter(None, groups), {})
-
-
-def _list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]
-
-
-def _model_index(name: str, rows: Sequence[LengthResult], old: Any) -> list[dict[str, Any]]:
-    """Passkey results of the checkpoint itself as the Hub reads them; other results stay.
-
-    The client tells results apart by task and by type, config, split and revision of the dataset,
-    so each length is a config of its own.
-    """
-    kept = [entry for entry in _list(old) if isinstance(entry, dict)]
-    first = kept[0] if kept else {"name": name.rpartition("/")[2]}
-    others = [result for result in _list(first.get("results")) if not _is_passkey(result)]
-    results = [
-        {
-            "task": {"type": "text-generation", "name": "Text Generation"},
-            "dataset": {
-                "type": "passkey",
-                "config": str(row.length),
-                "name": f"Passkey retrieval, {row.length:,} tokens",
-                "args": {"context_length": row.length, "prompts": row.trials},
-            },
-            "metrics": [{"type": "accuracy", "name": "Accuracy", "value": round(row.accuracy, 4)}],
-        }
-        for row in rows
-    ]
-    return [{**first, "results": [*others, *results]}, *kept[1:]]
-
-
-def _is_passkey(result: Any) -> bool:
-    dataset = result.get("dataset") if isinstance(result, dict) else None
-    return isinstance(dataset, dict) and dataset.get("type") == "passkey"

@@ -18,7 +18,6 @@ from yarncli.progress import Advance
 from yarncli.publishing.base import Base, base_of, card_text, fetch, local_card
 from yarncli.publishing.card import (
     LONE_MARK,
-    CardRequest,
     has_lone_mark,
     has_our_part,
     make_card,
@@ -27,6 +26,7 @@ from yarncli.publishing.card import (
 from yarncli.publishing.gguf import GgufRepository, origin_of
 from yarncli.publishing.landing import few, find_misfits
 from yarncli.publishing.local import LocalModel
+from yarncli.publishing.metadata import CardRequest
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import (
     SCHEMA_VERSION,

@@ -3,12 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from yarncli.errors import UsageError
 from yarncli.evaluation.local.load import LoadedModel, quiet
-from yarncli.progress import Advance
+from yarncli.evaluation.passkey import TextCodec
+from yarncli.evaluation.texts import start_ids
+from yarncli.evaluation.variants import Variant
+from yarncli.progress import Advance, ProgressCallback, stage
+
+if TYPE_CHECKING:
+    from yarncli.evaluation.local.measuring import Readers
+
+
+def sample_stretches(
+    readers: Readers,
+    variant: Variant,
+    codec: TextCodec,
+    *,
+    length: int,
+    count: int,
+    seed: int,
+    progress: ProgressCallback | None,
+) -> list[tuple[int, ...]]:
+    """What a model writes in one of its settings, where no texts are given.
+
+    Args:
+        readers: have the model.
+        variant: the setting.
+        codec: the tokenizer.
+        length: of each text, tokens.
+        count: of texts.
+        seed: of the random numbers.
+        progress: told how far "Sampling" is, in tokens.
+
+    Raises:
+        UsageError: as `sample_texts`.
+    """
+    model, start = readers.of(variant, length).loaded, start_ids(codec)
+    with stage(progress, "Sampling", count * length, unit="tokens") as advance:
+        return sample_texts(
+            model, length=length, count=count, start=start, seed=seed, advance=advance
+        )
 
 
 def sample_texts(
