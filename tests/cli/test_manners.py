@@ -51,6 +51,8 @@ FAILURES = {
     "address": (["engines", "https://huggingface.co/org/name"], 2),
     "nothing to bake": (["bake", str(DEMO), "out"], 3),
     "no network": (["inspect", "hf://org/name"], 5),
+    "a long name to check": (["check", "x" * 300], 2),
+    "a long name to mend": (["bake", "x" * 300, "--recover"], 2),
 }
 
 

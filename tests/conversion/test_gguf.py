@@ -375,3 +375,18 @@ def test_a_folder_of_several_models_is_refused(demo: Path, tmp_path: Path) -> No
     told = invoke("convert", folder, tmp_path / "out", "--factor", 2, code=3).output
     assert "holds no GGUF file of a language model" in " ".join(told.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_undo_writes_another_file_where_one_is_named(
+    arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gguf(Path("m.gguf"), demo_keys(), arrays)
+    invoke("convert", "m.gguf", "m8.gguf", "--factor", "8", code=0)
+    made = Path("m8.gguf").read_bytes()
+    assert "yarn" in invoke("convert", "m8.gguf", "back.gguf", "--undo", code=0).stdout
+    assert Path("back.gguf").read_bytes() == Path("m.gguf").read_bytes()
+    assert Path("m8.gguf").read_bytes() == made
+    told = invoke("convert", "m8.gguf", "back.gguf", "--undo", code=2).stderr
+    assert "back.gguf" in told and "exists" in told
+    assert "OUT" in invoke("convert", "m8.gguf", "x.gguf", "--undo", "--in-place", code=2).stderr

@@ -6,6 +6,7 @@ of a command line and what it does. It is imported only when it is called or lis
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from yarncli.cli import console
-from yarncli.errors import YarncliError
+from yarncli.errors import UsageError, YarncliError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +75,7 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; the error boundary of the whole program."""
         try:
-            with _told_as_json():
+            with _told_as_json(), _names_that_fit():
                 return super().invoke(ctx)
         except BrokenPipeError as error:
             console.discard_output()
@@ -95,6 +96,21 @@ class Command(TyperCommand):
         """Run the command."""
         with console.working():
             return super().invoke(ctx)
+
+
+@contextmanager
+def _names_that_fit() -> Iterator[None]:
+    """Refuse a name that is too long for the system; which call meets it first, nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = os.fspath(error.filename or "")
+        raise UsageError(
+            f"{name[:60]!r}… has {len(name):,} characters, and a name of this system has fewer. "
+            "Look for what was put together by mistake."
+        ) from error
 
 
 @contextmanager

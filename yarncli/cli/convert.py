@@ -114,12 +114,13 @@ def convert(
     if undo:
         from yarncli.conversion.undo import undo as take_back
 
-        if out or chosen != ConvertOptions(in_place=in_place):
+        if chosen != ConvertOptions(in_place=in_place) or (out and in_place):
             raise UsageError(
-                "--undo takes back the last conversion of SOURCE itself. Give it without OUT and "
-                "without options, but for --json."
+                "--undo takes back the last conversion of SOURCE. Give it without other options, "
+                "but for --json; of a GGUF file with OUT where it cannot be changed in place."
             )
-        convert_print.print_undone(take_back(source), json=json)
+        undone = take_back(source, out, progress=console.ProgressBars())
+        convert_print.print_undone(undone, json=json)
         return
     convert_print.print_conversion(
         write(source, out, chosen, progress=console.ProgressBars()), json=json

@@ -144,17 +144,28 @@ def plan_gguf(source: str | Path, options: ConvertOptions) -> RopePlan:
     return found
 
 
-def undo_gguf(source: str | Path) -> Rewrite:
-    """Take back the last step of a file where it lies, as the file's own record has it.
+def undo_gguf(
+    source: str | Path, out: Path | None = None, *, progress: ProgressCallback | None = None
+) -> Rewrite:
+    """Take back the last step of a file, as the file's own record has it.
+
+    Args:
+        source: a file here, or on the Hub with `out`.
+        out: the file to write; None to change the file where it lies.
+        progress: told how far the stages "Fetching" and "Copying" are, in bytes.
 
     Raises:
+        UsageError: `out` is refused.
         CheckpointError: nothing is recorded, or something else has changed the file since.
         OutputError: it cannot be written; the old file is back.
     """
-    with using(source, in_place=True) as directory:
+    with using(source, in_place=out is None) as directory:
         file = open_gguf(source)
         rewrite = decide_undo(file)
-        _write_in_place(file, rewrite, directory)
+        if out is None:
+            _write_in_place(file, rewrite, directory)
+        else:
+            write_gguf(download(file, progress=progress), rewrite, out, progress=progress)
     return rewrite
 
 

@@ -10,11 +10,12 @@ from yarncli.checkpoint.backups import remove_needless
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
-from yarncli.errors import CheckpointError
+from yarncli.errors import CheckpointError, UsageError
 from yarncli.gguf.detection import is_gguf_source
 from yarncli.history import FILE_NAME, History, read_history
 from yarncli.jsontext.changes import ABSENT, FieldChange, changed_fields
 from yarncli.jsontext.text import format_path
+from yarncli.progress import ProgressCallback
 
 SCHEMA_VERSION = 1
 
@@ -35,13 +36,24 @@ class Undone:
         return {"schema_version": SCHEMA_VERSION, "changes": changes, "backups": backups}
 
 
-def undo(source: str | Path | Checkpoint) -> Undone:
+def undo(
+    source: str | Path | Checkpoint,
+    out: str | Path | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+) -> Undone:
     """Take back the last conversion of a directory, field by field, as `yarncli.json` records it.
 
     What the files held before is kept as `*.orig`; backups of what is there again, and second ones
     of the same content, are removed. A GGUF file carries its record itself.
 
+    Args:
+        source: a directory, what `open_checkpoint` returned, or a GGUF file.
+        out: for a GGUF file, the file to write instead of changing it where it lies.
+        progress: told how far the writing of `out` is, in bytes.
+
     Raises:
+        UsageError: `out` is refused, or given for a directory.
         CheckpointError: nothing is recorded, or the last step was a bake.
         OutputError: something cannot be written; the old state is back.
     """
@@ -49,7 +61,11 @@ def undo(source: str | Path | Checkpoint) -> Undone:
         from yarncli.conversion.gguf import undo_gguf
 
         assert isinstance(source, str | Path)
-        return Undone(undo_gguf(source).changes)
+        return Undone(undo_gguf(source, Path(out) if out else None, progress=progress).changes)
+    if out is not None:
+        raise UsageError(
+            "--undo takes back the last conversion of a directory itself. Give it without OUT."
+        )
     with using(source, in_place=True) as directory:
         return _undo(open_checkpoint(source), directory)
 
