@@ -388,5 +388,6 @@ def test_undo_writes_another_file_where_one_is_named(
     assert Path("back.gguf").read_bytes() == Path("m.gguf").read_bytes()
     assert Path("m8.gguf").read_bytes() == made
     told = invoke("convert", "m8.gguf", "back.gguf", "--undo", code=2).stderr
-    assert "back.gguf" in told and "exists" in told
+    assert "back.gguf" in told
+    assert "exists" in told
     assert "OUT" in invoke("convert", "m8.gguf", "x.gguf", "--undo", "--in-place", code=2).stderr
