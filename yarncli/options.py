@@ -56,6 +56,8 @@ def choose(
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     if len(words) <= _FEW:
         hint += f" Known: {', '.join(words)}."
+    if aliases and not close:
+        hint += f" Other names: {', '.join(f'{name} ({word})' for name, word in aliases.items())}."
     raise UsageError(f"There is no {what} {given[:80]!r}.{hint}")
 
 
@@ -112,7 +114,8 @@ def _fits(value: Any, hint: Any) -> bool:
 def _words(hint: Any) -> list[str]:
     """The words that an option takes; none where it takes anything else."""
     if get_origin(hint) in (Union, UnionType):
-        return [word for each in get_args(hint) for word in _words(each)]
+        kinds = [_words(each) for each in get_args(hint) if each is not NoneType]
+        return [word for words in kinds for word in words] if all(kinds) else []
     return list(get_args(hint)) if get_origin(hint) is Literal else []
 
 

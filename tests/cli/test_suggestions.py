@@ -352,7 +352,7 @@ COVERED = {
     "engines/judgement.py": {"a GGUF file served longer"},
     "engines/serving.py": {"served only after a conversion"},
     "evaluation/fit_report.py": {"the best setting"},
-    "evaluation/session.py": {"a server"},
+    "evaluation/connecting.py": {"a server"},
     "cli/finish_print.py": {"finished"},
     "history/__init__.py": {"extended by ntk"},
     "history/adapters.py": {"an adapter without a record"},

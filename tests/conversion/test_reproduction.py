@@ -74,11 +74,12 @@ BAKE = {
 # What is about one run and its output: where to, how, what else to check or to tell; and what is
 # about GGUF files, which have no card.
 RUN = {
-    "convert": {"from_", "weights", "in_place", "undo", "dry_run", "overwrite", "fsync", "json"},
+    "convert": {"from_", "weights", "in_place", "undo", "dry_run", "overwrite", "fsync", "json",
+                "quiet", "verbose"},
     "bake": {
         "carrier", "engine", "adapter", "verify", "verify_logits", "in_place", "recover",
         "trust_journal", "dry_run",
-        "overwrite", "fsync", "json",
+        "overwrite", "fsync", "json", "quiet", "verbose",
     },
 }  # fmt: skip
 

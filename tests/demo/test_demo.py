@@ -73,7 +73,8 @@ def test_tuned_is_a_conversion_that_was_trained_and_finished():
         found = json.loads((TUNED / name).read_text())
         assert {key: found[key] for key in wanted} == wanted
     history = read_history(open_checkpoint(TUNED))
-    assert history.steps[0].to_json() == conversion.history.steps[0].to_json()
+    made, wanted = history.steps[0].to_json(), conversion.history.steps[0].to_json()
+    assert {**made, "tool_version": None} == {**wanted, "tool_version": None}
     assert [step.command for step in history.steps] == ["convert", "finish"]
     assert history.trained == Trained(
         steps=60, train_length=1024, guarded=True, adapter=False, dtype="F16"

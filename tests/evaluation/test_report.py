@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from yarncli.errors import CheckFailed, CheckpointError, OutputError, UsageError
+from yarncli.errors import CheckFailed, CheckpointError, UsageError
 from yarncli.evaluation.report import (
     Cell,
     PasskeyReport,
@@ -264,7 +264,7 @@ def test_other_files_are_refused(tmp_path, content):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    with pytest.raises(OutputError):
+    with pytest.raises(UsageError, match="does not exist"):
         ResultFile(tmp_path / "no" / "run.jsonl", "passkey", SETTINGS, read_cell, resume=False)
 
 

@@ -107,9 +107,16 @@ def test_a_length_too_short_for_its_task(codec):
         built(codec, "multiquery", 100)
 
 
-@pytest.mark.parametrize("tasks", [(), ("passkey", "passkey"), ("needle",)])
-def test_tasks_are_known_and_named_once(tasks):
-    with pytest.raises(UsageError, match="--tasks knows passkey, multikey, "):
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        ((), "--tasks knows passkey, multikey, "),
+        (("passkey", "passkey"), "--tasks knows passkey, multikey, "),
+        (("needle",), "There is no task 'needle'. Known: passkey, multikey, "),
+    ],
+)
+def test_tasks_are_known_and_named_once(tasks, told):
+    with pytest.raises(UsageError, match=told):
         Grid((512,), tasks=tasks)
 
 

@@ -117,8 +117,9 @@ def test_the_figure_is_drawn(demo, tmp_path):
     assert all(f"<!-- {label}" in drawn for label in ("ramp", "original window 256", "new window"))
     assert run(demo, "--factor", 8, "--plot", svg).exit_code == 0
     assert svg.read_text() == drawn
-    assert run(demo, "--plot", tmp_path / "rope.pdf").exit_code == 2
-    assert run(demo, "--plot", tmp_path / "no/rope.png").exit_code == 6
+    assert run(demo, "--plot", tmp_path / "rope.pdf").exit_code == 0
+    assert run(demo, "--plot", tmp_path / "rope.gif").exit_code == 2
+    assert run(demo, "--plot", tmp_path / "no/rope.png").exit_code == 2
 
 
 def test_a_shape_that_is_refused_says_why(tmp_path):

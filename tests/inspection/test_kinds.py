@@ -27,7 +27,7 @@ def _inspect(path: Path) -> str:
         (["model_index.json", "unet/config.json"], "a diffusion pipeline"),
         (["tokenizer.json", "tokenizer_config.json"], "a tokenizer alone"),
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter"),
-        (["README.md", "data/train-00000-of-00001.parquet"], "a data set"),
+        (["README.md", "data/train-00000-of-00001.parquet"], "a dataset"),
         (["model-Q4_K_M.gguf"], "a GGUF model"),
         (["consolidated.safetensors", "params.json"], "publisher's own format"),
         (["model-00001-of-00002.safetensors"], "weights alone"),
@@ -88,7 +88,8 @@ def test_a_file_of_weights_is_no_config(tmp_path: Path) -> None:
     assert "an ONNX model" in _inspect(path)
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF\x03\x80")
-    assert "a GGUF file, which this" in invoke("card", path, code=3).stderr
+    told = invoke("check-passkey", path, "--lengths", 256, code=3).stderr
+    assert "a GGUF file, which this" in told
 
 
 def test_a_head_is_tied_where_the_class_says_so(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_replacing_a_scaling_says_how_far_the_frequencies_move():
         (LLAMA, {"factor": 2, "rescale": True}, CheckpointError, "no scaling to rescale"),
         (LLAMA31, {"factor": 64, "replace_scaling": True}, UsageError, "--original-length"),
         (LLAMA31, {"factor": 64, "rescale": True, "original": 4096}, UsageError, "with --rescale"),
-        (LLAMA, {"factor": 2, "method": "su"}, UsageError, "known: yarn"),
+        (LLAMA, {"factor": 2, "method": "so"}, UsageError, "Known: yarn"),
         ({**LLAMA, "model_type": "phi3"}, {"factor": 2}, UnsupportedArchitectureError, "phi3"),
         ({**LLAMA, "model_type": "mistral", "sliding_window": 4096}, {"factor": 2},
          UnsupportedArchitectureError, "only within 4,096"),

@@ -17,12 +17,12 @@ def blocks(page, language):
     return [code for kind, code in BLOCKS.findall(text) if kind == language]
 
 
-def test_from_checkpoint_to_hub_in_five_commands(hub, program, tmp_path):
+def test_from_checkpoint_to_hub_in_four_commands(hub, program, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
     commands = [shlex.split(code) for code in blocks("from-checkpoint-to-hub.md", "sh")]
     names = [words[1] for words in commands]
-    assert names == ["demo", "convert", "bake", "check-passkey", "card", "push", "check"]
+    assert names == ["demo", "convert", "check-passkey", "card", "push", "check"]
     for words in commands:
         done = program(*(word.replace("YOU", "me") for word in words[1:]), cwd=tmp_path)
         if words[1] == "push":
@@ -30,10 +30,10 @@ def test_from_checkpoint_to_hub_in_five_commands(hub, program, tmp_path):
             assert done.stdout == f"{hub.url}/me/demo-2k/commit/{repo.refs['main']}\n"
     files = repo.commits[repo.refs["main"]]
     shard = hub.blob(files["model.safetensors"]).read_bytes()
-    assert shard == (tmp_path / "model-baked" / "model.safetensors").read_bytes()
+    assert shard == (tmp_path / "model-yarn8" / "model.safetensors").read_bytes()
     assert {"passkey.png", "yarncli.json", "tokenizer.json"} <= files.keys()
     card = hub.blob(files["README.md"]).read_text()
-    assert "yarncli bake" in card
+    assert "yarncli convert" in card
     assert "| 2,048 |" in card
 
 

@@ -191,4 +191,5 @@ def test_what_is_sent_is_not_deleted(hub, cli, model):
 
 @pytest.mark.parametrize("name", ["nothing", "secret", "ignored", ""])
 def test_only_such_rules_can_be_allowed(hub, cli, model, name):
-    assert "can be allowed" in cli("push", model, "me/long", "--allow", name, code=2).stderr
+    told = cli("push", model, "me/long", "--allow", name, code=2).stderr
+    assert f"There is no rule for --allow {name!r}. Known: other-library" in told

@@ -83,11 +83,11 @@ def test_the_tables_have_a_row_for_it(added):
 
 def test_trials_and_messages_know_it(added):
     assert parse_override(f"method={NAME},factor=2").target.method == NAME
-    told = run_error(parse_override, "method=su,factor=2")
-    assert f"longrope, {NAME}, dynamic-yarn, not 'su'" in told
-    refused = invoke("convert", "x", "y", "--method", "su", "--factor", 2)
-    assert f"'longrope', '{NAME}'." in refused.stderr
-    assert f"known: {', '.join(METHODS)}." in run_error(make_plan, None, Target("su", factor=2.0))
+    told = run_error(parse_override, "method=so,factor=2")
+    assert f"longrope, {NAME}, dynamic-yarn." in told
+    refused = invoke("convert", "x", "y", "--method", "so", "--factor", 2)
+    assert f"longrope, {NAME}." in refused.stderr
+    assert f"Known: {', '.join(METHODS)}." in run_error(make_plan, None, Target("so", factor=2.0))
 
 
 def run_error(function, *arguments):

@@ -65,6 +65,7 @@ MEASURED = {
     "plot": "plot passkey.jsonl --out passkey.svg",
     "perplexity": "perplexity small --text text.txt --lengths 128,256",
     "regress": "regress small long --text text.txt",
+    "fit": "fit small --factor 2 --budget 1 --prompts 2 --texts 2 --lengths 200",
 }
 
 

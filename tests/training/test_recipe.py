@@ -127,7 +127,7 @@ def test_what_is_refused(conv: Path, tmp_path: Path) -> None:
         ((conv, "--train-length", "4k"), 2, "more than the 2,048"),
         ((conv, "--train-length", 1024, "--stage2", 2048), 2, "not more than"),
         ((conv, "--train-length", 1024, "--trainer", "torchtune"), 2, "another model"),
-        ((conv, "--train-length", 1024, "--trainer", "mystery"), 2, "there is one for"),
+        ((conv, "--train-length", 1024, "--trainer", "mystery"), 2, "no trainer 'mystery'. Known"),
         ((conv, "--train-length", 1024, "--gpus", 0), 2, "positive"),
         ((DEMO, "--train-length", 256), 3, "no conversion"),
     ):

@@ -18,29 +18,30 @@ def backup_numbers(directory: Directory, name: str) -> list[int]:
     )
 
 
-def remove_needless(directory: Directory, name: str) -> list[str]:
-    """Remove the backups of a file that hold what it or an earlier backup holds.
+def backups_of(directory: Directory, name: str) -> list[str]:
+    """The names of the backups of a file, oldest first."""
+    numbers = backup_numbers(directory, name)
+    return [f"{name}.orig" + (f".{number}" if number else "") for number in numbers]
+
+
+def needless_backups(directory: Directory, name: str, becomes: bytes) -> list[str]:
+    """The backups of a file that hold what it is going to hold, or what an earlier one holds.
 
     Args:
         directory: held alone (see `changing`).
         name: of the file.
-
-    Returns:
-        The names of the backups that are left, oldest first.
+        becomes: its content to be.
 
     Raises:
-        OutputError: one cannot be removed.
+        OutputError: one cannot be read.
     """
+    known, needless = {becomes}, []
     with output_errors(str(directory.path)):
-        known, left = {directory.read(name)}, []
-        for number in backup_numbers(directory, name):
-            backup = f"{name}.orig" + (f".{number}" if number else "")
+        for backup in backups_of(directory, name):
             info = directory.info(backup)
             data = directory.read(backup) if info and stat.S_ISREG(info.st_mode) else None
-            if data is not None and data in known:
-                directory.remove(backup)
-            else:
+            if data in known:
+                needless.append(backup)
+            elif data is not None:
                 known.add(data)
-                left.append(backup)
-        directory.sync(name)
-        return left
+    return needless

@@ -122,8 +122,7 @@ def read_file(path: Path, limit: int, where: str | None = None) -> bytes:
 def beginning_of(path: Path) -> bytes:
     """The first 16 bytes of a file, fewer of a shorter one; none if it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
+        with os.fdopen(open_to_read(path, wait=False), "rb") as file:
             return file.read(16)
     except OSError:  # who reads the whole file says why
         return b""

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from zlib import crc32
 
-from yarncli.checkpoint.backups import backup_numbers
+from yarncli.checkpoint.backups import backup_numbers, backups_of
 from yarncli.checkpoint.directory import (
     JOURNAL_NAME,
     PENDING_NAME,
@@ -201,16 +201,14 @@ def _plan(directory: Directory, files: Mapping[str, bytes | None], keep: Collect
 
 
 def _backup(directory: Directory, name: str, data: bytes) -> tuple[str, bool]:
-    """The name for a backup of `data`, and whether the newest backup holds just that already."""
+    """The name for a backup of `data`, and whether one holds just that already."""
+    for backup in backups_of(directory, name):
+        found = directory.info(backup)
+        same_size = found and stat.S_ISREG(found.st_mode) and found.st_size == len(data)
+        if same_size and directory.read(backup) == data:
+            return backup, True
     numbers = backup_numbers(directory, name)
-    if not numbers:
-        return f"{name}.orig", False
-    newest = f"{name}.orig" + (f".{numbers[-1]}" if numbers[-1] else "")
-    found = directory.info(newest)
-    same_size = found and stat.S_ISREG(found.st_mode) and found.st_size == len(data)
-    if same_size and directory.read(newest) == data:
-        return newest, True
-    return f"{name}.orig.{numbers[-1] + 1}", False
+    return (f"{name}.orig.{numbers[-1] + 1}" if numbers else f"{name}.orig"), False
 
 
 def _try_everything(directory: Directory, patches: Mapping[str, Sequence[Patch]]) -> None:

@@ -92,7 +92,8 @@ def refuse_address(source: str) -> None:
             f"{source} is {_OTHER_KINDS[kind]} on the Hub, and yarncli reads models. Name a model: "
             "hf://org/name."
         )
-    if (web or source.startswith("hf://")) and kind not in _PAGES and (form := _hub_form(parts)):
+    form = _hub_form(parts) if kind not in _PAGES else ""
+    if (web or source.startswith("hf://")) and form not in ("", source):
         what = "the address of a page of the Hub" if web else "not a Hub id"
         raise UsageError(f"{source} is {what}. Write {form}.")
     if web or re.match(r"https?:/", source):

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from yarncli.cli import console
 from yarncli.errors import UsageError, YarncliError
@@ -23,6 +23,8 @@ from yarncli.errors import UsageError, YarncliError
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
+
+    from typer.core import TyperCommand
 
 # In the order of `yarncli --help`. How to add one: CONTRIBUTING.md, “A command”.
 COMMANDS = (
@@ -87,15 +89,6 @@ class CommandGroup(TyperGroup):
                 traceback.print_exception(error)
             console.tell(error.severity, str(error))
             raise typer.Exit(error.exit_code) from error
-
-
-class Command(TyperCommand):
-    """A command that shows, where it is silent on a terminal, that it works."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        with console.working():
-            return super().invoke(ctx)
 
 
 @contextmanager

@@ -16,7 +16,10 @@ from yarncli.options import choose
 
 
 class Command(TyperCommand):
-    """Reads words whatever their capitals, refuses values in plain English, completes values."""
+    """Reads words whatever their capitals, refuses values in plain English, completes values.
+
+    Where it is silent on a terminal it shows that it works.
+    """
 
     def __init__(self, **settings: Any) -> None:
         """Wrap the parameters that Typer made of the command's signature."""
@@ -30,7 +33,8 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; say after Ctrl-C what is saved and how to go on."""
         try:
-            return super().invoke(ctx)
+            with console.working():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             if told := _after_interrupt(ctx.params):
                 console.note(f"Interrupted. {told}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yarncli.checkpoint.backups import remove_needless
+from yarncli.checkpoint.backups import backups_of, needless_backups
 from yarncli.checkpoint.directory import Directory
 from yarncli.checkpoint.in_place import change, using
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
@@ -99,10 +99,11 @@ def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
     earlier = History(history.steps[:-1])
     files = {name: text.to_bytes() for name, (_, text) in restored.items()}
     record = {FILE_NAME: earlier.to_bytes() if earlier.steps else None}
-    change(directory, {**files, **record}, keep=files)
+    needless = [b for name, data in files.items() for b in needless_backups(directory, name, data)]
+    change(directory, {**files, **record, **dict.fromkeys(needless)}, keep=files)
     return Undone(
         tuple(c for name, pair in restored.items() for c in changed_fields(name, *pair)),
-        backups=tuple(name for file in files for name in remove_needless(directory, file)),
+        backups=tuple(backup for name in files for backup in backups_of(directory, name)),
     )
 
 

@@ -18,7 +18,7 @@ from yarncli.planning.plan import check_values, make_plan, window_of
 from yarncli.planning.rope_plan import parameters_to_json
 from yarncli.planning.target import Target
 from yarncli.planning.writing import write_rope
-from yarncli.rope.methods import DEFAULT_METHOD, METHOD_ALIASES, METHODS, option_names
+from yarncli.rope.methods import DEFAULT_METHOD, METHOD_ALIASES, METHODS, get_method, option_names
 
 AS_IT_IS = "as it is"
 CONTROL = "control"
@@ -354,7 +354,7 @@ def compared(
             variants.append(overridden(base, grown, method))
             continue
         target = override.target if override else Target()
-        takes = METHODS[method].options
+        takes = get_method(method).options
         options = {name: value for name, value in target.options.items() if name in takes}
         asked = replace(target, method=method, options=options)
         if target.length is None and target.factor is None:
