@@ -184,7 +184,7 @@ def test_other_names_of_engines(name, engine):
 
 
 def test_an_unknown_name_lists_the_others_too():
-    with pytest.raises(UsageError, match="aphrodite, ktransformers"):
+    with pytest.raises(UsageError, match="Aphrodite, KTransformers"):
         get_engine("nope")
 
 

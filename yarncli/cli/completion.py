@@ -25,7 +25,7 @@ _LISTS = {
     "tasks": ("yarncli.evaluation.tasks", "TASKS"),
     "dtype": ("yarncli.evaluation.settings", "DTYPES"),
     "device": ("yarncli.evaluation.settings", "DEVICES"),
-    "compare": ("yarncli.evaluation.variants", "COMPARABLE"),
+    "compare": ("yarncli.evaluation.variants", "comparable"),
     "override": ("yarncli.evaluation.variants", "SETTINGS"),
 }
 _WITH_COMMAS = frozenset({"for_", "compare", "tasks", "override"})

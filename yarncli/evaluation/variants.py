@@ -26,11 +26,8 @@ NONE = "none"
 DYNAMIC_YARN = "dynamic-yarn"
 """YaRN whose factor is that of the evaluated context (arXiv:2309.00071 §3.3); no config says it."""
 
-
 SETTINGS = ("method", "factor", "length", "original_length", *option_names())
 """The names that `--override` takes."""
-COMPARABLE = (NONE, *METHODS, DYNAMIC_YARN)
-"""What `--compare` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +189,14 @@ def parse_override(text: str) -> Override:
     )
 
 
+def comparable() -> tuple[str, ...]:
+    """What `--compare` takes: "none", every method, and YaRN that follows the context."""
+    return (NONE, *METHODS, DYNAMIC_YARN)
+
+
 def _method(name: str) -> str:
-    """One of `COMPARABLE` as it is spelt here."""
-    return choose(name, COMPARABLE, "method", aliases=METHOD_ALIASES)
+    """One of those as it is spelt here."""
+    return choose(name, comparable(), "method", aliases=METHOD_ALIASES)
 
 
 def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:

@@ -105,14 +105,21 @@ def mark_windows(axes: Axes, windows: Iterable[tuple[int, int]]) -> None:
     set_lengths(axes, ticks)
 
 
-def window_lines(windows: Iterable[tuple[int, int]]) -> list[tuple[int, dict[str, Any]]]:
-    """Each original and extended window, tokens, with the options of its line; 0 is unknown."""
+def window_lines(
+    windows: Iterable[tuple[int, int]], extended: str = "new window"
+) -> list[tuple[int, dict[str, Any]]]:
+    """Each original and extended window with the options of its line.
+
+    Args:
+        windows: pairs of both, tokens; 0 is unknown.
+        extended: what the second is called.
+    """
     pairs = set(windows)
     originals = {original for original, _ in pairs if original}
     found = []
-    for window in sorted(originals | {extended for _, extended in pairs if extended}):
-        name, dash = ("original", ":") if window in originals else ("new", "--")
-        label = f"{name} window {window:,}"
+    for window in sorted(originals | {new for _, new in pairs if new}):
+        name, dash = ("original window", ":") if window in originals else (extended, "--")
+        label = f"{name} {window:,}"
         found.append((window, {"color": WINDOW, "lw": 1.1, "ls": dash, "label": label}))
     return found
 

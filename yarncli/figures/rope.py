@@ -105,7 +105,8 @@ def _drawn(values: list[float]) -> list[float]:
 
 def _mark_windows(axes: Axes, description: Description, scope: Scope) -> None:
     """A line at each window, at its own length."""
-    for window, style in window_lines([(description.original_length, description.length)]):
+    pair = (description.original_length, description.length)
+    for window, style in window_lines([pair], "new window" if description.plan else "window"):
         axes.axhline(window, zorder=0, **style)
     if scope.window and scope.window < description.length:
         axes.axhline(scope.window, color=WINDOW, lw=1.1, ls="-.", zorder=0,

@@ -136,7 +136,8 @@ def open_gguf(source: str | Path) -> GgufFile:
         return _local_file(Path(given), given)
     match = _HUB_FILE.fullmatch(given)
     if not match or not is_safe_name(match[3]) or match[3].startswith(("resolve/", "blob/")):
-        refuse_address(given)
+        if given.endswith(".gguf"):
+            refuse_address(given)
         raise UsageError(
             f"{given!r} is no file on the Hub. Write hf://org/name/file.gguf, or "
             "hf://org/name@rev/file.gguf."
