@@ -87,7 +87,7 @@ def test_trials_and_messages_know_it(added):
     assert f"longrope, {NAME}, dynamic-yarn." in told
     refused = invoke("convert", "x", "y", "--method", "so", "--factor", 2)
     assert f"longrope, {NAME}." in refused.stderr
-    assert f"Known: {', '.join(METHODS)}." in run_error(make_plan, None, Target("so", factor=2.0))
+    assert f"Known: {', '.join(METHODS)}." in run_error(Target, "so")
 
 
 def run_error(function, *arguments):
