@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from yarncli.checkpoint.files import read_file
 from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.errors import CheckpointError, MissingExtraError, UsageError
-from yarncli.evaluation.settings import DTYPE_ALIASES, LoadSettings
+from yarncli.evaluation.settings import DEVICES, DTYPE_ALIASES, LoadSettings
 from yarncli.evaluation.trust import refuse_remote_code
 from yarncli.hub.failures import config_error
 from yarncli.jsontext.text import JsonText
@@ -90,7 +90,10 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted.casefold())
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        # torch's own list names devices that no build of it has.
+        reason, expected, _ = str(error).splitlines()[0].partition("Expected one of")
+        if expected:
+            reason = f"there is no such device. Known: {', '.join(DEVICES)}, and cuda:1."
         raise UsageError(f"--device {wanted} cannot be used here: {reason}") from error
     return device
 
