@@ -168,5 +168,5 @@ $(LOWEST)/installed: $(LOWEST)/pip pyproject.toml constraints.txt
 	$(LOWEST)/bin/python scripts/lowest_versions.py --without torch > $(LOWEST)/constraints.txt
 	grep -E '^torch==' constraints.txt >> $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/constraints.txt '.[all]' \
-		pytest pytest-timeout hypothesis
+		peft pytest pytest-timeout hypothesis
 	touch $@

@@ -128,7 +128,7 @@ def put_legend(axes: Axes, curves: int) -> None:
     """A legend below the figure, which grows by it; none where a single curve has no windows."""
     handles, labels = axes.get_legend_handles_labels()
     if curves > 1 or len(handles) > 1:
-        put_handles(axes.get_figure(root=True), handles, labels)
+        put_handles(axes.figure, handles, labels)
 
 
 def put_handles(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
