@@ -97,7 +97,7 @@ def test_an_unregistered_model_type(handmade):
 
 
 def test_an_unknown_layout(handmade):
-    with pytest.raises(UsageError, match="known: plain"):
+    with pytest.raises(UsageError, match="Known: plain"):
         prepared(handmade(), layout="nope")
 
 

@@ -243,7 +243,7 @@ def test_a_huge_config_is_not_read(model: Path) -> None:
         ("hf://a/b@x y", "not a Hub id"),
         ("", "not a path"),
         ("a\0b", "not a path"),
-        ("https://huggingface.co/a/b", "hf://org/name"),
+        ("https://huggingface.co/a/b", "Write hf://a/b."),
     ],
 )
 def test_what_is_no_source(source: str, text: str) -> None:

@@ -387,9 +387,8 @@ def _variant(name: str, value: Mapping[str, Any], config: Mapping[str, Any] | No
 def _is_scaled(checkpoint: Checkpoint) -> bool:
     """Whether RoPE is not as trained; a conversion by ntk shows only in the record."""
     scopes = read_rope(checkpoint.config().value).scopes.values()
-    return read_history(checkpoint).plan is not None or any(
-        scope.parameters.rope_type != "default" for scope in scopes
-    )
+    is_stated = any(scope.parameters.rope_type != "default" for scope in scopes)
+    return is_stated or read_history(checkpoint).plan is not None
 
 
 def _number(name: str, value: str) -> float:
