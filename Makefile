@@ -123,7 +123,7 @@ $(HUB1)/installed: $(HUB1)/pip pyproject.toml constraints.txt
 	grep -vE '^huggingface-hub==' constraints.txt > $(HUB1)/constraints.txt
 	$(HUB1)/bin/python -m pip install -c $(HUB1)/constraints.txt -e . huggingface-hub==1.31.0 \
 		httpx==0.28.1 httpcore==1.0.9 \
-		pytest pytest-timeout hypothesis
+		pytest pytest-timeout hypothesis gguf
 	touch $@
 
 # mlx-lm on the CPU: its model files only, so that none of what it needs to serve is installed.

@@ -18,6 +18,7 @@ from yarncli.evaluation.session import evaluate_passkey
 
 @pytest.fixture
 def stories(tmp_path):
+    pytest.importorskip("torch")  # with which they are read
     return write_demo_text(tmp_path / "stories.txt")
 
 
@@ -108,6 +109,7 @@ def test_one_file_of_each_command(cli, model, price, tmp_path):
 
 
 def test_tasks_without_the_passkey_are_a_table(cli, model, tmp_path):
+    pytest.importorskip("torch")
     out = tmp_path / "tasks.jsonl"
     asked = {"tasks": ("multikey", "tracking"), "lengths": [256], "depths": 2, "trials": 1}
     evaluate_passkey(model, out=out, **asked)
