@@ -63,7 +63,8 @@ def test_rows_of_a_parquet_file(conv: Path, tmp_path: Path) -> None:
         pytest.skip("needs YARNCLI_TRAINERS_PYTHON; `make test-full` sets it")
     place = tmp_path / "recipe"
     recipe(conv, place, train_length=512)
-    rows = [json.loads(line)["input_ids"] for line in texts(place / "texts.jsonl").open()]
+    lines = texts(place / "texts.jsonl").read_text().splitlines()
+    rows = [json.loads(line)["input_ids"] for line in lines]
     run(TRAINERS, place, "-c", PARQUET)
     run(TRAINERS, place, "prepare.py", "texts.parquet")
     assert np.fromfile(place / "rows.bin", "<u4").reshape(-1, 512).tolist() == rows
