@@ -140,9 +140,8 @@ def _load(name: str, of_all: Iterable[Any]) -> TyperCommand:
     function = getattr(_module(name), name.replace("-", "_"))
     single.command(name, cls=Command, epilog=_epilog(load_examples(name)))(function)
     command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]
-    own = {flag for param in command.params for flag in param.opts}
     for param in of_all:
-        if param.name in ("quiet", "verbose") and not own & set(param.opts):
+        if param.name in ("quiet", "verbose"):
             shared = copy(param)
             shared.expose_value = False
             command.params.append(shared)
