@@ -117,7 +117,14 @@ def _factor_times_growth(p: RopeParameters, length: int, window: int) -> float:
     return p.resolved_factor() * length / window
 
 
-# How to add a method: CONTRIBUTING.md, “A RoPE method”. Nothing else lists the methods.
+# How to add a method (CONTRIBUTING.md, “A RoPE method”, has the details):
+#
+# 1. Write its formula in `formulas.py`, with the equation of the paper and the reference code.
+# 2. Add a `Method` here, with the function that makes the fields of the config. No other list
+#    names the methods: commands, plans, checks and the model card follow from this one.
+# 3. Compare the frequencies with numbers from another source in `tests/rope/test_methods.py`.
+# 4. Only for an option that no other method has: add it to `cli/convert.py` and
+#    `conversion/options.py`. Then run `make docs`.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (

@@ -16,7 +16,7 @@ from yarncli.jsontext.text import Path
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Edit, Finding, Severity
 
-# Findings of one kind: each looks for its line in the index, which may be large.
+# At most so many findings of one kind: each searches for its line in the index, which may be large.
 _MANY = 20
 _POINTER_SIZE = 1024  # bytes; a Git-LFS pointer is always smaller
 
