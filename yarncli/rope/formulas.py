@@ -254,7 +254,7 @@ def rotations(inv_freq: Sequence[float], length: int) -> list[float]:
 def regimes(
     before: Sequence[float], after: Sequence[float], factor: float, *, has_ramp: bool
 ) -> list[Regime]:
-    """What a scaling did to each dimension pair: kept it, divided it by `factor`, or neither.
+    """How a scaling changed each dimension pair: kept, divided by `factor`, or something between.
 
     The comparison allows 1e-9, far above rounding and far below any ramp step.
 
@@ -263,7 +263,7 @@ def regimes(
         after: frequencies in use.
         factor: s = new length / original length.
         has_ramp: whether the method blends kept and interpolated frequencies, as `yarn` and
-            `llama3` do. Under the others a pair between is "rescaled", by an amount of its own.
+            `llama3` do. Other methods divide each pair by a different amount: it is "rescaled".
     """
 
     def regime(old: float, new: float) -> Regime:
@@ -279,7 +279,8 @@ def regimes(
 def factor_for(length: int, original: int) -> float:
     """The double s nearest to length/original for which int(s·original) == length (tokens).
 
-    Engines compute the window so, and a factor that is too small by one bit loses a token.
+    Engines compute the window with this product, and a factor that is too small by one bit gives
+    one token less.
 
     Example:
         >>> factor_for(131072, 32768)
