@@ -10,7 +10,7 @@ from typing import Any
 from yarncli.engines.tables import Row, find_row, load_table
 from yarncli.engines.types import LoaderError, Model, NotKnown, NotSupported
 
-# config/model.py:2340, the ends of class names that it takes for one another, in its order.
+# config/model.py:2340: the ends of class names that vLLM treats as equal, in its order.
 _ENDS = """
     ForCausalLM ForConditionalGeneration ChatModel LMHeadModel ForTextEncoding EmbeddingModel
     ForSequenceClassification ForTokenClassification ForAudioClassification ForImageClassification
@@ -23,7 +23,7 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
 
     Args:
         model: the config.
-        notes: where to put what there is to say.
+        notes: the list to which notes for the user are added.
 
     Raises:
         LoaderError: it finds no class.
@@ -70,7 +70,7 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
 def _architectures(model: Model, table: Mapping[str, Any], notes: list[str]) -> list[str]:
     named = model.config.get("architectures")
     if named is not None and not isinstance(named, list):
-        raise NotKnown("architectures is no list; what vLLM makes of that was not examined.")
+        raise NotKnown("architectures is not a list; what vLLM does then was not examined.")
     if named:
         return [str(name) for name in named]
     if model.assume_like:
@@ -99,10 +99,10 @@ def _is_same_class(one: str, other: str) -> bool:
 
 
 def _check_wrapper(model: Model, wrapper: Mapping[str, Any], is_class: bool) -> None:
-    """Insist that the text part of a multimodal model comes out as its model type does alone.
+    """Insist that vLLM builds the text part of a multimodal model as it builds that type alone.
 
     Raises:
-        NotKnown: it does not, or nobody looked.
+        NotKnown: it does not, or this was not examined.
     """
     own = model.rope.model_type == wrapper["text"] or wrapper.get("any")
     if not is_class or not own or wrapper["rope"] not in ("same", "backend"):

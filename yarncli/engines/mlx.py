@@ -1,8 +1,8 @@
-"""What mlx-lm and mlx-vlm make of a config: their tables, read for one model.
+"""What mlx-lm and mlx-vlm compute from a config, by their tables.
 
-Both take the model file named after the outer `model_type`. Most files hand a dict and θ to the
-package's `initialize_rope`, each from where it likes. The tables say from where, and what comes out
-per RoPE type; the functions here apply that to the values of a config.
+Both take the model file named after the outer `model_type`. Most files pass a dict and θ to the
+package's `initialize_rope`, but read them from different places. The tables say from where, and
+what is computed per RoPE type; the functions here apply that to the values of a config.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def read_by_table(engine: str, model: Model) -> Reading:
     row = find_model_file(engine, model)
     notes = _missing(row, model)
     if not {rule.name for rule in model.family.scopes} <= {"full_attention", "sliding_attention"}:
-        raise NotKnown(f"{row.model_type} has kinds of layers that nobody told apart for this.")
+        raise NotKnown(f"{row.model_type} has several kinds of layers, not examined one by one.")
     others = row.outcome("yarn both", "sliding_attention")
     if not model.family.scopes and row.outcome("yarn both") != others:
         raise NotKnown(
-            f"{row.release} has two kinds of layers in {row.model_type}, which are not told apart."
+            f"{row.release} has two kinds of layers in {row.model_type}, not examined one by one."
         )
     is_v5 = _reads_parameters(row, model)
     scopes = {}

@@ -46,7 +46,7 @@ _PROBED_ORIGINAL = 16384  # of every probe of the table
 
 @dataclass(slots=True, kw_only=True)
 class _Start:
-    """What is found out while a config is read."""
+    """What the rules collect while they read a config."""
 
     model: Model
     """The config."""
@@ -96,8 +96,8 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
         new, old = block.get("rope_type"), block.get("type")
         if new and old and new != old and (new, old) not in _SAME_TYPE:
             raise LoaderError(
-                f"rope_type is {new!r} and type is {old!r}; it insists on one, before it looks at "
-                "--hf-overrides. Edit config.json."
+                f"rope_type is {new!r} and type is {old!r}; they must be equal, and "
+                "--hf-overrides are applied too late for that. Edit config.json."
             )
         if "mrope" in (new, old) and "mrope_section" not in block:
             raise LoaderError("type 'mrope' without mrope_section: ValueError.")
@@ -145,7 +145,7 @@ def _ignores(row: Row) -> bool:
 
 
 def _used(start: _Start, name: str, p: RopeParameters) -> Used:
-    """What becomes of one scope, with what there is to say about it."""
+    """What vLLM computes for one scope; adds notes and faults."""
     model, row = start.model, start.row
     if row is None:
         return _by_transformers(model, p)
