@@ -225,7 +225,7 @@ def run_calls() -> None:
     """The child: run the command lines of stdin, and write how each ended to the file they name."""
     asked = json.load(sys.stdin)
     encoding = "cp1252" if asked["system"] == "windows" else "utf-8"
-    if asked.get("model"):  # what others import late is imported while this is Linux
+    if asked.get("model"):  # other packages import late; do that while this is Linux
         import matplotlib.figure  # noqa: F401
         import psutil  # noqa: F401
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -192,6 +192,10 @@ def _pages(length: int, offset: int) -> Iterator[tuple[int, int]]:
 class JournalWriter:
     """Writes the records of one journal; it counts only once `end` has been written."""
 
+    # Layout: the magic bytes, then entries. An entry is the lengths of its JSON and of its data,
+    # the JSON, and the data. The first entry names the key; the last one has the number of records,
+    # the checksum of everything before it, and the seal.
+
     def __init__(self, file: BinaryIO, key: Key) -> None:
         self._file, self._key, self._hash = file, key, sha256()
         self._count = 0

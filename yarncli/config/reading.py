@@ -136,6 +136,7 @@ def read_rope(
     part = _as_part(config, factor_only) or own or find_text(config, assume_like)
     family, path, values = part
     model = _text_model(part, config if own else None)
+    # The defaults of the assumed type are those of another model, so the window must be stated.
     if assume_like or own:
         _state_window(model, original_length)
     layers = read_layers(model.fields, family, model.layer_count)
@@ -241,6 +242,7 @@ def find_text(
         if _is_unknown(config, None):
             raise refusal(config, named)
         family = _family(named)
+    # Go down through the parts of a multimodal config until the type is a text model.
     while family.is_wrapper:
         fields = Fields(fields.values, fields.path, family.names)
         inner = fields.mapping(family.text_key)

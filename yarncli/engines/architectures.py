@@ -37,6 +37,7 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
     bare = replace(model, config={k: v for k, v in model.config.items() if k != "architectures"})
     names = _architectures(model, table, notes)
     registry, through = table["architectures"], table["through_transformers"]
+    # vLLM takes the first name that it knows, then names with another ending for the same model.
     spelled = [*names, *(other for name in names for other in _other_ends(name))]
     found = next((name for name in spelled if name in registry or name in through), None)
     if found is None:
@@ -57,6 +58,8 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
     if row.entry["rope"] == "backend":
         notes.append(f"runs transformers' own modelling code for {row.entry['class']}")
         return None
+    # The row is about the class that vLLM builds for this model type. Another class counts only if
+    # it was examined with this type.
     pair = table["wrappers"].get(f"{row.model_type} {found}", {})
     is_own = _is_same_class(registry[row.entry["class"]], built) or pair.get("rope") == "same"
     if wrapper is None and not is_own:

@@ -206,6 +206,7 @@ def _plain(sizes: RopeParameters, theta: Any) -> RopeParameters:
 
 def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     """What the file makes of a dict, as a line of the table."""
+    # This file scales even plain RoPE, so the probes do not show what it does with a setting.
     if "factor=" in row.outcome("default legacy"):
         if any(model.text.get(key) is not None for key in _BLOCKS):
             raise NotKnown(f"{row.model_type} has a scaling of its own in {row.release}.")
@@ -216,6 +217,7 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
         alone, both = row.outcome("default legacy"), row.outcome("default both")
         if ERROR.match(both) and not ERROR.match(alone):
             return both
+    # An empty dict, a null and a missing key are three different probes.
     spelling = "v5" if is_v5 else "legacy"
     if not block:
         stated = "rope_scaling" in model.text and not is_v5
@@ -225,6 +227,7 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     name, odd = _name(row, block)
     if odd:
         return odd
+    # The names that have probes of their own come first, then the probe of the type.
     kind = canonical_rope_type(name)
     if name == "proportional":
         return row.outcome(name) or "other"

@@ -91,6 +91,7 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
         EngineCrash: it fails on the config later.
         NotKnown: vLLM loads what transformers 5 refuses.
     """
+    # vLLM checks the type names itself, before its config classes see the dict.
     for name in model.rope.scopes:
         block = model.winning_block(name)
         new, old = block.get("rope_type"), block.get("type")
@@ -107,6 +108,7 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
             "make max_position_embeddings the trained window."
         )
     refuse_outer(model.config, model.text_path, aliases=True)
+    # Without a row, transformers' own code runs, so its rules decide.
     if row is None:
         return version_5(model)
     if not loads_more(row):
@@ -117,6 +119,7 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
         raise NotKnown(f"vLLM loads more than transformers 5 does. {model.refusal}")
     if model.refusal:
         raise LoaderError(model.refusal)
+    # Nested families were examined with a flat rope_scaling only where they take one.
     takes_flat = any(rule.takes_flat for rule in model.family.scopes)
     if model.family.scopes and not takes_flat and "rope_scaling" in model.text:
         raise NotKnown(
