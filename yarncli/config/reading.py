@@ -136,7 +136,6 @@ def read_rope(
     part = _as_part(config, factor_only) or own or find_text(config, assume_like)
     family, path, values = part
     model = _text_model(part, config if own else None)
-    # The defaults of the assumed type are those of another model, so the window must be stated.
     if assume_like or own:
         _state_window(model, original_length)
     layers = read_layers(model.fields, family, model.layer_count)
