@@ -117,11 +117,11 @@ _TYPE_SYMBOLS = {**_SYMBOLS, "unsupported": "·"}
 _TYPES_HEAD = """\
 ## Model types
 
-What counts is not only which RoPE types an engine knows but which of its model files use them. Each
-type here was extended by yarn ×4 as `yarncli convert` writes it; where the class has a scaling of
-its own, that was doubled. Types that no method extends are left out.
+An engine may know a RoPE type, but not use it in all of its model files. Each model type below was
+extended by yarn ×4 as `yarncli convert` writes it; if its class has a scaling of its own, that was
+doubled. Types that no method extends are left out.
 
-- ✓ as meant
+- ✓ as intended
 - ≠ something differs
 - – the scaling is ignored: the model reads no further than before
 - ✗ the engine refuses the config, or fails
@@ -132,22 +132,26 @@ its own, that was doubled. Types that no method extends are left out.
 _HEAD = """\
 # What each engine makes of a config
 
-Made from the rules in `yarncli/engines/rules/` by `make docs`; a test keeps it current. The same
-rules answer `yarncli engines SOURCE` for a checkpoint of yours, with all numbers and launch lines.
+This page is made from the rules in `yarncli/engines/rules/` by `make docs`; a test keeps it
+current. For your own checkpoint, `yarncli engines SOURCE` uses the same rules, and shows all
+numbers and launch lines.
 
 The transformers rules are compared with the libraries themselves in more than a thousand configs.
-The other engines are read, not run here: their rules are held against values recorded from them.
+The other engines do not run in the tests: their source was read, and their rules are compared with
+values recorded from them.
 
-A verdict here is one on RoPE. Where the weights are quantised, or no safetensors, `yarncli engines`
-has one more column: whether the engine loads that format at all (MLX, bitsandbytes, AWQ, GPTQ,
-compressed-tensors, FP8, MXFP4, NVFP4, EXL3, GGUF, pickles), read in its own code at a named
-version, or "format not judged". An engine that does not load the weights `refuses`.
+The verdicts on this page are about RoPE only. If the weights are quantised, or not safetensors,
+`yarncli engines` has one more column: whether the engine can load that format (MLX, bitsandbytes,
+AWQ, GPTQ, compressed-tensors, FP8, MXFP4, NVFP4, EXL3, GGUF, pickles). This was read in the
+engine's own code at a named version; otherwise the column says "format not judged". An engine that
+cannot load the weights `refuses`.
 
-A Llama with a window of 8,192 tokens (unless the row says otherwise), converted to 32,768. A yarn
-whose temperature was baked into the weights is read like ntk-by-parts:
+The table is for a Llama with a window of 8,192 tokens (unless the row says otherwise) that was
+converted to 32,768. A yarn checkpoint whose temperature was baked into the weights is read like
+ntk-by-parts:
 
-- ✓ frequencies, temperature and length are those meant
-- ✓* they are with the override or flag that `yarncli engines` prints
+- ✓ frequencies, temperature and length are as intended
+- ✓* they are as intended with the override or flag that `yarncli engines` prints
 - ≠ something differs: see below the table
 - – the scaling is ignored
 - ✗ the engine refuses the config, fails, or has no code for the model
@@ -252,7 +256,7 @@ _TAIL = """\
 | field | |
 |---|---|
 | `schema_version` | 1 |
-| `intended_from` | `yarncli.json` (the recorded plan) or what reads it, as `transformers 5` |
+| `intended_from` | `yarncli.json` (the recorded plan), or the reader: `transformers 5` |
 | `assume_like` | the type that an unknown one was assumed to be like; else `null` |
 | `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |
@@ -263,7 +267,7 @@ _TAIL = """\
 | `….scopes[].softmax_scale_ratio` | what multiplies the softmax scale 1/√d (MLA models) |
 | `….scopes[].largest_deviation`, `…_pair`, `…_length` | of the frequencies, and where |
 | `engines[].notes` | text for people |
-| `engines[].launch`, `.launch_is_exact` | the launch line; whether it makes all right |
+| `engines[].launch`, `.launch_is_exact` | the launch line; whether the engine is right with it |
 
 `at_length` is the length the engine serves; dynamic and longrope depend on it. Deviations are
 looked for at short texts as well.

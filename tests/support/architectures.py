@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-# Only the names that a config class has are passed to it.
+# A config class gets only those of these names that it has.
 SIZES: dict[str, Any] = {
     "vocab_size": 128,
     "hidden_size": 64,
@@ -345,7 +345,7 @@ def decoder_layers(model: Any) -> list[Any]:
     raise AssertionError(f"no layers found in {type(model).__name__}")
 
 
-# Our name for layers whose kind transformers calls otherwise.
+# Kinds of layers that transformers calls by another name than we do.
 LAYER_TYPE_NAMES = {"sparse": "minimax_m3_sparse"}
 
 

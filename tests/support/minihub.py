@@ -79,7 +79,7 @@ class Request:
 
 @dataclass
 class Failure:
-    """What to do instead of answering: `status`, "drop" or a wait; or how to spoil the answer.
+    """What to do instead of a normal answer: `status`, "drop" or a wait; or how to damage it.
 
     "half" breaks off in the body, "short" leaves its last byte out, "flip" changes one bit.
     """
