@@ -132,7 +132,7 @@ def test_a_folder_goes_whole(hub, cli, folder):
     sent = on_hub(hub, "me/long")
     assert {k: v for k, v in sent.items() if k.endswith(".gguf")} == local_files(folder)
     for kind in ("mmproj", "imatrix"):
-        assert f"{kind}.gguf is no model: its general.type is '{kind}'. It goes along." in told
+        assert f"{kind}.gguf is not a model: its general.type is '{kind}'. It goes along." in told
     card = card_on_hub(hub)
     rows = [line for line in card.splitlines() if line.startswith("| `m-")]
     assert [row.split(" | ")[1] for row in rows] == ["F32", "Q4_0", "Q8_0"]
@@ -347,7 +347,7 @@ REFUSED = {
     "--from is for checkpoints": (2, "FILE", "--from", "org/name"),
     "is on the Hub": (2, "hf://org/name/m.gguf"),
     "holds no GGUF file of a language model": (3, "beside"),
-    "Only the first has the keys": (3, "split/s-00002-of-00003.gguf"),
+    "Only the first file has the keys": (3, "split/s-00002-of-00003.gguf"),
     "does not exist": (3, "a" * 300),  # too long for the system to look
 }
 
