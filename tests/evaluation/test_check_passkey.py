@@ -201,7 +201,7 @@ def test_a_figure_that_cannot_be_written_comes_after_the_result(base, tmp_path):
         (["BASE", "--plot", "x.jpg"], 2, ".png, .svg or .pdf"),
         (["BASE", "--chat"], 2, "no chat template"),
         (["BASE", "--control"], 2, "--control-model"),
-        (["BASE", "--compare", "yarn"], 2, "--compare needs --lengths"),
+        (["BASE", "--compare", "yarn"], 2, "--compare needs a length to extend to"),
         (["BASE", "--override", "factor=8", "--base-url", "http://127.0.0.1:9/v1"], 2, "one RoPE"),
         (["BASE", "--dtype", "int8"], 2, "There is no dtype 'int8'"),
         (["BASE", "--device", "abacus"], 2, "no such device. Known: auto, cpu"),

@@ -447,7 +447,7 @@ def test_an_interruption_says_what_is_kept(tuned, tmp_path, monkeypatch):
         ({"budget": 0}, "--budget must be at least 1"),
         ({"prompts": 1}, "--prompts must be at least 2"),
         ({"texts": 1}, "--texts must be at least 2"),
-        ({"lengths": (4096,)}, "4,096 tokens are beyond the window of 2,048"),
+        ({"lengths": (4096,)}, "4,096 tokens are more than the wanted window of 2,048"),
         ({"lengths": (20,)}, "20 is too short"),
         ({"method": "nope"}, "unknown"),
         ({"resume": True}, "--resume needs --out"),

@@ -167,7 +167,7 @@ REFUSED = [
     ("rope_freqs ignored", other("falcon-h1"), yarn8(truncate=False), "falcon-h1 ignores"),
     ("betas in qwen3", other("qwen3"), yarn8(beta_fast=64.0), "--yarn-beta-fast"),
     ("llama3 in smollm3", other("smollm3"), SETTINGS["llama3 8, rope_freqs"], "linear or ntk"),
-    ("step35", other("step35", **{"rope.dimension_count": 64}), yarn8(truncate=False), "another purpose"),
+    ("step35", other("step35", **{"rope.dimension_count": 64}), yarn8(truncate=False), "another"),
     ("dynamic", demo(), setting("dynamic", factor=8.0), "--method ntk"),
     ("temperature of windowed layers", other("gemma3", **{"attention.sliding_window": 128}),
      yarn8(attention_factor=1.0), "within 128 tokens"),

@@ -20,7 +20,8 @@ from yarncli.engines.judgement import judge_checkpoint
 from yarncli.hub.cards import body_of
 
 HEADINGS = [
-    "Context extension", "How to use it", "RoPE before and after", "Which engines compute it as intended",
+    "Context extension", "How to use it", "RoPE before and after",
+    "Which engines compute it as intended",
     "How to reproduce it", "Limitations", "Citation",
 ]  # fmt: skip
 QWEN3_8B = {
@@ -299,7 +300,7 @@ def test_unknown_verdicts_are_counted_apart(cards, checkpoints):
         # 36 layers × 2 × 8 heads × 128 numbers × 2 bytes × 131,072 tokens.
         ("qwen3", ["model type `qwen3`", "Layers: 36", "131,072 tokens: 19.3 GB in bfloat16"]),
         ("vision", ["Qwen2_5_VLForConditionalGeneration", "AutoProcessor", '"text": "Summ' ]),
-        ("no record", ["no yarncli.json). Its config.json has [YaRN]", "the original window is 256"]),
+        ("no record", ["no yarncli.json). Its config.json has [Ya", "the original window is 256"]),
         ("another's record", ["its yarncli.json describes another config.json", "factor 4"]),
         ("assumed", ["model type `acme`, assumed to be like llama", "trust_remote_code=True",
                      "vLLM 0.33 has no code for it", "--assume-like llama"]),

@@ -132,7 +132,7 @@ def test_a_folder_goes_whole(hub, cli, folder):
     sent = on_hub(hub, "me/long")
     assert {k: v for k, v in sent.items() if k.endswith(".gguf")} == local_files(folder)
     for kind in ("mmproj", "imatrix"):
-        assert f"{kind}.gguf is not a model: its general.type is '{kind}'. It is sent as well." in told
+        assert f"{kind}.gguf is not a model: its general.type is '{kind}'. It is sent" in told
     card = card_on_hub(hub)
     rows = [line for line in card.splitlines() if line.startswith("| `m-")]
     assert [row.split(" | ")[1] for row in rows] == ["F32", "Q4_0", "Q8_0"]

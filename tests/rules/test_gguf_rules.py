@@ -62,7 +62,7 @@ CASES = [
     ("gguf-scaled-twice", "error",
      file(tensors={FREQS: R}, **scaling(type="linear", factor=2.0)), "linear by 2"),
     ("gguf-tensor-refused", "error", file("qwen2", {FREQS: R}), "does not load"),
-    ("gguf-tensor-refused", "error", file(tensors={LONG: LONGS, SHORT: SHORTS}), "only with the type longrope"),
+    ("gguf-tensor-refused", "error", file(tensors={LONG: LONGS, SHORT: SHORTS}), "type longrope"),
     ("gguf-tensor-refused", "warning", file("falcon-h1", {FREQS: R}), "does not use it"),
     ("gguf-factors-damaged", "error", file(tensors={FREQS: Tensor("F16", (16,))}), "aborts"),
     ("gguf-factors-damaged", "error", file(tensors={FREQS: R[:8]}), "8 numbers, not 16"),

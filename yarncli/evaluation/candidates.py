@@ -57,7 +57,7 @@ def axes_of(tune: Tune, method: str) -> list[Axis]:
     if method not in METHODS:
         raise UsageError(f"--method {method} is unknown; known: {', '.join(METHODS)}.")
     if METHODS[method].follows_text or "short_factor" in METHODS[method].options:
-        fixed = "follows the text" if METHODS[method].follows_text else "has factors of its own"
+        fixed = "adapts to the text" if METHODS[method].follows_text else "has fixed factors"
         able = [
             name
             for name, other in METHODS.items()

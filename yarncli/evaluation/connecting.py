@@ -22,14 +22,18 @@ def refuse_server_contradictions(model: str | Checkpoint | None, options: Served
     """
     if options.base_url is None:
         if model is None:
-            raise UsageError("Give MODEL, a directory or a Hub id, or --base-url of a server.")
+            raise UsageError(
+                "Give MODEL, which is a directory or a Hub id, or --base-url of a server."
+            )
         if (options.served_model, options.api_key_env) != (None, None):
-            raise UsageError("--model and --api-key-env are for a server. Name it by --base-url.")
+            raise UsageError(
+                "--model and --api-key-env are for a server. Give its --base-url as well."
+            )
     elif options.override or options.compare or options.control or options.control_model:
         raise UsageError(
-            "A server has one RoPE setting, so --override, --compare and --control do not go with "
-            "--base-url. Start it with each setting, save each run with --out, and compare them "
-            "with: yarncli plot ONE.jsonl OTHER.jsonl"
+            "A server has one RoPE setting, so --override, --compare and --control cannot be used "
+            "with --base-url. Start the server with each setting, save each run with --out, and "
+            "compare the runs with: yarncli plot ONE.jsonl OTHER.jsonl"
         )
 
 
@@ -70,7 +74,7 @@ def connect(
         # A rendered template begins with the token that the server would add once more.
         token = codec.tokenizer.bos_token if codec.frame is not None else None
     elif chat:
-        raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
+        raise UsageError("--chat needs the chat template. Give MODEL or --tokenizer SOURCE.")
     server = Server(settings, bos_token=token or "")
     tokenizer = ServerTokenizer(
         base_url=settings.base_url, model=server.model, api_key=settings.api_key
@@ -90,5 +94,7 @@ def _api_key(variable: str | None) -> str | None:
     if not key:
         raise UsageError(f"The environment variable {variable} is not set.")
     if not key.isascii():
-        raise UsageError(f"The environment variable {variable} holds no key: it is not ASCII.")
+        raise UsageError(
+            f"The environment variable {variable} does not hold a key: its value is not ASCII."
+        )
     return key

@@ -308,8 +308,8 @@ def _lengths(asked: Sequence[int], plan: RopePlan) -> list[int]:
     lengths = sorted(set(asked)) or [plan.original_length, plan.length]
     if lengths[-1] > plan.length:
         raise UsageError(
-            f"--lengths: {lengths[-1]:,} tokens are beyond the window of {plan.length:,} that is "
-            "asked for. Give shorter ones, or a larger --factor."
+            f"--lengths: {lengths[-1]:,} tokens are more than the wanted window of "
+            f"{plan.length:,}. Give shorter lengths, or a larger --factor."
         )
     return lengths
 

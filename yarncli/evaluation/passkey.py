@@ -55,11 +55,11 @@ class Grid:
         tasks = tuple(choose(task, TASKS, "task") for task in self.tasks)
         object.__setattr__(self, "tasks", tasks)
         if not tasks or len(set(tasks)) != len(tasks):
-            raise UsageError(f"--tasks knows {', '.join(TASKS)}; name each once.")
+            raise UsageError(f"--tasks accepts {', '.join(TASKS)}, each at most once.")
         if self.tokens > _MOST_TOKENS:
             raise UsageError(
-                f"--lengths × --depths × --trials is {self.size:,} prompts of together "
-                f"{self.tokens:,} tokens; at most {_MOST_TOKENS:,} are asked. Ask for less."
+                f"--lengths × --depths × --trials gives {self.size:,} prompts with {self.tokens:,} "
+                f"tokens in total, but at most {_MOST_TOKENS:,} are possible. Ask for less."
             )
 
     @property
@@ -145,7 +145,7 @@ class TextCodec:
         first = "thinks" if self.frame.thinks_first else "says"
         return [
             "The chat template has no place for the beginning of an answer, so the prompts end "
-            f"where the model takes over, and what it {first} first counts as its answer. Compare "
+            f"where the model starts to write. What it {first} first counts as its answer. Compare "
             "with --no-chat."
         ]
 
@@ -280,4 +280,7 @@ def local_cells(
             scorer.fallback = f"as --attn-implementation {settings.attn_implementation} does"
         yield from scorer.score(prompts)
         if scorer.fallback is not None:
-            on_caveat(f"Each prompt was read on its own, slower but as exact: {scorer.fallback}.")
+            on_caveat(
+                "Each prompt was read separately, which is slower but equally exact: "
+                f"{scorer.fallback}."
+            )

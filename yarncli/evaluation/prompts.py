@@ -60,7 +60,7 @@ class Wording:
     def __post_init__(self) -> None:
         """Refuse a needle without its key and a filler without text."""
         if "{key}" not in self.needle:
-            raise UsageError("The needle text has no {key} where the passkey goes. Add it once.")
+            raise UsageError("The needle text has no {key}, the place of the passkey. Add it once.")
         if not self.filler.strip():
             raise UsageError("The filler text is empty. Give a file with at least one sentence.")
 
@@ -189,8 +189,8 @@ class PromptBuilder:
                 if draft.clear:
                     return self._prompt(draft, whole, length, depth, trial, task)
             raise UsageError(
-                f"In {length:,} tokens the words that a {task} prompt asks for do not stand out. "
-                "Give longer --lengths."
+                f"A text of {length:,} tokens is too short for a {task} prompt: the words that it "
+                "asks for are not more frequent than others. Give longer --lengths."
             )
         drawn = random.Random(f"{self.seed}/{place}")
         key = (
@@ -246,7 +246,7 @@ class PromptBuilder:
         said = written[-len(key) :] if joined else written.strip()
         if said.lower() != key.lower():
             raise UsageError(
-                f"The tokenizer cannot write the key {key!r}: it reads it as {said!r}. Try the "
+                f"The tokenizer cannot represent the key {key!r}: it gives back {said!r}. Try the "
                 "other kind of --keys."
             )
         return PasskeyPrompt(
@@ -281,12 +281,12 @@ class PromptBuilder:
             return found[0], *found[1]
         if found:
             raise UsageError(
-                f"A {task} prompt needs at least {found} tokens with this tokenizer; {length} is "
-                "too short. Give longer --lengths."
+                f"A {task} prompt needs at least {found} tokens with this tokenizer, so {length} "
+                "is too short. Give longer --lengths."
             )
         raise UsageError(
             f"No filler text gives a {task} prompt of exactly {length} tokens with this tokenizer. "
-            "Try a length a few tokens away, or another filler text."
+            "Try a slightly different length, or another filler text."
         )
 
     def _characters_per_token(self) -> float:

@@ -297,8 +297,8 @@ def _refuse_contradictions(converted: object, options: RegressOptions) -> None:
     asked = bool(options.override or options.compare)
     if converted is None and not asked:
         raise UsageError(
-            "Give BASE and CONVERTED, or BASE and --override method=yarn,factor=4 to try one "
-            "before it is written."
+            "Give BASE and CONVERTED, or BASE and --override method=yarn,factor=4 to try a "
+            "conversion before it is written."
         )
     if converted is not None and asked:
         raise UsageError("Give CONVERTED or --override, not both.")

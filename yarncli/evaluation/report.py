@@ -271,9 +271,9 @@ def effective_length(cells: Iterable[Cell], original: int) -> EffectiveLength:
     results = summarise(cells)
     inside = [result for result in results if result.length <= original]
     if not inside:
-        return EffectiveLength(None, "no length within the original window was asked")
+        return EffectiveLength(None, "no length within the original window was measured")
     if any(result.trials < _ENOUGH for result in results):
-        return EffectiveLength(None, f"too few trials: it takes {_ENOUGH} prompts per length")
+        return EffectiveLength(None, f"too few trials: {_ENOUGH} prompts per length are needed")
     short = inside[0]
     if not short.accuracy:
         return EffectiveLength(None, f"nothing is found in {short.length:,} tokens either")

@@ -169,14 +169,14 @@ def refuse_existing(out: Path | None, *, resume: bool) -> None:
     """
     if out is not None and out.suffix.lower() in (".csv", ".tsv", ".xlsx", ".parquet"):
         raise UsageError(
-            f"Results are written line by line as JSON, so that a run can go on, and {out.name} is "
-            f"no name for that. Write --out {out.with_suffix('.jsonl')}; `plot` makes a table "
-            "(.csv) of it afterwards."
+            f"Results are written as lines of JSON, so that a run can be continued, but {out.name} "
+            f"is the name of another format. Give --out {out.with_suffix('.jsonl')}. `yarncli "
+            "plot` can make a table (.csv) from it afterwards."
         )
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"The directory {out.parent} of {out} does not exist. Create it first.")
     if resume and out is None:
-        raise UsageError("--resume needs --out, the file of the run to go on with.")
+        raise UsageError("--resume needs --out, the file of the run to continue.")
     if out is not None and out.exists() and not resume:
         raise UsageError(
             f"{out} already exists. Continue that run with --resume, or choose another name."
@@ -221,7 +221,7 @@ def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str,
         if old.get(name) != plain.get(name):
             raise UsageError(
                 f"{path} was written with other settings ({name}: {_brief(old.get(name))} there, "
-                f"{_brief(plain.get(name))} now). Repeat those, or choose another file."
+                f"{_brief(plain.get(name))} now). Use the same settings, or choose another file."
             )
 
 

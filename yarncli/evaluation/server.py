@@ -90,7 +90,7 @@ class Server:
 
         if not re.match(r"https?://[^/\s]+", self.settings.base_url):
             raise UsageError(
-                f"--base-url {self.settings.base_url}: write an address such as "
+                f"--base-url {self.settings.base_url} is not an address such as "
                 "http://localhost:8000/v1."
             )
         self._client = OpenAI(
@@ -163,16 +163,16 @@ class Server:
         except APIStatusError as error:
             raise HubError(
                 f"{where} does not list its models: status {error.status_code}, {said(error)} "
-                "Name one with --model."
+                "Give one with --model."
             ) from error
         except UnreadableAnswer as error:
             raise HubError(
-                f"{error} If it is right and the server does not list its models, name one with "
-                "--model."
+                f"{error} If the address is right and the server does not list its models, give "
+                "one with --model."
             ) from error
         if len(names) != 1:
             offered = ", ".join(names[:8]) or "none"
-            raise UsageError(f"{where} offers these models: {offered}. Name one with --model.")
+            raise UsageError(f"{where} offers these models: {offered}. Give one with --model.")
         return str(names[0])
 
     def _cell(self, prompt: PasskeyPrompt) -> Cell:
@@ -204,8 +204,8 @@ class Server:
         where, code = self.settings.base_url, error.status_code
         if code == 404:
             return HubError(
-                f"{where} has no model {self.model!r} or no such API: {said(error)} Name the "
-                "model with --model, as the server knows it."
+                f"{where} has no model {self.model!r} or no such API: {said(error)} Give the "
+                "server's name of the model with --model."
             )
         if code in (400, 413, 422):
             return HubError(
@@ -238,8 +238,8 @@ class Server:
         if text is None and not (chat and choice.finish_reason == "length"):
             # Thoughts may be all that fits, apart from the answer; nothing else is without text.
             raise HubError(
-                f"{self.settings.base_url} gave an answer without a text (null). Its log may say "
-                "why."
+                f"{self.settings.base_url} gave an answer without text (null). The server's log "
+                "may say why."
             )
         return text or "", answer.usage.prompt_tokens if answer.usage else None
 
@@ -253,8 +253,8 @@ class Server:
             return
         if counted < expected:
             raise HubError(
-                f"The server read {counted:,} tokens of a prompt of {expected:,}: it cuts prompts. "
-                "Start it with a longer context length, or give shorter --lengths."
+                f"The server read {counted:,} tokens of a prompt of {expected:,}, so it cuts "
+                "prompts. Start it with a longer context length, or give shorter --lengths."
             )
         raise HubError(
             f"The server counts {counted:,} tokens where the tokenizer counts {expected:,}. Give "
@@ -279,8 +279,8 @@ class Server:
             raise HubError(f"{where} cannot be reached. Is the server running there?") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise HubError(
-                f"{where} refuses the key. Name the environment variable that holds it with "
-                "--api-key-env."
+                f"{where} refuses the key. Give the environment variable that holds the right key "
+                "with --api-key-env."
             ) from error
         except openai.APIStatusError:
             raise
@@ -385,5 +385,6 @@ class ServerTokenizer:
 
     def _missing(self) -> UsageError:
         return UsageError(
-            f"{self.base_url} offers no tokenizer. Name the model's own with --tokenizer SOURCE."
+            f"{self.base_url} offers no tokenizer. Give the tokenizer of the model with "
+            "--tokenizer SOURCE."
         )

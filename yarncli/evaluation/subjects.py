@@ -152,13 +152,13 @@ class ServedSubject:
         found = list(self._caveats)
         if self.server.uncounted:
             found.append(
-                "The server does not say how many tokens it read (usage), so a prompt that it cut "
-                "would count as a key not found."
+                "The server does not report how many tokens it read (usage). If it cut a prompt, "
+                "the key would count as not found."
             )
         if self.server.unfinished:
             found.append(
-                f"Some answers were not finished after {CHAT_TOKENS:,} tokens and count as they "
-                "are. Switch off the model's thinking on the server, or leave out --chat."
+                f"Some answers were not complete after {CHAT_TOKENS:,} tokens and were judged as "
+                "they are. Switch off the model's thinking on the server, or leave out --chat."
             )
         return found
 
@@ -197,7 +197,7 @@ def local_directory(checkpoint: Checkpoint) -> Path:
     """
     if checkpoint.directory is None:
         raise CheckpointError(
-            f"{checkpoint.name} is a config without weights. Name the checkpoint's directory."
+            f"{checkpoint.name} is a config without weights. Give the directory of the checkpoint."
         )
     return checkpoint.directory
 

@@ -90,7 +90,7 @@ def render_frame(template: str, special_tokens: Mapping[str, str]) -> ChatFrame:
         ) from error
     if child.returncode != 0:
         lines = child.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"the process ended with {child.returncode}"
+        reason = lines[-1] if lines else f"the process ended with exit code {child.returncode}"
         raise CheckpointError(f"The chat template cannot be rendered: {reason}. Use --no-chat.")
     return _frame(*json.loads(child.stdout))
 

@@ -60,8 +60,8 @@ class Variant:
         if not self.rope and 0 < self.window < length:
             name = self.checkpoint.name if self.checkpoint else self.name
             raise UsageError(
-                f"{name} has a vector for each of {self.window:,} positions and none for the "
-                f"{length:,} of a text. Give shorter --lengths."
+                f"{name} has learned vectors for {self.window:,} positions, too few for a text of "
+                f"{length:,} tokens. Give shorter --lengths."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -115,9 +115,11 @@ def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) ->
         methods = [_method(name) for name in choice.methods]
         choice = replace(choice, methods=methods)
         if len(set(choice.methods)) != len(choice.methods):
-            raise UsageError(f"--compare {','.join(choice.methods)}: name each method once.")
+            raise UsageError(f"--compare {','.join(choice.methods)}: give each method only once.")
         if not longest and (override is None or not override.has_target):
-            raise UsageError("--compare needs --lengths, or --override factor=N, to extend to.")
+            raise UsageError(
+                "--compare needs a length to extend to: give --lengths or --override factor=N."
+            )
         variants = compared(checkpoint, choice.methods, override, longest)
     elif override is not None:
         variants = [tried(checkpoint, override)]
@@ -170,8 +172,8 @@ def parse_override(text: str) -> Override:
     length, factor = numbers.pop("length", None), numbers.pop("factor", None)
     if grows and (length, factor) != (None, None):
         raise UsageError(
-            f"--override: {DYNAMIC_YARN} has the factor of the text that is read, so leave out "
-            "factor and length."
+            f"--override: {DYNAMIC_YARN} takes its factor from the length of the text, so leave "
+            "out factor and length."
         )
     if "truncate" in numbers:
         numbers["truncate"] = bool(numbers["truncate"])
@@ -205,7 +207,7 @@ def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     try:
         rope = read_rope(config)
     except UnsupportedArchitectureError as error:
-        note = f"{error} It was read as it is, as a baseline."
+        note = f"{error} The model was measured unchanged, as a baseline."
         positions = _learned_positions(config)
         return Variant(
             name=name,
@@ -275,8 +277,8 @@ def unscaled_config(checkpoint: Checkpoint) -> JsonText:
         problem = "its attention factor in the weights"
     if problem is not None:
         raise UsageError(
-            f"{checkpoint.name} has {problem}, so its scaling cannot be taken off. Use the "
-            "checkpoint it was made from: as --control-model, or as MODEL to try settings on."
+            f"{checkpoint.name} has {problem}, so its scaling cannot be removed. Use the "
+            "checkpoint that it was made from, as --control-model, or as MODEL to try settings."
         )
     return history.unconverted("config.json", config)
 
@@ -320,7 +322,9 @@ def at_attention_factors(
             "Say how far the model is extended: --attention-factors with --override factor=4."
         )
     if len(set(factors)) != len(factors) or "attention_factor" in override.target.options:
-        raise UsageError("--attention-factors: name each number once, and none in --override.")
+        raise UsageError(
+            "--attention-factors: give each number once, and no attention factor in --override."
+        )
     found = []
     for factor in factors:
         options = {**override.target.options, "attention_factor": factor}

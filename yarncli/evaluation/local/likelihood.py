@@ -207,7 +207,7 @@ def divergence(before: TextReader, after: TextReader, ids: Sequence[int]) -> Div
         if one.shape != other.shape:
             raise UsageError(
                 f"The models predict {one.shape[-1]:,} and {other.shape[-1]:,} different tokens, "
-                "so they cannot be compared. Give a base and what was made from it."
+                "so they cannot be compared. Give a base model and a model made from it."
             )
         for at in range(0, len(one), _ROWS):
             start = 1 + len(found.kl)
