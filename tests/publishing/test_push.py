@@ -165,7 +165,7 @@ def test_main_may_move_before_a_branch_is_made(hub, model):
     hub.add_repo("me/long", {"a": b""}, private=True)
     plan = plan_push(prepare_local(str(model), PushOptions(revision="x")), "me/long")
     hub.commit("me/long", {"a": b"new"})
-    with pytest.raises(HubError, match="has moved in the meantime"):
+    with pytest.raises(HubError, match="got a new commit in the meantime"):
         carry_out(plan)
     assert on_hub(hub, "me/long", "x") == {"a": b"new"}
 
