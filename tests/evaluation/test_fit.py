@@ -341,8 +341,8 @@ def test_only_what_a_method_has_is_searched():
     for tune, method, words in (
         ("temperature", "ntk", "ntk has no temperature to tune. Give --method yarn"),
         ("betas", "linear", "linear has no betas to tune. Give --method yarn"),
-        ("all", "dynamic", "dynamic follows the text"),
-        ("all", "longrope", "longrope has factors of its own"),
+        ("all", "dynamic", "dynamic adapts to the text"),
+        ("all", "longrope", "longrope has fixed factors"),
         ("all", "x", "unknown"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -464,7 +464,7 @@ def test_texts_that_are_too_short_are_refused(demo, tmp_path):
     with pytest.raises(UsageError, match="Give a longer --text"):
         fit(demo, factor=8, text=[short], lengths=(300,))
     short.write_text("Ospa is big. " * 120)
-    with pytest.raises(UsageError, match="one stretch of 500 tokens, but two are needed"):
+    with pytest.raises(UsageError, match="one piece of 500 tokens, but two are needed"):
         fit(demo, factor=8, text=[short], lengths=(500,))
 
 

@@ -32,19 +32,19 @@ class Grid:
     """Which prompts are asked: every length at every depth, `trials` keys each."""
 
     lengths: tuple[int, ...]
-    """Of the prompts with their answers, in tokens."""
+    """Lengths of the prompts with their answers, tokens."""
     depths: int = 5
     """Places of the key, evenly spread from the text's beginning to its end; 1: the middle."""
     trials: int = 2
     """Keys per length and depth."""
     seed: int = 0
-    """Decides the keys."""
+    """Random seed of the keys."""
     keys: KeyKind = "digits"
     """"digits" hides five digits, "words" two words."""
     wording: Wording = field(default_factory=Wording)
     """The text around the key."""
     tasks: tuple[str, ...] = (PASSKEY,)
-    """What is asked at each place, of `tasks.TASKS`; keys and wording are those of the passkey."""
+    """The tasks at each place, from `tasks.TASKS`; `keys` and `wording` are for the passkey."""
 
     def __post_init__(self) -> None:
         """Refuse an empty grid."""

@@ -49,13 +49,13 @@ class PerplexityOptions(ServedSettings):
     """Attention factors √(1/t) to try side by side with what `override` says, as in the paper's
     A.2; empty for the method's own."""
     tokens: int | None = None
-    """Tokens of the texts that are read at most; None for 8 times the longest context."""
+    """The most tokens of the texts to read; None for 8 times the longest context."""
     out: Path | None = None
-    """The JSONL file to which every result is written as it comes."""
+    """The JSONL file to which every result is written at once."""
     resume: bool = False
-    """Go on with the run in `out`."""
+    """Continue the run in `out`."""
     max_perplexity: float | None = None
-    """What `PerplexityReport.require_perplexity` allows at every length."""
+    """The limit of `PerplexityReport.require_perplexity` at every length; None for no limit."""
 
     @property
     def layout(self) -> Layout:
@@ -146,13 +146,13 @@ class _Subject:
     """Who reads: a checkpoint on this machine in its settings, or a model behind a server."""
 
     name: str
-    """As the user gave it."""
+    """Name of the model, as the user gave it."""
     settings: Sequence[variants.Variant]
-    """What is measured, the setting in question first."""
+    """The settings to measure; the setting in question comes first."""
     codec: TextCodec
     """The tokenizer."""
     record: Mapping[str, Any]
-    """What is recorded of it beside the texts, and compared when a run is resumed."""
+    """The record of the subject. A resumed run must have the same."""
     losses: Callable[[variants.Variant, Pass], Sequence[float]]
     """−log p of the scored tokens of a pass, nats."""
 

@@ -1,4 +1,4 @@
-"""Load a checkpoint for evaluation: model, tokenizer, device, with nothing left to chance."""
+"""Load a checkpoint for evaluation: model, tokenizer and device, always in the same way."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ _REFUSALS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model ready to be asked."""
+    """A model that is ready for prompts."""
 
     model: Any
     """The model of transformers."""
     device: torch.device
-    """Where its inputs go."""
+    """The device of its inputs."""
     dtype: torch.dtype
-    """Of its weights."""
+    """Dtype of its weights."""
     unused: tuple[str, ...] = ()
-    """Names of the checkpoint's tensors that the model has no place for."""
+    """Names of tensors in the checkpoint that the model does not use."""
 
     def require_finite(self, logits: torch.Tensor, length: int) -> None:
         """Refuse logits, of a prompt of `length` tokens, that say nothing.
@@ -247,7 +247,7 @@ def _require_all_weights(directory: Path, fit: Mapping[str, Any]) -> None:
 
 @contextmanager
 def loading_errors(what: object) -> Iterator[None]:
-    """One sentence for what transformers refuses.
+    """Turn an error of transformers into one sentence.
 
     Raises:
         CheckpointError: always, but for memory that ran out.

@@ -28,7 +28,7 @@ class MemoryEstimate:
     kv_cache: int
     """Bytes of the keys and values of the longest prompt."""
     working: int
-    """Bytes that one chunk takes besides: activations, and the keys and values of branches."""
+    """Additional bytes for one chunk: activations, and the keys and values of branches."""
     chunk: int
     """Tokens per forward call."""
 
