@@ -117,6 +117,7 @@ def search(
     best: dict[str, float] = {}  # axis → number of steps from the default
     lowest = score({})
     stride, grid = 1.0, True
+    # The first round walks the coarse grid. Every later round tries both neighbours on each axis.
     while axes and budget and lowest is not None:
         moved = False
         for axis in axes:

@@ -167,7 +167,7 @@ def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, l
     if stamp is None:
         notes.append(
             f"The guard did not run, so nothing proves that {directory} was trained with this "
-            "setting. Files that `yarncli recipe` writes call the guard."
+            "setting. Files that the recipe command writes call the guard."
         )
     step = Step(command="finish", source=directory.resolve().name, trained=run, options={})
     return before.then(step), run, notes

@@ -270,8 +270,8 @@ def _notes(
     if not run.guarded:
         found.append(
             "The guard did not run, so only the saved config proves the setting. Nothing records "
-            "that it was used during the training. Files that `yarncli recipe` writes call the "
-            "guard."
+            "that it was used during the training. Files that the recipe command writes call "
+            "the guard."
         )
     if mine.max_position_embeddings < theirs.max_position_embeddings:
         found.append(
