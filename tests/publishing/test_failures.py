@@ -241,7 +241,7 @@ def test_a_push_goes_on_where_it_stopped(hub, cli, sharded, fast_retries):
     hub.blob(oid).unlink()
     hub.fail("PUT", oid, times=99, status=500)
     result = cli("push", sharded, "me/long", code=5)
-    assert "failed with status 500 at model-00002-of-00002.safetensors" in result.stderr
+    assert "failed for model-00002-of-00002.safetensors with status 500" in result.stderr
     assert list(hub.repos["me/long"].commits[main_of(hub)]) == [".gitattributes"]
     hub.failures.clear()
     hub.log.clear()

@@ -127,13 +127,13 @@ def in_storage() -> Iterator[tuple[str, Fault]]:
         return Fault(*row, only=LARGE, transport="xet", **more)
 
     name = "model.safetensors"
-    yield "put 500", lfs("PUT", "/upload/", {"status": 500}, 5, f"failed with status 500 at {name}")
+    yield (
+        "put 500",
+        lfs("PUT", "/upload/", {"status": 500}, 5, f"failed for {name} with status 500"),
+    )
     yield "put 403", lfs("PUT", "/upload/", {"status": 403}, 5, f"refused {name} with status 403")
     yield "put 400", lfs("PUT", "/upload/", {"status": 400}, 5, f"refused {name} with status 400")
-    yield (
-        "put drop",
-        lfs("PUT", "/upload/", {"how": "drop"}, 5, "storage broke while sending"),
-    )
+    yield "put drop", lfs("PUT", "/upload/", {"how": "drop"}, 5, "storage broke while sending")
     yield "put 503 once", lfs("PUT", "/upload/", {"status": 503}, 0, "answered 503", times=1)
     yield "batch 503", lfs("POST", "/batch", {"status": 503}, 5, "status 503")
     yield "batch 403", lfs("POST", "/batch", {"status": 403}, 5, "access is denied")
