@@ -94,9 +94,8 @@ def fit(
 ) -> FitReport:
     """Search the temperature, the betas or the factor that suit a model best.
 
-    Settings are compared by the probability that they give to the answers of passkey prompts. The
-    best setting of the search is then compared with the default (the method's own values) on other
-    prompts and texts.
+    Settings are compared by the probability of the answers of passkey prompts. The best one is then
+    compared with the default (the method's own values) on other prompts and texts.
 
     Args:
         model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.

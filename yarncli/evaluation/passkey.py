@@ -280,7 +280,4 @@ def local_cells(
             scorer.fallback = f"as --attn-implementation {settings.attn_implementation} does"
         yield from scorer.score(prompts)
         if scorer.fallback is not None:
-            on_caveat(
-                "Each prompt was read separately, which is slower but equally exact: "
-                f"{scorer.fallback}."
-            )
+            on_caveat(f"Each prompt was read separately, slower but as exact: {scorer.fallback}.")
