@@ -274,7 +274,7 @@ def test_the_files_of_0_1_0_are_still_good_for_every_command(tmp_path: Path) -> 
     results = ["--results", OLD / "passkey.jsonl"]
     card = invoke("card", demo, *results, code=0)
     assert "| 512 | 1.00 |" in card.stdout
-    assert "recorded no options" in card.stdout
+    assert "did not record options" in card.stdout
     again = invoke("bake", demo, tmp_path / "again")
     assert (again.exit_code, "is baked already" in again.stderr) == (3, True)
     (demo / FILE_NAME).unlink()  # the marker in config.json alone

@@ -109,7 +109,7 @@ def test_weights_are_never_taken_back_by_half_nor_scaled_twice(yarn: Path, tmp_p
     invoke("bake", path, "--in-place", *words, code=0)
     once = path.read_bytes()
     told = " ".join(invoke("convert", path, "--undo", code=3).output.split())
-    assert "Start again from the file of before" in told
+    assert "Start again from the file before that step" in told
     for command in (("bake", path, "--in-place", *words),
                     ("convert", path, "--in-place", "--rescale", "--factor", 2)):  # fmt: skip
         assert "baked already" in " ".join(invoke(*command, code=3).output.split())

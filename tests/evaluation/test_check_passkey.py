@@ -160,7 +160,7 @@ def test_tasks_of_several_settings_and_too_few_trials(base):
     assert lines[0].split()[:4] == ["task", "length", "setting", "accuracy"]
     assert len(lines) == 1 + 4 + 2
     assert lines[-2] == (
-        "effective length, none: not known (too few trials: it takes 30 prompts per length)"
+        "effective length, none: not known (too few trials: 30 prompts per length are needed)"
     )
 
 
@@ -201,7 +201,7 @@ def test_a_figure_that_cannot_be_written_comes_after_the_result(base, tmp_path):
         (["BASE", "--plot", "x.jpg"], 2, ".png, .svg or .pdf"),
         (["BASE", "--chat"], 2, "no chat template"),
         (["BASE", "--control"], 2, "--control-model"),
-        (["BASE", "--compare", "yarn"], 2, "--compare needs --lengths"),
+        (["BASE", "--compare", "yarn"], 2, "--compare needs a length"),
         (["BASE", "--override", "factor=8", "--base-url", "http://127.0.0.1:9/v1"], 2, "one RoPE"),
         (["BASE", "--dtype", "int8"], 2, "There is no dtype 'int8'"),
         (["BASE", "--device", "abacus"], 2, "no such device. Known: auto, cpu"),

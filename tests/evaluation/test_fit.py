@@ -341,8 +341,8 @@ def test_only_what_a_method_has_is_searched():
     for tune, method, words in (
         ("temperature", "ntk", "ntk has no temperature to tune. Give --method yarn"),
         ("betas", "linear", "linear has no betas to tune. Give --method yarn"),
-        ("all", "dynamic", "dynamic follows the text"),
-        ("all", "longrope", "longrope has factors of its own"),
+        ("all", "dynamic", "dynamic adapts to the text"),
+        ("all", "longrope", "longrope has fixed factors"),
         ("all", "x", "unknown"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -447,7 +447,7 @@ def test_an_interruption_says_what_is_kept(tuned, tmp_path, monkeypatch):
         ({"budget": 0}, "--budget must be at least 1"),
         ({"prompts": 1}, "--prompts must be at least 2"),
         ({"texts": 1}, "--texts must be at least 2"),
-        ({"lengths": (4096,)}, "4,096 tokens are beyond the window of 2,048"),
+        ({"lengths": (4096,)}, "4,096 tokens are more than the wanted window of 2,048"),
         ({"lengths": (20,)}, "20 is too short"),
         ({"method": "nope"}, "unknown"),
         ({"resume": True}, "--resume needs --out"),
@@ -464,7 +464,7 @@ def test_texts_that_are_too_short_are_refused(demo, tmp_path):
     with pytest.raises(UsageError, match="Give a longer --text"):
         fit(demo, factor=8, text=[short], lengths=(300,))
     short.write_text("Ospa is big. " * 120)
-    with pytest.raises(UsageError, match="one stretch of 500 tokens, but two are needed"):
+    with pytest.raises(UsageError, match="one piece of 500 tokens, but two are needed"):
         fit(demo, factor=8, text=[short], lengths=(500,))
 
 

@@ -153,7 +153,7 @@ def test_a_model_without_rope_is_a_baseline(without_rope, codec, model_type, siz
     report = evaluate_passkey(directory, lengths=(90, 130), depths=2, trials=1)
     caveat = report.caveats[0]
     assert f"{model_type} does not use RoPE" in caveat
-    assert caveat.endswith("It was read as it is, as a baseline.")
+    assert caveat.endswith("The model was measured unchanged, as a baseline.")
     grid = Grid((90, 130), depths=2, trials=1)
     loaded = load_model(directory, LoadSettings())
     for cell, prompt in zip(
@@ -166,7 +166,7 @@ def test_a_model_without_rope_is_a_baseline(without_rope, codec, model_type, siz
 
 def test_positions_that_a_model_does_not_have_are_not_asked(without_rope):
     directory = without_rope("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=128)
-    with pytest.raises(UsageError, match=r"each of 128 positions and none for the 134 of a text"):
+    with pytest.raises(UsageError, match=r"for 128 positions, too few for a text of 134"):
         evaluate_passkey(directory, lengths=(90, 130), depths=1, trials=1)
     with pytest.raises(UsageError, match="Give --lengths"):
         evaluate_passkey(directory)
@@ -199,7 +199,7 @@ def test_damaged_weights(copy):
     ("values", "message"),
     [
         ({"num_hidden_layers": 4}, "lacks 9 tensors of its model, such as model.layers.3.input"),
-        ({"vocab_size": 600}, r"embed_tokens.weight of shape \[512, 128\] where .* \[600, 128\]"),
+        ({"vocab_size": 600}, r"embed_tokens.weight of shape \[512, 128\] but .* \[600, 128\]"),
         ({"hidden_size": 130}, "cannot be loaded: .*hidden size \\(130\\) is not a multiple"),
         ({"hidden_act": "magic"}, "cannot be loaded: .*magic"),
         ({"model_type": "magic"}, "cannot be loaded: .*magic"),

@@ -164,11 +164,11 @@ def test_a_run_goes_on_where_it_stopped(demo, book, tmp_path):
         ({"sliding": 0}, "at least 1 token"),
         ({"sliding": 8, "by_position": True}, "not both"),
         ({"tokens": 0}, "--tokens must be at least 1"),
-        ({"lengths": (2,)}, "are no context"),
+        ({"lengths": (2,)}, "are too few for a context"),
         ({"resume": True}, "--resume needs --out"),
         ({"control": True, "control_model": "x"}, "not both"),
-        ({"attention_factors": (1.1,)}, "goes with --override"),
-        ({"attention_factors": (1.1,), "compare": ("yarn",)}, "with neither --compare"),
+        ({"attention_factors": (1.1,)}, "needs --override"),
+        ({"attention_factors": (1.1,), "compare": ("yarn",)}, "cannot be used with --compare"),
         ({"attention_factors": (1.1,), "override": "beta_fast=8"}, "how far the model is"),
         ({"attention_factors": (1.1, 1.1), "override": "factor=4"}, "each number once"),
         ({"attention_factors": (1.1,), "override": "method=ntk,factor=4"}, "belongs to"),
@@ -244,10 +244,10 @@ def test_a_model_without_rope_is_a_baseline_and_says_so(tmp_path, demo):
     book.write_text("In Ospa you can meet Suhin Pami. " * 60)
     command = ("perplexity", directory, "--text", book)
     done = invoke(*command, "--lengths", "32", code=0)
-    assert "read as it is, as a baseline" in " ".join(done.stderr.split())
+    assert "measured unchanged, as a baseline" in " ".join(done.stderr.split())
     assert "Give --lengths" in invoke(*command, code=2).stderr
     said = " ".join(invoke(*command, "--lengths", "128", code=2).stderr.split())
-    assert "a vector for each of 64 positions and none for the 128 of a text" in said
+    assert "vectors for 64 positions, too few for a text of 128" in said
     done = invoke("regress", directory, directory, "--text", book, "--texts", 1, code=0)
     assert "texts of up to 64 tokens are predicted exactly as before" in done.stdout
-    assert "read as it is, as a baseline" in " ".join(done.stderr.split())
+    assert "measured unchanged, as a baseline" in " ".join(done.stderr.split())

@@ -87,5 +87,5 @@ def test_json_lines_are_not_written_under_the_name_of_a_table(tmp_path, command,
     more = ["--text", RUN] if command == "perplexity" else []
     more += ["--override", "factor=2"] if command == "regress" else []
     told = invoke(command, DEMO, *more, "--out", tmp_path / name, code=2).stderr
-    assert f"Write --out {tmp_path / 'run.jsonl'}" in told
+    assert f"Give --out {tmp_path / 'run.jsonl'}" in told
     assert not list(tmp_path.iterdir())

@@ -124,7 +124,7 @@ def test_a_length_below_the_prompt_s_own_is_refused():
 def test_a_tokenizer_without_digits_is_refused():
     tokenizer = Tokenizer(models.WordLevel({"The": 0, "[UNK]": 1, "key": 2}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    with pytest.raises(UsageError, match="cannot write the key"):
+    with pytest.raises(UsageError, match="cannot represent the key"):
         builder(tokenizer).build(120, 0.5, 0)
 
 

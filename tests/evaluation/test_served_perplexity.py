@@ -176,8 +176,8 @@ def test_what_is_no_log_probability_is_not_taken(demo, asked, number):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"sliding": 16}, "nested contexts only"),
-        ({"by_position": True}, "nested contexts only"),
+        ({"sliding": 16}, "only be asked for nested contexts"),
+        ({"by_position": True}, "only be asked for nested contexts"),
         ({"override": "factor=2"}, "one RoPE setting"),
         ({"control": True}, "one RoPE setting"),
     ],

@@ -271,7 +271,7 @@ def test_a_server_that_knows_less_is_asked_more_simply(stub, one):
 
 def test_a_cut_prompt_is_an_error_not_a_wrong_answer(stub, one):
     stub.answer = lambda path, body: completion(" 1", 200)
-    with pytest.raises(HubError, match=r"read 200 tokens of a prompt of 250: it cuts prompts"):
+    with pytest.raises(HubError, match=r"read 200 tokens of a prompt of 250, so it cuts prompts"):
         list(connected(stub).cells(one))
 
 
@@ -291,7 +291,7 @@ def test_a_server_that_does_not_count_is_told(stub, one):
     (cell,) = server.cells(one)
     assert cell.correct
     (caveat,) = ServedSubject(name="only", server=server, codec=None).caveats()
-    assert "does not say how many tokens it read" in caveat
+    assert "does not report how many tokens it read" in caveat
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_a_server_that_does_not_list_its_models(stub, listing, message):
 def test_an_answer_without_text_is_an_error(stub, one):
     status, document = completion(None, 250)
     stub.answer = lambda path, body: (status, document)
-    with pytest.raises(HubError, match=r"without a text \(null\)"):
+    with pytest.raises(HubError, match=r"without text \(null\)"):
         list(connected(stub).cells(one))
 
 
@@ -468,7 +468,7 @@ def test_a_chat_answer_that_was_cut_is_told(stub, one):
     (cell,) = server.cells(one)
     assert (cell.correct, cell.text) == (False, "")
     (caveat,) = ServedSubject(name="only", server=server, codec=None).caveats()
-    assert "not finished after 1,024 tokens" in caveat
+    assert "not complete after 1,024 tokens" in caveat
 
 
 @pytest.mark.parametrize(

@@ -142,9 +142,9 @@ def test_compare_refuses_what_convert_refuses(source):
         variants.compared(source, ["magic"], None, 2048)
     with pytest.raises(CheckpointError, match="already reads"):
         variants.compared(source, ["yarn"], None, 256)
-    with pytest.raises(UsageError, match="each method once"):
+    with pytest.raises(UsageError, match="each method only once"):
         chosen(source, methods=["yarn", "yarn"], longest=2048)
-    with pytest.raises(UsageError, match="needs --lengths"):
+    with pytest.raises(UsageError, match="give --lengths"):
         chosen(source, methods=["yarn"])
 
 

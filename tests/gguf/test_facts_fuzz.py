@@ -82,4 +82,4 @@ def test_there_is_always_an_answer(seed):
             plan_extension(gguf, make_plan(config, target), replaces=replaces)
         except YarncliError as error:
             said = str(error)
-        assert "fault of yarncli" not in said, gguf
+        assert "bug in yarncli" not in said, gguf

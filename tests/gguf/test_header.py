@@ -163,11 +163,11 @@ HOSTILE = {
     "short": (b"GG", "truncated after 2 bytes"),
     "only the letters": (b"GGUF", "ends inside its header"),
     "other letters": (b"PK\3\4" + bytes(40), "does not begin with the letters GGUF"),
-    "GGML": (b"tjgg" + bytes(40), "form before GGUF"),
+    "GGML": (b"tjgg" + bytes(40), "no longer reads this older format"),
     "pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"
     ),
-    "version 1": (made(version=1), r"version 1; .*get a newer file"),
+    "version 1": (made(version=1), r"version 1; .*Get a newer file"),
     "version 4": (made(version=4), r"version 4; .*newer yarncli"),
     "version 0": (made(version=0), "version 0"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
@@ -197,10 +197,10 @@ HOSTILE = {
         made(keys=(text("a") + struct.pack("<IIQQ", ARRAY, 8, 2, 2**64 - 1),), data=99),
         "ends inside its header",
     ),
-    "alignment 0": (made(keys=(number("general.alignment", value=0),)), "no power of two"),
-    "alignment 24": (made(keys=(number("general.alignment", value=24),)), "no power of two"),
+    "alignment 0": (made(keys=(number("general.alignment", value=0),)), "not a power of two"),
+    "alignment 24": (made(keys=(number("general.alignment", value=24),)), "not a power of two"),
     "alignment of another type": (
-        made(keys=(number("general.alignment", 10, "Q", 32),)), "of the type u32"
+        made(keys=(number("general.alignment", 10, "Q", 32),)), "of type u32"
     ),
     "five dimensions": (made(tensors=(tensor("t", (1,) * 5),), data=32), "has 5 dimensions"),
     "many dimensions": (
@@ -208,7 +208,7 @@ HOSTILE = {
     ),
     "overflow": (made(tensors=(tensor("t", (2**32, 2**32)),), data=32), "no memory can hold"),
     "negative": (made(tensors=(tensor("t", (2**64 - 1, 0)),), data=32), "no memory can hold"),
-    "half a block": (made(tensors=(tensor("t", (40,), 2),), data=64), "no whole blocks of Q4_0"),
+    "half a block": (made(tensors=(tensor("t", (40,), 2),), data=64), "not whole blocks of Q4_0"),
     "unaligned": (made(tensors=(tensor("t", offset=4),), data=64), "multiple of 32"),
     "overlap": (
         made(tensors=(tensor("t", (16,)), tensor("u", offset=32)), data=96), "'u' .* overlaps"
@@ -216,7 +216,7 @@ HOSTILE = {
     "out of order": (
         made(tensors=(tensor("t", offset=32), tensor("u", offset=0)), data=96), "out of order"
     ),
-    "same name": (made(tensors=(tensor("t"), tensor("t", offset=32)), data=96), "is there twice"),
+    "same name": (made(tensors=(tensor("t"), tensor("t", offset=32)), data=96), "is listed twice"),
     "beyond the end": (made(tensors=(tensor("t"),), data=31), "1 bytes beyond the end"),
     "far beyond the end": (
         made(tensors=(tensor("t", offset=2**64 - 32, kind=99),), data=32), "beyond the end"

@@ -138,7 +138,7 @@ def test_phi_3_takes_both_lists_of_longrope():
                 original_max_position_embeddings=512)  # fmt: skip
     made = plan_setting(other("phi3"), p, length=LENGTH)
     assert made.tensors == {LONG: p.long_factor, SHORT: p.short_factor}
-    assert "context that it is started with" in made.notes[0]
+    assert "context size at its start" in made.notes[0]
 
 
 def test_mistral_3_reads_betas_as_keys():
@@ -167,19 +167,19 @@ REFUSED = [
     ("rope_freqs ignored", other("falcon-h1"), yarn8(truncate=False), "falcon-h1 ignores"),
     ("betas in qwen3", other("qwen3"), yarn8(beta_fast=64.0), "--yarn-beta-fast"),
     ("llama3 in smollm3", other("smollm3"), SETTINGS["llama3 8, rope_freqs"], "linear or ntk"),
-    ("step35", other("step35", **{"rope.dimension_count": 64}), yarn8(truncate=False), "own"),
+    ("step35", other("step35", **{"rope.dimension_count": 64}), yarn8(truncate=False), "another"),
     ("dynamic", demo(), setting("dynamic", factor=8.0), "--method ntk"),
     ("temperature of windowed layers", other("gemma3", **{"attention.sliding_window": 128}),
-     yarn8(attention_factor=1.0), "within 128 tokens too"),
+     yarn8(attention_factor=1.0), "within 128 tokens"),
     ("temperature of MLA", other("deepseek2"), yarn8(attention_factor=1.3, mscale_all_dim=1.0),
      "latent attention"),
     ("softmax of MLA", other("deepseek2"), yarn8(), "softmax scale"),
     ("only windowed layers rotate", other("cohere2", **{"attention.sliding_window": 128}),
-     yarn8(), "cannot lengthen"),
-    ("another model", demo(), yarn8(head_dim=64), "two models"),
-    ("too long", demo(), yarn8(), "holds at most"),
+     yarn8(), "cannot extend the context"),
+    ("another model", demo(), yarn8(head_dim=64), "different models"),
+    ("too long", demo(), yarn8(), "can state at most"),
     ("no RoPE", other("mamba"), yarn8(), "does not use RoPE"),
-    ("unknown", other("gpt99"), yarn8(), "knows no architecture"),
+    ("unknown", other("gpt99"), yarn8(), "does not know the architecture"),
     ("scaled by keys", demo(**scaling(factor=2.0)), yarn8(), "--replace-scaling"),
     ("scaled by a tensor", Gguf(demo_keys(), {**WEIGHTS, FREQS: Tensor("F32", (16,), (2.0,) * 16)}),
      yarn8(), "--rescale"),
@@ -188,9 +188,9 @@ REFUSED = [
     ("switched off", other("granite", **scaling(finetuned=False)), yarn8(), "switches RoPE off"),
     ("a rotary width that does not load", demo(**{"rope.dimension_count": 16}),
      yarn8(partial_rotary_factor=0.5), "must be 32"),
-    ("vocabulary", Gguf(demo_keys()), yarn8(), "vocabulary only"),
+    ("vocabulary", Gguf(demo_keys()), yarn8(), "only a vocabulary"),
     ("adapter", Gguf({**demo_keys(), "general.type": Typed("str", "adapter")}, WEIGHTS), yarn8(),
-     "no language model"),
+     "not a language model"),
     ("no keys", Gguf({"split.no": Typed("u16", 1)}, WEIGHTS), yarn8(), "first file"),
 ]  # fmt: skip
 
@@ -199,7 +199,7 @@ REFUSED = [
     ("gguf", "p", "said"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
 )
 def test_refusals(gguf, p, said):
-    length = 2**32 if said == "holds at most" else LENGTH
+    length = 2**32 if said == "can state at most" else LENGTH
     with pytest.raises(CheckpointError, match=said) as found:
         plan_setting(gguf, p, length=length)
     assert found.value.exit_code == 3
@@ -221,7 +221,7 @@ def test_a_wrong_plan_is_never_silent(monkeypatch):
     """What the runtime computes from the planned keys is compared with the setting."""
     right = planning._ratios
     monkeypatch.setattr(planning, "_ratios", lambda p, f: tuple(1 / r for r in right(p, f)))
-    with pytest.raises(CheckpointError, match="fault of yarncli"):
+    with pytest.raises(CheckpointError, match="bug in yarncli"):
         plan_setting(demo(), yarn8(truncate=False), length=LENGTH)
 
 

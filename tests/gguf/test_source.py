@@ -51,7 +51,7 @@ def test_what_is_none(tmp_path: Path) -> None:
         (tmp_path, "is not a regular file"),
         (tmp_path / "pipe", "is not a regular file"),
         (path / "x", "Not a directory"),
-        (Path("a\0b"), "it is no path"),
+        (Path("a\0b"), "it is not a valid path"),
     ):
         with pytest.raises(CheckpointError, match=message):
             open_gguf(bad)
@@ -63,13 +63,13 @@ def test_splits(tmp_path: Path) -> None:
     assert file.split_count == 3
     assert [path.name for path in file.shards()] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
     with pytest.raises(
-        CheckpointError, match=r"is file 2 of a split.*name .*m-00001-of-00003\.ggu"
+        CheckpointError, match=r"is file 2 of a split.*give .*m-00001-of-00003\.ggu"
     ):
         open_gguf(file.shards()[1])
     renamed = file.shards()[2].rename(tmp_path / "last.gguf")
-    with pytest.raises(CheckpointError, match=r"is file 3 of a split model.*name the first"):
+    with pytest.raises(CheckpointError, match=r"is file 3 of a split model.*give the first"):
         open_gguf(renamed)
-    with pytest.raises(CheckpointError, match=r"first of 3 files, and .*00003\.gguf is not there"):
+    with pytest.raises(CheckpointError, match=r"first of 3 files, but .*00003\.gguf is missing"):
         file.shards()
     alone = first.rename(tmp_path / "one.gguf")
     with pytest.raises(CheckpointError, match=r"must end in -00001-of-00003\.gguf"):
@@ -108,7 +108,9 @@ def test_names_that_are_none(minihub: Any, repo: Any) -> None:
     with pytest.raises(CheckpointError, match=r"has no x\.gguf. Its GGUF files are: Q4/m-00001"):
         open_gguf("hf://org/name/x.gguf")
     for bad in ("hf://org/name", "hf://org/m.gguf", "hf://org/name/../m.gguf", "hf://org/name/ "):
-        with pytest.raises(UsageError, match=r"is no file on the Hub\. Write hf://org/name/file"):
+        with pytest.raises(
+            UsageError, match=r"does not name a file on the Hub\. Write hf://org/name/file"
+        ):
             open_gguf(bad)
     with pytest.raises(CheckpointError, match="is file 2 of a split model"):
         open_gguf("hf://org/name/Q4/m-00002-of-00003.gguf")
@@ -148,7 +150,7 @@ def test_a_split_model_that_is_not_whole_on_the_hub(minihub: Any, tmp_path: Path
     first = write_gguf(tmp_path / "m.gguf", split=3)
     minihub.add_repo("org/half", {first.name: first.read_bytes()})
     with pytest.raises(
-        CheckpointError, match=r"first of 3 files, and m-00002-of-00003\.gguf is not"
+        CheckpointError, match=r"first of 3 files, but m-00002-of-00003\.gguf is missing"
     ):
         open_gguf(f"hf://org/half/{first.name}")
 
@@ -168,7 +170,7 @@ def test_a_folder_of_quantisations(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(others) == ["cut.gguf", "m.imatrix.gguf", "mmproj.gguf", "vocab.gguf"]
     assert "ends inside its header" in others["cut.gguf"]
-    assert others["mmproj.gguf"] == "mmproj.gguf is no model: its general.type is 'mmproj'."
-    assert others["vocab.gguf"] == "vocab.gguf is no model: it is a vocabulary alone."
+    assert others["mmproj.gguf"] == "mmproj.gguf is not a model: its general.type is 'mmproj'."
+    assert others["vocab.gguf"] == "vocab.gguf is not a model: it holds only a vocabulary."
     with pytest.raises(CheckpointError, match="cannot be read"):
         models_in(tmp_path / "no")

@@ -92,16 +92,22 @@ def of_file(name: str, transport: str = "regular") -> dict[str, Fault]:
         "half": Fault(place, HALF, f"{who}: {BROKE}", "GET"),
         "half once": Fault(place, HALF, "", "GET", 1),
         "flipped": Fault(place, FLIP, f"{who} is damaged: its {HASHES}", "GET"),
-        "short": Fault(place, SHORT, f"{who}: it arrived with another size", "GET"),
+        "short": Fault(place, SHORT, f"{who}: the file arrived with another size", "GET"),
     }
     if name != WEIGHTS or transport != "xet":
         return faults
     token, terms = "/xet-read-token/", "/v[12]/reconstructions/"
     storage = f"{who}: the Xet storage"
     return faults | {
-        "bytes 403": Fault(place, status(403), f"{storage} refused with status 403", "GET"),
-        "bytes 404": Fault(place, status(404), f"{storage} refused with status 404", "GET"),
-        "bytes 500": Fault(place, status(500), f"{storage} has a .* \\(status 500\\)", "GET"),
+        "bytes 403": Fault(
+            place, status(403), f"{storage} refused the request with status 403", "GET"
+        ),
+        "bytes 404": Fault(
+            place, status(404), f"{storage} refused the request with status 404", "GET"
+        ),
+        "bytes 500": Fault(
+            place, status(500), f"{storage} has an internal problem \\(status 500\\)", "GET"
+        ),
         "short": Fault(place, SHORT, f"{who}: {BROKE}", "GET"),
         "token 401": Fault(token, status(401), f"{who}: .*no such model, or it is private"),
         "token 403": Fault(token, status(403), f"{who}: access is denied"),
@@ -109,15 +115,17 @@ def of_file(name: str, transport: str = "regular") -> dict[str, Fault]:
         "token 500": Fault(token, status(500), f"{who}: .*status 500"),
         "token cut once": Fault(token, DROP, times=1),
         "terms 401": Fault(terms, status(401), f"{storage} does not accept the token"),
-        "terms 404": Fault(terms, status(404), f"{storage} refused with status 404"),
+        "terms 404": Fault(terms, status(404), f"{storage} refused the request with status 404"),
         "terms 429": Fault(terms, status(429), f"{storage} limits the number of requests"),
-        "terms 500": Fault(terms, status(500), f"{storage} has a .* \\(status 500\\)"),
+        "terms 500": Fault(
+            terms, status(500), f"{storage} has an internal problem \\(status 500\\)"
+        ),
         "terms cut": Fault(terms, DROP, f"{who}: {BROKE}"),
         "terms half": Fault(terms, HALF, f"{who}: {BROKE}"),
     }
 
 
-HASHES = "(SHA-256|git hash) is [0-9a-f]{40,64}, but the Hub's is [0-9a-f]{40,64}"
+HASHES = "(SHA-256|git hash) is [0-9a-f]{40,64}, but on the Hub it is [0-9a-f]{40,64}"
 _LISTING = r"/api/models/org/name(\?|/revision)"
 LISTING = {
     "401": Fault(_LISTING, status(401), "org/name: .*no such model, or it is private"),
@@ -288,7 +296,7 @@ def test_a_file_that_broke_in_the_cache(
     open_checkpoint(SOURCE).download()
     spoil(next(model_hub.cache.glob(f"models--*/snapshots/*/{WEIGHTS}")))
     done = run(command, tmp_path / "out")
-    refused(done, f"{WEIGHTS} of org/name is damaged: its {HASHES}. It has been removed")
+    refused(done, f"{WEIGHTS} of org/name is damaged: its {HASHES}. It was removed")
     again(model_hub, command, tmp_path / "out", transport, expected[command])
 
 

@@ -254,10 +254,10 @@ PERMANENT = {
         "Try again in 300 seconds",
     ),
     "500": ({"status": 500}, "status 500"),
-    "418": ({"status": 418}, "refused with status 418"),
+    "418": ({"status": 418}, "refused the request with status 418"),
     "dropped": ({"how": "drop"}, "connection broke"),
     "not JSON": ({"status": 200, "body": b"<html>log in to this hotel</html>"}, "not JSON"),
-    "no commit": ({"status": 200, "body": b'{"id": "x", "siblings": []}'}, "names no commit"),
+    "no commit": ({"status": 200, "body": b'{"id": "x", "siblings": []}'}, "lacks the commit"),
     "disabled": ("disabled", "disabled access"),
     "hangs": ("hangs", "did not answer in time"),
 }  # fmt: skip

@@ -41,7 +41,7 @@ def test_the_card_tells_the_numbers(cli, model):
     assert "from 256 to **2,048 tokens**" in card
     assert "| `max_position_embeddings` | 256 | 2,048 |" in card
     assert "| `factor` | – | 8 |" in card
-    assert re.search(r"^- as meant: \d+ of \d+ \(.*; vLLM; .*\)$", card, re.M)
+    assert re.search(r"^- as intended: \d+ of \d+ \(.*; vLLM; .*\)$", card, re.M)
     assert "vllm serve me/long --max-model-len 2048" in card
     assert "yarncli convert model model-yarn --factor 8" not in card  # the name that was given
     assert "yarncli convert model long --factor 8" in card
@@ -99,7 +99,7 @@ def test_recorded_names_do_not_break_the_card(cli, model):
     tokens = rendered(card)
     titles = [tokens[n + 1].content for n, t in enumerate(tokens) if t.type == "heading_open"]
     assert titles[-4:] == [
-        "What engines make of it",
+        "Which engines compute it as intended",
         "How to reproduce it",
         "Limitations",
         "Citation",
@@ -340,7 +340,7 @@ def test_odd_metadata_are_no_obstacle(cli, model, tmp_path, line):
 def test_a_base_that_is_not_recorded_is_named(hub, cli, model):
     told = cli("push", model, "me/long").stderr
     assert "Give --base-model ORG/NAME" in told
-    assert "Do its words and metadata still hold" in told
+    assert "Check that its text and metadata" in told
     again = cli("push", model, "me/long", "--base-model", "org/missing", code=5).stderr
     assert "org/missing: the Hub has no such model" in again
     assert "base_model" not in card_on_hub(hub)
@@ -350,7 +350,7 @@ def test_a_recorded_base_that_is_gone_is_told_and_named(hub, cli, derived):
     del hub.repos["org/base"]
     (derived / "README.md").unlink()
     found = cli("card", derived)
-    assert "takes nothing over from the base model. org/base@" in found.stderr
+    assert "takes over nothing from the base model. org/base@" in found.stderr
     assert "base_model: org/base\n" in found.stdout
 
 
@@ -380,7 +380,7 @@ def test_words_stay_whatever_the_marks_around_them(cli, model, written):
         sizes.append(len(found.stdout))
     assert sizes[0] == sizes[1] == sizes[2]
     alone = "```" not in written and "Write" not in written
-    assert ("without its partner" in found.stderr) == alone
+    assert ("only one of the two marks" in found.stderr) == alone
 
 
 def test_a_mark_in_code_that_nothing_closes_is_a_mark(cli, model):

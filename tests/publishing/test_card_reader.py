@@ -20,7 +20,8 @@ from yarncli.engines.judgement import judge_checkpoint
 from yarncli.hub.cards import body_of
 
 HEADINGS = [
-    "Context extension", "How to use it", "RoPE before and after", "What engines make of it",
+    "Context extension", "How to use it", "RoPE before and after",
+    "Which engines compute it as intended",
     "How to reproduce it", "Limitations", "Citation",
 ]  # fmt: skip
 QWEN3_8B = {
@@ -284,7 +285,7 @@ def test_unknown_verdicts_are_counted_apart(cards, checkpoints):
         told = {words: int(count) for words, count in counts}
         assert told.get("not known", 0) == statuses["unknown"]
         assert told.get("without code for this model", 0) == statuses["unsupported"]
-        assert told["as meant"] == statuses["exact"]
+        assert told["as intended"] == statuses["exact"]
         assert sum(told.values()) == 19
 
 
@@ -293,13 +294,13 @@ def test_unknown_verdicts_are_counted_apart(cards, checkpoints):
     [
         # Counted by the safetensors package; 3 layers × 2 × 4 heads × 32 numbers × 2 bytes.
         ("converted", ["Parameters: 650,112 in float16 (1.3 MB)", "3.1 MB in float16"]),
-        ("converted and baked", ["temperature (1.20794 on", "is in the key weights"]),
-        ("baked", ["window is that of this model. The attention temperature (1.20794 on"]),
+        ("converted and baked", ["temperature (1.20794 on", "is stored in the key weights"]),
+        ("baked", ["window of this model is unchanged. The attention temperature (1.20794 on"]),
         ("rescaled", ["from 256 to **4,096 tokens**", "| `factor` | – | 16 |"]),
         # 36 layers × 2 × 8 heads × 128 numbers × 2 bytes × 131,072 tokens.
         ("qwen3", ["model type `qwen3`", "Layers: 36", "131,072 tokens: 19.3 GB in bfloat16"]),
         ("vision", ["Qwen2_5_VLForConditionalGeneration", "AutoProcessor", '"text": "Summ' ]),
-        ("no record", ["no yarncli.json). Its config.json has [YaRN]", "factor 8, from 256"]),
+        ("no record", ["no yarncli.json). Its config.json has [Ya", "the original window is 256"]),
         ("another's record", ["its yarncli.json describes another config.json", "factor 4"]),
         ("assumed", ["model type `acme`, assumed to be like llama", "trust_remote_code=True",
                      "vLLM 0.33 has no code for it", "--assume-like llama"]),
@@ -314,7 +315,7 @@ def test_the_reader_learns(cards, kind, told):
     card = cards(kind)
     assert [text for text in told if text not in card] == []
     trained = kind in ("baked", "no record", "another's record", "not a language model")
-    assert ("**It was not trained at this length.**" in card) != trained
+    assert ("**The model was not trained at this length.**" in card) != trained
     assert "None" not in card
     assert "yarncli.json" in card
 
@@ -404,7 +405,7 @@ def test_a_base_that_is_stated_is_named(hub, cli, model, demo):
     assert "window of [org/base](https://huggingface.co/org/base) was extended" in card
     card = cli("card", model, "--name", "me/long").stdout
     assert "The context window of this model was extended" in card
-    assert "`model` is the local directory that it started from." in card
+    assert "`model` is the local directory that the conversion started from." in card
     assert str(model.parent) not in card
 
 

@@ -48,7 +48,7 @@ def test_price_and_contexts_are_told(cli, model, price, contexts):
     assert told.strip().startswith(price_sentence(cost.ratio, 256).replace("texts", "Texts", 1))
     assert f"% worse in perplexity ({100 * (cost.ratio.interval[0] - 1):+.1f} to" in told
     assert f"{cost.kl.value:.3g} nats per token (KL, 95 % interval" in told
-    assert f"same at {100 * cost.top1_agreement:.1f} % of the places" in told
+    assert f"same at {100 * cost.top1_agreement:.1f} % of the positions" in told
     assert "tokens of `stories.txt`" in told
     assert str(file.parent) not in done.stdout
     rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \| .* \| ([\d,]+) \|$",
@@ -105,7 +105,7 @@ def test_a_run_that_was_not_completed_is_named(cli, model, price, contexts):
 def test_one_file_of_each_command(cli, model, price, tmp_path):
     shutil.copy(price[0], tmp_path / "again.jsonl")
     files = ["--results", price[0], "--results", tmp_path / "again.jsonl"]
-    assert "are of one command" in cli("card", model, *files, code=2).stderr
+    assert "are of the same command" in cli("card", model, *files, code=2).stderr
 
 
 def test_tasks_without_the_passkey_are_a_table(cli, model, tmp_path):

@@ -41,7 +41,7 @@ def test_a_token_that_is_not_accepted(hub, cli, model):
 def test_a_token_that_no_header_can_hold(hub, cli, model):
     hub.log_in("hf_" + "é" * 34)
     result = cli("push", model, "me/long", code=5)
-    assert "characters that no token has" in result.stderr
+    assert "characters that are not possible" in result.stderr
     assert "é" not in result.output
 
 
@@ -82,10 +82,10 @@ def test_what_needs_a_repository_creates_none(hub, cli, model, option):
         ("", "Write ORG/NAME."),
         ("./long", "Write ORG/NAME."),
         ("hf://long", "Write ORG/NAME."),
-        ("hf://datasets/me/long", "is no model"),
-        ("https://huggingface.co/spaces/me/long", "is no model"),
-        ("hf://me/long@yarn8", "Give the branch apart: me/long --revision yarn8"),
-        ("https://hf.co/me/long/tree/yarn8", "Give the branch apart: me/long --revision yarn8"),
+        ("hf://datasets/me/long", "is not a model"),
+        ("https://huggingface.co/spaces/me/long", "is not a model"),
+        ("hf://me/long@yarn8", "with --revision: me/long --revision yarn8"),
+        ("https://hf.co/me/long/tree/yarn8", "with --revision: me/long --revision yarn8"),
     ],
 )
 def test_a_bad_name(hub, cli, model, name, form):
@@ -105,7 +105,7 @@ def test_a_repository_may_be_given_by_its_address(hub, cli, model, start, end):
 
 def test_the_arguments_the_other_way_round(hub, cli, model):
     told = cli("push", "me/long", model, code=2).stderr
-    (command,) = re.findall(r"What is pushed comes first: yarncli (push .*)", told)
+    (command,) = re.findall(r"Give the model first: yarncli (push .*)", told)
     assert hub.log == []
     cli(*shlex.split(command))
     assert "model.safetensors" in hub.repos["me/long"].commits[main_of(hub)]
@@ -145,7 +145,7 @@ def test_a_bad_name_of_a_branch(hub, cli, model, name):
         (403, "access is denied"),
         (404, "does not have it"),
         (409, "conflicts with what is already on the Hub"),
-        (412, "the branch has moved in the meantime"),
+        (412, "the branch got a new commit in the meantime"),
         (429, "limits the number of requests. Try again later"),
         (500, "status 500"),
     ],
@@ -241,7 +241,7 @@ def test_a_push_goes_on_where_it_stopped(hub, cli, sharded, fast_retries):
     hub.blob(oid).unlink()
     hub.fail("PUT", oid, times=99, status=500)
     result = cli("push", sharded, "me/long", code=5)
-    assert "failed with status 500 at model-00002-of-00002.safetensors" in result.stderr
+    assert "failed for model-00002-of-00002.safetensors with status 500" in result.stderr
     assert list(hub.repos["me/long"].commits[main_of(hub)]) == [".gitattributes"]
     hub.failures.clear()
     hub.log.clear()
@@ -266,7 +266,7 @@ def test_a_commit_by_somebody_else_is_not_overwritten(hub, model, fast_retries):
     hub.add_repo("me/long", {"a": b""}, private=True)
     plan = planned(model)
     theirs = hub.commit("me/long", {"a": b"new"})
-    with pytest.raises(HubError, match="has moved in the meantime"):
+    with pytest.raises(HubError, match="got a new commit in the meantime"):
         carry_out(plan)
     assert main_of(hub) == theirs
 
@@ -274,7 +274,7 @@ def test_a_commit_by_somebody_else_is_not_overwritten(hub, model, fast_retries):
 def test_a_repository_that_appeared_in_public_is_not_filled(hub, model):
     plan = planned(model)
     hub.add_repo("me/long", {"a": b""})
-    with pytest.raises(HubError, match="was not created private"):
+    with pytest.raises(HubError, match="was not created as private"):
         carry_out(plan)
     assert not hub.requests("POST", "preupload|/commit/")
 
@@ -283,7 +283,7 @@ def test_a_file_that_the_hub_would_ignore_is_refused(hub, cli, model):
     before = hub.add_repo("me/long", {".gitignore": b"*.safetensors\n"}, private=True).refs
     for _ in range(2):
         told = cli("push", model, "me/long", code=1).stderr
-        assert "A .gitignore of me/long names model.safetensors." in told
+        assert "A .gitignore in me/long excludes model.safetensors." in told
         assert "[ignored]" in told
     assert main_of(hub) == before["main"]
     assert len(hub.repos["me/long"].commits) == 1
@@ -336,5 +336,5 @@ def test_a_server_that_vanishes_is_named_and_so_is_what_was_made(
 
     monkeypatch.setattr(Draft, "send", vanish_and_send)
     told = cli("push", model, "me/long", code=5).stderr
-    assert "me/long was created (private) and exists. The same command goes on from there." in told
+    assert "me/long was created (private) and exists. The same command continues" in told
     assert "cannot be reached" in told.splitlines()[-1]

@@ -132,7 +132,7 @@ def test_a_folder_goes_whole(hub, cli, folder):
     sent = on_hub(hub, "me/long")
     assert {k: v for k, v in sent.items() if k.endswith(".gguf")} == local_files(folder)
     for kind in ("mmproj", "imatrix"):
-        assert f"{kind}.gguf is no model: its general.type is '{kind}'. It goes along." in told
+        assert f"{kind}.gguf is not a model: its general.type is '{kind}'. It is sent" in told
     card = card_on_hub(hub)
     rows = [line for line in card.splitlines() if line.startswith("| `m-")]
     assert [row.split(" | ")[1] for row in rows] == ["F32", "Q4_0", "Q8_0"]
@@ -151,13 +151,13 @@ def test_all_files_of_a_split_model(hub, cli, tmp_path):
     assert "l-00002-of-00003.gguf would not be sent" in told
     assert "Modelfile" not in cli("card", out).stdout
     (folder / "l-00003-of-00003.gguf").rename(tmp_path / "away")
-    assert "l-00003-of-00003.gguf is not there" in cli("push", out, "me/long", code=3).stderr
+    assert "l-00003-of-00003.gguf is missing" in cli("push", out, "me/long", code=3).stderr
     write(folder / "m.gguf")
     assert "[gguf-unfit]" in cli("push", folder, "me/long", code=1).stderr
     (tmp_path / "away").rename(folder / "l-00003-of-00003.gguf")
     out.unlink()
     told = cli("push", folder, "me/long", code=1).stderr
-    assert told.count("its first file is not there") == 2
+    assert told.count("its first file is missing") == 2
     assert writes(hub) == []
 
 
@@ -169,7 +169,7 @@ def test_all_files_of_a_split_model(hub, cli, tmp_path):
         (lambda path: path.write_bytes(
             b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
         ), "Git-LFS pointer"),
-        (lambda path: path.rename(path.with_suffix(".bin2")), "no .gguf at the end"),
+        (lambda path: path.rename(path.with_suffix(".bin2")), "does not end in .g"),
     ],
 )  # fmt: skip
 def test_a_file_that_nobody_could_load_stays(hub, cli, folder, harm, said):
@@ -201,7 +201,7 @@ def test_a_baked_file(cli, long, tmp_path, carrier):
     cli("bake", long, out, "--attention-factor", 1.3, "--carrier", carrier)
     card = cli("card", out).stdout
     assert "extended from 256 to **2,048 tokens**" in card
-    assert "The attention temperature was set to 1.3: that stands in" in card
+    assert "The attention temperature was set to 1.3 and is stored in" in card
     assert ("all other weights are unchanged" in card) == (carrier == "weights")
     assert f"--attention-factor 1.3 --carrier {carrier}" in card
 
@@ -211,7 +211,7 @@ def test_a_setting_taken_from_a_checkpoint(cli, plain, model, tmp_path):
     cli("convert", plain, out, "--from", model)
     card = cli("card", out).stdout
     assert "The RoPE setting of `model-yarn` was written into the file." in card
-    assert "What llama.cpp computes from it is [YaRN]" in card
+    assert "llama.cpp computes [YaRN]" in card
     assert "yarncli convert m.gguf mended.gguf --from model-yarn" in card
     assert "### Limitations" not in card
 
@@ -279,7 +279,7 @@ def test_the_card_of_a_lone_file_is_its_own(hub, cli, long):
     cli("push", long, "me/long")
     assert "My words." in card_on_hub(hub)
     readme.write_text("# Another project\n")
-    assert "may be about something else" in cli("card", long, "--write", code=2).stderr
+    assert "may describe something else" in cli("card", long, "--write", code=2).stderr
     assert readme.read_text() == "# Another project\n"
     cli("push", long, "me/other")
     assert "Another project" not in card_on_hub(hub, "me/other")
@@ -337,17 +337,17 @@ def test_files_baked_apart_are_not_one_model(cli, folder):
     baked = folder / "baked.gguf"
     words = ("--attention-factor", 1.3, "--carrier", "scale")
     cli("bake", folder / "m-Q8_0.gguf", baked, *words)
-    assert "not scaled alike" in cli("card", folder, code=2).stderr
+    assert "are scaled differently" in cli("card", folder, code=2).stderr
 
 
 REFUSED = {
-    "no .gguf at the end of its name": (2, "blob"),
-    "not of one model": (2, "models"),
-    "is for checkpoints": (2, "FILE", "--config-only"),
-    "--from is for checkpoints": (2, "FILE", "--from", "org/name"),
+    "does not end in .gguf": (2, "blob"),
+    "of different models": (2, "models"),
+    "is only for checkpoints": (2, "FILE", "--config-only"),
+    "--from is only for checkpoints": (2, "FILE", "--from", "org/name"),
     "is on the Hub": (2, "hf://org/name/m.gguf"),
     "holds no GGUF file of a language model": (3, "beside"),
-    "Only the first has the keys": (3, "split/s-00002-of-00003.gguf"),
+    "Only the first file has the keys": (3, "split/s-00002-of-00003.gguf"),
     "does not exist": (3, "a" * 300),  # too long for the system to look
 }
 
@@ -429,4 +429,4 @@ def test_a_stranger_to_llama_cpp_can_be_told_of(cli, tmp_path):
     keys["general.architecture"] = Typed("str", "novel")
     path = write_gguf(tmp_path / "m.gguf", keys, ARRAYS)
     assert isinstance(open_gguf(path).header, GgufHeader)
-    assert "llama.cpp does not run it" in cli("card", path).stdout
+    assert "llama.cpp does not run this file" in cli("card", path).stdout

@@ -97,7 +97,7 @@ def test_a_repository_of_no_library_is_as_good_as_new(hub, cli, model, files):
 def test_a_baked_config_over_weights_that_are_not(hub, cli, baked, model):
     cli("push", model, "me/long")
     told = refused(hub, cli, "other-weights", baked, "me/long", "--config-only")
-    assert "weights that nothing was baked into" in told
+    assert "weights without a baked attention factor" in told
 
 
 def test_a_config_over_weights_that_are_baked(hub, cli, baked, model):
@@ -177,7 +177,7 @@ def test_weights_of_the_old_layout_go_in_the_same_commit(hub, cli, model, sharde
     assert "model.safetensors.index.json" in found
     hub.log.clear()
     told = cli("push", sharded, "me/long", "--delete", WEIGHTS).stderr
-    assert "fits no file" in told
+    assert "matches no file" in told
     assert writes(hub) == []
 
 

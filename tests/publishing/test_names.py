@@ -21,7 +21,7 @@ def test_a_tag_names_the_commit_once(hub, cli, model):
     assert not [r for r in hub.log if r.method not in ("GET", "HEAD")]
     (model / "extra.json").write_text("{}")
     told = cli("push", model, "me/long", "--tag", "v1", code=2).stderr
-    assert "me/long has a tag v1 already, for the commit" in told
+    assert "me/long already has a tag v1 for the commit" in told
     assert "extra.json" not in hub.repos["me/long"].commits[head(hub)]
 
 
@@ -81,7 +81,7 @@ def test_a_long_message_is_a_shorter_title_and_found_again(hub, cli, model):
     hub.add_repo("other/model", {"a": b""})
     command = ("push", model, "other/model", "--create-pr", "--public", "-m", "x" * 300)
     cli(*command)
-    assert "refs/pr/1 is continued" in cli(*command).stderr
+    assert "your open pull request refs/pr/1" in cli(*command).stderr
     assert hub.pulls["other/model"][0].title == "x" * 200
 
 
@@ -124,7 +124,7 @@ def test_a_private_base_is_not_named_in_public(hub, cli, model, tmp_path, known)
     else:
         (model / "README.md").write_text("---\nlicense: mit\nbase_model:\n- me/secret\n---\n# x\n")
     told = cli("push", source, "me/open", *options, code=1).stderr
-    assert "me/secret is private, and everybody would read its name." in told
+    assert "me/secret is private, but everybody could read its name." in told
     assert "[private-base]" in told
     assert "me/open" not in hub.repos
     cli("push", source, "me/closed", *options[3:])
@@ -136,7 +136,7 @@ def test_a_private_base_is_not_named_in_public(hub, cli, model, tmp_path, known)
 def test_a_gitignore_that_is_sent_counts_and_one_that_goes_does_not(hub, cli, model):
     (model / ".gitignore").write_text("*.safetensors\n")
     told = cli("push", model, "me/long", "--include", "*", "--include", ".gitignore", code=1).stderr
-    assert "A .gitignore of me/long names model.safetensors." in told
+    assert "A .gitignore in me/long excludes model.safetensors." in told
     assert "me/long was created (private) and exists." in told
     assert "model.safetensors" not in hub.repos["me/long"].commits[head(hub)]
     hub.commit("me/long", {".gitignore": b"*.safetensors\n"})
@@ -158,13 +158,13 @@ def test_a_pull_request_says_what_why_and_how(hub, cli, model, demo):
     assert pull.body.strip() in shown
     for part in (
         "Extends the context window from 256 to 2,048 tokens with YaRN, factor 8.",
-        "The weights stay as they are.",
+        "The weights are unchanged.",
         '-  "max_position_embeddings": 256,\n+  "max_position_embeddings": 2048,',
         "## Why\n",
         "| vLLM | 0.33 | exact | 2,048 |",
         "## How it was checked\n",
         "`yarncli check` finds no errors",
-        "No measurement of retrieval",
+        "Retrieval at the new length was not measured",
     ):
         assert part in pull.body
     assert pull.status == "open"
@@ -178,7 +178,7 @@ def test_a_pull_request_of_a_failed_push_is_used_by_the_next(hub, cli, model, fa
     assert f"The pull request {hub.url}/other/model/discussions/1 is open" in told
     assert hub.pulls["other/model"][0].status == "draft"
     again = cli(*command)
-    assert "Your open pull request refs/pr/1 is continued." in again.stderr
+    assert "The push adds to your open pull request refs/pr/1." in again.stderr
     assert hub.pulls["other/model"][0].status == "open"
     assert not hub.requests("POST", "create_pr=1.*commit|commit.*create_pr=1")
 

@@ -30,7 +30,7 @@ def test_all_findings_come_at_once(hub, cli, model):
     told = refused(hub, cli, model)
     for rule in ("spelling-conflict", "pickle", "secret"):
         assert f"[{rule}]" in told
-    assert "insist with --allow pickle. [pickle]" in told  # what to do comes along
+    assert "allow it with --allow pickle. [pickle]" in told  # what to do comes along
     assert f"error: {model / 'config.json'}: " in told
     assert TOKEN_TEXT not in told
 
@@ -196,4 +196,4 @@ def test_a_gated_base_is_named_where_the_copy_is_public(hub, cli, demo, tmp_path
     hub.users["hf_" + "t" * 34].may_read.add("org/base")
     cli("convert", "hf://org/base", tmp_path / "out", "--factor", "8")
     result = cli("push", tmp_path / "out", "me/long", "--public")
-    assert "org/base is gated and the target is public" in result.stderr
+    assert "org/base is gated, but the target is public" in result.stderr

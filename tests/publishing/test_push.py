@@ -117,7 +117,7 @@ def test_a_dry_run_needs_no_token(hub, cli, model, monkeypatch):
 
 def test_a_dry_run_offline_asks_nobody(hub, cli, model):
     hub.go_offline()
-    assert "every file counts as new" in cli("push", model, "me/long", "--dry-run").stderr
+    assert "every file is treated as new" in cli("push", model, "me/long", "--dry-run").stderr
     assert hub.log == []
 
 
@@ -140,7 +140,7 @@ def test_public_makes_a_public_repository(hub, cli, model):
 def test_a_private_repository_stays_private(hub, cli, model):
     hub.add_repo("me/closed", {"a.txt": b""}, private=True)
     result = cli("push", model, "me/closed", "--public", "--json")
-    assert "is private and stays so" in result.stderr
+    assert "is private and stays private" in result.stderr
     assert json.loads(result.stdout)["public"] is False
     assert hub.repos["me/closed"].private
 
@@ -165,7 +165,7 @@ def test_main_may_move_before_a_branch_is_made(hub, model):
     hub.add_repo("me/long", {"a": b""}, private=True)
     plan = plan_push(prepare_local(str(model), PushOptions(revision="x")), "me/long")
     hub.commit("me/long", {"a": b"new"})
-    with pytest.raises(HubError, match="has moved in the meantime"):
+    with pytest.raises(HubError, match="got a new commit in the meantime"):
         carry_out(plan)
     assert on_hub(hub, "me/long", "x") == {"a": b"new"}
 
@@ -242,7 +242,7 @@ def test_a_pull_request_is_opened_once_and_continued(hub, cli, model):
     assert first.stdout == f"{hub.url}/other/model/discussions/1\n"
     (model / "generation_config.json").write_text("{}")
     second = cli("push", model, "other/model", "--create-pr", "--public")
-    assert "refs/pr/1 is continued" in second.stderr
+    assert "your open pull request refs/pr/1" in second.stderr
     assert len(hub.pulls["other/model"]) == 1
     assert on_hub(hub, "other/model", "refs/pr/1")["generation_config.json"] == b"{}"
     assert repo.refs["main"] == main

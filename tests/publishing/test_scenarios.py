@@ -48,10 +48,10 @@ def at_commit() -> Iterator[tuple[str, Fault]]:
         403: "access is denied",
         404: "does not have it",
         409: "conflicts with what is already on the Hub",
-        412: "the branch has moved in the meantime. Run the command again.",
-        413: "does not take a file or a request of this size",
-        500: "a problem of its own (status 500)",
-        504: "a problem of its own (status 504)",
+        412: "the branch got a new commit in the meantime. Run the command again.",
+        413: "does not accept a file or a request of this size",
+        500: "an internal problem (status 500)",
+        504: "an internal problem (status 504)",
     }
     for status, sentence in sentences.items():
         yield f"commit {status}", Fault("POST", "/commit/", {"status": status}, 5, sentence)
@@ -70,7 +70,7 @@ def at_commit() -> Iterator[tuple[str, Fault]]:
     yield "answer lost", Fault("POST", "/commit/", {"how": "half"}, 0, broke, times=1)
     yield (
         "proxy page once",
-        Fault("POST", "/commit/", {"status": 200, "body": b"<html>"}, 0, "a proxy's", times=1),
+        Fault("POST", "/commit/", {"status": 200, "body": b"<html>"}, 0, "from a proxy", times=1),
     )
     yield "quota at commit", Fault("POST", "/commit/", said(403, FULL), 5, "used up or limited")
     yield "closed to the token", Fault("POST", "/commit/", said(403, NO_PULL), 5, "--create-pr")
@@ -127,10 +127,13 @@ def in_storage() -> Iterator[tuple[str, Fault]]:
         return Fault(*row, only=LARGE, transport="xet", **more)
 
     name = "model.safetensors"
-    yield "put 500", lfs("PUT", "/upload/", {"status": 500}, 5, f"failed with status 500 at {name}")
+    yield (
+        "put 500",
+        lfs("PUT", "/upload/", {"status": 500}, 5, f"failed for {name} with status 500"),
+    )
     yield "put 403", lfs("PUT", "/upload/", {"status": 403}, 5, f"refused {name} with status 403")
     yield "put 400", lfs("PUT", "/upload/", {"status": 400}, 5, f"refused {name} with status 400")
-    yield "put drop", lfs("PUT", "/upload/", {"how": "drop"}, 5, "the file storage broke at")
+    yield "put drop", lfs("PUT", "/upload/", {"how": "drop"}, 5, "storage broke while sending")
     yield "put 503 once", lfs("PUT", "/upload/", {"status": 503}, 0, "answered 503", times=1)
     yield "batch 503", lfs("POST", "/batch", {"status": 503}, 5, "status 503")
     yield "batch 403", lfs("POST", "/batch", {"status": 403}, 5, "access is denied")
@@ -144,9 +147,12 @@ def in_storage() -> Iterator[tuple[str, Fault]]:
     yield "Xet quota", xet("GET", token, said(403, FULL), 5, "used up or limited")
     yield "xorb 403", xet("POST", "/v1/xorbs/", {"status": 403}, 5, "does not accept the token")
     yield "xorb 429", xet("POST", "/v1/xorbs/", {"status": 429}, 5, "limits the number")
-    yield "xorb 500", xet("POST", "/v1/xorbs/", {"status": 500}, 5, "own (status 500)")
+    yield "xorb 500", xet("POST", "/v1/xorbs/", {"status": 500}, 5, "problem (status 500)")
     yield "xorb drop", xet("POST", "/v1/xorbs/", {"how": "drop"}, 5, "connection broke")
-    yield "shard 400", xet("POST", "/v1/shards", {"status": 400}, 5, "refused with status 400")
+    yield (
+        "shard 400",
+        xet("POST", "/v1/shards", {"status": 400}, 5, "refused the request with status 400"),
+    )
 
 
 FAULTS = {name: fault for part in (at_commit, before_it, in_storage) for name, fault in part()}

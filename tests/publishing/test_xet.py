@@ -90,8 +90,8 @@ REFUSALS = {
     "no token": (("GET", "xet-write-token", {"status": 401}), "does not accept the token"),
     "storage 403": (("POST", "/v1/xorbs/", {"status": 403}), "does not accept the token"),
     "storage 429": (("POST", "/v1/xorbs/", {"status": 429}), "limits the number of requests"),
-    "storage 500": (("POST", "/v1/xorbs/", {"status": 500}), "problem of its own (status 500)"),
-    "storage 400": (("POST", "/v1/shards", {"status": 400}), "refused with status 400"),
+    "storage 500": (("POST", "/v1/xorbs/", {"status": 500}), "internal problem (status 500)"),
+    "storage 400": (("POST", "/v1/shards", {"status": 400}), "refused the request with status 400"),
     "storage drops": (("POST", "/v1/xorbs/", {"how": "drop"}), "connection broke"),
 }
 

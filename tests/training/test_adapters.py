@@ -58,7 +58,7 @@ def test_the_plan_is_stamped_beside_it(conv: Path, lora: Path, tmp_path: Path) -
     assert history.trained is not None
     assert history.trained.adapter
     again = invoke("finish", tmp_path / "done", "--in-place", "--from", conv, "--adapter", code=3)
-    assert "finished or baked already" in again.stderr
+    assert "already finished or baked" in again.stderr
 
 
 def test_in_place_and_clean(conv: Path, lora: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_guard_of_another_conversion_is_refused(conv: Path, lora: Path, tmp_
 
     base = other(conv, tmp_path)
     guard(AutoModelForCausalLM.from_pretrained(base), base, lora, train_length=512, steps=7)
-    with pytest.raises(CheckpointError, match=r"the guard saw rope_type yarn, factor 4"):
+    with pytest.raises(CheckpointError, match=r"The guard saw rope_type yarn, factor 4"):
         finish(lora, conv, tmp_path / "done", adapter=True)
     edit(lora / "adapter_config.json", base_model_name_or_path=str(base))
     found = finish(lora, base, tmp_path / "done", adapter=True)

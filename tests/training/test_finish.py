@@ -184,7 +184,7 @@ def test_in_place(clean: bool, conv: Path, trained: Path) -> None:
     assert [name in after for name in LEFT] == [not clean] * len(LEFT)
     assert ("runs" in after) is not clean
     again = invoke("finish", trained, "--from", conv, "--in-place", code=3)
-    assert "finished already" in again.stderr
+    assert "already finished" in again.stderr
 
 
 def test_clean_follows_no_link(conv: Path, trained: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_options_that_contradict(conv: Path, trained: Path, tmp_path: Path) -> N
         ([trained, "--from", conv], "OUT, or --in-place"),
         ([trained, done, "--from", conv, "--in-place"], "OUT, or --in-place"),
         ([trained, done, "--from", conv, "--clean"], "--in-place"),
-        ([trained, done, "--from", trained], "same place"),
+        ([trained, done, "--from", trained], "same directory"),
         ([trained, "--from", conv, "--in-place", "--dtype", "auto"], "OUT"),
         ([trained, trained / "inner", "--from", conv], "inside"),
         ([trained, conv, "--from", conv], "already exists"),

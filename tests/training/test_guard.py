@@ -66,7 +66,7 @@ def test_frequencies_in_16_bits_are_refused(conv: Path) -> None:
 def test_what_it_does_not_know_is_not_passed(conv: Path) -> None:
     with pytest.raises(CheckFailed, match="found no rotary module"):
         guard(torch.nn.Linear(2, 2), conv)
-    with pytest.raises(UsageError, match=r"more than the 2,048"):
+    with pytest.raises(UsageError, match=r"more than the window of 2,048"):
         guard(load(conv), conv, train_length=4096)
 
 
@@ -97,7 +97,7 @@ def test_a_stamp_that_was_touched_is_refused(conv: Path, trained: Path, tmp_path
     stamp = json.loads(path.read_text())
     stamp["settings"]["model"]["factor"] = 4.0
     path.write_text(json.dumps(stamp))
-    with pytest.raises(CheckpointError, match="the guard saw rope_type yarn, factor 4"):
+    with pytest.raises(CheckpointError, match="The guard saw rope_type yarn, factor 4"):
         finish(trained, conv, tmp_path / "done")
     for changes in ({"settings": []}, {"schema_version": 9}, {"length": "x"}):
         edit(path, **changes)

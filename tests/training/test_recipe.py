@@ -108,7 +108,7 @@ def test_rows_are_counted_and_cut(conv: Path, texts: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(("content", "words"), [
     ('{"text": "short"}\n', "0 of 1 texts reach 1,024"),
     ('{"prompt": "x"}\n', "none of text, messages and input_ids"),
-    ("[1]\n", "no JSON object"),
+    ("[1]\n", "not a JSON object"),
     ("nothing\n", "not JSON"),
     ("", "0 of 0 texts"),
 ])  # fmt: skip
@@ -129,7 +129,7 @@ def test_what_is_refused(conv: Path, tmp_path: Path) -> None:
         ((conv, "--train-length", 1024, "--trainer", "torchtune"), 2, "another model"),
         ((conv, "--train-length", 1024, "--trainer", "mystery"), 2, "no trainer 'mystery'. Known"),
         ((conv, "--train-length", 1024, "--gpus", 0), 2, "positive"),
-        ((DEMO, "--train-length", 256), 3, "no conversion"),
+        ((DEMO, "--train-length", 256), 3, "not a conversion"),
     ):
         assert words in invoke("recipe", *arguments, *out, code=code).stderr
     (tmp_path / "r").mkdir()

@@ -1,4 +1,4 @@
-"""The settings that `fit` tries: which numbers are searched, where, and in which order."""
+"""The settings that `fit` tries: the numbers to search, their range, and the order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from yarncli.errors import UsageError
 from yarncli.rope.methods import METHODS
 
 Changes = Mapping[str, float]
-"""Numbers of a conversion that are set otherwise than in the default, by their names."""
+"""The numbers of a conversion that differ from the default, by name."""
 
 Tune = Literal["temperature", "betas", "all"]
 
@@ -22,22 +22,22 @@ class Axis:
     """A number that is searched, on a logarithmic scale."""
 
     name: str
-    """Of the option of `convert`."""
+    """Name of the number, as in the option of `convert`."""
     step: float
-    """Between neighbours of the coarse grid, as a ratio."""
+    """Ratio between neighbours of the coarse grid."""
     below: int
-    """Steps of the coarse grid below the default."""
+    """Number of coarse steps below the default."""
     above: int
-    """Steps of the coarse grid above the default."""
+    """Number of coarse steps above the default."""
     finest: float
-    """The smallest step that is worth a try, as a ratio."""
+    """The smallest step that is tried, as a ratio."""
 
 
 _TEMPERATURE = Axis(name="attention_factor", step=1.1, below=2, above=2, finest=1.02)
-# Whole powers of 2: the ramp ends at whole dimensions, so that a finer step often changes nothing.
+# Powers of 2. The ramp ends at whole dimensions, so a finer step often changes nothing.
 _BETA_FAST = Axis(name="beta_fast", step=2.0, below=3, above=1, finest=1.4)
 _BETA_SLOW = Axis(name="beta_slow", step=2.0, below=1, above=2, finest=1.4)
-# With a smaller one the window would be shorter than what was asked for.
+# A smaller factor would give a shorter window than the wanted one.
 _FACTOR = Axis(name="factor", step=2.0, below=0, above=1, finest=1.4)
 
 TUNED: Mapping[Tune, Sequence[Axis]] = {
@@ -45,19 +45,19 @@ TUNED: Mapping[Tune, Sequence[Axis]] = {
     "betas": (_BETA_FAST, _BETA_SLOW),
     "all": (_TEMPERATURE, _BETA_FAST, _BETA_SLOW, _FACTOR),
 }
-"""What each value of `--tune` searches."""
+"""Value of `--tune` → the numbers that it searches."""
 
 
 def axes_of(tune: Tune, method: str) -> list[Axis]:
-    """What is searched of a method.
+    """The axes to search for a method.
 
     Raises:
-        UsageError: there is no such method, or it has nothing of that.
+        UsageError: there is no such method, or it does not have these numbers.
     """
     if method not in METHODS:
         raise UsageError(f"--method {method} is unknown; known: {', '.join(METHODS)}.")
     if METHODS[method].follows_text or "short_factor" in METHODS[method].options:
-        fixed = "follows the text" if METHODS[method].follows_text else "has factors of its own"
+        fixed = "adapts to the text" if METHODS[method].follows_text else "has fixed factors"
         able = [
             name
             for name, other in METHODS.items()
@@ -78,16 +78,21 @@ def axes_of(tune: Tune, method: str) -> list[Axis]:
 
 
 def name_of_changes(changes: Changes) -> str:
-    """A setting as it is named: `attention_factor=1.1,beta_fast=8`, as `--override` takes it."""
+    """The name of a setting in the form of `--override`.
+
+    Example:
+        >>> name_of_changes({"attention_factor": 1.1, "beta_fast": 8.0})
+        'attention_factor=1.1,beta_fast=8'
+    """
     pairs = sorted(changes.items())
     return ",".join(f"{name}={str(value).removesuffix('.0')}" for name, value in pairs) or DEFAULT
 
 
 def changes_of_name(name: str) -> dict[str, float]:
-    """What `name_of_changes` named.
+    """The setting that `name_of_changes` named.
 
     Raises:
-        ValueError: it is no such name.
+        ValueError: the text is not such a name.
     """
     pairs = [part.split("=") for part in name.split(",")] if name != DEFAULT else []
     return {key: float(value) for key, value in pairs}
@@ -98,20 +103,21 @@ def search(
 ) -> None:
     """Look for the setting of the lowest score, starting from the default.
 
-    First a coarse grid along every axis in turn, each from the best setting so far; then the
-    neighbours of the best, half as far away each time that none of them is better. The same scores
-    always give the same settings in the same order.
+    The search first tries a coarse grid along each axis in turn, from the best setting so far. Then
+    it tries the neighbours of the best setting; if none of them is better, the step is halved. The
+    same scores always give the same settings in the same order.
 
     Args:
-        axes: what is searched.
-        usual: the value that the default has on each axis.
-        score: measures a setting; None where there is none such, or it was measured before. The
-            empty one is the default.
-        budget: how many settings are measured at most, the default not counted.
+        axes: the axes to search.
+        usual: the value of the default on each axis.
+        score: measures a setting; None if the setting is impossible or was measured before. The
+            empty setting is the default.
+        budget: the largest number of settings to measure, without the default.
     """
-    best: dict[str, float] = {}  # by axis, how many of its steps away from the default
+    best: dict[str, float] = {}  # axis → number of steps from the default
     lowest = score({})
     stride, grid = 1.0, True
+    # The first round walks the coarse grid. Every later round tries both neighbours on each axis.
     while axes and budget and lowest is not None:
         moved = False
         for axis in axes:
@@ -131,6 +137,6 @@ def search(
 
 
 def _changes(place: Changes, axes: Sequence[Axis], usual: Changes) -> Changes:
-    """The numbers at a place, to four significant digits: what is tried can be written down."""
+    """The numbers at a place, rounded to four significant digits so that a user can type them."""
     values = {axis.name: usual[axis.name] * axis.step ** place.get(axis.name, 0.0) for axis in axes}
     return {name: float(f"{values[name]:.4g}") for name, steps in place.items() if steps}

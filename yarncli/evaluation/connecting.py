@@ -1,4 +1,4 @@
-"""Reach a model that a server runs, and refuse what does not go with one."""
+"""Connect to a model behind a server, and refuse options that cannot be used with a server."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from yarncli.progress import ProgressCallback
 
 
 def refuse_server_contradictions(model: str | Checkpoint | None, options: ServedSettings) -> None:
-    """Refuse options that do not go with a server, or only with one.
+    """Refuse options that cannot be used with a server, or only with one.
 
     Raises:
-        UsageError: there are such.
+        UsageError: such an option is given.
     """
     if options.base_url is None:
         if model is None:
-            raise UsageError("Give MODEL, a directory or a Hub id, or --base-url of a server.")
+            raise UsageError(
+                "Give MODEL, which is a directory or a Hub id, or --base-url of a server."
+            )
         if (options.served_model, options.api_key_env) != (None, None):
-            raise UsageError("--model and --api-key-env are for a server. Name it by --base-url.")
+            raise UsageError(
+                "--model and --api-key-env are for a server. Give its --base-url as well."
+            )
     elif options.override or options.compare or options.control or options.control_model:
         raise UsageError(
-            "A server has one RoPE setting, so --override, --compare and --control do not go with "
-            "--base-url. Start it with each setting, save each run with --out, and compare them "
-            "with: yarncli plot ONE.jsonl OTHER.jsonl"
+            "A server has one RoPE setting, so --override, --compare and --control cannot be used "
+            "with --base-url. Start the server with each setting, save each run with --out, and "
+            "compare the runs with: yarncli plot ONE.jsonl OTHER.jsonl"
         )
 
 
@@ -44,14 +48,14 @@ def connect(
     """Connect to the server of `options.base_url`.
 
     Args:
-        model: what is served there; None where that is not known.
-        options: where it is, and which tokenizer it has.
-        chat: whether to ask through its chat template; None where there is one.
-        concurrency: requests at a time.
-        progress: told how far fetching is.
+        model: the served model; None if it is not known.
+        options: the address of the server, and the tokenizer.
+        chat: whether to use the chat template; None uses it if there is one.
+        concurrency: number of requests at a time.
+        progress: called with the progress of fetching.
 
     Raises:
-        UsageError: a variable without a key, or a template that is not known.
+        UsageError: the environment variable holds no key, or the chat template is not known.
         YarncliError: as `Server` and `open_codec`.
     """
     assert options.base_url is not None
@@ -67,10 +71,10 @@ def connect(
     codec = token = None
     if source is not None:
         codec = open_codec(source, options, chat, progress)
-        # A rendered template begins with the token that the server would add once more.
+        # A rendered template already begins with this token, and the server would add it again.
         token = codec.tokenizer.bos_token if codec.frame is not None else None
     elif chat:
-        raise UsageError("--chat needs the chat template. Name MODEL or --tokenizer SOURCE.")
+        raise UsageError("--chat needs the chat template. Give MODEL or --tokenizer SOURCE.")
     server = Server(settings, bos_token=token or "")
     tokenizer = ServerTokenizer(
         base_url=settings.base_url, model=server.model, api_key=settings.api_key
@@ -90,5 +94,7 @@ def _api_key(variable: str | None) -> str | None:
     if not key:
         raise UsageError(f"The environment variable {variable} is not set.")
     if not key.isascii():
-        raise UsageError(f"The environment variable {variable} holds no key: it is not ASCII.")
+        raise UsageError(
+            f"The environment variable {variable} does not hold a key: its value is not ASCII."
+        )
     return key

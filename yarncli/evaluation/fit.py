@@ -1,4 +1,4 @@
-"""Which temperature, betas and factor suit a model: a search, and a verdict on held-out prompts."""
+"""Find the temperature, betas and factor that suit a model, and test them on held-out prompts."""
 
 from __future__ import annotations
 
@@ -49,39 +49,39 @@ _BUDGET, _PROMPTS, _TEXTS = 20, 16, 8
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions(LoadSettings):
-    """What is searched, and on which prompts and texts.
+    """What to search, and the prompts and texts for it.
 
-    How the model is loaded is said by the fields of `LoadSettings`.
+    The fields of `LoadSettings` say how the model is loaded.
     """
 
     factor: float | None = None
     """The window to reach, as a multiple of the original one; there is no default."""
     method: str = DEFAULT_METHOD
-    """How the context is extended: a name of `yarncli.rope.methods.METHODS`."""
+    """The method of the extension: a name in `yarncli.rope.methods.METHODS`."""
     tune: Tune = "temperature"
-    """What is searched: the attention factor, the ends of yarn's ramp, or these and the factor."""
+    """What to search: the attention factor, the ends of yarn's ramp, or these and the factor."""
     budget: int = _BUDGET
-    """How many settings are tried at most, the default not counted."""
+    """The largest number of settings to try, without the default."""
     lengths: Sequence[int] = ()
-    """Of the prompts, tokens; empty: the original window and the new one."""
+    """Lengths of the prompts, tokens; empty: the original window and the new one."""
     prompts: int = _PROMPTS
-    """Of each length for the search, and as many others that are held out."""
+    """Number of prompts per length for the search; as many others are held out."""
     text: Sequence[Path | str] = ()
     """UTF-8 files; empty: texts within the original window that the model writes itself."""
     texts: int = _TEXTS
-    """How many stretches of text; a quarter of them is for the search, the others are held out."""
+    """Number of pieces of text. A quarter is for the search, the others are held out."""
     seed: int = 0
-    """Decides the keys of the prompts, and what the model writes."""
+    """Random seed of the keys and of the texts that the model writes."""
     original_length: int | None = None
-    """The window that the model was trained with, where the config does not tell it."""
+    """The window that the model was trained with, if the config does not state it."""
     replace_scaling: bool = False
     """Drop the scaling that the model has and start from `original_length`."""
     tokenizer: str | None = None
     """Checkpoint or directory to load the tokenizer from, instead of the model's."""
     out: Path | None = None
-    """The JSONL file to which every result is written as it comes."""
+    """The JSONL file to which every result is written at once."""
     resume: bool = False
-    """Go on with the run in `out`."""
+    """Continue the run in `out`."""
 
 
 def fit(
@@ -94,19 +94,19 @@ def fit(
 ) -> FitReport:
     """Search the temperature, the betas or the factor that suit a model best.
 
-    Settings are compared by how likely they make the answers of passkey prompts. The best of the
-    search is then held against the default (the method's own values) on other prompts and texts.
+    Settings are compared by the probability of the answers of passkey prompts. The best one is then
+    compared with the default (the method's own values) on other prompts and texts.
 
     Args:
         model: a checkpoint directory, a Hub id, or what `open_checkpoint` returned.
         options: what to search; `factor` has no default.
-        progress: told how far the stages are: "Fetching" in bytes, each setting in tokens.
-        begin: told what is searched, as it is recorded, and the tokens that are read at most.
+        progress: called with the progress of "Fetching" in bytes and of each setting in tokens.
+        begin: called with the recorded settings and the largest number of tokens to read.
         **changes: fields of `options` to replace.
 
     Raises:
-        YarncliError: options that contradict each other, texts that are too short, or whatever
-            fetching, loading, reading or writing meets; what was measured is in `out`.
+        YarncliError: options contradict each other, texts are too short, or fetching, loading,
+            reading or writing fails. The results so far are in `out`.
 
     Example:
         >>> report = fit("./model", factor=8, text=["book.txt"])  # doctest: +SKIP
@@ -124,7 +124,7 @@ def fit(
     default, plan = _setting(checkpoint, options, {})
     lengths = _lengths(options.lengths, plan)
     readers = Readers(options)
-    readers.of(default, max(lengths))  # or there is too little memory
+    readers.of(default, max(lengths))  # raises an error if there is too little memory
     codec = open_codec(options.tokenizer or source, options, False, progress)
     items = answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress)
     longest = (plan.original_length, lengths[-1])
@@ -149,7 +149,7 @@ def fit(
 def _record(
     source: str | Checkpoint, options: FitOptions, default: variants.Variant, items: Sequence[Item]
 ) -> dict[str, Any]:
-    """What is searched on what, as it is recorded, and compared when a run is resumed."""
+    """The settings of the run for its record. A resumed run must have the same."""
     return {
         "model": name_of(source), "method": options.method, "factor": options.factor,
         "tune": options.tune, "budget": options.budget, "prompts": options.prompts,
@@ -162,40 +162,40 @@ def _record(
 
 @dataclass
 class _Run:
-    """Measures settings, each of them once."""
+    """Measures each setting once."""
 
     checkpoint: Checkpoint
-    """Whose settings they are."""
+    """The checkpoint whose settings are measured."""
     options: FitOptions
-    """What is asked for."""
+    """The options of the caller."""
     readers: Readers
-    """Read with them."""
+    """The readers for the settings."""
     items: Sequence[Item]
-    """What is read, of both parts."""
+    """The prompts and texts of both parts."""
     plan: RopePlan
-    """Of the default."""
+    """The plan of the default."""
     file: ResultFile[Measurement] | None
-    """Has what was measured before, and takes what is measured now."""
+    """The result file, with earlier measurements; new ones are added."""
     progress: ProgressCallback | None
-    """Told how far each setting is."""
+    """Called with the progress of each setting."""
     _measured: dict[str, list[Measurement]] = field(default_factory=dict, init=False)
     _settings: dict[str, variants.Variant] = field(default_factory=dict, init=False)
     _effects: set[str] = field(default_factory=set, init=False)
 
     @property
     def most_tokens(self) -> int:
-        """How many tokens are read at most: by every candidate, and by two on what is held out."""
+        """The most tokens to read: all candidates on the search part, two on the other."""
         times = {"search": self.options.budget + 1, "held-out": 2}
         return sum(
             times[item.part] * len(item.ids) * (2 if item.compared else 1) for item in self.items
         )
 
     def report(self, recorded: Mapping[str, Any]) -> FitReport:
-        """What was measured so far."""
+        """The report of the measurements so far."""
         return FitReport(recorded, {name: tuple(m) for name, m in self._measured.items()})
 
     def score(self, changes: Changes) -> float | None:
-        """As `candidates.search` wants it: None for what cannot be, or rotates as one before."""
+        """The score for `candidates.search`; None for an impossible or repeated setting."""
         try:
             variant, plan = _setting(self.checkpoint, self.options, changes)
         except (CheckpointError, UsageError):
@@ -210,7 +210,7 @@ class _Run:
         return self.report({}).score(variant.name)
 
     def measure(self, name: str, part: Part) -> None:
-        """Measure a setting on a part, but for what the result file has of it."""
+        """Measure a setting on a part, except what the result file already has."""
         items = [item for item in self.items if item.part == part]
         done = {m.place: m for m in self.file.done.get(name, ())} if self.file else {}
         found = self._measured.setdefault(name, [])
@@ -242,13 +242,13 @@ class _Run:
 
     @cached_property
     def _base(self) -> TextReader:
-        """Reads with the model as it is."""
+        """The reader of the unchanged model."""
         longest = max(len(item.ids) for item in self.items if item.compared)
         return self.readers.of(variants.as_it_is(self.checkpoint), longest)
 
 
 def _refuse_contradictions(options: FitOptions) -> None:
-    """Refuse what cannot be done before anything is fetched or loaded."""
+    """Refuse contradictory options before anything is fetched or loaded."""
     if options.factor is None:
         raise UsageError("Say how far the model is extended, such as --factor 8.")
     for name, least in (("budget", 1), ("prompts", 2), ("texts", 2)):
@@ -263,7 +263,7 @@ def _setting(
     """What `convert` would write with `changes`.
 
     Raises:
-        CheckpointError, UsageError: it would refuse it.
+        CheckpointError, UsageError: `convert` would refuse it.
     """
     numbers = dict(changes)
     target = Target(
@@ -303,13 +303,13 @@ def _lengths(asked: Sequence[int], plan: RopePlan) -> list[int]:
     """The lengths of the prompts, ascending.
 
     Raises:
-        UsageError: one is beyond the window.
+        UsageError: a length is more than the window.
     """
     lengths = sorted(set(asked)) or [plan.original_length, plan.length]
     if lengths[-1] > plan.length:
         raise UsageError(
-            f"--lengths: {lengths[-1]:,} tokens are beyond the window of {plan.length:,} that is "
-            "asked for. Give shorter ones, or a larger --factor."
+            f"--lengths: {lengths[-1]:,} tokens are more than the wanted window of "
+            f"{plan.length:,}. Give shorter lengths, or a larger --factor."
         )
     return lengths
 
@@ -322,7 +322,7 @@ def _texts(
     options: FitOptions,
     progress: ProgressCallback | None,
 ) -> list[Item]:
-    """Stretches of the given texts, or what the model writes itself within its window.
+    """Pieces of the given texts, or of texts that the model writes itself within its window.
 
     `lengths` are the original window and the longest prompt, in tokens.
 

@@ -1,4 +1,4 @@
-"""What `fit` reads: prompts and texts for its search, and others that are held out."""
+"""The prompts and texts that `fit` reads: some for its search, and others that are held out."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from yarncli.progress import ProgressCallback, stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What is read at once: a prompt with its answer, or a stretch of text."""
+    """One unit to read: a prompt with its answer, or a piece of text."""
 
     part: Part
-    """Of the run."""
+    """Part of the run: search or held-out."""
     what: str
     """"answer" or "text"."""
     number: int
     """As in `Measurement`."""
     ids: tuple[int, ...]
-    """Token ids; as many as the measurement's length."""
+    """Token ids; their number is the length of the measurement."""
     first: int
     """The position of the last token that is not scored."""
     compared: bool = False
-    """Whether it is also held against the model as it is."""
+    """Whether it is also compared with the unchanged model."""
 
     @property
     def place(self) -> tuple[str, str, int, int]:
-        """That of its measurement."""
+        """The place of its measurement."""
         return (self.part, self.what, self.number, len(self.ids))
 
 
@@ -44,14 +44,14 @@ def answer_items(
     seed: int,
     progress: ProgressCallback | None = None,
 ) -> list[Item]:
-    """Passkey prompts of both parts; no key is asked for twice.
+    """Passkey prompts of both parts, all with different keys.
 
     Args:
         codec: the tokenizer.
-        lengths: of the prompts with their answers, tokens.
-        prompts: of each length in each part.
-        seed: decides the keys.
-        progress: told how far "Writing prompts" is.
+        lengths: lengths of the prompts with their answers, tokens.
+        prompts: number of prompts per length and part.
+        seed: random seed of the keys.
+        progress: called with the progress of "Writing prompts".
 
     Raises:
         UsageError: as `PromptBuilder.build`.
@@ -63,7 +63,8 @@ def answer_items(
     keys: set[str] = set()
     with stage(progress, "Writing prompts", 2 * len(places), unit="prompts") as advance:
         for part in parts:
-            # Depths ascend, so that a prompt shares all before its needle with the one before it.
+            # Depths ascend, so that a prompt shares the text before its needle with the previous
+            # prompt.
             for length, (place, depth) in places:
                 made = (builder.build(length, depth, trial) for trial in count())
                 prompt = next(each for each in made if each.key not in keys)
@@ -76,28 +77,28 @@ def answer_items(
 def _answer(codec: TextCodec, part: Part, place: int, prompt: PasskeyPrompt) -> Item:
     """A prompt with its answer, as the tokenizer writes the two together."""
     whole = codec.encode(f"{prompt.text} {prompt.key}")
-    # Some tokenizers join the end of the prompt and the key into one token: it is the answer's.
+    # Some tokenizers join the end of the prompt and the key in one token. It counts as answer.
     pairs = zip(whole, prompt.token_ids, strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return Item(part=part, what="answer", number=place, ids=tuple(whole), first=same - 1)
 
 
 def text_items(texts: Sequence[tuple[int, ...]], original: int) -> list[Item]:
-    """What is read of the texts: the first quarter for the search, the others held out.
+    """The pieces of text to read: the first quarter for the search, the others held out.
 
-    Each is read up to the original window, and, given all of that, behind it.
+    Each is scored within the original window and, with that as context, beyond it.
 
     Args:
-        texts: stretches, token ids.
+        texts: token ids of the pieces.
         original: the original window, tokens.
 
     Raises:
-        UsageError: there is only one.
+        UsageError: there is only one piece.
     """
     if len(texts) < 2:
         raise UsageError(
-            f"The texts have one stretch of {len(texts[0]):,} tokens, but two are needed: one to "
-            "search on and one that is held out. Give a longer --text or shorter --lengths."
+            f"The texts give one piece of {len(texts[0]):,} tokens, but two are needed: one for "
+            "the search and one that is held out. Give a longer --text or shorter --lengths."
         )
     searched = max(1, len(texts) // 4)
     found = []

@@ -1,4 +1,4 @@
-"""What `fit` measured of each setting, which is the best, and whether that is more than chance."""
+"""What `fit` measured for each setting, the best one, and whether it is better beyond chance."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from yarncli.planning.commands import option_words
 from yarncli.rope.methods import DEFAULT_METHOD
 
 Part = Literal["search", "held-out"]
-"""Which prompts and texts: those on which the settings are searched, or those that decide."""
+"""The part of prompts and texts: for the search, or held out for the decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one setting makes of the answer to a prompt, or of a stretch of text."""
+    """The losses of one setting on the answer to a prompt, or on a piece of text."""
 
     part: str
     """"search" or "held-out"."""
     what: str
     """"answer" or "text"."""
     number: int
-    """Of the prompt, which stands for one place at every length, or of the stretch, in its part."""
+    """Number of the prompt (the same place at every length) or of the piece, within its part."""
     length: int
-    """Of the prompt with its answer; of a text, the end of the positions that are scored."""
+    """Length of the prompt with its answer; for a text, the end of the scored positions."""
     tokens: int
-    """That were scored."""
+    """Number of scored tokens."""
     nll: tuple[float, ...]
     """Sums of −log p, nats, over blocks of 64 tokens."""
     kl: tuple[float, ...] = ()
-    """Sums of KL(the model as it is ‖ this setting), nats, over the same blocks; only within the
+    """Sums of KL(unchanged model ‖ this setting), nats, over the same blocks; only within the
     original window."""
 
     @property
     def place(self) -> tuple[str, str, int, int]:
-        """What tells it from all others of its setting."""
+        """What identifies it among the measurements of its setting."""
         return (self.part, self.what, self.number, self.length)
 
     @property
@@ -52,17 +52,17 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """One setting on one part, or the difference of two on it."""
+    """Means of one setting on one part, or of the difference between two settings."""
 
     answers: Mean
-    """−log p of an answer's tokens, nats per token, over all lengths alike; a place counts as one
-    observation, with its prompts of every length."""
+    """−log p of the answers' tokens, nats per token, with equal weight for all lengths. A place
+    with its prompts of every length counts as one observation."""
     answers_by_length: Mapping[int, Mean]
-    """The same by the length of the prompt."""
+    """The same for each length of the prompt."""
     texts: Mapping[int, Mean]
     """−log p of text, nats per token, by the end of the positions."""
     kl: Mean | None = None
-    """KL per token from the model as it is, within the original window; None without texts."""
+    """KL per token from the unchanged model, within the original window; None without texts."""
 
     def to_json(self) -> dict[str, Any]:
         """Each as a number and its interval."""
@@ -79,12 +79,12 @@ class FitReport:
     """A whole search: its settings, and what was measured of each candidate."""
 
     settings: Mapping[str, Any]
-    """What was searched on what, as it is recorded in the result file."""
+    """The settings of the run, as recorded in the result file."""
     measurements: Mapping[str, Sequence[Measurement]]
-    """Of each setting, by its name, in the order of the search; the default first."""
+    """Name of a setting → its measurements, in the order of the search; the default first."""
 
     def numbers(self, name: str, part: Part) -> Numbers | None:
-        """One setting on one part; None where it was not measured there, or not to the end."""
+        """The means of a setting on a part; None if it was not measured there completely."""
         found = list(self._complete(name, part).values())
         if not found:
             return None
@@ -93,7 +93,7 @@ class FitReport:
         return replace(numbers, kl=mean(Sums.joined(kl)) if kl else None)
 
     def difference(self, name: str, part: Part) -> Numbers | None:
-        """A setting less the default on the same prompts and texts; below 0 is better."""
+        """A setting minus the default on the same prompts and texts; below 0 is better."""
         mine, usual = self._complete(name, part), self._complete(DEFAULT, part)
         if not mine or not usual:
             return None
@@ -101,7 +101,7 @@ class FitReport:
         return summarise(list(mine.values()), changes)
 
     def _complete(self, name: str, part: Part) -> dict[Any, Measurement]:
-        """By place, if all places of the default are there."""
+        """The measurements by place, if they cover all places of the default."""
         mine, usual = (
             {m.place: m for m in self.measurements.get(each, ()) if m.part == part}
             for each in (name, DEFAULT)
@@ -109,7 +109,7 @@ class FitReport:
         return mine if mine.keys() == usual.keys() else {}
 
     def score(self, name: str) -> float:
-        """What the search goes by: the loss of answers; infinite where texts get worse."""
+        """The score of the search: the loss of answers, or infinity if texts get worse."""
         found, change = self.numbers(name, "search"), self.difference(name, "search")
         if found is None or change is None or worse_texts(change):
             return math.inf
@@ -117,16 +117,16 @@ class FitReport:
 
     @property
     def best(self) -> str:
-        """The name of the best setting of the search, on which the held-out part has its say."""
+        """The name of the best setting of the search, which is then tested on the held-out part."""
         return min(self.measurements, key=self.score, default=DEFAULT)
 
     @property
     def better(self) -> bool:
         """Whether the best is better than the default beyond chance, on the held-out part.
 
-        It is where the 95 % interval of the paired difference of the answers lies below 0, and no
-        text gets worse beyond chance. Only one setting is held against the default there, so that
-        no choice among many can look like a gain.
+        It is better if the 95 % interval of the paired difference of the answers is below 0 and no
+        text gets worse beyond chance. Only one setting is compared with the default there, so that
+        a choice among many cannot look like a gain.
         """
         change = None if self.best == DEFAULT else self.difference(self.best, "held-out")
         if change is None or change.answers.interval is None:
@@ -135,7 +135,7 @@ class FitReport:
 
     @property
     def convert(self) -> str:
-        """The command that writes the best setting, or the default where that is not better."""
+        """The command that writes the best setting, or the default if the best is not better."""
         asked = self.settings
         given: dict[str, Any] = {
             "method": asked["method"] if asked["method"] != DEFAULT_METHOD else None,
@@ -150,7 +150,7 @@ class FitReport:
         return shlex.join(["yarncli", "convert", asked["model"], "OUT", *words])
 
     def values(self, name: str) -> Changes:
-        """The numbers of a setting: those of the default, with what it changes."""
+        """The numbers of a setting: those of the default with its changes."""
         return {**self.settings["usual"], **changes_of_name(name)}
 
     def to_json(self) -> dict[str, Any]:
@@ -177,16 +177,16 @@ class FitReport:
 
 
 def worse_texts(change: Numbers) -> list[int]:
-    """The ends of the positions at which texts get worse beyond chance, of a difference."""
+    """The ends of the positions at which a difference shows that texts get worse beyond chance."""
     return [n for n, m in change.texts.items() if m.interval and m.interval[0] > 0]
 
 
 def summarise(measured: Sequence[Measurement], sums: Sequence[Sums]) -> Numbers:
-    """The means over all places, of the losses or of differences of them.
+    """The means over all places, of losses or of their differences.
 
     Args:
-        measured: of one setting on one part.
-        sums: what is averaged, of each.
+        measured: the measurements of one setting on one part.
+        sums: the sums to average, one for each measurement.
     """
     answers: dict[int, list[Sums]] = {}
     by_length: dict[int, list[Sums]] = {}
@@ -208,11 +208,11 @@ def summarise(measured: Sequence[Measurement], sums: Sequence[Sums]) -> Numbers:
 
 
 def read_fit_report(path: Path) -> FitReport:
-    """The report of a JSONL file, as far as it got.
+    """Read the report of a JSONL file, which may be incomplete.
 
     Raises:
         CheckpointError: it cannot be read, or is not a result file.
-        UsageError: it is one of another command.
+        UsageError: it is the file of another command.
     """
     written = read_results(path)
     written.require("fit")
@@ -220,10 +220,10 @@ def read_fit_report(path: Path) -> FitReport:
 
 
 def read_measurement(entry: Mapping[str, Any]) -> Measurement:
-    """The result of a line of a result file.
+    """Read the result in a line of a result file.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: the line is not a result.
     """
     found = Measurement(**{**entry, "nll": tuple(entry["nll"]), "kl": tuple(entry["kl"])})
     if not all(type(n) is int and n >= 0 for n in (found.number, found.length, found.tokens)):

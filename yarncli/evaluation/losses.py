@@ -1,4 +1,4 @@
-"""The losses of a perplexity run, and what they say: per length, with intervals and gains."""
+"""The losses of a perplexity run, and the results: per length, with intervals and gains."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class WindowLoss:
     """The loss of a model on the scored tokens of one window."""
 
     length: int
-    """Of the context, tokens; by position: the end of the stretch of positions."""
+    """Length of the context, tokens; by position: the end of the range of positions."""
     window: int
     """Number of the window in its layout."""
     tokens: int
-    """That were scored."""
+    """Number of scored tokens."""
     nll: tuple[float, ...]
     """Sums of −log p, nats, over blocks of 64 tokens."""
 
     @property
     def place(self) -> tuple[int, int]:
-        """What tells it from all others of its variant: length and window."""
+        """What identifies it among the losses of its variant: length and window."""
         return (self.length, self.window)
 
     @property
@@ -43,15 +43,15 @@ class PerplexityResult:
     """The perplexity with one context."""
 
     length: int
-    """Of the context, tokens; by position: the end of the stretch."""
+    """Length of the context, tokens; by position: the end of the range of positions."""
     perplexity: float
     """exp of the mean −log p of the scored tokens, every token counted once."""
     interval: Interval | None
     """Its 95 % interval; None for too few tokens."""
     tokens: int
-    """That were scored."""
+    """Number of scored tokens."""
     gain: float | None = None
-    """Nested contexts: nats per token won over the shortest one, on the same tokens."""
+    """Nested contexts: nats per token gained over the shortest context, on the same tokens."""
     gain_interval: Interval | None = None
     """Its 95 % interval, paired."""
     window_mean_perplexity: float | None = None
@@ -71,13 +71,13 @@ class PerplexityReport:
     """A whole run: its settings and its losses."""
 
     settings: Mapping[str, Any]
-    """What was read with what, as it is recorded in the result file."""
+    """The settings of the run, as recorded in the result file."""
     losses: Mapping[str, Sequence[WindowLoss]]
-    """Of each variant, by its name, the setting in question first."""
+    """Name of a variant → its losses; the setting in question comes first."""
     max_perplexity: float | None = None
-    """What is allowed at every length; None for anything."""
+    """The largest perplexity allowed at any length; None for no limit."""
     caveats: Sequence[str] = ()
-    """What should be known about the results; a sentence each."""
+    """Caveats about the results, each as a sentence."""
 
     def results(self, variant: str | None = None) -> list[PerplexityResult]:
         """The results of one variant, of the setting in question by default, shortest first."""
@@ -88,11 +88,11 @@ class PerplexityReport:
         """The gate of `--max-perplexity`.
 
         Raises:
-            CheckFailed: it is above at a length of the setting in question.
+            CheckFailed: a perplexity of the setting in question is above the limit.
         """
         if self.max_perplexity is None:
             return
-        # Not `>`: a perplexity that is no number is above every limit.
+        # Not `>`, because a NaN must count as above every limit.
         above = [r for r in self.results() if not r.perplexity <= self.max_perplexity]
         if above:
             named = ", ".join(f"{r.perplexity:.4g} at {r.length:,}" for r in above)
@@ -137,7 +137,7 @@ def summarise(losses: Sequence[WindowLoss], layout: Layout) -> list[PerplexityRe
 
 
 def _gain(short: Sequence[WindowLoss], long: Sequence[WindowLoss]) -> Mean | None:
-    """Nats per token won by a longer context, over the windows that were read with both."""
+    """Nats per token gained by a longer context, over the windows that were read with both."""
     earlier = {loss.window: loss.sums for loss in short}
     pairs = [(earlier[loss.window], loss.sums) for loss in long if loss.window in earlier]
     if not pairs:
@@ -150,11 +150,11 @@ def _window_mean(losses: Sequence[WindowLoss]) -> float:
 
 
 def read_perplexity_report(path: Path) -> PerplexityReport:
-    """The report of a JSONL file, as far as it got.
+    """Read the report of a JSONL file, which may be incomplete.
 
     Raises:
         CheckpointError: it cannot be read, or is not a result file.
-        UsageError: it is one of another command.
+        UsageError: it is the file of another command.
     """
     written = read_results(path)
     written.require("perplexity")
@@ -162,10 +162,10 @@ def read_perplexity_report(path: Path) -> PerplexityReport:
 
 
 def read_loss(entry: Mapping[str, Any]) -> WindowLoss:
-    """The result of a line of a result file.
+    """Read the result in a line of a result file.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: the line is not a result.
     """
     loss = WindowLoss(**{**entry, "nll": tuple(entry["nll"])})
     if not all(type(value) is int for value in (loss.length, loss.window, loss.tokens)):

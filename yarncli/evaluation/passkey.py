@@ -32,19 +32,19 @@ class Grid:
     """Which prompts are asked: every length at every depth, `trials` keys each."""
 
     lengths: tuple[int, ...]
-    """Of the prompts with their answers, in tokens."""
+    """Lengths of the prompts with their answers, tokens."""
     depths: int = 5
     """Places of the key, evenly spread from the text's beginning to its end; 1: the middle."""
     trials: int = 2
     """Keys per length and depth."""
     seed: int = 0
-    """Decides the keys."""
+    """Random seed of the keys."""
     keys: KeyKind = "digits"
     """"digits" hides five digits, "words" two words."""
     wording: Wording = field(default_factory=Wording)
     """The text around the key."""
     tasks: tuple[str, ...] = (PASSKEY,)
-    """What is asked at each place, of `tasks.TASKS`; keys and wording are those of the passkey."""
+    """The tasks at each place, from `tasks.TASKS`; `keys` and `wording` are for the passkey."""
 
     def __post_init__(self) -> None:
         """Refuse an empty grid."""
@@ -55,11 +55,11 @@ class Grid:
         tasks = tuple(choose(task, TASKS, "task") for task in self.tasks)
         object.__setattr__(self, "tasks", tasks)
         if not tasks or len(set(tasks)) != len(tasks):
-            raise UsageError(f"--tasks knows {', '.join(TASKS)}; name each once.")
+            raise UsageError(f"--tasks accepts {', '.join(TASKS)}, each at most once.")
         if self.tokens > _MOST_TOKENS:
             raise UsageError(
-                f"--lengths × --depths × --trials is {self.size:,} prompts of together "
-                f"{self.tokens:,} tokens; at most {_MOST_TOKENS:,} are asked. Ask for less."
+                f"--lengths × --depths × --trials gives {self.size:,} prompts with {self.tokens:,} "
+                f"tokens in total, but at most {_MOST_TOKENS:,} are possible. Ask for less."
             )
 
     @property
@@ -145,7 +145,7 @@ class TextCodec:
         first = "thinks" if self.frame.thinks_first else "says"
         return [
             "The chat template has no place for the beginning of an answer, so the prompts end "
-            f"where the model takes over, and what it {first} first counts as its answer. Compare "
+            f"where the model starts to write. What it {first} first counts as its answer. Compare "
             "with --no-chat."
         ]
 
@@ -280,4 +280,4 @@ def local_cells(
             scorer.fallback = f"as --attn-implementation {settings.attn_implementation} does"
         yield from scorer.score(prompts)
         if scorer.fallback is not None:
-            on_caveat(f"Each prompt was read on its own, slower but as exact: {scorer.fallback}.")
+            on_caveat(f"Each prompt was read separately, slower but as exact: {scorer.fallback}.")

@@ -49,13 +49,13 @@ class PerplexityOptions(ServedSettings):
     """Attention factors √(1/t) to try side by side with what `override` says, as in the paper's
     A.2; empty for the method's own."""
     tokens: int | None = None
-    """Tokens of the texts that are read at most; None for 8 times the longest context."""
+    """The most tokens of the texts to read; None for 8 times the longest context."""
     out: Path | None = None
-    """The JSONL file to which every result is written as it comes."""
+    """The JSONL file to which every result is written at once."""
     resume: bool = False
-    """Go on with the run in `out`."""
+    """Continue the run in `out`."""
     max_perplexity: float | None = None
-    """What `PerplexityReport.require_perplexity` allows at every length."""
+    """The limit of `PerplexityReport.require_perplexity` at every length; None for no limit."""
 
     @property
     def layout(self) -> Layout:
@@ -137,7 +137,7 @@ def _lengths(options: PerplexityOptions, settings: Sequence[variants.Variant]) -
     if options.lengths:
         return sorted(set(options.lengths))
     if not all(variant.original for variant in settings):
-        raise UsageError("Give --lengths; how far the model reads is not known.")
+        raise UsageError("Give --lengths, because the window of the model is not known.")
     return variants.default_lengths(settings)
 
 
@@ -146,13 +146,13 @@ class _Subject:
     """Who reads: a checkpoint on this machine in its settings, or a model behind a server."""
 
     name: str
-    """As the user gave it."""
+    """Name of the model, as the user gave it."""
     settings: Sequence[variants.Variant]
-    """What is measured, the setting in question first."""
+    """The settings to measure; the setting in question comes first."""
     codec: TextCodec
     """The tokenizer."""
     record: Mapping[str, Any]
-    """What is recorded of it beside the texts, and compared when a run is resumed."""
+    """The record of the subject. A resumed run must have the same."""
     losses: Callable[[variants.Variant, Pass], Sequence[float]]
     """−log p of the scored tokens of a pass, nats."""
 
@@ -198,7 +198,9 @@ def _served(
 def _refuse_contradictions(source: str | Checkpoint | None, options: PerplexityOptions) -> None:
     """Refuse what cannot be done before anything is fetched, loaded or asked."""
     if not options.text:
-        raise UsageError("Give --text FILE, a text to read; a book, say, of the model's language.")
+        raise UsageError(
+            "Give --text FILE: a text to read, such as a book in the model's language."
+        )
     if options.sliding is not None and options.by_position:
         raise UsageError("Give --sliding or --by-position, not both.")
     if options.sliding is not None and options.sliding < 1:
@@ -208,13 +210,13 @@ def _refuse_contradictions(source: str | Checkpoint | None, options: PerplexityO
     others = options.compare or options.control or options.control_model
     if options.attention_factors and (others or not options.override):
         raise UsageError(
-            "--attention-factors goes with --override factor=4, and with neither --compare nor a "
+            "--attention-factors needs --override factor=4, and cannot be used with --compare or a "
             "control."
         )
     if options.base_url is not None and options.layout != "nested":
         raise UsageError(
-            "A server is asked for nested contexts only: --sliding and --by-position do not go "
-            "with --base-url."
+            "A server can only be asked for nested contexts, so --sliding and --by-position "
+            "cannot be used with --base-url."
         )
     refuse_server_contradictions(source, options)
     refuse_existing(options.out, resume=options.resume)

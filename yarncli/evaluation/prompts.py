@@ -45,7 +45,7 @@ class Wording:
         "There is an important info hidden inside a lot of irrelevant text. Find it and "
         "memorize them. I will quiz you about the important information there."
     )
-    """What the prompt begins with."""
+    """The beginning of the prompt."""
     filler: str = (
         "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
     )
@@ -53,14 +53,14 @@ class Wording:
     needle: str = "The pass key is {key}. Remember it. {key} is the pass key."
     """The sentence that states the key; holds it as `{key}`."""
     question: str = "What is the pass key?"
-    """What the text is followed by."""
+    """The question after the text."""
     answer_prefix: str = "The pass key is"
-    """The beginning of the answer, which the model continues by the key; may be empty."""
+    """The beginning of the answer, which the model continues with the key; may be empty."""
 
     def __post_init__(self) -> None:
         """Refuse a needle without its key and a filler without text."""
         if "{key}" not in self.needle:
-            raise UsageError("The needle text has no {key} where the passkey goes. Add it once.")
+            raise UsageError("The needle text has no {key}, the place of the passkey. Add it once.")
         if not self.filler.strip():
             raise UsageError("The filler text is empty. Give a file with at least one sentence.")
 
@@ -72,9 +72,9 @@ class PasskeyPrompt:
     text: str
     """The whole prompt."""
     user_text: str
-    """The part that is the user's in a chat, without the beginning of the answer."""
+    """The user's part in a chat, without the beginning of the answer."""
     token_ids: tuple[int, ...]
-    """Of the whole prompt, special tokens included."""
+    """Token ids of the whole prompt, including special tokens."""
     answer_ids: tuple[int, ...]
     """The tokenizer's own continuation of the prompt by the key.
 
@@ -82,9 +82,9 @@ class PasskeyPrompt:
     none to compare with, and `length` then counts the joined token once.
     """
     key: str
-    """What has to be found; several things with a comma between them."""
+    """What the model has to find; several things are separated by commas."""
     length: int
-    """Of prompt and answer, in tokens."""
+    """Length of prompt and answer, tokens."""
     depth: float
     """Where the key stands: 0 at the beginning of the text, 1 at its end.
 
@@ -93,9 +93,9 @@ class PasskeyPrompt:
     trial: int
     """Number of the key at this length and depth, from 0."""
     task: str = PASSKEY
-    """Of `tasks.TASKS`."""
+    """Name of the task, from `tasks.TASKS`."""
     answers: tuple[str, ...] = ()
-    """The parts of the key, where it has several."""
+    """The parts of the key, if it has several."""
     begun: bool = True
     """Whether the prompt ends with the beginning of the answer."""
 
@@ -189,8 +189,8 @@ class PromptBuilder:
                 if draft.clear:
                     return self._prompt(draft, whole, length, depth, trial, task)
             raise UsageError(
-                f"In {length:,} tokens the words that a {task} prompt asks for do not stand out. "
-                "Give longer --lengths."
+                f"A text of {length:,} tokens is too short for a {task} prompt: the words that it "
+                "asks for are not more frequent than others. Give longer --lengths."
             )
         drawn = random.Random(f"{self.seed}/{place}")
         key = (
@@ -246,7 +246,7 @@ class PromptBuilder:
         said = written[-len(key) :] if joined else written.strip()
         if said.lower() != key.lower():
             raise UsageError(
-                f"The tokenizer cannot write the key {key!r}: it reads it as {said!r}. Try the "
+                f"The tokenizer cannot represent the key {key!r}: it gives back {said!r}. Try the "
                 "other kind of --keys."
             )
         return PasskeyPrompt(
@@ -281,12 +281,12 @@ class PromptBuilder:
             return found[0], *found[1]
         if found:
             raise UsageError(
-                f"A {task} prompt needs at least {found} tokens with this tokenizer; {length} is "
-                "too short. Give longer --lengths."
+                f"A {task} prompt needs at least {found} tokens with this tokenizer, so {length} "
+                "is too short. Give longer --lengths."
             )
         raise UsageError(
             f"No filler text gives a {task} prompt of exactly {length} tokens with this tokenizer. "
-            "Try a length a few tokens away, or another filler text."
+            "Try a slightly different length, or another filler text."
         )
 
     def _characters_per_token(self) -> float:

@@ -46,7 +46,9 @@ def plan_readings(
         UsageError: the texts are too short, or a length is too small to score anything.
     """
     if lengths[0] < 4:
-        raise UsageError(f"--lengths: {lengths[0]} tokens are no context. Give at least 4.")
+        raise UsageError(
+            f"--lengths: {lengths[0]} tokens are too few for a context. Give at least 4."
+        )
     longest = lengths[-1]
     if sliding is not None:
         if sliding > lengths[0]:

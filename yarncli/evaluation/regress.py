@@ -50,9 +50,9 @@ class RegressOptions(LoadSettings):
     length: int | None = None
     """Tokens of each text; None for the original window, at most 4,096."""
     texts: int = _TEXTS
-    """How many texts of that length."""
+    """Number of texts of that length."""
     seed: int = 0
-    """Decides what the base model writes."""
+    """Random seed of the texts that the base model writes."""
     override: str | None = None
     """The conversion to compare with, without writing it, such as `method=yarn,factor=4`."""
     compare: Sequence[str] = ()
@@ -60,13 +60,13 @@ class RegressOptions(LoadSettings):
     tokenizer: str | None = None
     """Checkpoint or directory to load the tokenizer from, instead of the base's."""
     out: Path | None = None
-    """The JSONL file to which every result is written as it comes."""
+    """The JSONL file to which every result is written at once."""
     resume: bool = False
-    """Go on with the run in `out`."""
+    """Continue the run in `out`."""
     max_kl: float | None = None
-    """What `RegressReport.require` allows of the mean KL, nats per token."""
+    """The largest mean KL that `RegressReport.require` allows, nats per token."""
     min_top1: float | None = None
-    """What `RegressReport.require` demands of the agreement, 0 to 1."""
+    """The smallest agreement that `RegressReport.require` allows, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +94,15 @@ class Regression:
     kl_p99: float
     """The KL that 99 % of the tokens do not exceed."""
     top1_agreement: float
-    """Share of tokens at which both think the same one most likely."""
+    """Share of positions at which the most likely token is the same in both models."""
     top1_interval: Interval | None
     """Its 95 % interval; None for a single block of tokens."""
     perplexity_before: float
-    """Of the base."""
+    """Perplexity of the base."""
     perplexity_after: float
-    """Of the converted model, on the same tokens."""
+    """Perplexity of the converted model, on the same tokens."""
     ratio: Mean
-    """`perplexity_after` over `perplexity_before`, with its paired interval."""
+    """`perplexity_after` divided by `perplexity_before`, with its paired interval."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `--json`, without its settings."""
@@ -125,15 +125,15 @@ class RegressReport:
     """A whole comparison: its settings and its numbers."""
 
     settings: Mapping[str, Any]
-    """What was compared on what, as it is recorded in the result file."""
+    """The settings of the run, as recorded in the result file."""
     divergences: Mapping[str, Sequence[TextDivergence]]
-    """Of each conversion, by its name."""
+    """Name of a conversion → its measurements."""
     max_kl: float | None = None
-    """What is allowed of the mean KL; None for anything."""
+    """The largest mean KL allowed; None for no limit."""
     min_top1: float | None = None
-    """What is demanded of the agreement; None for nothing."""
+    """The smallest agreement allowed; None for no limit."""
     caveats: Sequence[str] = ()
-    """What should be known about the results; a sentence each."""
+    """Caveats about the results, each as a sentence."""
 
     def regression(self, variant: str | None = None) -> Regression:
         """What one conversion costs, the first by default."""
@@ -297,8 +297,8 @@ def _refuse_contradictions(converted: object, options: RegressOptions) -> None:
     asked = bool(options.override or options.compare)
     if converted is None and not asked:
         raise UsageError(
-            "Give BASE and CONVERTED, or BASE and --override method=yarn,factor=4 to try one "
-            "before it is written."
+            "Give BASE and CONVERTED, or BASE and --override method=yarn,factor=4 to try a "
+            "conversion before it is written."
         )
     if converted is not None and asked:
         raise UsageError("Give CONVERTED or --override, not both.")

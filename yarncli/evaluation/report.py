@@ -14,10 +14,10 @@ from yarncli.evaluation.result_file import SCHEMA_VERSION, read_results
 from yarncli.evaluation.tasks import PASSKEY
 from yarncli.evaluation.variants import CONTROL, NONE
 
-_LONGEST = 2**31  # tokens of a prompt, or trials, of which a figure is drawn
+_LONGEST = 2**31  # the most tokens of a prompt, or trials, that a figure can show
 
-_ENOUGH = 30  # prompts of a length, for a verdict on it
-_SHARE = 0.85  # of what is found at the shortest length; RULER compares with 85.6 of 100
+_ENOUGH = 30  # prompts that a length needs for a verdict
+_SHARE = 0.85  # of the accuracy at the shortest length; RULER uses 85.6 of 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,19 +25,19 @@ class Cell:
     """The verdict on one prompt."""
 
     length: int
-    """Of prompt and answer, in tokens."""
+    """Length of prompt and answer, tokens."""
     depth: float
-    """Where the key stood: 0 at the beginning of the text, 1 at its end."""
+    """Position of the key: 0 at the beginning of the text, 1 at its end."""
     trial: int
     """Number of the key at this length and depth, from 0."""
     key: str
-    """What had to be found."""
+    """What the model had to find."""
     text: str
-    """What the model said after the prompt, as far as the verdict needs it."""
+    """What the model wrote after the prompt, as far as the verdict needs it."""
     correct: bool
     """Whether the model found the key."""
     task: str = PASSKEY
-    """What was asked, of `tasks.TASKS`."""
+    """Name of the task, from `tasks.TASKS`."""
 
     @classmethod
     def of(cls, prompt: PasskeyPrompt, text: str, correct: bool) -> Cell:
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def place(self) -> tuple[str, int, float, int]:
-        """What tells a cell from all others of its variant: task, length, depth and trial."""
+        """What identifies a cell within its variant: task, length, depth and trial."""
         return (self.task, self.length, self.depth, self.trial)
 
 
@@ -76,7 +76,7 @@ class TaskResult:
     length: int
     """Of prompts with their answers, in tokens."""
     accuracy: float
-    """Share of prompts of which all that was asked for was found, 0 to 1."""
+    """Share of prompts for which the model found everything, 0 to 1."""
     interval: tuple[float, float]
     """Lower and upper end of the 95 % interval (Wilson) of `accuracy`."""
     trials: int
@@ -85,12 +85,12 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveLength:
-    """The length up to which a model still finds what it finds in short texts."""
+    """The longest length at which a model finds nearly as much as in short texts."""
 
     length: int | None
-    """Tokens; None where it cannot be told."""
+    """The length, tokens; None if it is not known."""
     note: str | None = None
-    """Why it cannot be told, or what is against it; None where there is nothing to say."""
+    """Why it is not known, or a caveat about it; None without either."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class PasskeyReport:
     """A whole evaluation: its settings and its verdicts."""
 
     settings: Mapping[str, Any]
-    """What was asked of whom, as it is recorded in the result file."""
+    """The settings of the run, as recorded in the result file."""
     cells: Mapping[str, Sequence[Cell]]
-    """The verdicts of each variant, by its name, the setting in question first."""
+    """Name of a variant → its verdicts; the setting in question comes first."""
     caveats: Sequence[str] = ()
-    """What should be known about the answers; a sentence each."""
+    """Caveats about the answers, each as a sentence."""
     min_accuracy: float | None = None
     """The share of keys that must be found at every length; None if nothing is required."""
 
@@ -118,7 +118,7 @@ class PasskeyReport:
         return summarise_tasks(cells, asked if isinstance(asked, list) else [PASSKEY])
 
     def effective_length(self, variant: str | None = None) -> EffectiveLength:
-        """Up to which length one variant, by default the setting in question, can be trusted."""
+        """The effective length of one variant, by default of the setting in question."""
         name = self.first if variant is None else variant
         recorded = self.settings.get("variants")
         about = recorded.get(name) if isinstance(recorded, dict) else None
@@ -132,12 +132,12 @@ class PasskeyReport:
 
     @property
     def answered(self) -> int:
-        """How many prompts have an answer, of all settings together."""
+        """Number of answered prompts, of all settings together."""
         return sum(map(len, self.cells.values()))
 
     @property
     def planned(self) -> int:
-        """How many prompts the settings ask for; 0 where they do not tell."""
+        """Number of prompts that the settings ask for; 0 if they do not state it."""
         named = [self.settings.get(name) for name in ("lengths", "variants", "depths", "trials")]
         lengths, variants, *each = named
         if not isinstance(lengths, list) or not isinstance(variants, dict):
@@ -148,7 +148,7 @@ class PasskeyReport:
 
     @property
     def control_says_the_same(self) -> bool:
-        """Whether there is a control, and it answered every prompt as the setting in question."""
+        """Whether there is a control that gave the same answer to every prompt."""
         if CONTROL not in self.cells or self.first == CONTROL:
             return False
         said = [
@@ -158,15 +158,15 @@ class PasskeyReport:
 
     @property
     def failures(self) -> dict[str, list[TaskResult]]:
-        """The tasks and lengths below `min_accuracy`, for every setting that is meant to work.
+        """The tasks and lengths below `min_accuracy`, for every setting that should work.
 
-        Settings without scaling that stand beside another one are there to be compared with, and
+        A setting without scaling that is measured beside another one is only a comparison, so it
         may be below.
         """
         if self.min_accuracy is None:
             return {}
         judged = [name for name in self.cells if name not in (NONE, CONTROL)] or list(self.cells)
-        # Not `<`: a minimum that is no number is never reached.
+        # Not `<`, because a minimum of NaN must never count as reached.
         below = {
             name: [r for r in self.tasks(name) if not r.accuracy >= self.min_accuracy]
             for name in judged
@@ -177,7 +177,7 @@ class PasskeyReport:
         """The gate of `--min-accuracy`.
 
         Raises:
-            CheckFailed: there are `failures`; all are named.
+            CheckFailed: there are `failures`. The message names all.
         """
         low = []
         several = any(cell.task != PASSKEY for cells in self.cells.values() for cell in cells)
@@ -191,9 +191,9 @@ class PasskeyReport:
             raise CheckFailed(f"Accuracy is below {self.min_accuracy:g}: {'; '.join(low)}.")
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `--json`, the results of every setting by its name.
+        """The document of `--json`, with the results of every setting by its name.
 
-        Those of the setting in question stand on top as well.
+        Those of the setting in question are also at the top level.
         """
         document = {"schema_version": SCHEMA_VERSION, **self._variant(self.first)}
         document["settings"] = dict(self.settings)
@@ -216,7 +216,7 @@ class PasskeyReport:
 
 
 def wilson_interval(correct: int, trials: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share; unlike the usual one it is sound near 0 and 1.
+    """The 95 % Wilson score interval of a share. It is also correct for shares near 0 and 1.
 
     Reference: E. B. Wilson, "Probable inference, the law of succession, and statistical
     inference", JASA 22 (1927), 209–212.
@@ -265,15 +265,15 @@ def effective_length(cells: Iterable[Cell], original: int) -> EffectiveLength:
     accuracy at the shortest length within the original window.
 
     Args:
-        cells: of one setting.
+        cells: the cells of one setting.
         original: the window the model was trained with, tokens; 0 if not known.
     """
     results = summarise(cells)
     inside = [result for result in results if result.length <= original]
     if not inside:
-        return EffectiveLength(None, "no length within the original window was asked")
+        return EffectiveLength(None, "no length within the original window was measured")
     if any(result.trials < _ENOUGH for result in results):
-        return EffectiveLength(None, f"too few trials: it takes {_ENOUGH} prompts per length")
+        return EffectiveLength(None, f"too few trials: {_ENOUGH} prompts per length are needed")
     short = inside[0]
     if not short.accuracy:
         return EffectiveLength(None, f"nothing is found in {short.length:,} tokens either")
@@ -289,11 +289,11 @@ def effective_length(cells: Iterable[Cell], original: int) -> EffectiveLength:
 
 
 def read_report(path: Path) -> PasskeyReport:
-    """The report of a JSONL file, as far as it got.
+    """Read the report of a JSONL file, which may be incomplete.
 
     Raises:
         CheckpointError: it cannot be read, or is not a result file.
-        UsageError: it is one of another command.
+        UsageError: it is the file of another command.
     """
     written = read_results(path)
     written.require("passkey")
@@ -301,10 +301,10 @@ def read_report(path: Path) -> PasskeyReport:
 
 
 def read_cell(entry: Mapping[str, Any]) -> Cell:
-    """The cell of a line of a result file.
+    """Read the cell in a line of a result file.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: the line is not a cell.
     """
     cell = Cell(**entry)
     kinds = (int, float, int, str, str, bool, str)

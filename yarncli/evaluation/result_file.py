@@ -1,4 +1,4 @@
-"""The JSONL file of a run: a line that says what is measured, then a line for every result.
+"""The JSONL file of a run: a line with the settings, then a line for every result.
 
 Every command that measures writes and continues the same file: `check-passkey`, `perplexity`,
 `regress` and `fit`.
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 Kind = Literal["passkey", "perplexity", "regress", "fit"]
 
 _MAX_SIZE = 64 << 20  # bytes of a result file
-# What may differ between two parts of one run: it does not change a result.
+# Settings that may change when a run is resumed, because they do not change a result.
 _FREE_SETTINGS = frozenset({"device", "concurrency"})
 
 
@@ -34,11 +34,11 @@ class Entry(Protocol):
 
 E = TypeVar("E", bound=Entry)
 Parse = Callable[[Mapping[str, Any]], E]
-"""Makes a result of the fields of its line; raises ValueError, TypeError or KeyError."""
+"""Makes a result from the fields of a line; raises ValueError, TypeError or KeyError."""
 
 
 class ResultFile(Generic[E]):
-    """The file of a run that goes on: each result is in it as soon as it is known.
+    """The file of a run. Each result is written as soon as it is known.
 
     Use as a context manager. Results of an interrupted run are in `done` when it is resumed. A new
     file that has no result at the end is removed again.
@@ -53,7 +53,7 @@ class ResultFile(Generic[E]):
         *,
         resume: bool,
     ) -> None:
-        """Create the file, or open it again to go on.
+        """Create the file, or open it again to continue the run.
 
         Raises:
             UsageError: it exists and `resume` is not set, or it is of a run with other settings.
@@ -63,7 +63,7 @@ class ResultFile(Generic[E]):
         self.path = path
         self.done: dict[str, list[E]] = {}
         refuse_existing(path, resume=resume)
-        self._is_unused = not path.exists()  # made here, and without a result so far
+        self._is_unused = not path.exists()  # created by this run, and still without a result
         begins = self._is_unused or path.stat().st_size == 0
         if not begins:
             written = read_results(path)
@@ -71,9 +71,10 @@ class ResultFile(Generic[E]):
             _refuse_other_settings(path, written.settings, settings)
             self.done = written.entries(parse)
             with output_errors(str(path)):
-                os.truncate(path, written.end)  # a line that was being written when the run ended
+                os.truncate(path, written.end)  # an incomplete line of an interrupted run
         with output_errors(str(path)):
-            # Without a buffer: what cannot be written is not tried again when the file is closed.
+            # Without a buffer, so that data that cannot be written are not written again on
+            # closing.
             self._file: BinaryIO = path.open("ab", buffering=0)
         if begins:
             head = {"schema_version": SCHEMA_VERSION, "kind": kind, "settings": dict(settings)}
@@ -114,12 +115,12 @@ class ResultFile(Generic[E]):
 def result_file(
     out: Path | None, kind: Kind, settings: Mapping[str, Any], parse: Parse[E], *, resume: bool
 ) -> ResultFile[E] | None:
-    """The file of `--out`, created or opened again; None where there is none. As `ResultFile`."""
+    """The file of `--out`, created or opened again; None without `--out`. As `ResultFile`."""
     return None if out is None else ResultFile(out, kind, settings, parse, resume=resume)
 
 
 class Written:
-    """What a result file holds, as far as the run got."""
+    """The content of a result file, which may be incomplete."""
 
     def __init__(self, path: Path, kind: str, settings: Mapping[str, Any]) -> None:
         self.path = path
@@ -129,13 +130,13 @@ class Written:
         self.end = 0
         """The size in bytes of its complete lines."""
         self.is_cut = False
-        """Whether a line that is not complete follows them."""
+        """Whether an incomplete line follows them."""
 
     def require(self, kind: Kind) -> None:
         """Refuse the file of another command.
 
         Raises:
-            UsageError: it is one.
+            UsageError: it is the file of another command.
         """
         if self.kind != kind:
             raise UsageError(f"{self.path} holds results of {self.kind}, not of {kind}.")
@@ -144,7 +145,7 @@ class Written:
         """The results of every variant, by its name, in the order of the run.
 
         Raises:
-            CheckpointError: a line is none of such a file.
+            CheckpointError: a line does not belong to such a file.
         """
         found: dict[str, list[E]] = {name: [] for name in self.settings.get("variants", {})}
         try:
@@ -161,22 +162,22 @@ def refuse_existing(out: Path | None, *, resume: bool) -> None:
 
     Args:
         out: the file of `--out`; None for none.
-        resume: whether to go on with it.
+        resume: whether to continue the run.
 
     Raises:
-        UsageError: it exists and `resume` is not set, or there is none to go on with, or its
-            name is that of another format, or its directory does not exist.
+        UsageError: the file exists and `resume` is not set, there is no file to continue, its name
+            is that of another format, or its directory does not exist.
     """
     if out is not None and out.suffix.lower() in (".csv", ".tsv", ".xlsx", ".parquet"):
         raise UsageError(
-            f"Results are written line by line as JSON, so that a run can go on, and {out.name} is "
-            f"no name for that. Write --out {out.with_suffix('.jsonl')}; `plot` makes a table "
-            "(.csv) of it afterwards."
+            f"Results are written as lines of JSON, so that a run can be continued, but {out.name} "
+            f"is the name of another format. Give --out {out.with_suffix('.jsonl')}. The "
+            "plot command can make a table (.csv) from it afterwards."
         )
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"The directory {out.parent} of {out} does not exist. Create it first.")
     if resume and out is None:
-        raise UsageError("--resume needs --out, the file of the run to go on with.")
+        raise UsageError("--resume needs --out, the file of the run to continue.")
     if out is not None and out.exists() and not resume:
         raise UsageError(
             f"{out} already exists. Continue that run with --resume, or choose another name."
@@ -221,7 +222,7 @@ def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str,
         if old.get(name) != plain.get(name):
             raise UsageError(
                 f"{path} was written with other settings ({name}: {_brief(old.get(name))} there, "
-                f"{_brief(plain.get(name))} now). Repeat those, or choose another file."
+                f"{_brief(plain.get(name))} now). Use the same settings, or choose another file."
             )
 
 

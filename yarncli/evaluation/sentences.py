@@ -1,4 +1,4 @@
-"""Results in words, as the commands and the model card tell them."""
+"""Results in words, for the commands and the model card."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from yarncli.evaluation.statistics import Mean
 
 
 def price_sentence(ratio: Mean, length: int) -> str:
-    """What a ratio of perplexities means: "texts of up to 256 tokens get 14 % worse".
+    """What a ratio of perplexities means: "texts of up to 256 tokens get 14 % worse …".
 
     Args:
         ratio: perplexity after over perplexity before, with its paired interval.
-        length: of the texts, tokens.
+        length: longest length of the texts, tokens.
     """
     texts = f"texts of up to {length:,} tokens"
     if ratio.value == 1:

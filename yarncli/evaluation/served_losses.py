@@ -75,12 +75,12 @@ class ServedReader:
         where = self.server.settings.base_url
         if len(refusals) == asked:
             return HubError(
-                f"{where} refused a text of {length:,} tokens and 1 to generate: "
+                f"{where} refused a text of {length:,} tokens with 1 token to generate: "
                 f"{said(refusals[0])}"
             )
         return HubError(
-            f"{where} does not return the log-probabilities of a prompt's tokens, so it cannot be "
-            "asked for perplexity. vLLM (prompt_logprobs) and SGLang (echo with logprobs) return "
+            f"{where} does not return the log-probabilities of a prompt's tokens, so perplexity "
+            "cannot be measured. vLLM (prompt_logprobs) and SGLang (echo with logprobs) return "
             "them; llama.cpp's server does not."
         )
 

@@ -1,4 +1,4 @@
-"""Asking a model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, TGI, transformers."""
+"""Ask a model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, TGI, transformers."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from openai import APIStatusError
 
 _RETRIES = 4
-# A chat model may think or write a sentence around the key.
+# A chat model may write thoughts or a sentence around the key.
 CHAT_TOKENS = 1024
-# Its template may render a date or a switch otherwise than here.
+# Tokens. The server's chat template may render a date or a switch differently.
 _CHAT_SLACK = 8
-# Greedy whatever the server's or the model's defaults are; servers that know no such field refuse
-# it, and are then asked without.
+# Keeps decoding greedy whatever the defaults of server and model are. Servers that refuse the field
+# are asked again without it.
 _NO_PENALTY = {"repetition_penalty": 1.0}
 _NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
 
 
 class UnreadableAnswer(HubError):
-    """What came back is no answer of an OpenAI-compatible server."""
+    """The answer did not come from an OpenAI-compatible server."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +49,38 @@ class ServerSettings:
     chat: bool = False
     """Whether to use chat completions instead of completions."""
     concurrency: int = 4
-    """Requests in flight."""
+    """Number of simultaneous requests."""
     timeout: float = 600.0
     """Seconds for one request."""
 
 
 @dataclass
 class Server:
-    """A connection.
+    """A connection to a server.
 
     Raises on creation:
         MissingExtraError: openai is not installed.
         HubError: the server cannot be reached or refuses.
-        UsageError: it offers several models and none was named, or the address is none.
+        UsageError: it offers several models and none was named, or the address is not valid.
     """
 
     settings: ServerSettings
     """Where to ask and how."""
     bos_token: str = ""
-    """What the server itself puts before a text; empty for nothing."""
+    """The token that the server itself puts before a text; empty for none."""
     model: str = field(default="", init=False)
     """The name the server knows."""
     uncounted: bool = field(default=False, init=False)
     """Whether some answer came without a count of the prompt's tokens.
 
-    A cut prompt would then not be noticed.
+    Without a count, a cut prompt is not noticed.
     """
     unfinished: bool = field(default=False, init=False)
     """Whether some chat answer was cut at the limit."""
     _client: Any = field(default=None, init=False, repr=False)
-    _form: int = field(default=0, init=False)  # the first of _forms() that the server takes
+    _form: int = field(
+        default=0, init=False
+    )  # index of the first of _forms() that the server accepts
     _form_is_known: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class Server:
 
         if not re.match(r"https?://[^/\s]+", self.settings.base_url):
             raise UsageError(
-                f"--base-url {self.settings.base_url}: write an address such as "
+                f"--base-url {self.settings.base_url} is not an address such as "
                 "http://localhost:8000/v1."
             )
         self._client = OpenAI(
@@ -102,21 +104,21 @@ class Server:
         self.model = self.settings.model or self._only_model()
 
     def cells(self, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
-        """One cell per prompt, in order; several requests are under way at a time.
+        """One cell per prompt, in order. Several requests run at the same time.
 
         Raises:
-            HubError: the server fails, or cut a prompt. What it answered has been given before.
+            HubError: the server fails, or cut a prompt. Earlier answers have been returned before.
         """
         if not prompts:
             return
-        # The first answer shows which form of request the server takes.
+        # The first answer shows which form of request the server accepts.
         yield self._cell(prompts[0])
         left = iter(prompts[1:])
         waiting = deque(self._asked(prompt) for prompt in islice(left, self.settings.concurrency))
         failure: HubError | None = None
         while waiting:
             answer = waiting.popleft()
-            # After a failure, what is under way is still waited for, so that no answer is lost.
+            # After a failure, wait for the running requests, so that no answer is lost.
             if isinstance(error := answer.exception(), HubError):
                 failure = failure or error
                 continue
@@ -130,8 +132,8 @@ class Server:
         """The whole answer to one request for a completion.
 
         Raises:
-            HubError: the server cannot be reached, or does not answer as such a server does.
-            APIStatusError: of the client; it refuses the request.
+            HubError: the server cannot be reached, or is not an OpenAI-compatible server.
+            APIStatusError: an error of the client: the server refuses the request.
         """
         with self._errors():
             answer = self._client.completions.create(model=self.model, **request)
@@ -139,13 +141,13 @@ class Server:
             return answer
 
     def _asked(self, prompt: PasskeyPrompt) -> Future[Cell]:
-        """The answer to come, in a thread that does not keep an interrupted program alive."""
+        """The future answer, from a thread that does not keep an interrupted program alive."""
         answer: Future[Cell] = Future()
 
         def ask() -> None:
             try:
                 answer.set_result(self._cell(prompt))
-            except BaseException as error:  # raised again by whoever waits
+            except BaseException as error:  # raised again in the thread that waits
                 answer.set_exception(error)
 
         Thread(target=ask, daemon=True).start()
@@ -157,22 +159,22 @@ class Server:
         where = self.settings.base_url
         try:
             with self._errors():
-                # Not tried again: a wrong address should be told at once.
+                # Without retries, so that a wrong address is reported at once.
                 client = self._client.with_options(max_retries=0)
                 names = [model.id for model in _expected(client.models.list(), "data")]
         except APIStatusError as error:
             raise HubError(
                 f"{where} does not list its models: status {error.status_code}, {said(error)} "
-                "Name one with --model."
+                "Give one with --model."
             ) from error
         except UnreadableAnswer as error:
             raise HubError(
-                f"{error} If it is right and the server does not list its models, name one with "
-                "--model."
+                f"{error} If the address is right and the server does not list its models, give "
+                "one with --model."
             ) from error
         if len(names) != 1:
             offered = ", ".join(names[:8]) or "none"
-            raise UsageError(f"{where} offers these models: {offered}. Name one with --model.")
+            raise UsageError(f"{where} offers these models: {offered}. Give one with --model.")
         return str(names[0])
 
     def _cell(self, prompt: PasskeyPrompt) -> Cell:
@@ -193,19 +195,19 @@ class Server:
                 self._form_is_known = True
                 return answer
             except APIStatusError as error:
-                # Servers refuse what they do not know with 400, 404, 422 or 500.
+                # Servers refuse unknown fields with 400, 404, 422 or 500.
                 if not self._form_is_known and self._form + 1 < len(forms):
                     self._form += 1
                     continue
                 raise self._refusal(prompt, error) from error
 
     def _refusal(self, prompt: PasskeyPrompt, error: APIStatusError) -> HubError:
-        """The sentence for a prompt that the server takes in no form."""
+        """The error for a prompt that the server accepts in no form."""
         where, code = self.settings.base_url, error.status_code
         if code == 404:
             return HubError(
-                f"{where} has no model {self.model!r} or no such API: {said(error)} Name the "
-                "model with --model, as the server knows it."
+                f"{where} has no model {self.model!r} or no such API: {said(error)} Give the "
+                "server's name of the model with --model."
             )
         if code in (400, 413, 422):
             return HubError(
@@ -214,12 +216,13 @@ class Server:
         return HubError(f"{where} failed with status {code}: {said(error)}")
 
     def _forms(self, prompt: PasskeyPrompt) -> list[dict[str, Any]]:
-        """The same question in the forms that servers differ in, best first."""
+        """The same question in the forms that different servers accept, best first."""
         if self.settings.chat:
             message = {"messages": [{"role": "user", "content": prompt.user_text}]}
             extras: list[dict[str, Any]] = [{**_NO_PENALTY, **_NO_THINKING}, _NO_THINKING, {}]
             return [{**message, "max_tokens": CHAT_TOKENS, "extra_body": extra} for extra in extras]
-        # Token ids leave nothing to the server's tokenizer. As text, its own BOS comes on top.
+        # Token ids do not depend on the server's tokenizer. To a text, the server adds its own BOS
+        # token.
         text = prompt.text.removeprefix(self.bos_token) if self.bos_token else prompt.text
         return [
             {"prompt": form, "max_tokens": prompt.max_new_tokens, "extra_body": extra}
@@ -236,15 +239,15 @@ class Server:
             self.unfinished = True
         text = choice.message.content if chat else choice.text
         if text is None and not (chat and choice.finish_reason == "length"):
-            # Thoughts may be all that fits, apart from the answer; nothing else is without text.
+            # An answer without text is valid only if its thoughts used up all tokens.
             raise HubError(
-                f"{self.settings.base_url} gave an answer without a text (null). Its log may say "
-                "why."
+                f"{self.settings.base_url} gave an answer without text (null). The server's log "
+                "may say why."
             )
         return text or "", answer.usage.prompt_tokens if answer.usage else None
 
     def _check_count(self, prompt: PasskeyPrompt, counted: int | None) -> None:
-        """A server that cut the prompt did not fail the test: it did not take it."""
+        """Raise an error if the server cut the prompt, which must not count as a wrong answer."""
         if counted is None:
             self.uncounted = True
             return
@@ -253,8 +256,8 @@ class Server:
             return
         if counted < expected:
             raise HubError(
-                f"The server read {counted:,} tokens of a prompt of {expected:,}: it cuts prompts. "
-                "Start it with a longer context length, or give shorter --lengths."
+                f"The server read {counted:,} tokens of a prompt of {expected:,}, so it cuts "
+                "prompts. Start it with a longer context length, or give shorter --lengths."
             )
         raise HubError(
             f"The server counts {counted:,} tokens where the tokenizer counts {expected:,}. Give "
@@ -263,7 +266,7 @@ class Server:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """One sentence for each way a server fails; an answer with another status passes through.
+        """Turn each failure of a server into one sentence. Errors with a status pass through.
 
         Raises:
             HubError: always, for the client's own errors.
@@ -279,8 +282,8 @@ class Server:
             raise HubError(f"{where} cannot be reached. Is the server running there?") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise HubError(
-                f"{where} refuses the key. Name the environment variable that holds it with "
-                "--api-key-env."
+                f"{where} refuses the key. Give the environment variable that holds the right key "
+                "with --api-key-env."
             ) from error
         except openai.APIStatusError:
             raise
@@ -292,14 +295,14 @@ class Server:
 
 
 def strip_reasoning(text: str) -> str:
-    """What a chat model says after its thoughts; thoughts that do not end leave nothing."""
+    """What a chat model writes after its thoughts; empty if the thoughts do not end."""
     without = re.sub(r"<think>.*?(</think>|\Z)", "", text, flags=re.DOTALL)
-    # Some templates open the thoughts themselves, so that only their end is generated.
+    # Some templates begin the thought themselves, so the model generates only its end.
     return without.rpartition("</think>")[2].strip()
 
 
 def _expected(answer: Any, name: str) -> Any:
-    """A field of an answer, which is plain text where the address is not an API's.
+    """A field of an answer. The answer is plain text if the address is not that of an API.
 
     Raises:
         ValueError: it is missing or empty.
@@ -311,9 +314,9 @@ def _expected(answer: Any, name: str) -> Any:
 
 
 def said(error: Any) -> str:
-    """The server's own words in an error of the client's."""
+    """The server's own message in an error of the client."""
     body = error.body
-    # mlx_lm.server answers {"error": "words"}, of which the client gives the words.
+    # mlx_lm.server answers {"error": "words"}, and the client gives only the words.
     known = body if isinstance(body, dict) else {"message": body if isinstance(body, str) else ""}
     text = str(known.get("message") or known.get("detail") or error.message)
     return " ".join(text.split())[:300].rstrip(".") + "."
@@ -324,7 +327,7 @@ class ServerTokenizer:
     """The server's own tokenizer, over the `/tokenize` and `/detokenize` of vLLM and llama.cpp."""
 
     base_url: str
-    """As in `ServerSettings`; the two addresses are beside `/v1`."""
+    """As in `ServerSettings`. The two addresses are next to `/v1`."""
     model: str
     """The name the server knows."""
     api_key: str | None = None
@@ -385,5 +388,6 @@ class ServerTokenizer:
 
     def _missing(self) -> UsageError:
         return UsageError(
-            f"{self.base_url} offers no tokenizer. Name the model's own with --tokenizer SOURCE."
+            f"{self.base_url} offers no tokenizer. Give the tokenizer of the model with "
+            "--tokenizer SOURCE."
         )

@@ -34,9 +34,9 @@ _DUMPED |= {"prompt": "text", "token_ids": "token_ids", "answer_ids": "answer_id
 
 @dataclass(frozen=True, kw_only=True)
 class PasskeyOptions(ServedSettings):
-    """What is asked, of which settings of the model, where it runs, and where results go.
+    """The prompts, the settings of the model, where it runs, and where results are written.
 
-    How the model is loaded or reached is said by the fields of `ServedSettings`.
+    The fields of `ServedSettings` say how the model is loaded or reached.
     """
 
     lengths: Sequence[int] = ()
@@ -48,41 +48,41 @@ class PasskeyOptions(ServedSettings):
     seed: int = 0
     """Random seed of the keys."""
     tasks: Sequence[str] = ()
-    """What is asked, of `tasks.TASKS`: tasks like those of RULER; empty: the passkey alone."""
+    """Tasks from `tasks.TASKS`, which are like those of RULER; empty: only the passkey."""
     keys: KeyKind = "digits"
     """Hide five digits or two words."""
     needle: str | None = None
-    """The sentence that states the key, which it holds as `{key}`; None for the paper's."""
+    """The sentence that states the key; must contain `{key}`. None for the paper's sentence."""
     filler: str | None = None
-    """The text around it; None for the paper's."""
+    """The surrounding text; None for the paper's."""
     answer_prefix: str | None = None
     """The beginning of the answer, empty for none; None for the paper's."""
     chat: bool | None = None
-    """Ask through the chat template; None: where there is one."""
+    """Use the chat template; None uses it if there is one."""
     concurrency: int = 4
-    """Requests to the server at a time."""
+    """Number of simultaneous requests to the server."""
     decode: Decode = "fast"
     """"greedy" generates token by token: the same verdicts, slower."""
     out: Path | None = None
-    """The JSONL file to which every answer is written as it comes."""
+    """The JSONL file to which every answer is written at once."""
     resume: bool = False
-    """Go on with the run in `out`."""
+    """Continue the run in `out`."""
     dump_prompts: Path | None = None
     """The file to write every prompt to."""
     min_accuracy: float | None = None
-    """What `PasskeyReport.require_accuracy` requires of every length."""
+    """The smallest accuracy that `PasskeyReport.require_accuracy` allows at any length."""
 
 
 class PasskeyWatch:
-    """What an evaluation tells while it runs. This one tells nobody; override what you show."""
+    """Gets the events of a running evaluation. This class ignores them; override what you need."""
 
     def begin(self, grid: Grid, settings: Sequence[variants.Variant], answered: int) -> None:
-        """The evaluation is about to ask `grid` of each setting; `answered` cells are there."""
+        """Called before `grid` is asked for each setting; `answered` cells are known already."""
 
     def answers(
         self, title: str, grid: Grid, found: Sequence[Cell]
     ) -> AbstractContextManager[Callable[[Cell], None] | None]:
-        """Open while a setting is asked, with the cells known before; takes each new cell."""
+        """A context, open while a setting is asked. Gets the known cells and each new one."""
         return nullcontext()
 
 
@@ -102,7 +102,7 @@ def evaluate_passkey(
         options: what to ask; `PasskeyOptions()` by default.
         progress: told of the stages "Fetching", "Verifying" (bytes), "Writing prompts" and "Asking"
             (the name of the setting, where there are several) in prompts, and of what is loaded.
-        watch: is told what it costs, and each answer.
+        watch: gets the size of the work and each answer.
         **changes: fields of `options` to replace.
 
     Raises:
@@ -125,7 +125,7 @@ def evaluate_passkey(
             source, options, chat=options.chat, concurrency=options.concurrency, progress=progress
         )
     else:
-        assert source is not None  # or it was refused
+        assert source is not None  # otherwise the options were refused
         subject = _local(source, options, progress)
     grid = _grid(options, subject.variants)
     recorded = _record(subject, grid)
@@ -199,7 +199,7 @@ def _grid(options: PasskeyOptions, settings: Sequence[variants.Variant]) -> Grid
 
 
 def _record(subject: Subject, grid: Grid) -> dict[str, Any]:
-    """What is written with the results and compared when a run is resumed."""
+    """The record of a run. A resumed run must have the same."""
     return {
         "model": subject.name,
         **grid.to_json(),
@@ -216,7 +216,7 @@ def _ask_all(
     watch: PasskeyWatch,
     progress: ProgressCallback | None,
 ) -> dict[str, list[Cell]]:
-    """Ask every variant what it has not been asked yet; all cells, by their places."""
+    """Ask every variant for the missing cells; returns all cells, by their places."""
     cells: dict[str, list[Cell]] = {}
     for variant in subject.variants:
         found = list(file.done.get(variant.name, ())) if file else []
@@ -239,7 +239,7 @@ def _ask_all(
 
 
 def _dump_prompts(path: Path, prompts: Sequence[PasskeyPrompt]) -> None:
-    """Write every prompt as a line of JSON: text and token ids, key and place.
+    """Write every prompt as a line of JSON with text, token ids, key and place.
 
     Raises:
         CheckpointError, OutputError: as `atomic_write`.

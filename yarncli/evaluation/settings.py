@@ -24,33 +24,33 @@ class LoadSettings:
     trust_remote_code: bool = False
     """Whether to run code that comes with the checkpoint."""
     adapter: str | None = None
-    """Directory of a PEFT adapter to put on top; None for no adapter."""
+    """Directory of a PEFT adapter to merge into the model; None for no adapter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSettings(LoadSettings):
-    """Which settings of a model are measured side by side."""
+    """Which settings of a model are compared."""
 
     override: str | None = None
     """A conversion to try without writing it, such as `method=yarn,factor=4`."""
     compare: Sequence[str] = ()
-    """Methods, or "none", to try side by side."""
+    """Methods, or "none", to compare."""
     control: bool = False
-    """Also ask the same weights with the scaling off, as `yarncli.json` records it."""
+    """Also measure the same weights without the scaling that `yarncli.json` records."""
     control_model: str | None = None
-    """Also ask this checkpoint, as it is."""
+    """Also measure this checkpoint, unchanged."""
     tokenizer: str | None = None
     """Checkpoint or directory to load the tokenizer from, instead of the model's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSettings(TrialSettings):
-    """Where a model is asked that a server runs."""
+    """How to reach a model behind a server."""
 
     base_url: str | None = None
     """Ask the OpenAI-compatible server at this address, which ends in `/v1`."""
     served_model: str | None = None
-    """The name that the server knows the model by; None takes the only one."""
+    """The server's name of the model; None takes the only one."""
     api_key_env: str | None = None
     """The environment variable that holds the server's key."""
     timeout: float = 600.0

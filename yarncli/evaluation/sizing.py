@@ -1,12 +1,12 @@
-"""Finding the text that makes a prompt of an exact number of tokens."""
+"""Find the text that gives a prompt of an exact number of tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
-# One prompt costs a few encodes. A tokenizer may skip a length when text grows at its end; then
-# what the text is about is moved by a character, a few times.
+# One prompt needs a few encodes. While text grows at its end, a tokenizer may skip a length. Then
+# the needle is moved by a character, a few times.
 _TRIES, _SHIFTS = 32, 8
 
 Made = TypeVar("Made")
@@ -15,20 +15,20 @@ Made = TypeVar("Made")
 def find_size(
     make: Callable[[int, int], tuple[Made, int]], length: int, *, start: int, per_token: float
 ) -> tuple[int, Made] | int:
-    """The number of characters for which `make` gives something of `length` tokens.
+    """Find the number of characters for which `make` gives exactly `length` tokens.
 
-    A secant search on characters per token, then single characters.
+    It is a secant search on characters per token, followed by steps of single characters.
 
     Args:
-        make: `(characters, shift) → (what is made, its tokens)`; another shift makes another one
-            of about the same length.
-        length: wanted, tokens.
-        start: characters to try first; 0 measures everything but the text.
-        per_token: characters of the text per token, about.
+        make: `(characters, shift) → (result, its tokens)`; another shift gives another result of
+            about the same length.
+        length: the wanted number of tokens.
+        start: characters to try first; 0 measures everything except the text.
+        per_token: approximate number of characters per token of the text.
 
     Returns:
-        The characters and what was made of them; or, where no text at all is too much, the tokens
-        of that; or 0 where no number of characters gives the length.
+        The characters and the result. If the result is too long even without any text, its number
+        of tokens. 0 if no number of characters gives the length.
     """
     total = start
     for shift in range(_SHIFTS):
@@ -51,10 +51,11 @@ def _next_try(tried: dict[int, int], total: int, per_token: float) -> int:
         low, high = sorted(tried, key=lambda count: abs(tried[count]))[:2]
         if tried[low] != tried[high]:
             slope = (high - low) / (tried[low] - tried[high])
-            # Far apart points know the true rate; near ones only the noise of single tokens.
+            # Only points far apart show the true rate. Near ones show the noise of single tokens.
             if abs(tried[low] - tried[high]) > 16 and slope > 0:
                 per_token = slope
         total, missing = low, tried[low]
+    # If the guess was tried already, try its neighbours: +1, -1, +2, -2, …
     guess = max(0, total + round(missing * per_token))
     step = 0
     while guess in tried:

@@ -1,8 +1,8 @@
-"""Means of numbers that stand in a row of text, with their 95 % intervals.
+"""Means of numbers per token of a text, with their 95 % intervals.
 
-Neighbouring tokens are hard or easy together, so their losses are no independent draws. They are
-taken in blocks of `BLOCK` tokens; blocks vary nearly independently of each other, and the interval
-is that of their mean (the method of batch means).
+Neighbouring tokens are often hard or easy together, so their losses are not independent. They are
+summed in blocks of `BLOCK` tokens. Blocks are nearly independent of each other, and the interval is
+that of the mean of blocks (the method of batch means).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Sums:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Sums:
-        """The blocks of one run of tokens, from its first on.
+        """The blocks of consecutive tokens, from the first token on.
 
         Example:
             >>> Sums.of([0.5] * 65)
@@ -47,13 +47,13 @@ class Sums:
 
     @classmethod
     def in_blocks(cls, values: Sequence[float], tokens: int) -> Sums:
-        """The sums of one run of `tokens` tokens, as `of` made them."""
+        """The sums of `tokens` consecutive tokens, in blocks as `of` makes them."""
         whole, rest = divmod(tokens, BLOCK)
         return cls(tuple(values), (BLOCK,) * whole + ((rest,) if rest else ()))
 
     @classmethod
     def joined(cls, parts: Iterable[Sums]) -> Sums:
-        """The blocks of several runs, one after the other."""
+        """The blocks of several sums, one after the other."""
         parts = list(parts)
         return cls(
             tuple(value for part in parts for value in part.values),
@@ -64,7 +64,7 @@ class Sums:
         """The sums of the differences from `other`, which has the same tokens in the same blocks.
 
         Raises:
-            ValueError: it has not.
+            ValueError: it has other blocks.
         """
         if self.tokens != other.tokens:
             raise ValueError("blocks of different tokens cannot be compared")
@@ -77,15 +77,15 @@ class Mean:
     """A mean per token."""
 
     value: float
-    """The sum of all blocks over the number of their tokens."""
+    """The sum of all blocks divided by the number of tokens."""
     interval: Interval | None
-    """Its 95 % interval; None for a single block, of which nothing can be said."""
+    """Its 95 % interval; None for a single block, which gives no interval."""
     tokens: int
-    """How many tokens it is of."""
+    """Number of tokens."""
 
     @property
     def exp(self) -> Mean:
-        """Of a loss in nats: the perplexity, with the interval carried over."""
+        """The perplexity of a loss in nats, with its interval."""
         ends = self.interval
         return Mean(_exp(self.value), ends and (_exp(ends[0]), _exp(ends[1])), self.tokens)
 
@@ -93,8 +93,8 @@ class Mean:
 def mean(sums: Sums) -> Mean:
     """The mean per token of `sums` and its 95 % interval.
 
-    Every token counts once, so it is the ratio of two sums over blocks; the variance is that of
-    the ratio estimator (W. G. Cochran, Sampling Techniques, 3rd ed., 1977, eq. 6.12).
+    Every token counts once, so the mean is the ratio of two sums over blocks. The variance is that
+    of the ratio estimator (W. G. Cochran, Sampling Techniques, 3rd ed., 1977, eq. 6.12).
 
     Raises:
         ValueError: there are no tokens.
@@ -117,8 +117,8 @@ def mean(sums: Sums) -> Mean:
 def student(freedom: int) -> float:
     """The 97.5 % quantile of Student's t distribution.
 
-    Beyond 30 degrees of freedom by the first two terms of its expansion around the normal
-    quantile, to 1e-5 (Abramowitz and Stegun, 26.7.5).
+    Above 30 degrees of freedom it is computed with the first two terms of its expansion around the
+    normal quantile, exact to 1e-5 (Abramowitz and Stegun, 26.7.5).
     """
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]
@@ -128,9 +128,13 @@ def student(freedom: int) -> float:
 
 
 def quantile(numbers: Sequence[float], share: float) -> float:
-    """The value below which `share` of the numbers lie, between two by interpolation.
+    """The value below which `share` of the numbers lie, interpolated between two numbers.
 
-    As numpy's default ("linear").
+    The same as numpy's default ("linear").
+
+    Example:
+        >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
+        2.5
     """
     ordered = sorted(numbers)
     place = share * (len(ordered) - 1)

@@ -1,4 +1,4 @@
-"""Who is asked: checkpoints on this machine, or a model behind a server."""
+"""What is measured: checkpoints on this machine, or a model behind a server."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class LocalSubject:
     name: str
     """As the user gave it."""
     variants: Sequence[Variant]
-    """Each with its checkpoint."""
+    """The settings to measure, each with its checkpoint."""
     codec: TextCodec
-    """The tokenizer of all."""
+    """The tokenizer of all settings."""
     settings: LoadSettings
-    """How to load them."""
+    """How to load the checkpoints."""
     decode: Decode = "fast"
     """See `local_cells`."""
     warnings: Sequence[str] = ()
-    """What is known before anything is asked, and should be said with the answers."""
+    """Caveats about the answers that are known before anything is asked."""
     progress: ProgressCallback | None = None
-    """Told of loading."""
+    """Called with the progress of loading."""
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     def builder(self, grid: Grid) -> PromptBuilder:
-        """Builds the prompts of `grid`; in a chat the answer is begun where it has a place."""
+        """The builder of the prompts; in a chat it begins the answer if that is possible."""
         self._caveats.extend(self.codec.caveats(grid.wording))
         return self.codec.builder(grid)
 
@@ -106,13 +106,13 @@ class ServedSubject:
     """A model behind a server: one setting, the server's."""
 
     name: str
-    """As the user gave it; where no model was given, the server's name for it."""
+    """Name of the model, as the user gave it; without one, the server's name of it."""
     server: Server
     """The connection."""
     codec: TextCodec
     """The tokenizer of the model."""
     checkpoint: Checkpoint | None = None
-    """What is known to be served there; None if nothing is."""
+    """The checkpoint that the server runs; None if it is not known."""
     _caveats: list[str] = field(default_factory=list, init=False, repr=False)
 
     @property
@@ -130,7 +130,7 @@ class ServedSubject:
         return self.codec.builder(grid, answer_prefix=begun)
 
     def require_fit(self, grid: Grid) -> None:
-        """Nothing is refused here: how far a server reads shows when it is asked."""
+        """Do nothing: the limit of a server is known only when it answers."""
 
     def ask(self, variant: Variant, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
         """One cell per prompt, in order. Raises as `Server.cells`."""
@@ -152,13 +152,13 @@ class ServedSubject:
         found = list(self._caveats)
         if self.server.uncounted:
             found.append(
-                "The server does not say how many tokens it read (usage), so a prompt that it cut "
-                "would count as a key not found."
+                "The server does not report how many tokens it read (usage). If it cut a prompt, "
+                "the key would count as not found."
             )
         if self.server.unfinished:
             found.append(
-                f"Some answers were not finished after {CHAT_TOKENS:,} tokens and count as they "
-                "are. Switch off the model's thinking on the server, or leave out --chat."
+                f"Some answers were not complete after {CHAT_TOKENS:,} tokens and were judged as "
+                "they are. Switch off the model's thinking on the server, or leave out --chat."
             )
         return found
 
@@ -172,7 +172,7 @@ def _frame(codec: TextCodec) -> list[str | None] | None:
 def used_settings(directory: Path, settings: LoadSettings) -> dict[str, Any]:
     """How a checkpoint is loaded, as it is recorded.
 
-    As it is done, not as it was asked for: another machine's "auto" may differ.
+    The record holds the values that are used, because "auto" may differ on another machine.
 
     Raises:
         UsageError: a device or dtype that does not exist.
@@ -197,7 +197,7 @@ def local_directory(checkpoint: Checkpoint) -> Path:
     """
     if checkpoint.directory is None:
         raise CheckpointError(
-            f"{checkpoint.name} is a config without weights. Name the checkpoint's directory."
+            f"{checkpoint.name} is a config without weights. Give the directory of the checkpoint."
         )
     return checkpoint.directory
 

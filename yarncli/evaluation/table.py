@@ -34,7 +34,9 @@ def write_table(paths: Sequence[Path], out: Path) -> list[str]:
     written = [read_results(path) for path in paths]
     kinds = sorted({each.kind for each in written})
     if len(kinds) > 1:
-        raise UsageError(f"Results of {' and '.join(kinds)} have no common table. Write each kind.")
+        raise UsageError(
+            f"Results of {' and '.join(kinds)} cannot be in one table. Write one table per command."
+        )
     rows = [{"file": each.path.name, **line} for each in written for line in each.lines]
     if not rows:
         raise UsageError("There are no results to write yet.")
@@ -45,8 +47,8 @@ def write_table(paths: Sequence[Path], out: Path) -> list[str]:
     writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     atomic_write(out, text.getvalue().encode())
     return [
-        f"{each.path} ends in the middle of a line: its run was interrupted. What is complete is "
-        "written."
+        f"{each.path} ends in the middle of a line, because its run was interrupted. The table has "
+        "only the complete results."
         for each in written
         if each.is_cut
     ]

@@ -1,7 +1,7 @@
-"""A chat template turned into the text before and after the user's, rendered out of harm's way.
+"""Turn a chat template into the text before and after the user's text, safely rendered.
 
-The template comes with the checkpoint: it is a program. It runs once, in a child process with
-bounded time and memory; run as a script, this file is that child.
+The template comes with the checkpoint, and it is a program. It runs once, in a child process with
+limited time and memory. This file, run as a script, is that child process.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class ChatFrame:
     """What stands around the user's text, up to where the assistant's words begin."""
 
     before: str
-    """Ahead of the user's text."""
+    """The text before the user's text."""
     turn: str
-    """Behind it, up to where the model takes over; it may be inside a thought."""
+    """The text after it, up to where the model starts to write; this may be inside a thought."""
     answer: str | None
-    """Behind it, up to where the template puts the answer; None where that cannot be told."""
+    """The text after it, up to the place of the answer; None if that place is not known."""
 
     def render(self, user: str, answer_prefix: str) -> str:
         """The whole prompt; the answer begins with `answer_prefix` where it has a place."""
@@ -90,7 +90,7 @@ def render_frame(template: str, special_tokens: Mapping[str, str]) -> ChatFrame:
         ) from error
     if child.returncode != 0:
         lines = child.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"the process ended with {child.returncode}"
+        reason = lines[-1] if lines else f"the process ended with exit code {child.returncode}"
         raise CheckpointError(f"The chat template cannot be rendered: {reason}. Use --no-chat.")
     return _frame(*json.loads(child.stdout))
 
@@ -138,7 +138,7 @@ def _limit() -> None:
         import resource
     except ImportError:  # Windows
         return
-    # What the libraries have mapped by now depends on the machine.
+    # The memory that the libraries use already depends on the machine, so it is added.
     maps = Path("/proc/self/statm")
     pages = int(maps.read_text().split()[0]) if maps.exists() else 0
     most = _MEMORY + pages * resource.getpagesize()

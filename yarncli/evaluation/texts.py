@@ -1,4 +1,4 @@
-"""Texts to measure a model on, as token ids, and the windows that are read of them."""
+"""Texts to measure a model on, as token ids, and the windows to read from them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Text:
     """A text of which a model predicts every token."""
 
     name: str
-    """Its file."""
+    """Name of its file."""
     token_ids: tuple[int, ...]
-    """Without the token that starts a text."""
+    """Its token ids, without the token that starts a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a text, as the model reads it."""
+    """A piece of a text, as the model reads it."""
 
     ids: tuple[int, ...]
     """Token ids; the first is the token that starts a text, if the tokenizer has one."""
@@ -45,7 +45,7 @@ class Texts:
     """All texts of a run."""
 
     texts: tuple[Text, ...]
-    """In the order given."""
+    """The texts in the order given."""
     start: tuple[int, ...] = ()
     """The token that the tokenizer puts before a text, or nothing."""
 
@@ -55,7 +55,7 @@ class Texts:
         return sum(len(text.token_ids) for text in self.texts)
 
     def record(self) -> dict[str, Any]:
-        """What is recorded of them, and compared when a run is resumed."""
+        """The record of the texts. A resumed run must have the same."""
         return {
             "text": {text.name: len(text.token_ids) for text in self.texts},
             "text_sha256": digest(text.token_ids for text in self.texts),

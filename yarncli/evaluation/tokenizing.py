@@ -21,13 +21,13 @@ class FileTokenizer:
     """tokenizer.json as it stands, with the methods that transformers' tokenizers have."""
 
     tokens: Any
-    """Of the library tokenizers."""
+    """The tokenizer of the library tokenizers."""
     special_tokens_map: dict[str, str]
     """`bos_token` and the like, as tokenizer_config.json names them."""
     chat_template: str | dict[str, str] | None
     """Jinja source, or several by name; None for none."""
     eos_token_id: int | None = field(init=False)
-    """Of the token that ends a text; None where none is named."""
+    """Id of the token that ends a text; None if none is named."""
 
     def __post_init__(self) -> None:
         """Look up what ends a text."""

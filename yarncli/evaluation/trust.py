@@ -36,8 +36,8 @@ def refuse_remote_code(directory: Path, name: str, trusted: bool) -> None:
     for key in _KERNELS:
         if "/" in str(config.get(key, "")):
             raise CheckpointError(
-                f"{path}: {key} names a kernel of the Hub, which is code that yarncli does not run "
-                "by default. Remove the key, or pass --trust-remote-code."
+                f"{path}: {key} names a kernel on the Hub. A kernel is code, which yarncli does "
+                "not run by default. Remove the key, or pass --trust-remote-code."
             )
 
 

@@ -35,21 +35,21 @@ class Variant:
     """One setting of the model."""
 
     name: str
-    """Its column in the report."""
+    """Name of its column in the report."""
     config: Mapping[str, Any] | None
     """The content of config.json; None for the checkpoint's own."""
     window: int
-    """Tokens it is meant to read; 0 if not known."""
+    """Intended window, tokens; 0 if not known."""
     original: int
-    """Tokens the model was trained with; 0 if not known."""
+    """Window that the model was trained with, tokens; 0 if not known."""
     rope: Mapping[str, Any]
     """The setting per scope, for the report; empty if not known."""
     checkpoint: Checkpoint | None = None
-    """Whose weights are asked; None behind a server."""
+    """The checkpoint with the weights; None behind a server."""
     config_for: Callable[[int], Mapping[str, Any]] | None = None
-    """The content of config.json for a text of so many tokens, where it depends on that."""
+    """Length of the text, tokens → content of config.json; None if the length does not matter."""
     note: str = ""
-    """Why there is nothing but this setting; empty where there is."""
+    """Why only this setting can be measured; empty if others can be as well."""
 
     def require_positions(self, length: int) -> None:
         """Refuse a text that has more tokens than a model without RoPE has positions.
@@ -60,8 +60,8 @@ class Variant:
         if not self.rope and 0 < self.window < length:
             name = self.checkpoint.name if self.checkpoint else self.name
             raise UsageError(
-                f"{name} has a vector for each of {self.window:,} positions and none for the "
-                f"{length:,} of a text. Give shorter --lengths."
+                f"{name} has learned vectors for {self.window:,} positions, too few for a text of "
+                f"{length:,} tokens. Give shorter --lengths."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Override:
-    """What `--override` says: a conversion to try."""
+    """A conversion to try, as `--override` describes it."""
 
     target: Target
     original_length: int | None = None
@@ -86,16 +86,16 @@ class Override:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which settings of a checkpoint are asked for."""
+    """The settings of a checkpoint that the user asks for."""
 
     override: Override | None = None
-    """A conversion to try; None for none."""
+    """A conversion to try, or None."""
     methods: Sequence[str] = ()
     """Of `METHODS`, or "none", side by side; empty for one setting."""
     control: bool = False
     """Whether to ask the same weights with the scaling off as well."""
     control_checkpoint: Checkpoint | None = None
-    """A checkpoint to ask as well, as it is; None for none."""
+    """A checkpoint to measure as well, unchanged, or None."""
 
 
 def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) -> list[Variant]:
@@ -115,9 +115,9 @@ def choose_variants(checkpoint: Checkpoint, choice: Choice, longest: int = 0) ->
         methods = [_method(name) for name in choice.methods]
         choice = replace(choice, methods=methods)
         if len(set(choice.methods)) != len(choice.methods):
-            raise UsageError(f"--compare {','.join(choice.methods)}: name each method once.")
+            raise UsageError(f"--compare {','.join(choice.methods)}: give each method only once.")
         if not longest and (override is None or not override.has_target):
-            raise UsageError("--compare needs --lengths, or --override factor=N, to extend to.")
+            raise UsageError("--compare needs a length: give --lengths or --override factor=N.")
         variants = compared(checkpoint, choice.methods, override, longest)
     elif override is not None:
         variants = [tried(checkpoint, override)]
@@ -170,8 +170,8 @@ def parse_override(text: str) -> Override:
     length, factor = numbers.pop("length", None), numbers.pop("factor", None)
     if grows and (length, factor) != (None, None):
         raise UsageError(
-            f"--override: {DYNAMIC_YARN} has the factor of the text that is read, so leave out "
-            "factor and length."
+            f"--override: {DYNAMIC_YARN} takes its factor from the length of the text, so leave "
+            "out factor and length."
         )
     if "truncate" in numbers:
         numbers["truncate"] = bool(numbers["truncate"])
@@ -205,7 +205,7 @@ def as_it_is(checkpoint: Checkpoint, name: str = AS_IT_IS) -> Variant:
     try:
         rope = read_rope(config)
     except UnsupportedArchitectureError as error:
-        note = f"{error} It was read as it is, as a baseline."
+        note = f"{error} The model was measured unchanged, as a baseline."
         positions = _learned_positions(config)
         return Variant(
             name=name,
@@ -275,8 +275,8 @@ def unscaled_config(checkpoint: Checkpoint) -> JsonText:
         problem = "its attention factor in the weights"
     if problem is not None:
         raise UsageError(
-            f"{checkpoint.name} has {problem}, so its scaling cannot be taken off. Use the "
-            "checkpoint it was made from: as --control-model, or as MODEL to try settings on."
+            f"{checkpoint.name} has {problem}, so its scaling cannot be removed. Use the "
+            "checkpoint that it was made from, as --control-model, or as MODEL to try settings."
         )
     return history.unconverted("config.json", config)
 
@@ -320,7 +320,7 @@ def at_attention_factors(
             "Say how far the model is extended: --attention-factors with --override factor=4."
         )
     if len(set(factors)) != len(factors) or "attention_factor" in override.target.options:
-        raise UsageError("--attention-factors: name each number once, and none in --override.")
+        raise UsageError("--attention-factors: give each number once, and none in --override.")
     found = []
     for factor in factors:
         options = {**override.target.options, "attention_factor": factor}

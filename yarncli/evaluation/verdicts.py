@@ -1,4 +1,4 @@
-"""Whether a model's words hold what was asked for, and when more words could not change that."""
+"""Whether a model's answer is correct, and when more text could not change that."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def says_all(response: str, answers: Sequence[str]) -> bool:
 
 def has_said_all(response: str, answers: Sequence[str]) -> bool:
     """Whether more text after `response` could no longer change `says_all`."""
-    # The last word may go on.
+    # The last word may be incomplete.
     return says_all(re.sub(r"\w+\Z", "", response), answers)
 
 

@@ -1,1 +1,1 @@
-"""GGUF files: what one says about RoPE, what llama.cpp computes from it, and what to write."""
+"""GGUF files: what a file says about RoPE, what llama.cpp computes from that, and what to write."""

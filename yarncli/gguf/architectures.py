@@ -1,4 +1,4 @@
-"""What llama.cpp's graph of a GGUF architecture does with keys and tensors of RoPE.
+"""What llama.cpp's graph of a GGUF architecture does with the keys and tensors for RoPE.
 
 The table `architectures.json` is made from llama.cpp's source. To add an architecture, run
 `scripts/wiring/llama_cpp_runtime.py` on a release that has it, then
@@ -18,44 +18,44 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sliding:
-    """How windowed layers rotate where it is not as the others do."""
+    """How the layers with a sliding window rotate, if they rotate differently from the others."""
 
     theta: Literal["full"] | float
-    """θ without `rope.freq_base_swa`: that of the other layers, or a number."""
+    """θ if the file has no `rope.freq_base_swa`: "full" takes that of the other layers."""
     key: bool
-    """Whether that key is read, and the attention factor of the file applied."""
+    """Whether `rope.freq_base_swa` is read and the file's attention factor is applied."""
     scaled: bool
-    """Whether they are scaled like the others."""
+    """Whether these layers are scaled like the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """One architecture of the runtime; every field is false where nothing is special."""
+    """One architecture of llama.cpp. A field is false or empty unless the architecture needs it."""
 
     name: str
     """Its GGUF name."""
     rotates: Literal["norm", "neox", "none"]
-    """Pairs of neighbours, pairs half a head apart, or no RoPE."""
+    """norm: rotates neighbouring dimensions as pairs; neox: dimensions half a head apart."""
     rope_freqs: Literal["used", "loaded", ""] = ""
-    """What becomes of `rope_freqs.weight`; a graph that does not load it refuses the file."""
+    """What the graph does with `rope_freqs.weight`. Empty: it refuses a file with that tensor."""
     factors: bool = False
     """Whether `rope_factors_long.weight` and `rope_factors_short.weight` are loaded."""
     sliding: Sliding | None = None
-    """How its windowed layers rotate; `None`: as the others."""
+    """How the layers with a sliding window rotate; `None`: like the other layers."""
     sections: bool = False
     """Whether `rope.dimension_sections` makes its RoPE multimodal."""
     whole_head: Literal["refuses", "aborts", ""] = ""
-    """What becomes of a file whose rotary width is not that of the head."""
+    """What llama.cpp does if the rotary width of a file differs from the width of a head."""
     windowed: bool = False
     """Whether layers can attend within a sliding window."""
     pattern: int = 0
-    """Of so many layers one has no window, where the file does not say which; 0: it must say."""
+    """One of this many layers has no window, if the file does not say which; 0: it must say."""
     dense_first: bool = False
-    """Whether that is the first of them, not the last."""
+    """Whether the first layer of each `pattern` has no window, instead of the last."""
     full_nope: bool = False
-    """Whether the layers without a window do not rotate where others have one."""
+    """Whether layers without a window do not rotate, in a file where other layers have one."""
     nope: bool = False
-    """Whether layers that do not rotate can stand between those that do."""
+    """Whether some layers may rotate and others not."""
     switch: bool = False
     """Whether `rope.scaling.finetuned` false switches RoPE off."""
     hybrid: bool = False
@@ -63,7 +63,7 @@ class Architecture:
     mla: bool = False
     """Whether it uses multi-head latent attention."""
     late_norm: bool = False
-    """Whether the norm of the keys comes after the rotation, and undoes any factor on it."""
+    """Whether the norm of the keys comes after the rotation, so that it undoes any factor."""
     k_scale: bool = False
     """Whether `blk.N.attn_k.scale` multiplies the keys."""
     base_swa: bool = False
@@ -73,28 +73,28 @@ class Architecture:
     betas: bool = False
     """Whether yarn's betas are read."""
     ramp: bool = False
-    """Whether yarn's share of the ramp and attention factor are read."""
+    """Whether the keys for yarn's share of the ramp and its attention factor are read."""
     log: Literal["tenfold", "as is", ""] = ""
     """How `rope.scaling.yarn_log_multiplier` is read."""
     softmax: bool = False
     """Whether yarn multiplies the softmax scale."""
     compress: bool = False
-    """Whether it has a second base, whose layers alone are scaled (DeepSeek V4)."""
+    """Whether some layers have a second θ, and only those are scaled (DeepSeek V4)."""
 
 
 @functools.cache
 def load_table() -> Mapping[str, Any]:
-    """The table as it stands in its file: `engine`, `version`, `date`, `architectures`."""
+    """The table as in its file: `engine`, `version`, `date`, `architectures`."""
     path = Path(__file__).with_name("architectures.json")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
 def find_architecture(name: str) -> Architecture | None:
-    """The row of an architecture; `None` where the runtime does not know it.
+    """The row of an architecture; `None` if llama.cpp does not know the architecture.
 
     Args:
-        name: what `general.architecture` says.
+        name: the value of `general.architecture`.
     """
     row = load_table()["architectures"].get(name)
     if row is None:

@@ -1,8 +1,9 @@
-"""What in a GGUF file can carry the attention temperature, and where it does so exactly.
+"""Which keys or tensors of a GGUF file can carry the attention temperature exactly.
 
-cos and sin times `a` is q·k times `a²`, in the layers and the dimensions that rotate. A key does
-that; scales and weights of the keys' projection, or of their norm, come to the same where they act
-on the same layers and dimensions and nothing undoes them.
+If cos and sin are multiplied by `a`, q·k is multiplied by `a²`, in the layers and the dimensions
+that rotate. The key `attn_factor` does that. A scale or the weights of the key projection, or the
+norm of the keys, give the same result if they act on the same layers and dimensions and if no
+later operation undoes them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _CLAMP = "attention.clamp_kqv"
 
 @dataclass(frozen=True, slots=True)
 class ScaledRows:
-    """A tensor of which some rows are multiplied."""
+    """A tensor in which some rows are multiplied."""
 
     factor: float
     rows: tuple[tuple[int, int], ...] | None = None
@@ -36,16 +37,16 @@ class ScaledRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemperaturePlan:
-    """What is to change so that attention has a wanted temperature."""
+    """The changes that give attention a wanted temperature."""
 
     carrier: Carrier
-    """What carries it."""
+    """What carries the temperature."""
     factor: float
-    """What multiplies cos and sin, beside what the file says already."""
+    """What multiplies cos and sin, in addition to what the file already says."""
     keys: Mapping[str, Typed] = field(default_factory=dict)
-    """Keys to set, names in full."""
+    """Full name of a key → its new value."""
     tensors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """F32 tensors with one size, to add."""
+    """F32 tensors with one dimension, to add."""
     scaled: Mapping[str, ScaledRows] = field(default_factory=dict)
     """Tensors whose numbers are multiplied."""
     notes: tuple[str, ...] = ()
@@ -59,18 +60,17 @@ def plan_temperature(
     *,
     layers: Collection[int] | None = None,
 ) -> TemperaturePlan:
-    """How to give a file an attention factor.
+    """Plan how to give a file an attention factor.
 
     Args:
         gguf: the file.
-        attention_factor: what is to multiply cos and sin.
-        carrier: what carries it; by default the key where that is exact, else the only other one
-            that is and changes no weights.
-        layers: the blocks meant, counted from 0; by default all that rotate and have no window.
+        attention_factor: the wanted multiplier of cos and sin.
+        carrier: what carries it; by default the first of key, norm and scale that is exact.
+        layers: the blocks to change, counted from 0; by default all that rotate and have no window.
 
     Raises:
         UnsupportedArchitectureError: the carrier is not exact for this file, or none is.
-        CheckpointError: the file is no model, or does not say which layers have a window.
+        CheckpointError: the file is not a model, or does not say which layers have a window.
     """
     row = refuse_no_model(gguf)
     computed = run(gguf)
@@ -78,8 +78,8 @@ def plan_temperature(
         raise CheckpointError(f"llama.cpp does not rotate by this file: {computed.because}.")
     if not 0 < computed.attention_factor < math.inf:
         raise CheckpointError(
-            f"llama.cpp multiplies cos and sin by {computed.attention_factor:g} here, from which "
-            f"no factor leads back. Correct {gguf.name(ATTN_FACTOR)} first."
+            f"llama.cpp multiplies cos and sin by {computed.attention_factor:g} in this file, and "
+            f"no factor can correct that. Correct {gguf.name(ATTN_FACTOR)} first."
         )
     factor = attention_factor / computed.attention_factor
     if carrier is None:
@@ -100,12 +100,12 @@ def plan_temperature(
 
 
 def why_not(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None = None) -> str:
-    """Why a carrier is not exact for a file, as the end of a sentence; empty where it is.
+    """Why a carrier is not exact for a file, as the end of a sentence; empty if it is exact.
 
     Args:
         gguf: the file.
         carrier: what is to carry the temperature.
-        layers: the blocks meant; by default all that rotate and have no window.
+        layers: the blocks to change; by default all that rotate and have no window.
     """
     return next(_faults(gguf, carrier, layers), "")
 
@@ -124,9 +124,9 @@ def _default(
     if row.mla or row.compress:
         refuse_temperature(gguf, row, wanted, natural)
     raise UnsupportedArchitectureError(
-        f"Nothing in this {row.name} file can carry another attention factor without a change of "
-        f"weights: a norm of the keys cannot, as {why_not(gguf, 'norm', layers)}; a scale cannot, "
-        f"as {why_not(gguf, 'scale', layers)}. See whether --carrier weights can."
+        f"Nothing in this {row.name} file can carry another attention factor while its weights "
+        f"stay unchanged: the norm of the keys cannot, because {why_not(gguf, 'norm', layers)}; "
+        f"a scale cannot, because {why_not(gguf, 'scale', layers)}. Try --carrier weights."
     )
 
 
@@ -136,13 +136,13 @@ def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Ite
         yield "llama.cpp does not rotate by it"
         return
     if row.mla or row.compress:
-        yield "multi-head latent attention has its temperature on the softmax scale too"
+        yield "multi-head latent attention also has a temperature on the softmax scale"
         return
     if row.late_norm:
         yield "the norm of the keys comes after the rotation and undoes it, in transformers too"
     if carrier == "key":
         if gguf.window:
-            yield f"the key changes the layers that attend within {gguf.window:,} tokens too"
+            yield f"the key also changes the layers that attend within {gguf.window:,} tokens"
         elif layers is not None and set(layers) < set(gguf.blocks):
             yield "the key changes all layers"
         return
@@ -157,14 +157,14 @@ def _faults(gguf: Gguf, carrier: Carrier, layers: Collection[int] | None) -> Ite
     if normed:
         yield "the norm of the keys undoes it"
     if gguf.has(_CLAMP) and gguf.get(_CLAMP):
-        yield f"{gguf.name(_CLAMP)} cuts the keys off at a fixed value"
+        yield f"{gguf.name(_CLAMP)} limits the keys to a fixed value"
     fused = [n for n in blocks if f"blk.{n}.attn_k.weight" not in gguf.tensors]
     if carrier == "scale":
         yield from _scale_faults(gguf, row, blocks, fused, sizes)
     elif any(_has_other_rows(gguf, n, sizes) for n in blocks if n not in fused):
-        yield "its projections of keys have other rows than those of its heads"
+        yield "the number of rows of its key projections does not fit its heads"
     elif fused and (row.hybrid or not row.k_scale):
-        yield "its fused projections are not all of queries, keys and values"
+        yield "some of its fused projections do not hold queries, keys and values"
     elif fused:
         yield from _fused_faults(gguf, fused, sizes)
 
@@ -180,30 +180,30 @@ def _layer_faults(gguf: Gguf, row: Architecture, layers: Collection[int] | None)
 
 def _norm_faults(gguf: Gguf, blocks: list[int], normed: list[int], sizes: Sizes) -> Iterator[str]:
     if normed != blocks:
-        yield "not every layer has a norm of its keys"
+        yield "not every layer has a norm of the keys"
         return
     for n in blocks:
         tensor = gguf.tensors[f"blk.{n}.attn_k_norm.weight"]
         if tensor.type not in ("F32", "F16", "BF16"):
             yield f"blk.{n}.attn_k_norm.weight is stored as {tensor.type}"
         if math.prod(tensor.shape) % sizes.head_dim:
-            yield f"blk.{n}.attn_k_norm.weight is not made of heads of {sizes.head_dim}"
+            yield f"blk.{n}.attn_k_norm.weight does not fit heads of {sizes.head_dim} dimensions"
 
 
 def _scale_faults(
     gguf: Gguf, row: Architecture, blocks: list[int], fused: list[int], sizes: Sizes
 ) -> Iterator[str]:
     if not row.k_scale:
-        yield "its graph does not read such a scale"
+        yield "its graph in llama.cpp does not read such a scale"
     if fused:
-        yield "queries, keys and values have one fused tensor, and one scale"
+        yield "queries, keys and values share one fused tensor and one scale"
     if sizes.rotary_dim < sizes.head_dim:
         yield (
             f"only {sizes.rotary_dim} of the {sizes.head_dim} dimensions of a head rotate, and a "
-            "scale is for all"
+            "scale multiplies all of them"
         )
     if any(f"blk.{n}.attn_k.scale" in gguf.tensors for n in blocks):
-        yield "the file has such scales already"
+        yield "the file already has such scales"
 
 
 def _fused_faults(gguf: Gguf, fused: list[int], sizes: Sizes) -> Iterator[str]:
@@ -211,7 +211,7 @@ def _fused_faults(gguf: Gguf, fused: list[int], sizes: Sizes) -> Iterator[str]:
         queries, keys = _heads(gguf, n)
         rows = gguf.tensors[f"blk.{n}.attn_qkv.weight"].shape[-1]
         if rows != (queries + 2 * keys) * sizes.head_dim:
-            yield f"blk.{n}.attn_qkv.weight has {rows} rows, not those of queries, keys and values"
+            yield f"blk.{n}.attn_qkv.weight has {rows} rows, not enough or too many for q, k and v"
 
 
 def _has_other_rows(gguf: Gguf, block: int, sizes: Sizes) -> bool:
@@ -226,11 +226,12 @@ def _by_scale(gguf: Gguf, blocks: list[int], factor: float) -> TemperaturePlan:
         carrier="scale",
         factor=factor,
         tensors={f"blk.{n}.attn_k.scale": (square,) for n in blocks},
-        # The scale acts on the product alone, the bias is added afterwards.
+        # The scale multiplies only the product with the weights. The bias is added later, so it
+        # has to be multiplied as well.
         scaled={name: ScaledRows(square) for name in biases if name in gguf.tensors},
         notes=(
-            "The scale is applied before a LoRA adapter is added, which it does not reach. "
-            "llama.cpp reads it for every architecture since its support of NVFP4 only; older "
+            "The scale does not multiply the output of a LoRA adapter, which is added after it. "
+            "llama.cpp reads the scale for every architecture only since it supports NVFP4; older "
             "builds and Ollama's own engine ignore or refuse it.",
         ),
     )
@@ -258,14 +259,14 @@ def _by_weights(gguf: Gguf, blocks: list[int], factor: float) -> TemperaturePlan
         for name in names:
             if name in gguf.tensors:
                 scaled[name] = ScaledRows(factor**2, rows)
-        # A fused weight may stand beside biases of its parts (`llama-graph.cpp:1670`).
+        # A file may have a fused weight and separate biases (`llama-graph.cpp:1670`).
         if is_fused and names[1] not in gguf.tensors and f"blk.{n}.attn_k.bias" in gguf.tensors:
             scaled[f"blk.{n}.attn_k.bias"] = ScaledRows(factor**2, _rotating(gguf, 0, keys))
     return TemperaturePlan(carrier="weights", factor=factor, scaled=scaled)
 
 
 def _rotating(gguf: Gguf, first: int, heads: int) -> tuple[tuple[int, int], ...] | None:
-    """The rows of some heads that rotate: the first of each, in both orders of the pairs."""
+    """The rows that rotate: the first ones of each head, in both orders of the pairs."""
     sizes = _sizes(gguf)
     if sizes.rotary_dim == sizes.head_dim:
         return ((first, first + heads * sizes.head_dim),) if first else None
@@ -275,7 +276,7 @@ def _rotating(gguf: Gguf, first: int, heads: int) -> tuple[tuple[int, int], ...]
 
 def _sizes(gguf: Gguf) -> Sizes:
     found = gguf.sizes()
-    assert found is not None  # _faults saw to it
+    assert found is not None  # _faults has checked it
     return found
 
 

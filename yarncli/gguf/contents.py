@@ -1,4 +1,4 @@
-"""Between a GGUF file and what is known of it: its header as `Gguf`, a `GgufPlan` as an edit."""
+"""Turns the header of a GGUF file into a `Gguf`, and a `GgufPlan` into an edit of the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yarncli.gguf.source import GgufFile, later_shards
 from yarncli.gguf.types import Array
 from yarncli.gguf.walking import quoted
 
-# What the quantisations of one model have in common.
+# The sizes that all quantisations of one model share.
 _ALIKE = ("embedding_length", "block_count", "vocab_size")
 _LISTS = (FREQS, LONG, SHORT)
 # Sizes that the runtime reads as whole numbers; some may be given for each layer.
@@ -30,7 +30,7 @@ def read_contents(file: GgufFile) -> Gguf:
     """The keys of a file, and the tensors of all files of its model; reads no weights.
 
     Raises:
-        CheckpointError: a file of the model is missing, damaged, or changed since.
+        CheckpointError: a file of the model is missing, damaged, or changed since it was opened.
         HubError: a range cannot be fetched.
     """
     tensors = {}
@@ -50,7 +50,7 @@ def is_same_model(one: Gguf, other: Gguf) -> bool:
 
 
 def count_tensors(file: GgufFile) -> int | None:
-    """How many tensors all files of a split model hold; `None` of a model in one file."""
+    """How many tensors all files of a split model hold; `None` for a model in one file."""
     if file.split_count == 1:
         return None
     return sum(len(part.header.tensors) for part in (file, *later_shards(file)))
@@ -60,7 +60,7 @@ def as_edit(file: GgufFile, plan: GgufPlan) -> GgufEdit:
     """The edit of a file that carries out a plan.
 
     Raises:
-        UnsupportedArchitectureError: a tensor that is replaced lies in a later file of the model.
+        UnsupportedArchitectureError: a tensor to replace is in a later file of the model.
     """
     header = file.header
     touched = (*plan.tensors, *plan.drop_tensors)
@@ -69,8 +69,8 @@ def as_edit(file: GgufFile, plan: GgufPlan) -> GgufEdit:
             found = next((name for name in touched if name in part.header.tensors), None)
             if found:
                 raise UnsupportedArchitectureError(
-                    f"{found} lies in {part.name}, and only the first file of a split model is "
-                    "changed. Join the files with llama.cpp's `llama-gguf-split --merge` first."
+                    f"{found} is in {part.name}, but yarncli changes only the first file of a "
+                    "split model. Join the files with llama.cpp's `llama-gguf-split --merge` first."
                 )
     return GgufEdit(
         keys={name: (value.type, value.value) for name, value in plan.keys.items()},
@@ -81,15 +81,15 @@ def as_edit(file: GgufFile, plan: GgufPlan) -> GgufEdit:
 
 
 def _require_counts(gguf: Gguf, where: str) -> None:
-    """Insist that sizes are numbers, which llama.cpp does, too: it loads no file without."""
+    """Refuse a file whose sizes are not numbers; llama.cpp does not load such a file either."""
     for key in _COUNTS:
         value = gguf.get(key)
         each = value if isinstance(value, tuple) else (value,)
         one = key in _SINGLE and isinstance(value, tuple)
         if value is not None and (one or not all(type(n) is int and 0 <= n < 2**32 for n in each)):
             raise WeightsError(
-                f"The key {quoted(gguf.name(key))} of {where} is {str(value)[:80]}, which is no "
-                "size: llama.cpp does not load the file. It is damaged."
+                f"The key {quoted(gguf.name(key))} of {where} is {str(value)[:80]}, which is "
+                "not a size, so llama.cpp does not load the file. It is damaged."
             )
 
 
@@ -100,7 +100,7 @@ def _typed(kv: Kv) -> Typed:
 
 def _tensor(file: GgufFile, name: str, tensor: GgufTensor) -> Tensor:
     values: tuple[float, ...] | None = None
-    if name in _LISTS:  # no other tensor is looked into
+    if name in _LISTS:  # the numbers of other tensors are not read
         values, length = (), tensor.nbytes or 0
         form = _FORMATS.get(tensor.type_name)
         if form and 0 < length <= _MOST:

@@ -1,4 +1,4 @@
-"""Keys of a GGUF file that have to do with RoPE and that llama.cpp does not go by."""
+"""Keys of a GGUF file that concern RoPE but have no effect in llama.cpp."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from yarncli.gguf.loading import reads
 from yarncli.gguf.runtime import Computed, run, scaling_factor, yarn_share
 
 YARN_ATTN = "rope.scaling.yarn_attn_factor"
-# Other names of keys that architectures share, by which a file with another prefix is known.
+# Key names that all architectures share. They show that a key belongs to RoPE although its prefix
+# is that of another architecture.
 _SHARED = (CONTEXT, "rope.", WINDOW)
 _BETAS = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow")
-# Keys that say nothing where they hold this.
+# A key with this value changes nothing, so it does not mislead.
 _NEUTRAL = {
     "rope.scaling.yarn_beta_fast": 32.0,
     "rope.scaling.yarn_beta_slow": 1.0,
@@ -40,18 +41,18 @@ _NEUTRAL = {
 
 @dataclass(frozen=True, slots=True)
 class DeadKey:
-    """A key that changes nothing."""
+    """A key that has no effect."""
 
     name: str
     """Its full name."""
     why: str
     """Why, as the end of a sentence for people."""
     misleads: bool
-    """Whether it says something else than what is computed."""
+    """Whether it says something different from what llama.cpp computes."""
 
 
 def dead_keys(gguf: Gguf) -> tuple[DeadKey, ...]:
-    """The keys that change nothing, in the order of the file; none where nothing is computed."""
+    """The keys without effect, in the order of the file; none if llama.cpp computes nothing."""
     row, computed = gguf.row, run(gguf)
     if row is None or not isinstance(computed, Computed):
         return ()
@@ -76,7 +77,7 @@ def _judged(gguf: Gguf, row: Architecture, computed: Computed, name: str) -> Dea
     elif key == OLD_FACTOR:
         says_same = _close(value, gguf.get(FACTOR))
     elif key in _BETAS and gguf.get(TYPE) == "yarn":
-        why += f"; the ramp is that of {_NEUTRAL[key]:g}"
+        why += f"; the ramp uses {_NEUTRAL[key]:g}"
     return DeadKey(name, why, misleads=not says_same)
 
 
@@ -91,7 +92,7 @@ def _close(a: object, b: object) -> bool:
 def _reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
     kind = gguf.get(TYPE, "linear")
     if key == FINETUNED and not row.switch:
-        yield "the runtime stores it and goes by it nowhere"
+        yield "the runtime stores it but never uses it"
     if key == "rope.scaling.alpha" and not row.alpha:
         yield f"the graph of {row.name} does not use it"
     if key == "rope.freq_base_swa" and row.base_swa and gguf.window is None:
@@ -106,13 +107,13 @@ def _reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
     if key == FACTOR and kind == "none":
         yield "the type is none"
     if key == OLD_FACTOR and (kind == "none" or gguf.has(FACTOR)):
-        yield "the type is none" if kind == "none" else f"{gguf.name(FACTOR)} is there, which wins"
+        yield "the type is none" if kind == "none" else f"{gguf.name(FACTOR)} takes precedence"
     if key == ATTN_FACTOR and row.compress:
         yield f"the graph of {row.name} does not use it"
 
 
 def _yarn_reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
-    """Why a key of yarn that the runtime reads changes nothing."""
+    """Why a key of yarn has no effect although the runtime reads it."""
     share = yarn_share(gguf, row)
     if key == YARN_ATTN:
         if share:

@@ -1,4 +1,4 @@
-"""Whether a SOURCE is a GGUF file, told before anything else is imported."""
+"""Whether a SOURCE is a GGUF file, decided before anything else is imported."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ ENDING = ".gguf"
 
 
 def is_gguf_source(source: object) -> bool:
-    """Whether a command is to read a source as a GGUF file.
+    """Whether a command should read a source as a GGUF file.
 
-    A local file is one by its first bytes, whatever its name: Ollama's have no ending. A damaged
-    file with the ending counts, too: what reads GGUF files says what is wrong with it.
+    The first bytes of a local file decide, because Ollama's files have no ending. A damaged file
+    with the ending .gguf counts as well, so that the reader of GGUF files can say what is wrong.
 
     Args:
         source: as the user gave it.
@@ -20,11 +20,11 @@ def is_gguf_source(source: object) -> bool:
     if not isinstance(source, str | Path):
         return False
     given = str(source)
-    if given.startswith("hf://"):  # a repository may have a name with that ending
+    if given.startswith("hf://"):  # the name of a repository may end in .gguf as well
         return given.endswith(ENDING) and given.count("/") > 3
     if given.endswith(".json") or "\0" in given:
         return False
-    with suppress(OSError):  # whoever opens it says why it cannot be read
+    with suppress(OSError):  # the code that opens it later says why it cannot be read
         return _is_local_file(Path(given))
     return False
 
@@ -40,7 +40,7 @@ def _is_local_file(path: Path) -> bool:
 
 
 def is_gguf_folder(source: object) -> bool:
-    """Whether a source is a directory of GGUF files and no checkpoint."""
+    """Whether a source is a directory with GGUF files but without a checkpoint."""
     if not isinstance(source, str | Path) or not str(source) or "\0" in str(source):
         return False
     path = Path(source)

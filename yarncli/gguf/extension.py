@@ -22,14 +22,14 @@ def decide_extension(
     """Decide every number of an extension.
 
     Args:
-        file: whose record says what was done to it before.
-        gguf: its contents.
-        target: what is asked for.
-        original_length: the window the model was trained with, tokens, if the caller knows better.
+        file: the file; its record says what was done to it before.
+        gguf: the contents of the file.
+        target: the wanted method and length.
+        original_length: the window that the model was trained with, tokens; None reads the file.
 
     Raises:
         UsageError: contradictory options, or a factor below 1.
-        CheckpointError: it is extended already, is no model, or cannot take what is asked.
+        CheckpointError: the file is already extended, is not a model, or cannot have this setting.
     """
     history = read_record(file.header)
     history.require_extendable({})
@@ -37,7 +37,8 @@ def decide_extension(
     rope = _named(rope, gguf, history.plan)
     plan = make_plan(history.informed(rope), target)
     check_values(plan)
-    # A file states the new window under every method, and is measured behind a server.
+    # These notes end with advice for checkpoints. A GGUF file states the new window under every
+    # method, and it is measured through a server.
     notes = (note.partition(" See how far")[0] for note in plan.notes)
     return replace(
         plan,
@@ -47,9 +48,10 @@ def decide_extension(
 
 
 def _named(rope: RopeConfig, gguf: Gguf, done: RopePlan | None) -> RopeConfig:
-    """The config with the setting of the record where a tensor of factors gives it.
+    """The config with the recorded setting, if a tensor of factors carries that setting.
 
-    Numbers do not say which method they are of; the record does, where they prove it.
+    The numbers in the tensor do not tell which method made them. The record does, and it is used
+    only if the numbers agree with it.
     """
     scope = rope.scopes["model"]
     if done is None or can_rescale(scope.parameters):

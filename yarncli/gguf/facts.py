@@ -1,4 +1,4 @@
-"""What a GGUF file says about RoPE: its typed keys, its tensors of frequencies, its sizes."""
+"""What a GGUF file says about RoPE: its typed keys, tensors of frequency factors, and sizes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATTERN = "attention.sliding_window_pattern"
 SECTIONS = "rope.dimension_sections"
 
 # The types with which the runtime reads the keys of every architecture (`llama-model.cpp:1321` to
-# 1470), or of those that read them at all (`models/*.cpp`).
+# 1470), or of the architectures that read them (`models/*.cpp`).
 KEY_TYPES: Mapping[str, str] = {
     CONTEXT: "u32",
     "block_count": "u32",
@@ -56,7 +56,7 @@ KEY_TYPES: Mapping[str, str] = {
 
 # `LLAMA_MAX_LAYERS` of `llama-hparams.h`.
 MOST_BLOCKS = 512
-# What scales RoPE: keys, and tensors of frequency factors. Granite's switch is none of them.
+# The keys that scale RoPE. Granite's switch `finetuned` is not one of them.
 SCALING = tuple(key for key in KEY_TYPES if key.startswith("rope.scal") and key != FINETUNED)
 FACTORS = (FREQS, LONG, SHORT)
 
@@ -71,12 +71,12 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor: its ggml type, such as "Q8_0", and its sizes, the fastest first."""
+    """A tensor: its ggml type, such as "Q8_0", and its dimensions, the contiguous one first."""
 
     type: str
     shape: tuple[int, ...]
     values: tuple[float, ...] | None = None
-    """The numbers of a tensor of frequency factors; `None` where they were not read."""
+    """The numbers, read only for tensors of frequency factors; `None` if they were not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Sizes:
     """The widths of one head."""
 
     head_dim: int
-    """All dimensions; of a model with latent attention those that rotate."""
+    """All dimensions; with latent attention only those that rotate."""
     rotary_dim: int
     """The dimensions that rotate."""
 
@@ -98,17 +98,17 @@ class Gguf:
 
     @property
     def architecture(self) -> str:
-        """What `general.architecture` says; empty where it is missing or no string."""
+        """The value of `general.architecture`; empty if it is missing or not a string."""
         found = self.keys.get("general.architecture")
         return found.value if found and isinstance(found.value, str) else ""
 
     @property
     def row(self) -> Architecture | None:
-        """What the runtime's graph does; `None` where it does not know the architecture."""
+        """What llama.cpp's graph does; `None` if llama.cpp does not know the architecture."""
         return find_architecture(self.architecture)
 
     def name(self, key: str) -> str:
-        """The full name of a key: with the prefix of the architecture."""
+        """The full name of a key, with the prefix of the architecture."""
         return f"{self.architecture}.{key}"
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -116,7 +116,7 @@ class Gguf:
 
         Args:
             key: its name without the prefix.
-            default: what to take where the file is silent.
+            default: the value if the file does not have the key.
         """
         found = self.keys.get(self.name(key))
         return default if found is None else found.value
@@ -126,34 +126,34 @@ class Gguf:
         return self.name(key) in self.keys
 
     def factors(self, name: str) -> tuple[float, ...] | None:
-        """The numbers of a tensor of frequency factors; `None` where there is no such tensor."""
+        """The numbers of a tensor of frequency factors; `None` if there is no such tensor."""
         found = self.tensors.get(name)
         assert found is None or found.values is not None, f"{name} was not read"
         return found.values if found else None
 
     @property
     def window(self) -> int | None:
-        """The sliding window, tokens; `None` where the runtime windows no layer."""
+        """The sliding window, tokens; `None` if no layer has one in llama.cpp."""
         found = _first(self.get(WINDOW))
         has = self.row is not None and self.row.windowed
         return found if has and isinstance(found, int) and found > 0 else None
 
     @property
     def is_mrope(self) -> bool:
-        """Whether its RoPE has a section for each of several axes."""
+        """Whether RoPE is multimodal: each section of the pairs rotates by another axis."""
         sections = self.get(SECTIONS)
         has = self.row is not None and self.row.sections
         return has and (any(sections) if isinstance(sections, list | tuple) else bool(sections))
 
     @property
     def blocks(self) -> list[int]:
-        """The blocks with a projection of keys, those of draft heads among them."""
+        """The blocks with a key projection, including those of draft heads."""
         pattern = re.compile(r"blk\.(\d+)\.attn_(?:k|qkv)\.weight")
         return sorted({int(m[1]) for name in self.tensors if (m := pattern.fullmatch(name))})
 
     @property
     def windowed_blocks(self) -> set[int] | None:
-        """Those that attend within a window; `None` where the file does not say.
+        """The blocks that attend within a window; `None` if the file does not say which.
 
         Source: `llama_hparams::set_swa_pattern`, `llama-model.cpp:3434`.
         """
@@ -174,10 +174,10 @@ class Gguf:
         return {n for n in range(min(count, MOST_BLOCKS) - drafts) if n % period != without}
 
     def sizes(self, *, windowed: bool = False) -> Sizes | None:
-        """The widths of a head; `None` where the file does not tell.
+        """The widths of a head; `None` if the file does not tell.
 
         Args:
-            windowed: of the layers that attend within a window.
+            windowed: give the widths for the layers that attend within a window.
 
         Source: `llama-model.cpp:1434-1470`; `models/step35.cpp`.
         """
@@ -207,12 +207,12 @@ class Gguf:
         drop: tuple[str, ...] = (),
         tensors: Mapping[str, tuple[float, ...]] | None = None,
     ) -> Gguf:
-        """The file with other keys and tensors, numbers rounded as their types round them.
+        """The file with changed keys and tensors; numbers are rounded as their types store them.
 
         Args:
             keys: full name → new value.
             drop: full names of keys, and names of tensors, to leave out.
-            tensors: name → numbers of an F32 tensor with one size.
+            tensors: name → numbers of an F32 tensor with one dimension.
         """
         kept = {name: value for name, value in self.keys.items() if name not in drop}
         kept |= {name: replace(v, value=as_stored(v.type, v.value)) for name, v in keys.items()}
@@ -224,7 +224,7 @@ class Gguf:
 
 
 def typed(key: str, value: Any) -> Typed:
-    """A value with the type that the runtime wants for a key.
+    """A value with the type that llama.cpp expects for a key.
 
     Args:
         key: without the prefix of the architecture.
@@ -235,7 +235,7 @@ def typed(key: str, value: Any) -> Typed:
 
 
 def _first(value: Any) -> Any:
-    """A value that may stand for each layer: that of the first layer that has one."""
+    """The value of a key that may be a list with one value per layer: the first that is not 0."""
     if isinstance(value, list | tuple):
         return next((item for item in value if item), None)
     return value

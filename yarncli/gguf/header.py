@@ -33,13 +33,13 @@ class Kv:
     """One key and its value."""
 
     type: str
-    """Of the value: "u32", "f32", "str", "arr", …"""
+    """Type of the value: "u32", "f32", "str", "arr", …"""
     value: Value
-    """Of a string, bytes that are no UTF-8 are lone surrogates."""
+    """The value. Bytes of a string that are not UTF-8 are lone surrogates."""
     start: int
-    """Where the pair begins, in bytes from the start of the file."""
+    """Where the key and its value begin, in bytes from the start of the file."""
     end: int
-    """Where the pair ends."""
+    """Where the value ends, in bytes from the start of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,27 +47,27 @@ class GgufTensor:
     """What the header says of one tensor."""
 
     name: str
-    """Of the tensor."""
+    """Name of the tensor."""
     shape: tuple[int, ...]
-    """In the order of the file: the first dimension is the one that lies together."""
+    """Dimensions in the order of the file: the first one is contiguous."""
     type: int
-    """The number of its type; `TENSOR_TYPES` has those that are known."""
+    """Number of its type; `TENSOR_TYPES` lists the known ones."""
     offset: int
-    """Where its data begin, in bytes from the start of the data."""
+    """Where its data begin, in bytes from the start of all data."""
     start: int
-    """Where the header speaks of it, in bytes from the start of the file."""
+    """Where its entry in the header begins, in bytes from the start of the file."""
     end: int
-    """Where the header ends to speak of it; the last 8 bytes are the offset."""
+    """Where its entry in the header ends; the last 8 bytes of the entry are the offset."""
 
     @property
     def type_name(self) -> str:
-        """As ggml calls it: "Q4_K"; of an unknown type "type 99"."""
+        """Name of the type in ggml, such as "Q4_K"; for an unknown type "type 99"."""
         known = TENSOR_TYPES.get(self.type)
         return known[0] if known else f"type {self.type}"
 
     @property
     def nbytes(self) -> int | None:
-        """Of its data; None where the type, and so the length, is unknown."""
+        """Length of its data, bytes; None if the type, and so the length, is unknown."""
         known = TENSOR_TYPES.get(self.type)
         return math.prod(self.shape) // known[1] * known[2] if known else None
 
@@ -79,44 +79,44 @@ class GgufHeader:
     where: str
     """What to call the file in messages."""
     version: int
-    """2 or 3; they differ in nothing that is read here."""
+    """2 or 3. The versions do not differ in anything that is read here."""
     keys: Mapping[str, Kv]
     """Key → value, in the order of the file."""
     tensors: Mapping[str, GgufTensor]
-    """Name → tensor, in the order of the file, which is that of their data."""
+    """Name → tensor, in the order of the file; their data have the same order."""
     alignment: int
-    """Of the data of each tensor, in bytes."""
+    """Alignment of the data of each tensor, in bytes."""
     end: int
-    """Where what it says of the tensors ends, in bytes."""
+    """Where the entries of the tensors end, in bytes."""
     data_start: int
     """Where the data begin: the next multiple of the alignment, in bytes."""
     file_size: int
-    """Of the whole file, in bytes."""
+    """Size of the whole file, in bytes."""
 
     @property
     def keys_end(self) -> int:
-        """Where the keys end, and what it says of the tensors begins."""
+        """Where the keys end and the entries of the tensors begin."""
         first = next(iter(self.tensors.values()), None)
         return first.start if first else self.end
 
     @property
     def architecture(self) -> str:
-        """`general.architecture`: the prefix of the model's keys; empty where there is none."""
+        """`general.architecture`: the prefix of the model's keys; empty if it is missing."""
         return self.text("general.architecture")
 
     @property
     def kind(self) -> str:
-        """`general.type`: "model", "mmproj", "adapter", …; "model" where it is not said."""
+        """`general.type`: "model", "mmproj", "adapter", …; "model" if it is missing."""
         return self.text("general.type") or "model"
 
     def text(self, name: str) -> str:
-        """The value of a key that is a string; empty where there is none."""
+        """The value of a key if it is a string, else the empty string."""
         found = self.keys.get(name)
         return found.value if found and isinstance(found.value, str) else ""
 
 
 def is_gguf(start: bytes) -> bool:
-    """Whether a file that begins so (at least 4 bytes of it) is a GGUF file."""
+    """Whether a file that begins with these bytes (at least 4) is a GGUF file."""
     return start.startswith(MAGIC)
 
 
@@ -124,12 +124,12 @@ def parse_header(read: RangeReader, *, file_size: int, where: str) -> GgufHeader
     """Parse a header and check it against the size of its file.
 
     Args:
-        read: gives ranges of the file; only the header is asked for, from its beginning on.
+        read: returns ranges of the file; it is asked for the header only, from its beginning on.
         file_size: in bytes.
         where: what to call the file in messages.
 
     Raises:
-        WeightsError: the file is truncated, damaged, hostile, or no GGUF file that is read here.
+        WeightsError: the file is truncated, damaged or hostile, or is not GGUF version 2 or 3.
     """
     walk = Walk(read, file_size, where)
     version = _version(walk)
@@ -140,8 +140,8 @@ def parse_header(read: RangeReader, *, file_size: int, where: str) -> GgufHeader
     ):
         if count > min(_MAX_COUNT, file_size // least):
             raise WeightsError(
-                f"{where} claims to have {count:,} {what}, which its {file_size:,} bytes cannot "
-                "hold, or no model has. The file is damaged."
+                f"{where} claims to have {count:,} {what}. Its {file_size:,} bytes cannot hold "
+                "so many, or no model has so many. The file is damaged."
             )
     keys: dict[str, Kv] = {}
     for _ in range(key_count):
@@ -154,11 +154,11 @@ def parse_header(read: RangeReader, *, file_size: int, where: str) -> GgufHeader
     for _ in range(tensor_count):
         tensor = _tensor(walk)
         if tensor.name in tensors:
-            raise _wrong(where, tensor, "is there twice")
+            raise _wrong(where, tensor, "is listed twice")
         tensors[tensor.name] = tensor
     end = walk.position
     data_start = aligned(end, alignment)
-    if not tensors:  # then there are no data to align
+    if not tensors:  # without data there is nothing to align
         data_start = min(data_start, file_size)
     _check_data(tensors, alignment, file_size - data_start, where)
     return GgufHeader(
@@ -168,7 +168,12 @@ def parse_header(read: RangeReader, *, file_size: int, where: str) -> GgufHeader
 
 
 def aligned(position: int, alignment: int) -> int:
-    """The first multiple of `alignment` that is not before `position`."""
+    """The smallest multiple of `alignment` that is at least `position`.
+
+    Example:
+        >>> aligned(33, 32)
+        64
+    """
     return -(-position // alignment) * alignment
 
 
@@ -183,15 +188,15 @@ def _version(walk: Walk) -> int:
         )
     if start[:4] in _OLDER:
         raise WeightsError(
-            f"{where} is a GGML file, the form before GGUF, which llama.cpp does not read any "
-            "more. Get the model as GGUF."
+            f"{where} is a GGML file. llama.cpp no longer reads this older format. Get the "
+            "model as a GGUF file."
         )
     if not is_gguf(start):
         cut = walk.size < 4 and MAGIC.startswith(start)
         raise WeightsError(
             f"{where} is truncated after {walk.size} bytes. Download it again."
             if cut
-            else f"{where} does not begin with the letters GGUF, so it is no GGUF file."
+            else f"{where} does not begin with the letters GGUF, so it is not a GGUF file."
         )
     walk.rewind(4)
     version = walk.u32()
@@ -201,10 +206,10 @@ def _version(walk: Walk) -> int:
             "with llama.cpp's gguf_convert_endian.py first."
         )
     if version not in _VERSIONS:
-        older = "llama.cpp does not read it any more: get a newer file of the model"
+        older = "llama.cpp no longer reads it. Get a newer file of the model"
         raise WeightsError(
             f"{where} has the GGUF version {version}; yarncli reads 2 and 3. "
-            f"{older if version == 1 else 'Use a newer yarncli, if there is one'}."
+            f"{older if version == 1 else 'Use a newer yarncli if there is one'}."
         )
     return version
 
@@ -238,11 +243,11 @@ def _array(walk: Walk, name: str) -> Array:
     if kind not in NAMES:
         raise _unknown_type(walk, name, kind)
     form = FORMATS.get(kind)
-    size = form.size if form else 8  # a string has at least its length
+    size = form.size if form else 8  # a string takes at least the 8 bytes of its length
     if count > walk.left // size:
         raise WeightsError(
             f"The key {quoted(name)} of {walk.where} claims {count:,} elements, more than the file "
-            "can hold. It is truncated or damaged: download it again."
+            "can hold. The file is truncated or damaged: download it again."
         )
     if form is None:
         walk.skip_strings(count)
@@ -268,7 +273,7 @@ def _alignment(keys: Mapping[str, Kv], where: str) -> int:
     value = found.value
     if found.type != NAMES[_U32] or not isinstance(value, int) or value.bit_count() != 1:
         raise WeightsError(
-            f"The key {ALIGNMENT} of {where} is no power of two of the type u32, so its tensors "
+            f"The key {ALIGNMENT} of {where} is not a power of two of type u32, so its tensors "
             "cannot be found. The file is damaged."
         )
     return value
@@ -291,12 +296,12 @@ def _tensor(walk: Walk) -> GgufTensor:
         raise _wrong(walk.where, tensor, f"has the shape {shape}, which no memory can hold")
     known = TENSOR_TYPES.get(tensor.type)
     if known and (shape[0] if shape else 1) % known[1]:
-        raise _wrong(walk.where, tensor, f"has rows that are no whole blocks of {known[0]}")
+        raise _wrong(walk.where, tensor, f"has rows that are not whole blocks of {known[0]}")
     return tensor
 
 
 def _check_data(tensors: Mapping[str, GgufTensor], alignment: int, size: int, where: str) -> None:
-    """Tensors lie one after the other, aligned, inside the file."""
+    """Check that tensors follow each other in the file, are aligned, and do not overlap."""
     position = 0
     for tensor in tensors.values():
         if tensor.offset % alignment:

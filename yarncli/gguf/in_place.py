@@ -1,4 +1,4 @@
-"""An edited GGUF file in the place of the old one, without a second copy: only when asked for."""
+"""Edit a GGUF file in place, without a second copy. Done only when the user asks for it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from yarncli.gguf.source import GgufFile
 
 
 def change_gguf(file: GgufFile, rewrite: Rewrite, directory: Directory) -> None:
-    """Change a file where it lies; of a split model the first file is the only one that changes.
+    """Change a file in place; of a split model only the first file changes.
 
     Args:
-        file: as it is, read while `directory` was held.
-        rewrite: decided for it.
-        directory: that it lies in, held alone (see `in_place.changing`).
+        file: the file, read while `directory` was locked.
+        rewrite: the change that was decided for this file.
+        directory: the directory of the file, locked by this process (see `in_place.changing`).
 
     Raises:
         UsageError: the file is on the Hub.
-        CheckpointError: it must not or cannot be changed in place: a link, several hard links, the
-            Hub cache, another process has it open, its tensors or its file system cannot be moved.
-        OutputError: it cannot be written, or does not read back; the old file is back.
+        CheckpointError: the file cannot be changed in place: it is a link, has several hard links,
+            is in the Hub cache, is open in another process, or its tensors cannot be moved.
+        OutputError: it cannot be written or read back; the old content is restored.
     """
     if file.path is None:
         raise UsageError(f"{file.name} is on the Hub; --in-place needs a file on this machine.")
@@ -34,8 +34,8 @@ def change_gguf(file: GgufFile, rewrite: Rewrite, directory: Directory) -> None:
         or any(isinstance(part, Span) for part in tail)
     ):
         raise CheckpointError(
-            f"Tensors of {file.name} would have to move among each other, which is not done in "
-            "place. Give the file to write, OUT, instead."
+            f"The tensors of {file.name} would change their order, which cannot be done in "
+            "place. Give the file to write as OUT instead."
         )
     resizing = Resizing(
         start=layout.header,

@@ -1,4 +1,4 @@
-"""What a checkpoint computes: to write into a GGUF file of its model, or to hold one against."""
+"""The RoPE of a checkpoint, to write it into a GGUF file or to compare a GGUF file with it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Intended:
     name: str
     """What to call the checkpoint."""
     setting: RopeParameters
-    """Of the layers without a window, or of all."""
+    """Setting of the layers without a sliding window, or of all layers."""
     length: int
-    """Its window, tokens."""
+    """Context window of the checkpoint, tokens."""
     windowed: RopeParameters | None = None
-    """Of the layers that attend within a window, where it is another."""
+    """Setting of the layers with a sliding window, if it differs."""
     source: str = ""
-    """What a step that starts from it is recorded with."""
+    """What a record names as the source of a step that starts from it."""
 
 
 def intended_by(source: str | Path | Checkpoint) -> Intended:
@@ -37,7 +37,7 @@ def intended_by(source: str | Path | Checkpoint) -> Intended:
         source: a checkpoint directory, a config.json or a Hub id.
 
     Raises:
-        CheckpointError: it is damaged, or is no model with RoPE.
+        CheckpointError: it is damaged, or is not a model with RoPE.
         UnsupportedArchitectureError: its layers have more settings than a GGUF file can say.
         HubError: it cannot be fetched.
     """
@@ -49,7 +49,7 @@ def intended_by(source: str | Path | Checkpoint) -> Intended:
     if len(settings) > 1 or len(windowed) > 1 or not scopes:
         raise UnsupportedArchitectureError(
             f"The layers of {checkpoint.name} have {len(settings) + len(windowed)} RoPE settings, "
-            "and a GGUF file has one for those without a window and one for the others."
+            "but a GGUF file holds only one for layers without a window and one for the others."
         )
     (setting,) = settings or windowed
     return Intended(

@@ -1,4 +1,4 @@
-"""An edit of a GGUF file, and what follows from it: its new header, where its data come from."""
+"""An edit of a GGUF file, and the layout of the new file: its header and the source of its data."""
 
 from __future__ import annotations
 
@@ -15,69 +15,70 @@ from yarncli.gguf.walking import quoted
 
 PADDING = "yarncli.padding"
 SPLIT_TENSORS = "split.tensors.count"
-# Data that move by whole blocks can be shared with the old file, or be moved without a copy.
+# If data move by whole blocks, the file system can share them with the old file or shift them
+# without a copy.
 BLOCK = 4096
 _HEAD = struct.Struct("<4sIQQ")  # letters, version, number of tensors, number of keys
 
 
 @dataclass(frozen=True, slots=True)
 class NewTensor:
-    """A tensor that is added, or takes the place of another."""
+    """A tensor that is added, or replaces another."""
 
     shape: tuple[int, ...]
-    """In the order of the file."""
+    """Dimensions in the order of the file."""
     type: int
-    """The number of its type."""
+    """Number of its type."""
     data: bytes = field(repr=False)
 
     @classmethod
     def of_floats(cls, values: Sequence[float]) -> NewTensor:
-        """A row of 32-bit numbers: the form of `rope_freqs.weight`."""
+        """A tensor with one dimension of 32-bit numbers, such as `rope_freqs.weight`."""
         return cls((len(values),), F32, struct.pack(f"<{len(values)}f", *values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufEdit:
-    """What is to be different in a file; everything else stays, byte for byte."""
+    """The changes to a file; everything else stays the same, byte for byte."""
 
     keys: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
-    """Key → type and value: in the place of an old one, or new."""
+    """Key → type and value, replaced or added."""
     drop: Collection[str] = ()
-    """Keys that go."""
+    """Keys to remove."""
     tensors: Mapping[str, NewTensor] = field(default_factory=dict)
-    """In the place of old ones, or new at the end."""
+    """Name → tensor, replaced or added at the end."""
     drop_tensors: Collection[str] = ()
-    """Tensors that go."""
+    """Tensors to remove."""
     patches: tuple[Patch, ...] = ()
-    """What is rewritten in the data of tensors that stay; places as in the old file."""
+    """Changes in the data of tensors that stay; offsets are those of the old file."""
     places: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
-    """("keys" or "tensors", name of a new one) → the name that it comes after; None: the first."""
+    """("keys" or "tensors", new name) → the name before it; None: it becomes the first."""
     size: int | None = None
-    """Of the file in bytes, where it ends inside the padding of the last tensor."""
+    """Size of the new file, bytes, if it ends inside the padding of the last tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A file as it is to be: carried out by a copy, or in place."""
+    """A file as it will be. It is made as a copy, or in place."""
 
     header: bytes = field(repr=False)
-    """All that stands before the data."""
+    """All bytes before the data."""
     parts: tuple[bytes | Span, ...]
-    """The data: spans of the old file, and new bytes."""
+    """The data, in order: spans of the old file, and new bytes."""
     patches: tuple[Patch, ...]
-    """What is rewritten in the spans."""
+    """Changes inside the spans."""
 
     @property
     def size(self) -> int:
-        """Of the file to be, in bytes."""
+        """Size of the new file, in bytes."""
         lengths = (p.end - p.begin if isinstance(p, Span) else len(p) for p in self.parts)
         return len(self.header) + sum(lengths)
 
 
 def complete_edit(header: GgufHeader, edit: GgufEdit) -> GgufEdit:
-    """The edit with what it demands, its values as they will be read back.
+    """The edit with the changes that follow from it, and values as they will be read back.
 
-    A split model counts the tensors of all its files in the first one.
+    The first file of a split model states the number of tensors in all files, so it changes too.
     """
     keys = {name: (kind, as_stored(kind, value)) for name, (kind, value) in edit.keys.items()}
     added = len(edit.tensors.keys() - header.tensors.keys()) - len(set(edit.drop_tensors))
@@ -91,16 +92,16 @@ def complete_edit(header: GgufHeader, edit: GgufEdit) -> GgufEdit:
 def make_layout(
     header: GgufHeader, edit: GgufEdit, read: RangeReader, *, padded: bool = True
 ) -> Layout:
-    """Work out a file with an edit.
+    """Compute the layout of a file after an edit.
 
     Args:
         header: of the old file.
         edit: complete (see `complete_edit`).
-        read: gives ranges of the old file; only its header is asked for.
-        padded: whether `yarncli.padding` makes the data begin where they began, modulo `BLOCK`.
+        read: returns ranges of the old file; it is asked for the header only.
+        padded: add the key `yarncli.padding`, so that the data move by a multiple of `BLOCK`.
 
     Raises:
-        CheckpointError: tensors would have to move whose length is not known, or there are none.
+        CheckpointError: there are no tensors, or a tensor of unknown length would have to move.
     """
     if not header.tensors:
         raise CheckpointError(f"{header.where} has no tensors: it is a vocabulary without a model.")
@@ -109,12 +110,15 @@ def make_layout(
         raise CheckpointError(f"{header.where} became shorter while it was read. Run again.")
     assert ALIGNMENT not in {*edit.keys, *edit.drop}, "the tensors would lie elsewhere"
     if padded:
+        # An empty value first: only when all other parts are known is the needed length known.
         edit = replace(edit, keys={**edit.keys, PADDING: ("str", "")})
     pairs = _pairs(header, edit, old)
     infos, parts, patches = _data(header, edit, old)
     end = _HEAD.size + sum(map(len, pairs.values())) + sum(map(len, infos))
     start = aligned(end, header.alignment)
     if padded:
+        # The data begin at the first position at or after `end` that equals the old one modulo the
+        # block. The value of the padding key fills the gap.
         block = max(BLOCK, header.alignment)
         start = end + (header.data_start - end) % block
         pairs[PADDING] = encode(PADDING) + encode_value("str", " " * (start - end))
@@ -122,14 +126,16 @@ def make_layout(
     head = _HEAD.pack(MAGIC, header.version, len(infos), len(pairs))
     made = b"".join((head, *pairs.values(), *infos, bytes(start - end)))
     layout = Layout(header=made, parts=parts, patches=(*edit.patches, *patches))
+    # A file may end without the padding of its last tensor; an undo has to give it back so.
     excess = 0 if edit.size is None else layout.size - edit.size
     return replace(layout, parts=_cut(parts, excess)) if excess < header.alignment else layout
 
 
 def _pairs(header: GgufHeader, edit: GgufEdit, old: bytes) -> dict[str, bytes]:
-    """Key → the bytes of the pair, in the order of the new file."""
+    """Key → the bytes of the key and its value, in the order of the new file."""
     kept = [name for name in header.keys if name not in edit.drop]
     anchor = f"{header.architecture}.context_length"
+    # New keys follow context_length, in the order of the edit, unless the edit names their place.
     last = anchor if anchor in kept else kept[-1] if kept else None
     for name in (name for name in edit.keys if name not in header.keys):
         place = edit.places.get(("keys", name), last)
@@ -150,7 +156,7 @@ def _after(names: Sequence[str], place: str | None) -> int:
 def _data(
     header: GgufHeader, edit: GgufEdit, old: bytes
 ) -> tuple[list[bytes], tuple[bytes | Span, ...], list[Patch]]:
-    """What the header says of each tensor, what the data are made of, and what is put over."""
+    """The entries of the tensors in the header, the parts of the data, and patches of the parts."""
     names = [name for name in header.tensors if name not in edit.drop_tensors]
     for name in (name for name in edit.tensors if name not in header.tensors):
         names.insert(_after(names, edit.places.get(("tensors", name), "")), name)
@@ -162,12 +168,15 @@ def _data(
     for number, name in enumerate(names):
         tensor, new = header.tensors.get(name), edit.tensors.get(name)
         if tensor is None or (new and tensor.nbytes != len(new.data)):
-            assert new is not None  # what is neither old nor new is not named
+            assert new is not None  # every name is that of an old or of a new tensor
+            # Added, or replaced by data of another length: new bytes, padded to the alignment.
             part: bytes | Span = new.data + bytes(-len(new.data) % header.alignment)
         else:
+            # Kept, or replaced by data of the same length: the old bytes, overwritten by a patch.
             part = slots[name]
             if new and new.data:
                 patches.append(_overwrite(header.data_start + tensor.offset, new.data))
+            # The last tensor of the old file may lack padding, which it needs if another follows.
             if number + 1 < len(names) and part.end == header.file_size:
                 part = _known_end(header, tensor, part)
         infos.append(_info(tensor, new, name, position, old))
@@ -181,13 +190,13 @@ def _data(
 
 
 def _slots(header: GgufHeader) -> Iterator[tuple[str, Span]]:
-    """Each tensor's part of the file, the padding after it included."""
+    """The span of each tensor in the file, including the padding after it."""
     tensors = list(header.tensors.values())
     begins = [header.data_start + tensor.offset for tensor in tensors]
     if begins and begins[0] != header.data_start:
         raise CheckpointError(
             f"{header.where} has {begins[0] - header.data_start:,} bytes before its first tensor, "
-            "with which llama.cpp does not load it. The file is damaged."
+            "and llama.cpp does not load such a file. The file is damaged."
         )
     ends = [*begins[1:], header.file_size]
     for tensor, begin, end in zip(tensors, begins, ends, strict=True):
@@ -195,7 +204,7 @@ def _slots(header: GgufHeader) -> Iterator[tuple[str, Span]]:
 
 
 def _known_end(header: GgufHeader, tensor: GgufTensor, slot: Span) -> Span:
-    """The slot of the old last tensor, to be followed by another."""
+    """The span of the last tensor of the old file, so that another tensor can follow it."""
     nbytes = tensor.nbytes
     if nbytes is None:
         raise CheckpointError(
@@ -204,7 +213,7 @@ def _known_end(header: GgufHeader, tensor: GgufTensor, slot: Span) -> Span:
         )
     if slot.end > slot.begin + aligned(nbytes, header.alignment):
         raise CheckpointError(
-            f"{header.where} has bytes of an unknown meaning after its last tensor, so no tensor "
+            f"{header.where} has unknown bytes after its last tensor, so no tensor "
             "can be put there. The file is damaged."
         )
     return slot
@@ -213,7 +222,7 @@ def _known_end(header: GgufHeader, tensor: GgufTensor, slot: Span) -> Span:
 def _info(
     tensor: GgufTensor | None, new: NewTensor | None, name: str, position: int, old: bytes
 ) -> bytes:
-    """What the header says of one tensor."""
+    """The entry of one tensor in the header."""
     if tensor and (not new or (new.shape, new.type) == (tensor.shape, tensor.type)):
         return old[tensor.start : tensor.end - 8] + struct.pack("<Q", position)
     assert new is not None
@@ -226,7 +235,7 @@ def _overwrite(offset: int, data: bytes) -> Patch:
 
 
 def _merged(parts: Sequence[bytes | Span]) -> Iterator[bytes | Span]:
-    """The parts, with what lies together in the old file and in the new as one."""
+    """The parts, with neighbours joined if they follow each other in the old file as well."""
     last: bytes | Span | None = None
     for part in parts:
         if isinstance(part, Span) and isinstance(last, Span) and last.end == part.begin:

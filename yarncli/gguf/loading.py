@@ -1,4 +1,4 @@
-"""Whether llama.cpp loads a GGUF file, as far as its RoPE is concerned."""
+"""Whether llama.cpp loads a GGUF file, judged by the keys and tensors for RoPE."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from yarncli.rope.parameters import WIDEST_HEAD
 
 Fault = Literal["type", "value type", "tensor", "factors", "other"]
 TYPES = ("none", "linear", "yarn", "longrope")
-# Keys that the runtime reads whatever the architecture; the others of `KEY_TYPES` only some do.
+# Keys that llama.cpp reads for every architecture. The other keys of `KEY_TYPES` are read for some
+# architectures only.
 _ALWAYS_READ = (
     CONTEXT, "block_count", "embedding_length", FINETUNED, ORIGINAL, THETA, TYPE, FACTOR,
     ATTN_FACTOR, "rope.scaling.alpha", "attention.key_length", "rope.dimension_count",
@@ -38,21 +39,21 @@ _ALWAYS_READ = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The runtime rotates nothing by the file."""
+    """llama.cpp does not run the file with RoPE."""
 
     kind: Literal["refuses", "aborts", "no RoPE"]
-    """It reports that it cannot load; it ends the process, a server's too; or it runs without."""
+    """It reports an error; it ends the whole process, also a server's; or it runs without RoPE."""
     because: str
     """Why, as the end of a sentence for people."""
     key: str = ""
-    """The key or the tensor at fault, as the file has it."""
+    """Full name of the key or tensor at fault; empty if there is none."""
     fault: Fault = "other"
-    """An unknown scaling type; a value of another type than is read; a tensor that is not loaded;
-    frequency factors that cannot be used."""
+    """The kind of fault: "type" is an unknown scaling type, "value type" a value of the wrong GGUF
+    type, "tensor" a tensor that is not loaded, "factors" unusable frequency factors."""
 
 
 def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Iterator[Failure]:
-    """Why the runtime does not get as far as numbers, in the order in which it finds out."""
+    """The reasons why llama.cpp computes nothing, in the order in which it notices them."""
     if row is None:
         name = gguf.architecture
         yield _refuses(f"it knows no architecture {name!r}", "general.architecture")
@@ -81,7 +82,7 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
         yield _unrotated(f"{name} is false, which switches RoPE off", name)
     width = gguf.name("rope.dimension_count")
     if sizes.head_dim > WIDEST_HEAD or sizes.rotary_dim > WIDEST_HEAD:
-        yield _refuses(f"{width} is {sizes.rotary_dim:,}, more than any head has", width)
+        yield _refuses(f"{width} is {sizes.rotary_dim:,}, more dimensions than any head has", width)
         return
     if row.whole_head and sizes.rotary_dim != sizes.head_dim:
         fails = _refuses if row.whole_head == "refuses" else _aborts
@@ -89,14 +90,12 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
     if sizes.rotary_dim % 2:
         yield _aborts(f"{width} is {sizes.rotary_dim}, an odd number", width)
     if sizes.rotary_dim > sizes.head_dim:  # `n_dims <= ne0` in `ggml-cpu/ops.cpp:6355`
-        yield _aborts(
-            f"{width} is {sizes.rotary_dim}, more than the {sizes.head_dim} of a head", width
-        )
+        yield _aborts(f"{width} is {sizes.rotary_dim}, and a head has only {sizes.head_dim}", width)
     yield from tensor_failures(gguf, row, sizes)
 
 
 def wrong_types(gguf: Gguf, row: Architecture) -> Iterator[Failure]:
-    """The keys that are read and have a type other than the runtime's."""
+    """The keys that llama.cpp reads and whose type is not the one that it accepts."""
     for key in reads(row):
         if key == OLD_FACTOR and gguf.has(FACTOR):
             continue
@@ -105,30 +104,30 @@ def wrong_types(gguf: Gguf, row: Architecture) -> Iterator[Failure]:
         if found is not None and found.type != wanted:
             name = gguf.name(key)
             yield _refuses(
-                f"{name} has the type {found.type}, and it reads {wanted} only",
+                f"{name} has the type {found.type}, and it reads only {wanted}",
                 name,
                 "value type",
             )
 
 
 def _wrong_heads(gguf: Gguf) -> Iterator[Failure]:
-    """Numbers of heads that are neither one for all layers nor one for each."""
+    """Head counts that are neither one number for all layers nor a list with one for each."""
     for key in ("attention.head_count", "attention.head_count_kv"):
         found, name = gguf.keys.get(gguf.name(key)), gguf.name(key)
         if found is None or found.type == "u32":
             continue
         if found.type != "arr":
-            yield _refuses(f"{name} has the type {found.type}, and it reads u32 only", name)
+            yield _refuses(f"{name} has the type {found.type}, and it reads only u32", name)
         elif not (
             isinstance(found.value, list | tuple)
             and len(found.value) == gguf.get("block_count")
             and all(type(n) is int and n >= 0 for n in found.value)
         ):
-            yield _refuses(f"{name} is no list of a number for each block", name)
+            yield _refuses(f"{name} is not a list with one number for each block", name)
 
 
 def reads(row: Architecture) -> tuple[str, ...]:
-    """The keys of `KEY_TYPES` that the runtime reads for an architecture."""
+    """The keys of `KEY_TYPES` that llama.cpp reads for an architecture."""
     found = [*_ALWAYS_READ, OLD_FACTOR]
     if row.base_swa:
         found.append("rope.freq_base_swa")
@@ -144,7 +143,7 @@ def reads(row: Architecture) -> tuple[str, ...]:
 
 
 def tensor_failures(gguf: Gguf, row: Architecture, sizes: Sizes) -> Iterator[Failure]:
-    """What is wrong with tensors of frequency factors, so that there is no answer."""
+    """Faults of the tensors of frequency factors that keep llama.cpp from running the file."""
     for name in (FREQS, LONG, SHORT):
         tensor = gguf.tensors.get(name)
         if tensor is None:
@@ -162,10 +161,10 @@ def tensor_failures(gguf: Gguf, row: Architecture, sizes: Sizes) -> Iterator[Fai
             yield _aborts(f"{name} is stored as {tensor.type}, not as F32", name, "factors")
     is_longrope = gguf.get(TYPE) == "longrope"
     if is_longrope and row.factors and FREQS in gguf.tensors:
-        yield _refuses(f"the type longrope loads no {FREQS}", FREQS, "tensor")
+        yield _refuses(f"{FREQS} is not loaded with the type longrope", FREQS, "tensor")
     for name in (LONG, SHORT):
         if name in gguf.tensors and row.factors and row.rope_freqs and not is_longrope:
-            yield _refuses(f"{name} is loaded with the type longrope only", name, "tensor")
+            yield _refuses(f"{name} is loaded only with the type longrope", name, "tensor")
 
 
 def expected_factors(row: Architecture, sizes: Sizes) -> int:

@@ -31,27 +31,28 @@ from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope import formulas
 from yarncli.rope.parameters import HAVE_ORIGINAL, RopeParameters, mla_softmax
 
-# Single precision holds 7 digits, and θ is taken to a power below 1.
+# Relative. Single precision holds 7 digits, and a power of θ below 1 does not enlarge the rounding
+# error.
 _TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufPlan:
-    """What is to change in a file, names in full."""
+    """The changes to a file. All names are full names."""
 
     keys: Mapping[str, Typed]
     """Keys to set, with their types."""
     drop: tuple[str, ...]
-    """Keys to take out: they would contradict the new ones, or are not read."""
+    """Keys to remove, because they would contradict the new ones or are not read."""
     tensors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """F32 tensors with one size, to add or replace."""
+    """F32 tensors with one dimension, to add or replace."""
     drop_tensors: tuple[str, ...] = ()
-    """Tensors to take out."""
+    """Tensors to remove."""
     notes: tuple[str, ...] = ()
     """What a person should know about it."""
 
     def applied(self, gguf: Gguf) -> Gguf:
-        """The file afterwards, numbers rounded as it stores them."""
+        """The file after the changes, with its numbers rounded as they are stored."""
         return gguf.changed(self.keys, (*self.drop, *self.drop_tensors), self.tensors)
 
 
@@ -61,7 +62,7 @@ def plan_extension(gguf: Gguf, plan: RopePlan, *, replaces: bool = False) -> Ggu
     Args:
         gguf: the file.
         plan: the extension.
-        replaces: the scaling that the file has may go.
+        replaces: whether the scaling that the file has may be replaced.
 
     Raises:
         UnsupportedArchitectureError: the runtime cannot compute it for this architecture.
@@ -70,8 +71,8 @@ def plan_extension(gguf: Gguf, plan: RopePlan, *, replaces: bool = False) -> Ggu
     setting = plan.scopes[0].after
     if any(scope.after != setting for scope in plan.scopes):
         raise UnsupportedArchitectureError(
-            "A GGUF file has one RoPE setting for all layers without a window; the plan has "
-            f"{len(plan.scopes)}."
+            "A GGUF file has one RoPE setting for all layers without a sliding window, but the "
+            f"plan has {len(plan.scopes)}."
         )
     return plan_setting(gguf, setting, length=plan.length, replaces=replaces)
 
@@ -83,13 +84,13 @@ def plan_setting(
     length: int,
     replaces: bool = False,
 ) -> GgufPlan:
-    """The changes that give a file exactly a RoPE setting.
+    """The changes after which llama.cpp computes exactly a RoPE setting.
 
     Args:
         gguf: the file.
         setting: what transformers computes with.
-        length: the window to be served, tokens.
-        replaces: the scaling that the file has may go.
+        length: the window to serve, tokens.
+        replaces: whether the scaling that the file has may be replaced.
 
     Raises:
         UnsupportedArchitectureError: the runtime cannot compute it for this architecture.
@@ -171,7 +172,7 @@ def _plan(
     setting: RopeParameters,
 ) -> GgufPlan:
     drop = tuple(gguf.name(k) for k in SCALING if k not in keys and gguf.has(k))
-    # Gemma 4 keeps the pairs that stand still in that tensor.
+    # In Gemma 4 this tensor says which pairs do not rotate, so it stays.
     keeps = {FREQS} if setting.rope_type == "proportional" else set()
     gone = (n for n in FACTORS if n in gguf.tensors and n not in {*tensors, *keeps})
     return GgufPlan(
@@ -189,11 +190,11 @@ def _notes(
     notes = []
     if setting.rope_type == "longrope" and setting.short_factor != setting.long_factor:
         notes.append(
-            "The runtime takes the long factors for every text, short ones too."
+            "llama.cpp uses the long factors for every text, also for short texts."
             if FREQS in tensors
-            else "The runtime chooses between the short and the long factors by the context that "
-            f"it is started with: above {setting.original_length:,} tokens it takes the long "
-            "ones, for short texts too."
+            else "llama.cpp chooses between the short and the long factors by the context size at "
+            f"its start. Above {setting.original_length:,} tokens it uses the long factors, "
+            "also for short texts."
         )
     if gguf.window and (row.sliding is None or row.sliding.scaled):
         notes.append(
@@ -209,11 +210,12 @@ def _insist(
     setting: RopeParameters,
     length: int,
 ) -> None:
-    """Insist that the runtime computes from the planned file what the setting says.
+    """Refuse a plan from which llama.cpp would not compute what the setting says.
 
     Raises:
-        UnsupportedArchitectureError: it has a temperature of its own on the softmax scale.
-        CheckpointError: it computes something else, so the plan is wrong.
+        UnsupportedArchitectureError: llama.cpp multiplies the softmax scale by a temperature of its
+            own.
+        CheckpointError: llama.cpp computes something else, so the plan is wrong.
     """
     after = plan.applied(gguf)
     softmax = mla_softmax(setting) if row.softmax and setting.rope_type != "default" else 1.0
@@ -229,8 +231,8 @@ def _insist(
         if not math.isclose(found.softmax_scale_ratio, softmax, rel_tol=_TOLERANCE):
             raise UnsupportedArchitectureError(
                 f"llama.cpp multiplies the softmax scale of {row.name} by "
-                f"{found.softmax_scale_ratio:.5g} under {setting.rope_type}, and the setting wants "
-                f"{softmax:.5g}; no key changes that. Use --method ntk."
+                f"{found.softmax_scale_ratio:.5g} under {setting.rope_type}, but the setting needs "
+                f"{softmax:.5g}, and no key changes that. Use --method ntk."
             )
         wanted = setting.inv_freq(context)
         exact = len(wanted) == len(found.inv_freq) and all(
@@ -244,7 +246,7 @@ def _insist(
             and found.served_length == length
         ):
             raise CheckpointError(
-                "llama.cpp would compute something else from the planned keys than the setting "
+                "llama.cpp would not compute from the planned keys what the setting "
                 f"says (a {setting.rope_type} setting, architecture {row.name}). Nothing was "
-                "written. This is a fault of yarncli: please report it."
+                "written. This is a bug in yarncli: please report it."
             )

@@ -1,4 +1,4 @@
-"""Whether a GGUF file rotates as the record inside it says; only then is the record believed."""
+"""Whether the content of a GGUF file agrees with its record. Only then is the record believed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from yarncli.history import History
 from yarncli.planning.rope_plan import RopePlan
 from yarncli.rope.parameters import RopeParameters
 
-# Single precision, with which the file stores its numbers.
+# Relative; the file stores its numbers in single precision.
 _TOLERANCE = 1e-6
 
 
 def proven_history(header: GgufHeader, gguf: Gguf) -> History:
-    """The steps that a file records; as `unbelieved` where its content does not bear them out.
+    """The steps that a file records, marked as `unbelieved` if its content contradicts them.
 
-    The keys that the last step wrote must be as it left them, and what llama.cpp computes must be
-    what the last plan says: a tool may have changed the file since, or copied a stranger's record.
+    The keys that the last step wrote must be unchanged, and llama.cpp must compute what the last
+    plan says. Another tool may have changed the file since, or copied the record of another file.
 
     Args:
-        header: of the file.
-        gguf: its contents.
+        header: the header of the file.
+        gguf: the contents of the file.
 
     Raises:
-        ConfigError: the record is not what yarncli writes.
+        ConfigError: the record does not have the form that yarncli writes.
     """
     history = read_record(header)
     if not history.steps:
@@ -41,13 +41,13 @@ def proven_history(header: GgufHeader, gguf: Gguf) -> History:
 
 
 def planned_setting(gguf: Gguf, plan: RopePlan) -> RopeParameters | None:
-    """The setting of a plan, where llama.cpp computes its frequencies from the file; else `None`.
+    """The setting of a plan if llama.cpp computes its frequencies from the file, else `None`.
 
-    A bake may have changed the attention factor since: the setting has the file's.
+    A bake may have changed the attention factor since, so the setting gets the file's factor.
 
     Args:
         gguf: the contents of the file.
-        plan: what its record says.
+        plan: the plan in its record.
     """
     computed, setting = run(gguf, context=plan.length), plan.scopes[0].after
     if not isinstance(computed, Computed):

@@ -1,4 +1,4 @@
-"""The RoPE setting that transformers needs to compute what llama.cpp computes from a file."""
+"""The RoPE setting with which transformers computes what llama.cpp computes from a GGUF file."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from yarncli.gguf.runtime import RUNTIME_THETA, Computed, run, scaling_factor
 from yarncli.rope.formulas import get_mscale
 from yarncli.rope.parameters import RopeParameters, with_frequencies
 
-# Single precision, with which the file stores its numbers.
+# Relative; the file stores its numbers in single precision.
 _TOLERANCE = 1e-6
-# Of all published models with llama3 scaling; the converter does not write it.
+# The original window of all published models with llama3 scaling. llama.cpp's converter does not
+# write it to the file.
 _LLAMA3_ORIGINAL = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufRope:
-    """What there is to know about the RoPE of a file that llama.cpp loads."""
+    """The RoPE of a file that llama.cpp loads."""
 
     architecture: str
-    """Its GGUF name."""
+    """GGUF name of the architecture."""
     rope_theta: float
-    """θ, the runtime's default where the file is silent."""
+    """θ; llama.cpp's default if the file has none."""
     head_dim: int
-    """All dimensions of a head; with latent attention those that rotate."""
+    """All dimensions of a head; with latent attention only those that rotate."""
     rotary_dim: int
     """The dimensions of a head that rotate."""
     window: int
-    """What the file states as its context, tokens: what a server serves at most."""
+    """The context that the file states, tokens: a server serves at most this."""
     original_length: int | None
-    """The original window, tokens; `None` where the file does not tell, but is scaled."""
+    """The original window, tokens; `None` if the file is scaled but does not state it."""
     computed: Computed
     """What the runtime computes."""
     parameters: RopeParameters | None
-    """The same as a setting of transformers; `None` where it has none."""
+    """The same as a setting of transformers; `None` if transformers has no such setting."""
 
 
 def read_gguf(gguf: Gguf) -> GgufRope | Failure:
-    """Read the RoPE of a file; a failure where llama.cpp rotates nothing by it."""
+    """Read the RoPE of a file, or the reason why llama.cpp does not run it with RoPE."""
     computed, sizes = run(gguf), gguf.sizes()
     if isinstance(computed, Failure):
         return computed
-    assert sizes is not None  # or it had failed
+    assert sizes is not None  # otherwise `run` returns a failure
     parameters = to_transformers(gguf, computed)
     original = gguf.get(ORIGINAL) or None
     if original is None and parameters is not None and parameters.rope_type == "default":
@@ -81,7 +82,7 @@ def to_transformers(gguf: Gguf, computed: Computed) -> RopeParameters | None:
 
 
 def _as_llama3(gguf: Gguf, p: RopeParameters) -> RopeParameters | None:
-    """Llama 3.1's setting where the factors are those that a converter made from it."""
+    """Llama 3.1's setting, if it gives the factors that a converter wrote to the file."""
     factors = gguf.factors(FREQS) if p.rope_type == "longrope" else None
     if not factors or max(factors) <= 1 or scaling_factor(gguf) != 1:
         return None
@@ -101,7 +102,7 @@ def _as_llama3(gguf: Gguf, p: RopeParameters) -> RopeParameters | None:
 
 
 def _lists(gguf: Gguf, computed: Computed, p: RopeParameters) -> RopeParameters:
-    """LongRoPE with both lists: transformers chooses by the text, the runtime by its context."""
+    """LongRoPE with both lists: transformers chooses by text length, llama.cpp by context size."""
     factor, ones = scaling_factor(gguf), (1.0,) * (p.rotary_dim // 2)
     long, short = (gguf.factors(name) or ones for name in (LONG, SHORT))
     original = gguf.get(ORIGINAL, gguf.get(CONTEXT))
@@ -135,25 +136,25 @@ def _with_temperature(gguf: Gguf, computed: Computed, p: RopeParameters) -> Rope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How a file and a setting differ."""
+    """The difference between a file and a setting."""
 
     ratios: tuple[float, ...]
-    """The file's frequency over the setting's, for each pair; empty where the counts differ."""
+    """Frequency of the file / of the setting, per pair; empty if the number of pairs differs."""
     attention_factor: float
-    """The file's, over the setting's."""
+    """Attention factor of the file / of the setting."""
     window: int
-    """The file's window less the one that is meant, tokens."""
+    """Window of the file minus the intended window, tokens."""
 
     @property
     def worst(self) -> int | None:
-        """The pair whose frequency is farthest off; `None` where all agree."""
+        """Index of the pair whose frequency differs most; `None` if all agree."""
         off = [abs(math.log(r)) if r > 0 else math.inf for r in self.ratios]
         far = max(range(len(off)), key=off.__getitem__, default=None)
         return far if far is not None and not off[far] < _TOLERANCE else None
 
     @property
     def rotates_alike(self) -> bool:
-        """Whether frequencies and attention factor are the same, whatever the window."""
+        """Whether frequencies and attention factor are the same; the window is not compared."""
         same = math.isclose(self.attention_factor, 1.0, rel_tol=_TOLERANCE)
         return bool(self.ratios) and self.worst is None and same
 
@@ -164,11 +165,11 @@ class Difference:
 
 
 def compare(computed: Computed, setting: RopeParameters, length: int) -> Difference:
-    """How what the runtime computes differs from what transformers does.
+    """Compare what llama.cpp computes with what transformers computes.
 
     Args:
-        computed: what the runtime computes from the file.
-        setting: that of the checkpoint.
+        computed: what llama.cpp computes from the file.
+        setting: the setting of the checkpoint.
         length: the window of the checkpoint, tokens.
     """
     wanted: Sequence[float] = setting.inv_freq(length)

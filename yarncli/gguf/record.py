@@ -1,7 +1,7 @@
-"""What was done to a GGUF file, inside the file: written with each step, and taken back from.
+"""The record in a GGUF file of what was done to it. Each step extends it; an undo reads it.
 
-The key `yarncli.plan` holds what `yarncli.json` holds of a checkpoint (see `history`). The parts
-that a step replaces are "keys", "tensors", and of the "file" size and checksum of its header.
+The key `yarncli.plan` holds what `yarncli.json` holds for a checkpoint (see `history`). A step
+records replaced values under "keys", "tensors" and "file" (size, and checksum of the header).
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from yarncli.jsontext.text import JsonText
 
 RECORD = "yarncli.plan"
 _KEYS, _TENSORS, _FILE = GGUF_PARTS
-_OWN_PADDING = "padding"  # in `_FILE`: the key PADDING of a file that has no record yet
-_MAX_KEPT = 1 << 20  # bytes of a replaced tensor that a record keeps; rope_freqs has 256
+_OWN_PADDING = "padding"  # in `_FILE`: the key PADDING, if the file had it before its first record
+_MAX_KEPT = 1 << 20  # bytes of a replaced tensor that a record can keep; rope_freqs has 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
-    """A decided change of one file."""
+    """A change of one file, decided in full."""
 
     layout: Layout
-    """The file as it is to be."""
+    """Layout of the new file."""
     header: GgufHeader
-    """Its header, read from there."""
+    """Header of the new file, parsed from the layout."""
     changes: tuple[FieldChange, ...]
-    """What is different: keys and tensors."""
+    """The keys and tensors that differ."""
     is_original: bool = False
-    """Whether it is, byte for byte, the file of before the step that is taken back."""
+    """Whether an undo gives back, byte for byte, the file from before the step."""
 
 
 def read_record(header: GgufHeader) -> History:
-    """The steps that a file carries; none where it has no record.
+    """The steps that a file records; none if it has no record.
 
     Raises:
-        ConfigError: the record is not what yarncli writes.
+        ConfigError: the record does not have the form that yarncli writes.
     """
     if RECORD not in header.keys:
         return NO_HISTORY
@@ -63,32 +63,32 @@ def read_record(header: GgufHeader) -> History:
 
 
 def refuse_baked(header: GgufHeader) -> None:
-    """Refuse a file whose attention factor a bake put where no key shows it.
+    """Refuse a file in which a bake moved the attention factor to a place that no key shows.
 
     Raises:
-        CheckpointError: weights, norms or scales carry one.
+        CheckpointError: weights, norms or scales carry an attention factor.
     """
     for step in read_record(header).steps:
         carrier = (step.options or {}).get("carrier", "key")
         if step.command == "bake" and carrier != "key":
             raise CheckpointError(
-                f"{header.where} was baked already (carrier {carrier}): its keys do not show the "
-                "whole attention factor any more, and another would come on top. Start again from "
-                "the file of before."
+                f"{header.where} was already baked (carrier {carrier}): its keys no longer show "
+                "the whole attention factor, so a second factor would multiply the first. Start "
+                "again from the file before the bake."
             )
 
 
 def decide_rewrite(file: GgufFile, edit: GgufEdit, step: Step) -> Rewrite:
-    """A file with an edit, and with the record of it.
+    """Decide an edit of a file together with its record.
 
     Args:
-        file: the old one, here or on the Hub.
-        edit: what is to be different.
-        step: what is done; the replaced values are filled in here.
+        file: the old file, on this machine or on the Hub.
+        edit: the changes.
+        step: the step to record; this function adds the replaced values.
 
     Raises:
-        CheckpointError: the edit cannot be made, or could not be taken back; a damaged record; the
-            file has changed since its header was read.
+        CheckpointError: the edit cannot be made or could not be undone, the record is damaged, or
+            the file has changed since its header was read.
     """
     header, read = file.header, file.read
     edit = complete_edit(header, edit)
@@ -98,7 +98,7 @@ def decide_rewrite(file: GgufFile, edit: GgufEdit, step: Step) -> Rewrite:
         "size": header.file_size,
         "header_sha256": sha256(start).hexdigest(),
     }
-    if PADDING in header.keys and RECORD not in header.keys:  # that of an edit nobody recorded
+    if PADDING in header.keys and RECORD not in header.keys:  # padding of an edit without a record
         padding = header.keys[PADDING]
         before[_OWN_PADDING] = _to_json(padding.type, padding.value)
     told = [
@@ -111,12 +111,12 @@ def decide_rewrite(file: GgufFile, edit: GgufEdit, step: Step) -> Rewrite:
 
 
 def decide_undo(file: GgufFile) -> Rewrite:
-    """The file of before its last step.
+    """Decide how the last step of a file is undone.
 
     Raises:
         UsageError: the file has no record.
-        CheckpointError: it does not hold what its last step left, so nothing is taken back; or as
-            `decide_rewrite`.
+        CheckpointError: the file does not hold what its last step wrote, so nothing is undone; or
+            one of the reasons of `decide_rewrite`.
     """
     header, read = file.header, file.read
     history = read_record(header)
@@ -139,7 +139,7 @@ def decide_undo(file: GgufFile) -> Rewrite:
 
 
 def _read_back(header: GgufHeader, layout: Layout) -> GgufHeader:
-    """The header as a reader will find it.
+    """The new header, parsed as a reader will parse it.
 
     Raises:
         CheckpointError: a reader would refuse it.
@@ -176,7 +176,8 @@ def _tensor_changes(header: GgufHeader, edit: GgufEdit, read: RangeReader) -> It
     previous = None
     for name, tensor in header.tensors.items():
         if _is_patched(header, tensor, edit):
-            # Without its data, so that what is multiplied is never taken back by half.
+            # The record does not keep the data of a multiplied tensor, so an undo of such a step is
+            # refused instead of restoring only a part.
             same = _described(tensor)
             before = {**same, "place": previous}
             yield FieldChange(file=_TENSORS, path=(name,), before=before, after=same)
@@ -215,23 +216,23 @@ def _described(tensor: NewTensor | GgufTensor) -> dict[str, Any]:
 
 
 def _kept(header: GgufHeader, tensor: GgufTensor, read: RangeReader) -> dict[str, Any]:
-    """A tensor that goes, with its data."""
+    """A tensor that is removed, with its data."""
     nbytes = tensor.nbytes
     if nbytes is None or nbytes > _MAX_KEPT:
         raise CheckpointError(
             f"Tensor {quoted(tensor.name)} of {header.where} is too large to be replaced or "
-            "dropped: it could not be put back."
+            "removed, because the record could not keep it for an undo."
         )
     data = read(header.data_start + tensor.offset, nbytes)
     return {**_described(tensor), "data": base64.b64encode(data).decode()}
 
 
 def changed_since(header: GgufHeader, step: Step) -> str | None:
-    """A key or tensor that is not what a step left there; None where all are.
+    """The name of a key or tensor that is not as a step left it; None if all are.
 
     Args:
-        header: of the file as it is.
-        step: the last one that its record has.
+        header: the present header of the file.
+        step: the last step in its record.
     """
     for change in step.replaced:
         name = str(change.path[0])
@@ -246,18 +247,19 @@ def changed_since(header: GgufHeader, step: Step) -> str | None:
 
 
 def _require_as_left(header: GgufHeader, step: Step) -> None:
-    """Refuse a file in which something else changed what the step wrote."""
+    """Refuse a file if another program changed what the step wrote."""
     name = changed_since(header, step)
     if name is not None:
         raise CheckpointError(
-            f"{quoted(name)} of {header.where} is not what yarncli wrote there, so something "
-            "else has changed the file since, and the step cannot be undone. Start again from "
-            "the file of before."
+            f"{quoted(name)} of {header.where} is not what yarncli wrote there. Another program "
+            "has changed the file since, so the step cannot be undone. Start again from the "
+            "file before that step."
         )
 
 
 def _back(step: Step, left: History, where: str) -> GgufEdit:
-    """The edit that takes a step back."""
+    """The edit that undoes a step."""
+    # What the step replaced comes back with its old place; what the step added is removed.
     keys: dict[str, tuple[str, Value]] = {}
     tensors: dict[str, NewTensor] = {}
     places: dict[tuple[str, str], str | None] = {}
@@ -279,8 +281,9 @@ def _back(step: Step, left: History, where: str) -> GgufEdit:
             except (LookupError, TypeError, ValueError, OverflowError, binascii.Error) as error:
                 raise ConfigError(
                     f"{RECORD} of {where} does not say what {quoted(name)} was before, so the step "
-                    "cannot be undone. Start again from the file of before."
+                    "cannot be undone. Start again from the file before that step."
                 ) from error
+    # With the last step goes the record itself, and the padding unless the file had some before.
     ours = [] if left.steps else [RECORD, *([] if PADDING in keys else [PADDING])]
     drop: Collection[str] = [*gone[_KEYS], *ours]
     return GgufEdit(
@@ -296,7 +299,7 @@ def _value(before: Mapping[str, Any]) -> tuple[str, Value]:
         found: Value = Array(before["of"], len(read), read)
     else:
         found = float(value) if isinstance(value, str) and kind in ("f32", "f64") else value
-    encode_value(kind, found)  # fails on what no file can hold
+    encode_value(kind, found)  # raises an error for a value that no file can hold
     return kind, found
 
 

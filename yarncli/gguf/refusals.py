@@ -1,4 +1,4 @@
-"""What cannot be done to a GGUF file: each refusal is a sentence that says what to do instead."""
+"""Refusals of what cannot be done to a GGUF file. Each one says why, or what to do instead."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from yarncli.gguf.loading import Failure
 from yarncli.gguf.runtime import Computed, run
 from yarncli.rope.parameters import RopeParameters
 
-# Beyond this a window does not fit its key.
+# Tokens. The key of the window is a u32.
 _LONGEST = 2**32 - 1
-# They use the tensor in some layers only, for a purpose of their own (`models/step35.cpp`).
+# These architectures use the tensor in some layers only, for their own purpose
+# (`models/step35.cpp`).
 _OWN_FREQS = ("step35", "gemma4", "gemma4-assistant")
 
 
 def refuse_no_model(gguf: Gguf) -> Architecture:
-    """Refuse a file that is no language model with RoPE that the runtime knows.
+    """Refuse a file that is not a language model with RoPE, or that llama.cpp does not know.
 
     Returns:
         The row of its architecture.
 
     Raises:
         CheckpointError: it is an adapter, a projector, a vocabulary, or a later part of a model.
-        UnsupportedArchitectureError: the architecture is unknown, or does not rotate.
+        UnsupportedArchitectureError: the architecture is unknown, or does not use RoPE.
     """
     kind = gguf.keys.get("general.type")
     name = gguf.architecture
     if kind is not None and kind.value != "model":
         raise CheckpointError(
-            f"general.type is {kind.value!r}: the file is no language model, so there is no "
+            f"general.type is {kind.value!r}: the file is not a language model, so it has no "
             "context window to extend. Give the file of the model itself."
         )
     if not name:
         raise CheckpointError(
-            "general.architecture is missing, so nothing says what model this is. Of a split "
-            "model give the first file: only that has the keys."
+            "general.architecture is missing, so the file does not say what model it is. If the "
+            "model is split, give the first file: only that one has the keys."
         )
     row = find_architecture(name)
     if row is None:
         version = load_table()["version"]
         raise UnsupportedArchitectureError(
-            f"llama.cpp {version} knows no architecture {name!r}, so nobody can say what it would "
-            "compute."
+            f"llama.cpp {version} does not know the architecture {name!r}, so what it would "
+            "compute is unknown."
         )
     if name == "clip":
         raise CheckpointError(
@@ -58,7 +59,7 @@ def refuse_no_model(gguf: Gguf) -> Architecture:
     splits = gguf.keys.get("split.count")
     if not gguf.tensors and (splits is None or splits.value < 2):
         raise CheckpointError(
-            "The file has no tensors: it holds a vocabulary only. Give the file of the model."
+            "The file has no tensors: it holds only a vocabulary. Give the file of the model."
         )
     return row
 
@@ -66,19 +67,19 @@ def refuse_no_model(gguf: Gguf) -> Architecture:
 def refuse_file(
     gguf: Gguf, setting: RopeParameters, length: int, *, replaces: bool
 ) -> Architecture:
-    """Refuse a file that cannot take a setting, whichever way it is written.
+    """Refuse a file that cannot have a setting, neither by keys nor by tensors.
 
     Args:
         gguf: the file.
-        setting: what it is to compute.
-        length: the window it is to have, tokens.
-        replaces: the scaling that the file has may go.
+        setting: the wanted setting.
+        length: the wanted window, tokens.
+        replaces: whether the scaling that the file has may be replaced.
 
     Returns:
         The row of its architecture.
 
     Raises:
-        CheckpointError: the file is no model, is scaled already, or is not of this setting's model.
+        CheckpointError: the file is not a model, is already scaled, or belongs to another model.
         UnsupportedArchitectureError: the runtime cannot compute it.
     """
     row = refuse_no_model(gguf)
@@ -87,51 +88,51 @@ def refuse_file(
         raise CheckpointError("The file does not say how wide an attention head is.")
     if sizes.rotary_dim != setting.rotary_dim:
         raise CheckpointError(
-            f"The file rotates {sizes.rotary_dim} dimensions of a head and the setting "
-            f"{setting.rotary_dim}: they are of two models."
+            f"The file rotates {sizes.rotary_dim} dimensions of a head, but the setting rotates "
+            f"{setting.rotary_dim}: they belong to different models."
         )
     if not 0 < length <= _LONGEST:
         raise CheckpointError(
-            f"{gguf.name(CONTEXT)} holds at most {_LONGEST:,} tokens, not {length:,}."
+            f"{gguf.name(CONTEXT)} can state at most {_LONGEST:,} tokens, not {length:,}."
         )
     if setting.rope_type == "dynamic":
         raise UnsupportedArchitectureError(
-            "llama.cpp has no dynamic scaling: it aborts on that type. Use --method ntk, whose "
-            "frequencies are those that dynamic has at the new length."
+            "llama.cpp has no dynamic scaling: it aborts on that type. Use --method ntk: it has "
+            "the same frequencies as dynamic at the new length."
         )
     if row.full_nope and gguf.window:
         raise UnsupportedArchitectureError(
             f"Every layer of this {row.name} model that rotates attends only within "
-            f"{gguf.window:,} tokens, and the others do not use RoPE: scaling it cannot lengthen "
-            "the model."
+            f"{gguf.window:,} tokens, and the other layers do not use RoPE, so scaling RoPE "
+            "cannot extend the context of the model."
         )
     found = run(gguf)
     if isinstance(found, Failure):
         refuse_failure(found, replaces=replaces)
     elif not replaces and is_scaled(gguf, found):
         raise CheckpointError(
-            "The file has a RoPE scaling already. Extend that with --rescale, or drop it with "
+            "The file already has a RoPE scaling. Extend it with --rescale, or replace it with "
             "--replace-scaling --original-length N."
         )
     return row
 
 
 def refuse_failure(failure: Failure, *, replaces: bool) -> None:
-    """Refuse a file that the runtime does not rotate by, unless what is wrong may go.
+    """Refuse a file that llama.cpp does not run with RoPE, unless the faulty scaling is replaced.
 
     Args:
-        failure: why it does not.
-        replaces: the scaling that the file has may go.
+        failure: why llama.cpp does not.
+        replaces: whether the scaling that the file has may be replaced.
 
     Raises:
-        CheckpointError: the file has to be mended first.
+        CheckpointError: the file has to be repaired first.
     """
     if failure.kind == "no RoPE" or failure.fault == "other":
         raise CheckpointError(f"llama.cpp does not rotate by this file: {failure.because}.")
     if not replaces:
         raise CheckpointError(
-            f"llama.cpp does not run this file as it is: {failure.because}. Drop its scaling with "
-            "--replace-scaling --original-length N."
+            f"llama.cpp does not run this file as it is: {failure.because}. Replace its scaling "
+            "with --replace-scaling --original-length N."
         )
 
 
@@ -140,7 +141,7 @@ def is_scaled(gguf: Gguf, found: Computed) -> bool:
 
     Args:
         gguf: the file.
-        found: what the runtime computes from it.
+        found: what llama.cpp computes from it.
     """
     if found.rotation is None:
         return True
@@ -150,10 +151,10 @@ def is_scaled(gguf: Gguf, found: Computed) -> bool:
 
 
 def refuse_rope_freqs(gguf: Gguf, row: Architecture, setting: RopeParameters) -> None:
-    """Refuse frequencies that only `rope_freqs.weight` can give, where it does not.
+    """Refuse a setting that needs `rope_freqs.weight` if llama.cpp does not use that tensor.
 
     Raises:
-        UnsupportedArchitectureError: always says what is possible instead.
+        UnsupportedArchitectureError: llama.cpp does not use it; the message names other methods.
     """
     what = "A yarn setting with these options" if setting.rope_type == "yarn" else "A setting"
     needs = (
@@ -163,42 +164,42 @@ def refuse_rope_freqs(gguf: Gguf, row: Architecture, setting: RopeParameters) ->
     if row.rope_freqs != "used":
         does = "ignores" if row.rope_freqs else "refuses to load"
         flags = " Custom betas can be given to llama-server with --yarn-beta-fast and "
-        flags += "--yarn-beta-slow; truncate: false cannot be had."
+        flags += "--yarn-beta-slow; there is no option for truncate: false."
         hint = flags if setting.rope_type == "yarn" else ""
         raise UnsupportedArchitectureError(
             f"{needs} {does}. Use --method yarn with its default betas, linear or ntk.{hint}"
         )
     if row.name in _OWN_FREQS:
         raise UnsupportedArchitectureError(
-            f"{needs} uses for its own purpose. Use --method yarn, linear or ntk."
+            f"{needs} uses for another purpose. Use --method yarn, linear or ntk."
         )
     if gguf.is_mrope:
         raise UnsupportedArchitectureError(
-            f"{needs} was not examined with: this file has multimodal RoPE. Use --method yarn, "
-            "linear or ntk."
+            f"{needs} uses in a way that was not examined for multimodal RoPE, which this file "
+            "has. Use --method yarn, linear or ntk."
         )
 
 
 def refuse_temperature(gguf: Gguf, row: Architecture, wanted: float, natural: float) -> None:
-    """Refuse an attention factor that the key `attn_factor` would give to more than it should.
+    """Refuse an attention factor if the key `attn_factor` would change more than that factor.
 
     Args:
         gguf: the file.
-        row: that of its architecture.
+        row: the row of its architecture.
         wanted: the factor asked for.
-        natural: what the runtime takes without the key.
+        natural: the factor that llama.cpp uses without the key.
 
     Raises:
         UnsupportedArchitectureError: the model has latent attention, or layers with a window.
     """
-    asked = f"The attention factor {wanted:.5g} differs from {natural:.5g}, which llama.cpp takes"
+    asked = f"The attention factor {wanted:.5g} differs from {natural:.5g}, which llama.cpp uses"
     if row.mla or row.compress:
         raise UnsupportedArchitectureError(
-            f"{asked}, and in {row.name}, which uses multi-head latent attention, its key changes "
-            "the softmax scale too. Leave the factor at its default, or use --method ntk."
+            f"{asked}. {row.name} has multi-head latent attention, where the key for the factor "
+            "also changes the softmax scale. Leave the factor at its default, or use --method ntk."
         )
     if gguf.window:
         raise UnsupportedArchitectureError(
-            f"{asked}, and its key changes the layers that attend within {gguf.window:,} tokens "
-            "too. Leave the factor at its default, or use --method ntk."
+            f"{asked}. The key for the factor also changes the layers that attend within "
+            f"{gguf.window:,} tokens. Leave the factor at its default, or use --method ntk."
         )

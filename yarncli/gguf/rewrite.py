@@ -1,4 +1,4 @@
-"""An edited GGUF file written as a new one, with the other files of a split model: whole or not."""
+"""Write an edited GGUF file and the other files of a split model, completely or not at all."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def write_gguf(
     """Write an edited file; of a split model, also copies of its other files.
 
     Args:
-        file: the old one, on this machine.
-        rewrite: decided for it.
-        destination: the file to be; of a split model the first, ending in `-00001-of-0000N.gguf`.
-        overwrite: replace a GGUF file that is there.
+        file: the old file, on this machine.
+        rewrite: the change that was decided for this file.
+        destination: the new file; for a split model the first, named `…-00001-of-0000N.gguf`.
+        overwrite: replace an existing GGUF file.
         verify: read everything again, and compare it with the old file.
-        fsync: flush everything to the disk before it gets its name.
-        progress: told how far the stages "Copying" and "Verifying" are, in bytes.
+        fsync: flush everything to the disk before the files get their names.
+        progress: called with the progress of "Copying" and "Verifying", in bytes.
 
     Returns:
         The files that were written, the one with the keys first.
 
     Raises:
         UsageError: the destination is refused.
-        CheckpointError: a file of the source is missing, cannot be read, or changes meanwhile.
-        OutputError: something cannot be written, or does not read back.
+        CheckpointError: a file of the source is missing, unreadable, or changes while it is read.
+        OutputError: something cannot be written, or is different when it is read back.
     """
     sources = file.shards()
     targets = target_paths(file, destination)
@@ -76,7 +76,7 @@ def write_gguf(
 
 
 def _require_written(path: Path, layout: Layout, name: Path) -> None:
-    """Insist that a file holds the header that was decided, and is as long."""
+    """Refuse a file that lacks the decided header or has another length."""
     with output_errors(str(name)):
         descriptor = open_to_read(path)
         try:
@@ -89,7 +89,7 @@ def _require_written(path: Path, layout: Layout, name: Path) -> None:
 
 
 def require_free(file: GgufFile, destination: Path, *, overwrite: bool) -> None:
-    """Refuse a destination before anything large is fetched; `write_gguf` looks again.
+    """Refuse a destination before anything large is fetched. `write_gguf` checks it again.
 
     Raises:
         UsageError: the destination is refused.
@@ -99,10 +99,10 @@ def require_free(file: GgufFile, destination: Path, *, overwrite: bool) -> None:
 
 
 def target_paths(file: GgufFile, destination: Path) -> tuple[Path, ...]:
-    """The files that are written: of a split model as many as it has.
+    """The files that are written; for a split model one for each of its files.
 
     Raises:
-        UsageError: the name is not that of the first file of so many.
+        UsageError: the name does not fit the first of that many files.
     """
     if file.split_count == 1:
         return (destination,)
@@ -111,7 +111,7 @@ def target_paths(file: GgufFile, destination: Path) -> tuple[Path, ...]:
     except CheckpointError:
         raise UsageError(
             f"{file.name} is a split model of {file.split_count} files, so the name of the first "
-            f"one to write must end in -00001-of-{file.split_count:05}.gguf."
+            f"file to write must end in -00001-of-{file.split_count:05}.gguf."
         ) from None
     return tuple(destination.with_name(name) for name in names)
 
@@ -122,14 +122,15 @@ def _check(targets: Sequence[Path], sources: Sequence[Path], *, overwrite: bool)
         if not os.path.lexists(path):
             continue
         if any(path.exists() and path.samefile(source) for source in sources):
-            raise UsageError(f"{path} is the source itself. Choose another name, or --in-place.")
+            raise UsageError(f"{path} is the source itself. Choose another name or use --in-place.")
         if not overwrite:
             raise UsageError(
                 f"{path} already exists. Choose another name, or replace it with --overwrite."
             )
         if path.is_symlink() or not looks_like_gguf(path):
             raise UsageError(
-                f"{path} is no GGUF file, so --overwrite leaves it alone. Choose another name."
+                f"{path} is not a GGUF file, so --overwrite does not replace it. Choose another "
+                "name."
             )
 
 
@@ -156,12 +157,12 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 def _changed(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} was changed by something else while it was used, so the result would be a "
-        "mixture. Wait until that has ended, then run again."
+        f"{path} was changed by another program while yarncli read it, so the result would mix "
+        "old and new content. Wait until the other program has ended, then run again."
     )
 
 
 def _failing(path: Path) -> OutputError:
     return OutputError(
-        f"{path} does not read back as it was written. The disk may be failing. Run again."
+        f"{path} differs from what was written to it. The disk may be failing. Run again."
     )

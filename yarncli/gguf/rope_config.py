@@ -16,24 +16,25 @@ from yarncli.gguf.loading import Failure
 from yarncli.gguf.reading import GgufRope, read_gguf
 from yarncli.gguf.refusals import refuse_failure, refuse_no_model
 
-# Model types that share an architecture: the one with models of these sizes and θ counts.
+# Architecture → model types that use it. The one that has published models of these sizes and this
+# θ is taken.
 _LIKE = {"llama": ("llama", "mistral", "mixtral"), "qwen3moe": ("qwen3_moe",)}
 
 
 def as_rope_config(
     gguf: Gguf, *, original_length: int | None = None, replaces: bool = False
 ) -> RopeConfig:
-    """What a config of the same model would say about positions.
+    """The `RopeConfig` that a config.json of the same model would give.
 
-    Only what llama.cpp computes counts: the refusals of transformers are not those of a GGUF file.
+    Only llama.cpp runs the file, so what transformers refuses is allowed here.
 
     Args:
         gguf: the file.
-        original_length: the window the model was trained with, tokens, if the caller knows better.
-        replaces: the scaling that the file has may go, so that it need not be one that runs.
+        original_length: the window that the model was trained with, tokens; None reads the file.
+        replaces: whether the scaling of the file may be replaced; then it may be faulty.
 
     Raises:
-        CheckpointError: the file is no model, or llama.cpp does not rotate by it.
+        CheckpointError: the file is not a model, or llama.cpp does not run it with RoPE.
         UnsupportedArchitectureError: llama.cpp does not know the architecture, or it has no RoPE.
     """
     row = refuse_no_model(gguf)
@@ -65,7 +66,7 @@ def as_rope_config(
         windowed_layers=tuple(sorted(gguf.windowed_blocks or ())),
         is_mla=row.mla or row.compress,
         mrope=gguf.is_mrope,
-        # A file states the extended window under every type.
+        # A GGUF file states the extended window with every scaling type.
         maximum_is_window=True,
         notes=(),
         values=values,
@@ -73,7 +74,7 @@ def as_rope_config(
 
 
 def _read(gguf: Gguf, *, replaces: bool) -> GgufRope:
-    """What the runtime computes; without the scaling where that does not run and may go."""
+    """What llama.cpp computes; without the scaling if that is faulty and may be replaced."""
     found = read_gguf(gguf)
     if isinstance(found, Failure):
         refuse_failure(found, replaces=replaces)
@@ -83,22 +84,22 @@ def _read(gguf: Gguf, *, replaces: bool) -> GgufRope:
         raise CheckpointError(f"llama.cpp does not rotate by this file: {found.because}.")
     if found.parameters is None:
         raise CheckpointError(
-            "What llama.cpp computes from this file is no setting that could be extended: its "
-            "frequencies are no positive numbers, or no formula has them with its attention factor."
+            "What llama.cpp computes from this file cannot be extended: its frequencies are not "
+            "positive numbers, or no known formula gives them with this attention factor."
         )
     return found
 
 
 def _scope(gguf: Gguf, row: Architecture, found: GgufRope) -> Scope:
-    """The layers that are scaled; windowed ones where they share the setting."""
-    assert found.parameters is not None  # _read saw to it
+    """The layers that are scaled, including those with a window if they share the setting."""
+    assert found.parameters is not None  # _read has checked it
     is_apart = row.sliding is not None and not row.sliding.scaled
     apart = gguf.windowed_blocks or () if is_apart else ()
     layers = tuple(n for n in range(_count(gguf)) if n not in apart)
     if not layers:
         raise UnsupportedArchitectureError(
-            f"Every layer of this {row.name} file attends only within {gguf.window:,} tokens; "
-            "scaling RoPE alone cannot lengthen it."
+            f"Every layer of this {row.name} file attends only within {gguf.window:,} tokens, "
+            "so scaling RoPE cannot extend its context."
         )
     return Scope(
         name="model",
@@ -125,7 +126,7 @@ def _family(gguf: Gguf, found: GgufRope, values: dict[str, Any]) -> Family:
 def _original(
     gguf: Gguf, found: GgufRope, family: Family, values: dict[str, Any], given: int | None
 ) -> tuple[int, str]:
-    """The window that the model was trained with, tokens, and where that is known from."""
+    """The window that the model was trained with, tokens, and the source of that number."""
     if given is not None:
         return given, "--original-length"
     if found.original_length is not None and gguf.get(ORIGINAL):
@@ -137,5 +138,5 @@ def _original(
 
 
 def _number(value: Any) -> int:
-    """A count that may be given for each layer: the largest."""
+    """A count; if the key is a list with one count per layer, the largest."""
     return int(max(value)) if isinstance(value, list | tuple) else int(value or 0)

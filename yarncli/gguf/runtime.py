@@ -1,4 +1,4 @@
-"""What llama.cpp computes from the RoPE part of any GGUF file: numbers, a refusal, or an abort."""
+"""What llama.cpp computes from the RoPE part of any GGUF file: numbers, an error, or an abort."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ from yarncli.rope import formulas
 from yarncli.rope.parameters import RopeParameters, with_frequencies
 
 RUNTIME_THETA = 10000.0
-# A factor that makes a frequency stand still, as the converter of Gemma 4 writes it.
+# A factor so large that the frequency becomes 0. llama.cpp's converter writes it for Gemma 4.
 STILL = 1e30
-# The context is a multiple of this, tokens (`llama-context.cpp:275`).
+# Tokens. llama.cpp rounds the context up to a multiple of this (`llama-context.cpp:275`).
 _PAD = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Computed:
-    """What the runtime computes in the layers of one kind."""
+    """What llama.cpp computes in the layers of one kind."""
 
     inv_freq: tuple[float, ...]
-    """Radians per token, one for each rotating pair; NaN where the file makes them so."""
+    """Radians per token, one for each rotating pair; NaN if the values in the file give NaN."""
     attention_factor: float
-    """What multiplies cos and sin."""
+    """Multiplier of cos and sin."""
     softmax_scale_ratio: float
-    """What multiplies the softmax scale 1/√d (MLA)."""
+    """Multiplier of the softmax scale 1/√d, used by latent attention."""
     served_length: int
     """The longest text that a server accepts, tokens."""
     rotation: RopeParameters | None
-    """A setting with these frequencies, whatever the length of the text; its own attention factor
-    does not count. `None` where no setting gives them."""
+    """A setting that has these frequencies for texts of every length; its attention factor may
+    differ. `None` if no setting has them."""
 
 
 def run(
     gguf: Gguf, *, sizes: Sizes | None = None, context: int | None = None
 ) -> Computed | Failure:
-    """What the runtime computes in layers that are not windowed.
+    """What llama.cpp computes in layers without a sliding window.
 
     Args:
         gguf: the file.
-        sizes: the widths of a head, where the keys of the file do not tell them.
-        context: the context it is started with (`-c`), tokens; by default the file's own.
+        sizes: the widths of a head, if the keys of the file do not state them.
+        context: the context that llama.cpp is started with (`-c`), tokens; None takes the file's.
 
     Source: `llama-model.cpp:1321-1491`, `llama-context.cpp:114-214`, `ggml-cpu/ops.cpp`; for MLA
-        `models/deepseek2.cpp:433-443`. Run on v0.5.0 by `tests/gguf/test_live.py`.
+        `models/deepseek2.cpp:433-443`. `tests/gguf/test_live.py` runs v0.5.0.
     """
     row, sizes = gguf.row, sizes or gguf.sizes()
     failure = next(failures(gguf, row, sizes), None)
@@ -75,7 +75,10 @@ def run(
 def run_windowed(
     gguf: Gguf, *, sizes: Sizes | None = None, context: int | None = None
 ) -> Computed | Failure:
-    """The same for windowed layers, and for the uncompressed ones of DeepSeek V4."""
+    """What llama.cpp computes in layers with a sliding window.
+
+    For DeepSeek V4 these are the layers without compression. Arguments and source are as for `run`.
+    """
     row, sizes = gguf.row, sizes or gguf.sizes(windowed=True)
     failure = next(failures(gguf, row, sizes), None)
     if failure:
@@ -98,13 +101,13 @@ def run_windowed(
 
 
 def longest_context(gguf: Gguf, context: int | None = None) -> int:
-    """The context that the runtime allots, tokens: a multiple of 256."""
+    """The context that llama.cpp allocates, tokens: rounded up to a multiple of 256."""
     asked = context or gguf.get(CONTEXT)
     return -(-int(asked) // _PAD) * _PAD
 
 
 def scaling_factor(gguf: Gguf) -> float:
-    """By what the frequencies are divided; 1 with the type none."""
+    """The divisor of the frequencies; 1 with the type none."""
     if gguf.get(TYPE) == "none":
         return 1.0
     return float(gguf.get(FACTOR, gguf.get(OLD_FACTOR, 0.0))) or 1.0
@@ -117,18 +120,23 @@ def _computed(
     context: int | None,
     theta: float | None = None,
 ) -> Computed:
+    # θ: the file's, or another key of some architectures, raised by `rope.scaling.alpha` (NTK).
     theta = float(gguf.get(THETA, RUNTIME_THETA)) if theta is None else theta
     if row.compress:
         theta = float(gguf.get("attention.compress_rope_freq_base", 0.0))
     if row.alpha and gguf.get("rope.scaling.alpha", 0.0) > 0 and sizes.head_dim > 2:
         theta = formulas.ntk_theta(theta, sizes.head_dim, gguf.get("rope.scaling.alpha"))
+    # Frequencies: scaled as a whole or by yarn's ramp, then divided by a tensor of factors.
     ramp = yarn_share(gguf, row)
     scaled = _scaled(gguf, row, sizes, theta, ramp)
     factors = _factors(gguf, row, context)
     inv_freq = _divided(scaled, factors)
+    # Attention factor: what yarn computes, times the key `attn_factor`.
     ratio = _ratio(gguf, row, ramp)
     key = float(gguf.get(ATTN_FACTOR, 1.0))
     scale = 1.0 if row.compress else ratio * key
+    # Latent attention applies a temperature to the softmax scale as well. It multiplies q·k
+    # directly, so both parts are squared.
     softmax = 1.0
     if row.softmax:
         factor = scaling_factor(gguf)
@@ -156,7 +164,7 @@ def _plain(gguf: Gguf, row: Architecture, sizes: Sizes, theta: float, scale: flo
 
 
 def yarn_share(gguf: Gguf, row: Architecture) -> float:
-    """How much of the unscaled part of yarn's ramp is kept; 0 is no yarn at all."""
+    """How much yarn's ramp keeps of the unscaled frequencies; 0 means that yarn is off."""
     natural = 1.0 if gguf.get(TYPE) == "yarn" else 0.0
     share = float(gguf.get("rope.scaling.yarn_ext_factor", -1.0)) if row.ramp else -1.0
     return share if share >= 0 else natural
@@ -187,12 +195,12 @@ def _betas(gguf: Gguf, row: Architecture) -> tuple[float, float]:
 
 
 def _original(gguf: Gguf) -> int:
-    """The window that yarn's ramp refers to, tokens."""
+    """The original window that yarn's ramp uses, tokens."""
     return int(gguf.get(ORIGINAL, 0) or gguf.get(CONTEXT))
 
 
 def _safe(compute: Any, rotary_dim: int) -> list[float]:
-    """Frequencies, all NaN where a number of the file has no logarithm or root."""
+    """Frequencies; all are NaN if a number of the file has no logarithm or root."""
     try:
         found: list[float] = compute()
     except (ArithmeticError, ValueError):
@@ -203,7 +211,7 @@ def _safe(compute: Any, rotary_dim: int) -> list[float]:
 
 
 def _factors(gguf: Gguf, row: Architecture, context: int | None) -> tuple[float, ...] | None:
-    """What the frequencies are divided by: numbers of a tensor, if the graph takes any."""
+    """The divisors of the frequencies: the numbers of a tensor, if the graph uses one."""
     if FREQS in gguf.tensors:
         return gguf.factors(FREQS) if row.rope_freqs == "used" else None
     if not row.factors:
@@ -215,7 +223,7 @@ def _factors(gguf: Gguf, row: Architecture, context: int | None) -> tuple[float,
 def _divided(freqs: list[float], factors: tuple[float, ...] | None) -> tuple[float, ...]:
     if factors is None:
         return tuple(freqs)
-    # A tensor of Step 3.5 holds more than its full layers take.
+    # The tensor of Step 3.5 holds more factors than the layers without a window use.
     return tuple(
         (0.0 if abs(k) >= STILL / 2 else f / k) if k else math.nan
         for f, k in zip(freqs, factors, strict=False)
@@ -223,7 +231,7 @@ def _divided(freqs: list[float], factors: tuple[float, ...] | None) -> tuple[flo
 
 
 def _growth(factor: float, share: float) -> float:
-    """1 + 0.1·share·ln s, below 1 for s < 1, as MLA's softmax scale has it."""
+    """1 + 0.1·share·ln(factor), as in the softmax scale of MLA; below 1 for a factor below 1."""
     return 1.0 + 0.1 * share * math.log(factor) if factor > 0 else math.nan
 
 
@@ -235,7 +243,7 @@ def _log(gguf: Gguf, row: Architecture) -> float:
 
 
 def _ratio(gguf: Gguf, row: Architecture, ramp: float) -> float:
-    """The attention factor before the file's `attn_factor`; yarn overwrites `yarn_attn_factor`."""
+    """The attention factor without the key `attn_factor`. Yarn ignores `yarn_attn_factor`."""
     if not ramp:
         return float(gguf.get("rope.scaling.yarn_attn_factor", 1.0)) if row.ramp else 1.0
     factor, whole = scaling_factor(gguf), _log(gguf, row)
@@ -248,7 +256,7 @@ def _ratio(gguf: Gguf, row: Architecture, ramp: float) -> float:
 def _rotation(
     gguf: Gguf, row: Architecture, sizes: Sizes, theta: float, inv_freq: tuple[float, ...]
 ) -> RopeParameters | None:
-    """The setting of transformers that rotates like this whatever the length of the text."""
+    """The setting of transformers that has these frequencies for texts of every length."""
     factor = scaling_factor(gguf)
     plain: dict[str, Any] = {
         "rope_type": "default", "rope_theta": theta, "head_dim": sizes.head_dim,
@@ -264,6 +272,7 @@ def _rotation(
         "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": _original(gguf),
         "beta_fast": None if fast == 32 else fast, "beta_slow": None if slow == 1 else slow,
     }  # fmt: skip
+    # Try the simple settings first. The first one with these frequencies is the answer.
     for fields in ({}, {"rope_type": "linear", "factor": factor}, yarn, share):
         try:
             found = RopeParameters(**{**plain, **fields})

@@ -13,18 +13,18 @@ from yarncli.gguf.source import GgufFile
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A file that is to be served at its whole window."""
+    """A file to serve with its whole window."""
 
     path: str
-    """Of the file; of a split model, of the first."""
+    """Path of the file; for a split model, path of the first file."""
     length: int
     """The window, tokens."""
     split_count: int = 1
-    """Of how many files the model consists."""
+    """Number of files of the model."""
 
     @classmethod
     def of(cls, file: GgufFile, output: Path | None, length: int) -> Serving:
-        """What was made of a file: `output`, or the file itself where there is none."""
+        """How to serve `output`, or the file itself if there is no output."""
         path = output or file.path
         return cls(str(path) if path else file.name, length, file.split_count)
 
@@ -35,9 +35,9 @@ class Serving:
 
     @property
     def modelfile(self) -> str | None:
-        """What `ollama create` takes; None of a split model, and of a file on the Hub.
+        """The Modelfile for `ollama create`; None for a split model and for a file on the Hub.
 
-        Ollama takes a path for a file only if it is absolute or begins with a dot.
+        Ollama treats a text as a path only if it is absolute or begins with a dot.
         """
         if self.split_count > 1 or self.path.startswith("hf://"):
             return None

@@ -1,4 +1,4 @@
-"""A GGUF file here or on the Hub: known by its first bytes, read by the ranges of its header."""
+"""A GGUF file on this machine or on the Hub. Only the ranges of its header are read."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class GgufFile:
     """A GGUF file whose header has been read. Make it with `open_gguf`."""
 
     name: str
-    """What output calls it."""
+    """Name of the file in messages."""
     header: GgufHeader
-    """Of the file; of a split model, of its first shard, which has all keys."""
+    """Header of the file; for a split model, header of the first shard, which has all keys."""
     path: Path | None = None
-    """Where it lies here; None on the Hub."""
+    """Path on this machine; None for a file on the Hub."""
     identity: tuple[int, ...] = ()
-    """Of the local file: device, inode, size in bytes, time of the last change."""
+    """For a local file: device, inode, size in bytes, time of the last change."""
     remote: tuple[str, str, str] | None = None
-    """Hub id, full commit hash, and name there; None for a file that did not come from there."""
+    """Hub id, full commit hash, and name in the repository; None if it is not from the Hub."""
     sizes: tuple[int, ...] = ()
-    """On the Hub: of all files of the model, in bytes."""
+    """For a file on the Hub: sizes of all files of the model, in bytes."""
 
     @property
     def source(self) -> str:
-        """What a step that starts from it is recorded with: never a full path."""
+        """What a record names as the source of a step: never a full path."""
         if self.remote:
             return f"{self.remote[0]}@{self.remote[1]}"
         return self.path.name if self.path else self.name
@@ -57,11 +57,11 @@ class GgufFile:
         """A range of the file, shorter only at its end.
 
         Raises:
-            CheckpointError: it cannot be read, or is not the file whose header was read.
+            CheckpointError: it cannot be read, or has changed since its header was read.
             HubError: it cannot be fetched.
         """
         if self.path is None:
-            assert self.remote is not None  # it lies somewhere
+            assert self.remote is not None  # a file without a path is on the Hub
             return hub.read_range(*self.remote, offset, length)
         with _opened(self.path, self.name) as (descriptor, info):
             if identify(info) != self.identity:
@@ -70,11 +70,11 @@ class GgufFile:
 
     @property
     def split_count(self) -> int:
-        """Of how many files the model consists; mostly 1."""
+        """Number of files of the model; 1 if it is not split."""
         return _number(self.header, "split.count", 1)
 
     def shard_names(self) -> tuple[str, ...]:
-        """The names of all files of the model, in order: in its directory, or on the Hub."""
+        """The names of all files of the model, in order, in its directory or on the Hub."""
         name = self.remote[2] if self.remote else self.path.name if self.path else self.name
         return split_names(name, self.split_count) if self.split_count > 1 else (name,)
 
@@ -82,32 +82,34 @@ class GgufFile:
         """The paths of all local files of the model.
 
         Raises:
-            UsageError: it is on the Hub.
-            WeightsError: one is not there.
+            UsageError: the model is on the Hub.
+            WeightsError: a file is missing.
         """
         if self.path is None:
-            raise UsageError(f"{self.name} is on the Hub; its files have no path here.")
+            raise UsageError(
+                f"{self.name} is on the Hub, so its files have no path on this machine."
+            )
         names = (name.rpartition("/")[2] for name in self.shard_names())
         paths = tuple(self.path.with_name(name) for name in names)
         missing = next((path for path in paths if not path.is_file()), None)
         if missing:
             raise WeightsError(
-                f"{self.name} is the first of {len(paths)} files, and {missing} is not there. "
-                "Put all of them into one directory."
+                f"{self.name} is the first of {len(paths)} files, but {missing} is missing. "
+                "Put all files into one directory."
             )
         return paths
 
 
 def later_shards(file: GgufFile) -> list[GgufFile]:
-    """The other files of a split model: they have tensors, and no keys of the model.
+    """The other files of a split model. They hold tensors, but no keys of the model.
 
     Raises:
-        CheckpointError: one is missing or damaged.
-        HubError: one cannot be fetched.
+        CheckpointError: a file is missing or damaged.
+        HubError: a file cannot be fetched.
     """
     if file.path is not None:
         return [_read_local(path, str(path)) for path in file.shards()[1:]]
-    assert file.remote is not None  # it lies somewhere
+    assert file.remote is not None  # a file without a path is on the Hub
     repo_id, commit, _ = file.remote
     found = []
     for name, size in list(zip(file.shard_names(), file.sizes, strict=True))[1:]:
@@ -122,11 +124,11 @@ class LaterShardError(CheckpointError):
 
 
 def open_gguf(source: str | Path) -> GgufFile:
-    """Read the header of a file here, or of `hf://org/name/file.gguf` (`org/name@revision/…`).
+    """Read the header of a local file, or of `hf://org/name/file.gguf` (`org/name@revision/…`).
 
     Raises:
         CheckpointError: it cannot be read, is a later file of a split model, or is damaged.
-        UsageError: it is no name of a file on the Hub.
+        UsageError: `source` does not name a file on the Hub.
         HubError: the Hub cannot be reached, or has no such model.
     """
     given = os.fspath(source)
@@ -139,18 +141,18 @@ def open_gguf(source: str | Path) -> GgufFile:
         if given.endswith(".gguf"):
             refuse_address(given)
         raise UsageError(
-            f"{given!r} is no file on the Hub. Write hf://org/name/file.gguf, or "
+            f"{given!r} does not name a file on the Hub. Write hf://org/name/file.gguf, or "
             "hf://org/name@rev/file.gguf."
         )
     return _hub_file(given, match[1], match[2], match[3])
 
 
 def download(file: GgufFile, *, progress: ProgressCallback | None = None) -> GgufFile:
-    """The file with all files of its model in the Hub cache; itself if it is here.
+    """Fetch all files of the model into the Hub cache; a local file is returned as it is.
 
     Args:
-        file: as it was opened.
-        progress: told how far the stage "Fetching" is, in bytes.
+        file: the opened file.
+        progress: called with the progress of the stage "Fetching", in bytes.
 
     Raises:
         HubError: a file cannot be fetched.
@@ -167,9 +169,9 @@ def download(file: GgufFile, *, progress: ProgressCallback | None = None) -> Ggu
 
 
 def models_in(directory: Path) -> tuple[list[GgufFile], dict[str, str]]:
-    """The models among the GGUF files of a directory, and why the other ones are none.
+    """The models among the GGUF files of a directory, and for each other file why it is not one.
 
-    Later files of split models are not named.
+    Later files of split models are not listed.
 
     Raises:
         CheckpointError: the directory cannot be read.
@@ -195,12 +197,12 @@ def models_in(directory: Path) -> tuple[list[GgufFile], dict[str, str]]:
 
 
 def why_no_model(file: GgufFile) -> str:
-    """Why a file is no language model, in a sentence; empty where it is one."""
+    """Why a file is not a language model, as a sentence; empty if it is one."""
     name = file.shard_names()[0].rpartition("/")[2]
     if not file.header.tensors and file.split_count == 1:
-        return f"{name} is no model: it is a vocabulary alone."
+        return f"{name} is not a model: it holds only a vocabulary."
     if file.header.kind != "model":
-        return f"{name} is no model: its general.type is {quoted(file.header.kind)}."
+        return f"{name} is not a model: its general.type is {quoted(file.header.kind)}."
     return ""
 
 
@@ -217,23 +219,23 @@ def split_names(name: str, count: int) -> tuple[str, ...]:
     """The names of the files of a split model.
 
     Args:
-        name: of its first file.
-        count: of the files.
+        name: name of the first file.
+        count: number of files.
 
     Raises:
-        CheckpointError: the name is not that of the first of so many.
+        CheckpointError: the name does not fit the first of that many files.
     """
     match = _SPLIT.fullmatch(name)
     if not match or (int(match[2]), int(match[3])) != (1, count):
         raise CheckpointError(
-            f"{name} is the first of {count} files, and llama.cpp finds the others by their names "
-            f"only: this one must end in -00001-of-{count:05}.gguf."
+            f"{name} is the first of {count} files, and llama.cpp finds the others only by their "
+            f"names, so the name must end in -00001-of-{count:05}.gguf."
         )
     return tuple(f"{match[1]}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1))
 
 
 def identify(info: os.stat_result) -> tuple[int, ...]:
-    """What is another number as soon as a file was replaced or written to."""
+    """Numbers of which one changes when a file is replaced or written to."""
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
 
 
@@ -252,7 +254,7 @@ def _read_local(path: Path, name: str) -> GgufFile:
 def _hub_file(given: str, repo_id: str, revision: str | None, name: str) -> GgufFile:
     with output_errors("the Hub cache"):
         listing = hub.list_files(repo_id, revision, known=name)
-    if listing.snapshot is not None:  # offline: what the cache holds
+    if listing.snapshot is not None:  # offline: use what the cache holds
         return _local_file(listing.snapshot / name, given)
     size = listing.files.get(name)
     if size is None:
@@ -266,20 +268,20 @@ def _hub_file(given: str, repo_id: str, revision: str | None, name: str) -> Gguf
     missing = next((each for each in file.shard_names() if each not in listing.files), None)
     if missing:
         raise WeightsError(
-            f"{given} is the first of {file.split_count} files, and {missing} is not there."
+            f"{given} is the first of {file.split_count} files, but {missing} is missing."
         )
     return replace(file, sizes=tuple(listing.files[each] for each in file.shard_names()))
 
 
 def _first(file: GgufFile) -> GgufFile:
-    """The file itself, if it is the one of its model that has the keys."""
+    """The file itself, if it is the first file of its model."""
     number = _number(file.header, "split.no", 0)
     if number:
         match = _SPLIT.fullmatch(file.name)
         first = f"{match[1]}-00001-of-{match[3]}.gguf" if match else "the first"
         raise LaterShardError(
-            f"{file.name} is file {number + 1} of a split model. Only the first has the keys: "
-            f"name {first}."
+            f"{file.name} is file {number + 1} of a split model. Only the first file has the keys: "
+            f"give {first}."
         )
     file.shard_names()
     return file
@@ -292,19 +294,19 @@ def _number(header: GgufHeader, name: str, otherwise: int) -> int:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[tuple[int, os.stat_result]]:
-    """A descriptor of a regular file, and what it is; a pipe or a device is never waited for."""
+    """A descriptor of a regular file and its status. Opening a pipe or a device never blocks."""
     try:
         descriptor = open_to_read(path, wait=False)
     except FileNotFoundError as error:
         if os.path.lexists(f"{path}{PENDING_SUFFIX}"):
             require_not_pending(path.parent)
         raise CheckpointError(f"{name} does not exist.") from error
-    except BlockingIOError as error:  # somebody has a lease of it, as a change in place has
+    except BlockingIOError as error:  # another process holds a lease: it changes the file in place
         raise BusyError(
             f"Another process is changing {name} right now. Wait until it has ended."
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = error.strerror if isinstance(error, OSError) else "it is no path"
+        reason = error.strerror if isinstance(error, OSError) else "it is not a valid path"
         raise CheckpointError(f"{name} cannot be read: {reason}.") from error
     try:
         info = os.fstat(descriptor)

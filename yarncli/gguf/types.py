@@ -1,7 +1,7 @@
-"""The types of a GGUF file: of its values, and of its tensors.
+"""The types of the values and the tensors of a GGUF file.
 
 Source: ggml's `gguf.h`, `ggml.h` and `ggml-common.h` (llama.cpp b11434); gguf-py 0.19 has the same
-but for Q2_0.
+types except Q2_0.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Word → number and struct format of the values of one size.
+# Name of a type with a fixed size → its number and struct format.
 _SCALARS: Mapping[str, tuple[int, str]] = {
     "u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"),
     "i32": (5, "i"), "f32": (6, "f"), "bool": (7, "B"), "u64": (10, "Q"), "i64": (11, "q"),
@@ -22,7 +22,7 @@ NAMES: Mapping[int, str] = {
     **{number: word for word, (number, _) in _SCALARS.items()}, STRING: "str", ARRAY: "arr"
 }  # fmt: skip
 
-# Number → name, elements of a block, bytes of a block.
+# Number of a type → its name, elements per block, bytes per block.
 TENSOR_TYPES: Mapping[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
     6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40),
@@ -40,30 +40,35 @@ F32 = 0
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """The value of a key that holds many."""
+    """An array: the value of a key that holds many elements."""
 
     type: str
-    """Of its elements: "f32", "str"."""
+    """Type of its elements, such as "f32" or "str"."""
     count: int
     values: tuple[int | float | bool, ...] | None = None
-    """Its elements; None of strings, and where there are many: those are walked, not kept."""
+    """Its elements; None for strings and for long arrays, which are read but not kept."""
 
 
 Value = bool | int | float | str | Array
 
 
 def encode(text: str) -> bytes:
-    """A string as a file holds it: its length and its bytes."""
+    r"""A string as stored in a file: its length, then its bytes.
+
+    Example:
+        >>> encode("ab")
+        b'\\x02\x00\x00\x00\x00\x00\x00\x00ab'
+    """
     data = text.encode("utf-8", "surrogateescape")
     return struct.pack("<Q", len(data)) + data
 
 
 def encode_value(kind: str, value: Value) -> bytes:
-    """A value as a file holds it: the number of its type, then the value.
+    """A value as stored in a file: the number of its type, then the value.
 
     Args:
         kind: "u32", "str", "arr", …
-        value: of that type; of an array its elements must be known.
+        value: a value of that type; an array must have its elements.
 
     Raises:
         ValueError: the value is not of that type, or out of its range.
@@ -78,11 +83,11 @@ def encode_value(kind: str, value: Value) -> bytes:
         number, form = _SCALARS[kind]
         return struct.pack(f"<I{form}", number, value)
     except (KeyError, OverflowError, struct.error) as error:
-        raise ValueError(f"{value!r:.80} is no value of the type {kind}") from error
+        raise ValueError(f"{value!r:.80} is not a value of the type {kind}") from error
 
 
 def as_stored(kind: str, value: Value) -> Value:
-    """A value as it is read back: a file may hold fewer digits."""
+    """A value as it will be read back, since a file may store fewer digits."""
     if isinstance(value, Array) and value.values is not None:
         kept = tuple(as_stored(value.type, each) for each in value.values)
         return Array(value.type, value.count, kept)  # type: ignore[arg-type]

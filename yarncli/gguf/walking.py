@@ -1,4 +1,4 @@
-"""A walk through the header of a GGUF file, piece by piece: what is passed is not kept."""
+"""Read the header of a GGUF file piece by piece, without keeping what was skipped."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from yarncli.checkpoint.safetensors import RangeReader
 from yarncli.errors import WeightsError
 from yarncli.gguf.types import FORMATS
 
-MAX_HEADER_SIZE = 100_000_000  # bytes; ten times the largest, of 256k tokens and 500k merges
-_MAX_STRING = 16 << 20  # bytes; a chat template has some thousand
-_FIRST, _LARGEST = 1 << 18, 1 << 22  # bytes that are asked for at once: ever more, up to
+MAX_HEADER_SIZE = 100_000_000  # bytes; ten times the largest known: 256k tokens and 500k merges
+_MAX_STRING = 16 << 20  # bytes; a chat template has some thousands
+_FIRST, _LARGEST = 1 << 18, 1 << 22  # bytes per request: it grows from the first to the second
 _LENGTH = struct.Struct("<Q").unpack_from
 
 
 class Walk:
-    """Where a reader of a header is, and the piece of the file around it.
+    """The position of a reader in a header, and the piece of the file around it.
 
-    Every method raises `WeightsError` where the file ends too early, or the header is larger than
-    any can be.
+    Every method raises `WeightsError` if the file ends too early, or if the header is larger than
+    `MAX_HEADER_SIZE`.
     """
 
     def __init__(self, read: RangeReader, size: int, where: str) -> None:
-        """Stand at the beginning of a file of `size` bytes, called `where` in messages."""
+        """Start at the beginning of a file of `size` bytes, called `where` in messages."""
         self.size, self.where = size, where
         self._read, self._next = read, _FIRST
         self._piece, self._start, self._at = b"", 0, 0
@@ -45,7 +45,7 @@ class Walk:
         return self._piece[self._at - length : self._at]
 
     def rewind(self, position: int) -> None:
-        """Go back to a position at the very beginning."""
+        """Go back to a position near the beginning of the file."""
         assert self._start == 0
         self._at = position
 
@@ -66,22 +66,22 @@ class Walk:
         return int(self.number(10))
 
     def string(self, what: str, limit: int = _MAX_STRING) -> str:
-        """The next string; bytes that are no UTF-8 become lone surrogates.
+        """The next string; bytes that are not UTF-8 become lone surrogates.
 
         Args:
-            what: it is, for the message.
-            limit: of its length, in bytes.
+            what: what the string is, for the message.
+            limit: its largest permitted length, in bytes.
         """
         length = self.u64()
         if length > limit:
             raise WeightsError(
                 f"{self.where} claims {what} of {length:,} bytes at byte {self.position - 8:,}, "
-                f"more than the {limit:,} that it may have. The file is damaged."
+                f"but at most {limit:,} are possible. The file is damaged."
             )
         return self.bytes(length).decode("utf-8", "surrogateescape")
 
     def skip(self, length: int) -> None:
-        """Pass bytes unread."""
+        """Skip bytes without reading them."""
         if self._at + length <= len(self._piece):
             self._at += length
             return
@@ -89,7 +89,7 @@ class Walk:
         self._start, self._piece, self._at = self.position + length, b"", 0
 
     def skip_strings(self, count: int) -> None:
-        """Pass strings: of each only the length is looked at."""
+        """Skip strings; only the length of each is read."""
         left = count
         while left:
             piece, at = self._piece, self._at
@@ -98,14 +98,14 @@ class Walk:
                     (length,) = _LENGTH(piece, at)
                     at += 8 + length
                 left = 0
-            except (struct.error, OverflowError):  # beyond the piece
+            except (struct.error, OverflowError):  # the next string ends beyond the piece
                 pass
             self.skip(at - self._at)
             if left:
                 self._need(8)
 
     def _need(self, length: int) -> None:
-        """Have the next bytes in the piece."""
+        """Make sure that the piece holds the next bytes."""
         if self._at + length <= len(self._piece):
             return
         self._require(length)
@@ -123,7 +123,7 @@ class Walk:
         if self.position + length > MAX_HEADER_SIZE:
             raise WeightsError(
                 f"{self.where} claims a header of more than {MAX_HEADER_SIZE:,} bytes. No model "
-                "has so large a one: the file is damaged."
+                "has such a large header: the file is damaged."
             )
 
     def _truncated(self) -> WeightsError:
@@ -134,7 +134,7 @@ class Walk:
 
 
 def quoted(name: str) -> str:
-    """A name as shown in a message: a hostile one may be long, or hold control characters."""
+    """A name for a message: shortened, and without control characters, as it may be hostile."""
     shown = reprlib.Repr()
     shown.maxstring = 120
     return shown.repr(name)

@@ -1,7 +1,7 @@
 """The Hugging Face Hub: the only room that imports huggingface_hub, and only inside functions.
 
-Written for huggingface_hub 1.31 and 2.x alike. Tokens, endpoints and offline mode are the client's
-own business (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME).
+It works with huggingface_hub 1.31 and 2.x. Tokens, endpoints and offline mode are left to the
+client (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME).
 """
 
 from yarncli.hub.cache import identify_snapshot, in_cache, is_blob_of

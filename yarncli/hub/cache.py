@@ -1,8 +1,8 @@
-"""The cache of the Hub's client on the disk: whose a directory is, and where its links may lead.
+"""The Hub cache on disk: which model a directory belongs to, and where its links may lead.
 
-The client's layout is recognised by what lies there, wherever the cache is and whichever client
-filled it: `CACHE/models--ORG--NAME/snapshots/COMMIT/FILE` is a link to `../../blobs/ETAG`, and what
-came through Xet (clients from 1.32 on) a link from there to `CACHE/blobs/XX/HASH`.
+The layout is recognised by its files, wherever the cache is and whichever version of the client
+filled it: `CACHE/models--ORG--NAME/snapshots/COMMIT/FILE` is a link to `../../blobs/ETAG`. For a
+file fetched through Xet (clients from 1.32 on), that is again a link to `CACHE/blobs/XX/HASH`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_SHARED_MARKER = ".huggingface-shared-blobs"  # what tells the client that the store is its own
+_SHARED_MARKER = ".huggingface-shared-blobs"  # marks a store of shared blobs for the client
 
 
 def identify_snapshot(directory: Path) -> tuple[str, str] | None:
-    """`(repo_id, commit)` of a Hub cache's snapshot directory (its real path); else None."""
+    """`(repo_id, commit)` of a snapshot directory (real path) in a Hub cache, else None."""
     if _snapshot_of(directory) != directory or not COMMIT.fullmatch(directory.name):
         return None
     name = directory.parent.parent.name
@@ -25,12 +25,12 @@ def identify_snapshot(directory: Path) -> tuple[str, str] | None:
 
 
 def is_blob_of(directory: Path, target: Path) -> bool:
-    """Whether a link in a directory may lead to `target` because the Hub's client made it so.
+    """Whether a link in a directory may lead to `target`, because the Hub client makes such links.
 
     Args:
-        directory: a snapshot directory of a Hub cache, or one inside it; for any other the answer
-            is no. Its real path.
-        target: the real path of what the link leads to.
+        directory: real path of a snapshot directory of a Hub cache or of a directory inside one;
+            for any other directory the answer is no.
+        target: real path of the link's target.
     """
     snapshot = _snapshot_of(directory)
     if snapshot is None:
@@ -48,22 +48,22 @@ def in_cache(path: Path) -> bool:
 
 
 def removed(path: Path) -> str:
-    """Remove a file that the Hub has otherwise: the client would take it from the cache again.
+    """Remove a cached file that differs from the Hub; otherwise the client would use it again.
 
-    What is left is a link to nothing, which the client replaces.
+    A link without a target is left, which the client replaces.
 
     Returns:
-        What the user has to do next.
+        A sentence that says what the user has to do next.
     """
     try:
         path.resolve().unlink()
     except OSError:
         return f"Delete {path.resolve()} and run again."
-    return "It has been removed from the Hub cache. Run again to fetch it anew."
+    return "It was removed from the Hub cache. Run again to fetch it again."
 
 
 def _snapshot_of(directory: Path) -> Path | None:
-    """The snapshot directory that a directory is, or lies in."""
+    """The snapshot directory that a directory is or is inside of."""
     for place in (directory, *directory.parents):
         if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
             return place
@@ -71,7 +71,7 @@ def _snapshot_of(directory: Path) -> Path | None:
 
 
 def _shared_store(blob: Path) -> Path | None:
-    """The store of a cache that a file is a shared blob of."""
+    """The store of shared blobs that holds a file, else None."""
     prefix, store = blob.parent, blob.parent.parent
     if not _HASH.fullmatch(blob.name) or prefix.name != blob.name[:2]:
         return None

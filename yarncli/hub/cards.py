@@ -1,4 +1,4 @@
-"""Model cards as text: the YAML block at the top is read, and changed key by key."""
+"""Model cards as text: read the YAML block at the top, and change it key by key."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL
 
 
 def read_metadata(card: str, where: str) -> dict[str, Any]:
-    """The metadata of a card; empty where it has none.
+    """The metadata of a card; empty if it has none.
 
     Args:
         card: the text of README.md.
-        where: what to call it in messages.
+        where: name of the card in messages.
 
     Raises:
-        CheckpointError: the block is not valid YAML, not a mapping, or more than `read_yaml` takes.
+        CheckpointError: the block is not valid YAML, not a mapping, or refused by `read_yaml`.
     """
     front = _FRONT.match(card)
     if front is None:
@@ -41,21 +41,21 @@ def body_of(card: str) -> str:
 
 
 def with_metadata(card: str, changes: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
-    """The card with some keys set, others taken out; every other line stays as it is.
+    """The card with some keys set and others removed; every other line stays as it is.
 
     Args:
         card: a card that `read_metadata` can read, with LF line ends.
-        changes: key → value; a key that is there is replaced, a new one is added at the end.
-        without: keys to take out, but for those in `changes`.
+        changes: key → value. An existing key is replaced, a new key is added at the end.
+        without: keys to remove, except those in `changes`.
 
     Raises:
-        CheckpointError: the metadata are not written one key a line.
+        CheckpointError: the metadata are not written with one key per line.
     """
     front = _FRONT.match(card)
     block, text = front[1] if front else "", body_of(card)
     for key in dict.fromkeys([*without, *changes]):
         lines = dump_metadata({key: changes[key]}) if key in changes else ""
-        # A key's value is the rest of its line and all lines below that do not start a key.
+        # The value of a key is the rest of its line and all lines below up to the next key.
         entry = re.compile(rf"^['\"]?{re.escape(key)}['\"]?[ \t]*:.*\n(?:[ \t\-].*\n|\n)*", re.M)
         if entry.search(block):
             block = entry.sub(lambda _, lines=lines: lines, block, count=1)
@@ -65,8 +65,8 @@ def with_metadata(card: str, changes: Mapping[str, Any], *, without: Collection[
     kept = {k: v for k, v in read_metadata(card, "README.md").items() if k not in without}
     if repr(_sorted(read_metadata(made, "README.md"))) != repr(_sorted({**kept, **changes})):
         raise CheckpointError(
-            "README.md: the metadata between the --- lines are not written one key a line from the "
-            "left margin, so yarncli cannot change one and leave the others. Write them so."
+            "README.md: yarncli can change the metadata between the --- lines only if every key "
+            "starts a line at the left margin. Write the metadata in that form."
         )
     return made
 

@@ -1,8 +1,8 @@
-"""One commit on the Hub: ask what it would leave out, send the files, commit, and look at it.
+"""One commit on the Hub: ask what it would leave out, send the files, commit, and check it.
 
-The files go through the client's pre-upload call, which tries again by itself; only what it sends
-once is tried again here. So a repository changes at once or not at all, and what the Hub holds
-already is not sent again.
+The files are sent with the client's pre-upload call, before the commit. So a repository changes in
+one step or not at all, and what the Hub already holds is not sent again. The client retries most
+requests; only those that it sends once are retried here.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from yarncli.progress import Advance, ProgressCallback, stage
 
 HASHING = "Hashing"
 SENDING = "Sending"
-_AT_ONCE = 256  # files of one pre-upload request, as the client has it
+_AT_ONCE = 256  # files per pre-upload request, as in the client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """What a push left behind."""
+    """The result of a push on the Hub."""
 
     oid: str
     """Full commit hash."""
     url: str
     """Page of the commit, or of the pull request."""
     revision: str
-    """The branch or `refs/pr/N` it is on."""
+    """The branch or `refs/pr/N` of the commit."""
     remarks: tuple[str, ...] = ()
-    """What the Hub has to say about the card; a sentence each."""
+    """Warnings of the Hub about the card, each as a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a commit changes."""
+    """The changes of a commit."""
 
     uploads: Sequence[Upload] = ()
     """Files to send."""
@@ -61,7 +61,7 @@ class Contents:
     """Names of files to delete."""
 
     def missing_in(self, remote: Remote) -> str | None:
-        """The first file that a commit does not hold as it should; None if all is there."""
+        """The first file that differs in a commit; None if the commit holds all changes."""
         files: tuple[Upload | Copy, ...] = (*self.uploads, *self.copies)
         for file in files:
             if file.name not in remote.files or not file.equals(remote.files[file.name]):
@@ -70,7 +70,7 @@ class Contents:
 
 
 class Draft:
-    """A commit in the making; the branch changes with `commit` alone."""
+    """A commit in preparation. The branch changes only when `commit` is called."""
 
     def __init__(self, destination: Destination, contents: Contents) -> None:
         """Read the beginning of every file.
@@ -89,7 +89,7 @@ class Draft:
             self._progress(sent)
 
     def left_out(self) -> list[str]:
-        """The files that the Hub would leave out of the commit, as a .gitignore names them.
+        """The files that the Hub would leave out of the commit because of a .gitignore.
 
         Raises:
             HubError: see `hub_errors`.
@@ -127,7 +127,7 @@ class Draft:
         return {"files": files} if ignoring is None else {"files": files, "gitIgnore": ignoring}
 
     def _gitignore(self) -> str | None:
-        """The .gitignore as the commit will leave it; None for that of the branch."""
+        """The .gitignore after the commit; None if the commit does not change it."""
         name = ".gitignore"
         for upload in self.contents.uploads:
             if upload.name == name:
@@ -136,7 +136,7 @@ class Draft:
         return "# deleted by the same commit\n" if name in self.contents.deleted else None
 
     def send(self, progress: ProgressCallback | None) -> None:
-        """Have the card judged, and send what is large; nobody sees a change yet.
+        """Let the Hub check the card, and send the large files. Nothing is visible yet.
 
         Raises:
             CheckpointError: a file cannot be read any more.
@@ -148,11 +148,13 @@ class Draft:
                 with upload.open() as file, session(destination.repo_id) as api:
                     text = file.read().decode(errors="replace")
                     self._remarks = retried(partial(_ask_about_card, api, text))
-        if not uses_xet():  # which hashes while it reads for sending
+        if not uses_xet():  # Xet computes the hashes while it sends
             self._hash(progress)
         with (
             session(destination.repo_id) as api,
-            warnings.catch_warnings(action="ignore"),  # the client's own, on its calls of httpx
+            warnings.catch_warnings(
+                action="ignore"
+            ),  # warnings of the client about its own use of httpx
             stage(progress, SENDING, sum(upload.size for upload in uploads)) as self._progress,
             counted_uploads(self._progress),
             bounded_memory([file.size for file in uploads if file.size >= 1 << 20]),
@@ -174,23 +176,23 @@ class Draft:
                 upload.sha256 = addition.upload_info.sha256.hex()
 
     def _hash(self, progress: ProgressCallback | None) -> None:
-        """What the client would do in silence."""
+        """Compute the hashes with progress; the client would do it silently."""
         uploads = [file for file in self.contents.uploads if file.sha256 is None]
         with stage(progress, HASHING, sum(file.size for file in uploads)) as advance:
             for upload, addition in zip(self.contents.uploads, self._additions, strict=True):
                 addition.upload_info.sha256 = bytes.fromhex(upload.hashed(advance))
 
     def commit(self, destination: Destination, *, parent: str) -> Commit:
-        """Make the commit, on top of `parent` and nothing else.
+        """Make the commit, only if `parent` is still the head of the branch.
 
-        A commit whose answer got lost is recognised, not repeated.
+        If the answer of the server gets lost, the commit is recognised and not repeated.
 
         Args:
-            destination: as before, or the pull request that was opened since.
-            parent: the commit that the branch was when it was looked at.
+            destination: the same as before, or the pull request that was opened since.
+            parent: the head of the branch when it was read.
 
         Raises:
-            HubError: see `hub_errors`; the branch is as it was.
+            HubError: see `hub_errors`; the branch is unchanged.
         """
         from huggingface_hub.errors import FileDuplicationError
 
@@ -206,7 +208,7 @@ class Draft:
         copies = self.contents.copies
         operations = [*self._additions, *map(copy_operation, copies)]
         operations += map(delete_operation, self.contents.deleted)
-        # The client warns of what the Hub says of the card, which `send` has heard.
+        # The client repeats the Hub's warnings about the card, which `send` already knows.
         with session(destination.repo_id) as api, warnings.catch_warnings(action="ignore"):
             try:
                 done = retried(lambda: attempt(api))
@@ -235,10 +237,10 @@ def _create_commit(
 
 
 def _ask_about_card(api: Any, text: str) -> list[str]:
-    """What the Hub has to say about a card; a sentence each.
+    """Ask the Hub to check a card; returns its warnings, each as a sentence.
 
     Raises:
-        ValueError: it does not accept the metadata; in the client's words.
+        ValueError: the Hub does not accept the metadata; with the client's message.
     """
     utils = client_utils()
     answer = utils.get_session().post(
@@ -253,11 +255,11 @@ def _ask_about_card(api: Any, text: str) -> list[str]:
         wrong = "\n".join(f"- {error.get('message')}" for error in told.get("errors", []))
         raise ValueError(f"Invalid metadata in README.md.\n{wrong}")
     found = (without_secrets(str(each.get("message"))) for each in told.get("warnings", []))
-    return [f"The Hub says of README.md: {words}" for words in found]
+    return [f"The Hub warns about README.md: {words}" for words in found]
 
 
 def _ask_for_words(api: Any, destination: Destination, text: str) -> None:
-    """Ask the Hub itself why Xet got no access: hf_xet drops the words of the refusal."""
+    """Ask the Hub why it refused access to Xet, because hf_xet drops the reason."""
     if "xet-write-token" not in text or "(403" not in text:
         return
     utils = client_utils()
@@ -275,7 +277,7 @@ def require_same(repo_id: str, commit: str, contents: Contents) -> None:
     """Check that a commit on the Hub holds what was sent or copied, by size and hash.
 
     Raises:
-        HubError: a file is missing or differs; named.
+        HubError: a file is missing or differs; the message names it.
     """
     remote = look_up(repo_id, commit)
     wrong = contents.missing_in(remote) if remote else repo_id
@@ -286,13 +288,13 @@ def require_same(repo_id: str, commit: str, contents: Contents) -> None:
     if remote is None or wrong not in remote.files:
         raise HubError(f"{repo_id} does not hold {wrong} after the commit. Push again.")
     raise HubError(
-        f"{wrong} of {repo_id} differs from what was sent. Was the local file changed meanwhile? "
-        "Push again."
+        f"{wrong} of {repo_id} differs from what was sent. The local file may have changed "
+        "meanwhile. Push again."
     )
 
 
 def _landed(destination: Destination, contents: Contents, parent: str) -> Commit | None:
-    """The commit of an earlier attempt whose answer got lost."""
+    """The commit of an earlier attempt whose answer got lost, if there is one."""
     remote = look_up(destination.repo_id, destination.revision)
     if remote is None or remote.commit == parent or contents.missing_in(remote) is not None:
         return None

@@ -1,4 +1,4 @@
-"""The hashes by which the Hub lists its files, and what is said of a file that has another."""
+"""The hashes with which the Hub lists its files, and the check of a file against them."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digest:
-    """The hash that a file of the Hub must have."""
+    """The hash that a file from the Hub must have."""
 
     file: str
-    """What messages call the file."""
+    """Name of the file in messages."""
     value: str
-    """SHA-256 of the content, or the SHA-1 of its git blob; in hexadecimal."""
+    """SHA-256 of the content, or SHA-1 of its git blob, in hexadecimal."""
     listed: bool
-    """Whether the Hub itself said so in this run, and not only the name in its cache."""
+    """Whether the Hub gave the hash in this run; False if it comes from a name in the cache."""
 
     def start(self, size: int) -> Any:
-        """A hash object of hashlib that takes the content.
+        """A hashlib object to which the content is to be fed.
 
         Args:
-            size: of the file, in bytes.
+            size: size of the file, in bytes.
         """
         if _SHA256.fullmatch(self.value):
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
     def require(self, path: Path, found: Any) -> None:
-        """Insist on the hash; a file of the cache that the Hub lists otherwise is removed.
+        """Refuse a file with another hash. If the Hub listed the hash, the cached file is removed.
 
-        The client would take it from there the next time.
+        Otherwise the client would use the damaged file again.
 
         Args:
-            path: of the file; of a link, what it leads to is the file.
-            found: what `start` gave, after the whole content.
+            path: path of the file, or of a link to it.
+            found: the object from `start`, after it got the whole content.
 
         Raises:
-            HubError: it is another.
+            HubError: the hash differs.
         """
         if found.hexdigest() == self.value:
             return
         kind = "SHA-256" if found.name == "sha256" else "git hash"
         what_next = removed(path) if self.listed else f"Delete {path.resolve()} and fetch it again."
         raise HubError(
-            f"{self.file} is damaged: its {kind} is {found.hexdigest()}, but the Hub's is "
+            f"{self.file} is damaged: its {kind} is {found.hexdigest()}, but on the Hub it is "
             f"{self.value}. {what_next}"
         )
 
@@ -64,9 +64,9 @@ class Digest:
 
 
 def digest_of_blob(path: Path) -> Digest | None:
-    """The SHA-256 that a link into a Hub cache names; None for anything else.
+    """The SHA-256 in the name of a link's target in a Hub cache; None for anything else.
 
-    A file of git has its git hash there, or what a mirror of the Hub put in its place.
+    Files in git have their git hash as name there, or a name that a mirror of the Hub chose.
     """
     try:
         target = path.readlink()

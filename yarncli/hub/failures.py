@@ -1,4 +1,4 @@
-"""What can go wrong with the Hub: every cause as one sentence, and what is worth a second try."""
+"""Failures of the Hub: a sentence for every cause, and retries of requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from yarncli.hub import waits
 
 T = TypeVar("T")
 
-RETRY_WAITS = (1.0, 3.0)  # seconds before each further try of a request that failed in passing
-_LONGEST_WAIT = 60.0  # seconds that a server may ask to wait before the command gives up
+RETRY_WAITS = (1.0, 3.0)  # seconds before each retry after a temporary failure
+_LONGEST_WAIT = 60.0  # seconds; if a server asks for a longer wait, the command gives up
 _TOKEN = re.compile(r"\bhf_\w+")
-_LONGEST_WORDS = 300  # characters of a server's own message that are passed on
+_LONGEST_WORDS = 300  # characters of a server's message that are shown
 _NOT_FOUND = (
     "the Hub has no such model, or it is private. Check the name; for a private model log in with "
     "`hf auth login` or set HF_TOKEN."
@@ -28,10 +28,10 @@ _NOT_FOUND = (
 _BROKE = "the connection broke. Run the command again."
 _XET_READING = "Task error: File reconstruction error"  # how hf_xet begins
 _XET_CANNOT_WRITE = re.compile(rf"{_XET_READING}: IO Error: .*\(os error (\d+)\)")
-_SAID = {401, 404, 412, 416, 429}  # the server's own words add nothing to ours
+_SAID = {401, 404, 412, 416, 429}  # statuses whose server message adds nothing to ours
 _PASSING = {408, 429, 500, 502, 503, 504}
 _REFUSALS = {400, 402, 403, 413, 422, 507}
-# Words of the Hub's own refusals, e.g. "Private repository storage limit reached, please upgrade
+# Texts of refusals by the Hub, e.g. "Private repository storage limit reached, please upgrade
 # your plan", "Your storage patterns tripped our internal systems!", "pass `create_pr=1` as a query
 # parameter to create a Pull Request" (huggingface_hub issues 3049, 3366, 1182).
 _STORAGE_LIMIT = re.compile(r"storage (limit|patterns)|quota|upgrade your plan", re.IGNORECASE)
@@ -44,16 +44,16 @@ _NO_SPACE = (
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Give every failure of the Hub, the network and the client its own sentence.
+    """Turn every failure of the Hub, the network and the client into one sentence.
 
-    The client's log stays silent from here on: when it tries again it names signed addresses.
+    From here on the client's log is silent, because its retry messages contain signed addresses.
 
     Args:
-        what: what was asked for, as the subject of the message: `org/name`, `FILE of org/name`;
+        what: what was requested, as the subject of the message: `org/name` or `FILE of org/name`;
             empty for the Hub as a whole.
 
     Raises:
-        HubError: the text of the original exception is dropped, as it may hold a signed address.
+        HubError: without the text of the original exception, which may hold a signed address.
         OSError: the cache cannot be written.
     """
     from huggingface_hub import errors
@@ -76,7 +76,7 @@ def hub_errors(what: str) -> Iterator[None]:
         UnicodeEncodeError,  # a header cannot hold the token
     ) as error:
         if isinstance(error, UnicodeEncodeError) and error.encoding != "ascii":
-            raise  # no header
+            raise  # not about a header
         kind = NotOnHubError if _names_nothing(error) else HubError
         raise kind(_about(what, _sentence(error))) from None
     except (RuntimeError, ValueError, OSError) as error:
@@ -93,7 +93,7 @@ def _about(what: str, sentence: str) -> str:
 
 
 def _names_nothing(error: BaseException) -> bool:
-    """Whether there is no model of the name that was asked for, as far as this user can see."""
+    """Whether the requested model does not exist, or is hidden from this user."""
     from huggingface_hub import errors
 
     missing = (errors.RepositoryNotFoundError, errors.HFValidationError)
@@ -101,7 +101,7 @@ def _names_nothing(error: BaseException) -> bool:
 
 
 def _sentence(error: BaseException) -> str:
-    """The cause of a failure and what to do, in words of our own."""
+    """A sentence with the cause of a failure and what to do."""
     from huggingface_hub import errors
 
     httpx = client_utils().httpx
@@ -109,7 +109,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         return _sentence(error.__cause__)
     if isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "the certificate of the server is not trusted. Name the right one in SSL_CERT_FILE."
+        return "the certificate of the server is not trusted. Set SSL_CERT_FILE to the right one."
     table: list[tuple[Any, str]] = [  # subclasses before their bases
         (errors.GatedRepoError, "access must be granted first. Ask for it on the model's page on "
          "the Hub, then log in with `hf auth login` or set HF_TOKEN."),
@@ -118,7 +118,7 @@ def _sentence(error: BaseException) -> str:
          "commit after the @."),
         (errors.DisabledRepoError, "the Hub has disabled access to this model."),
         (errors.RemoteEntryNotFoundError, "the Hub has no such file at this commit."),
-        (errors.OfflineModeIsEnabled, "not in the Hub cache, and HF_HUB_OFFLINE forbids to fetch "
+        (errors.OfflineModeIsEnabled, "not in the Hub cache, and HF_HUB_OFFLINE forbids fetching "
          "it. Unset HF_HUB_OFFLINE."),
         (errors.EntryNotFoundError, "not in the Hub cache, and the Hub cannot be asked."),
         (errors.FileMetadataError, "the server's answer lacks a file's commit, ETag or size, so it "
@@ -126,7 +126,8 @@ def _sentence(error: BaseException) -> str:
         (errors.HFValidationError, "that is not a valid Hub id. Write org/name."),
         (errors.LocalTokenNotFoundError, "a token is needed. Log in with `hf auth login` or set "
          "HF_TOKEN."),
-        (UnicodeEncodeError, "the token holds characters that no token has. Correct HF_TOKEN."),
+        (UnicodeEncodeError, "the token has characters that are not possible in a token. "
+         "Correct HF_TOKEN."),
         (json.JSONDecodeError, "the server's answer is not JSON, so it is not a Hub. Check "
          "HF_ENDPOINT and proxies."),
         (httpx.TimeoutException, "the server did not answer in time. Try again later. For reading, "
@@ -147,7 +148,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _cause_said(error: Any) -> str | None:
-    """The cause of a refusal where the Hub's own words name it; its status would name another."""
+    """The cause that the Hub's message names; its status code alone would suggest another."""
     if error.response.status_code not in _REFUSALS:
         return None
     said = error.server_message or ""
@@ -164,36 +165,36 @@ def _cause_said(error: Any) -> str | None:
 def _status_sentence(error: Any) -> str:
     status = error.response.status_code
     if status == 401 and "Authorization" not in error.response.request.headers:
-        return _NOT_FOUND  # without a token the Hub says the same of missing and private models
+        return _NOT_FOUND  # without a token, missing and private models look the same
     sentences = {
         400: "the Hub does not accept the request.",
         401: "the Hub does not accept the token. Log in again with `hf auth login`, or correct "
         "HF_TOKEN.",
         403: "access is denied. Log in with a token that has the needed rights (`hf auth login`).",
         404: "the Hub does not have it. Check the name and HF_ENDPOINT.",
-        409: "it conflicts with what is already on the Hub. Look there, then run it again.",
-        412: "the branch has moved in the meantime. Run the command again.",
-        413: "the Hub does not take a file or a request of this size.",
-        416: "the file is shorter than the Hub said. Run the command again.",
+        409: "it conflicts with what is already on the Hub. Check that, then run it again.",
+        412: "the branch got a new commit in the meantime. Run the command again.",
+        413: "the Hub does not accept a file or a request of this size.",
+        416: "the file is shorter than the Hub stated. Run the command again.",
     }
     if status == 429:
         wait = _wait_asked(error.response)
         when = f"in {wait:.0f} seconds" if wait is not None else "later"
         return f"the Hub limits the number of requests. Try again {when}."
     if status >= 500:
-        return f"the Hub has a problem of its own (status {status}). Try again later."
-    return sentences.get(status, f"the Hub refused with status {status}.")
+        return f"the Hub has an internal problem (status {status}). Try again later."
+    return sentences.get(status, f"the Hub refused the request with status {status}.")
 
 
 def _server_words(text: str | None) -> str:
-    """What the Hub itself says of a failure (a quota, a missing agreement), as a sentence."""
+    """The Hub's own message about a failure (such as a quota), as a sentence."""
     words = without_secrets(text or "")
     return f" The Hub says: {words}" if words and not words.startswith(("<", "{")) else ""
 
 
 def without_secrets(text: str) -> str:
-    """The words of a server on one line, without tokens and addresses, which may be signed."""
-    # Word by word: a pattern over the whole would take the square of a long text's time.
+    """A server's message in one line, without tokens and addresses, which may be signed."""
+    # Word by word, because a pattern over a long text would take quadratic time.
     hidden = ["…" if _is_address(word) else _TOKEN.sub("…", word) for word in text.split()]
     return " ".join(hidden)[:_LONGEST_WORDS]
 
@@ -204,7 +205,7 @@ def _is_address(word: str) -> bool:
 
 
 def _xet_sentence(text: str) -> str | None:
-    """Sentences for hf_xet, which has a text: of a `ConnectionError`, reading a `RuntimeError`."""
+    """A sentence for the text of an hf_xet `ConnectionError` or, when reading, `RuntimeError`."""
     found = re.search(r"status \w+ error \((\d{3})\b", text)
     if found is None:
         return None
@@ -215,28 +216,28 @@ def _xet_sentence(text: str) -> str | None:
     if asks_hub and status == 403:
         return "the Hub gives no access to its Xet storage. Check the token's rights."
     signed = text.startswith(_XET_READING) and "/reconstructions/" not in text
-    if status in (401, 403) and not signed:  # a signed address takes no token
+    if status in (401, 403) and not signed:  # a request to a signed address has no token
         return "the Xet storage does not accept the token. Log in again with `hf auth login`."
     if status == 429:
         return "the Xet storage limits the number of requests. Try again later."
     if status >= 500:
-        return f"the Xet storage has a problem of its own (status {status}). Try again later."
-    return f"the Xet storage refused with status {status}. Run the command again."
+        return f"the Xet storage has an internal problem (status {status}). Try again later."
+    return f"the Xet storage refused the request with status {status}. Run the command again."
 
 
 def _sentence_of_bare(error: BaseException) -> str | None:
-    """Sentences for what the client raises without a class of its own; None for anybody else's."""
+    """A sentence for client errors without their own class; None for errors of other code."""
     text = str(error)
     if text.startswith(_XET_READING):
         return _xet_sentence(text) or _BROKE
     first, _, details = text.partition("\n")
     if first.startswith("Consistency check failed"):
-        return "it arrived with another size than the Hub says. Run the command again."
+        return "the file arrived with another size than the Hub states. Run the command again."
     if found := re.match(r"Error while uploading '(.*)' to the Hub", first):
         return _storage_sentence(found[1], error.__cause__)
     if first.startswith("Invalid metadata in README.md"):
         return (
-            "the Hub does not accept the metadata of README.md. Correct what stands between its "
+            "the Hub does not accept the metadata of README.md. Correct the text between its "
             "--- lines." + _server_words(details)
         )
     if first.startswith("LFS batch API returned errors"):
@@ -247,7 +248,7 @@ def _sentence_of_bare(error: BaseException) -> str | None:
 
 
 def _storage_sentence(name: str, cause: BaseException | None) -> str:
-    """Why the file storage did not take a file: what the client's last try ended with."""
+    """Why the file storage did not accept a file, as the client's last attempt ended."""
     from huggingface_hub import errors
 
     httpx = client_utils().httpx
@@ -256,7 +257,7 @@ def _storage_sentence(name: str, cause: BaseException | None) -> str:
         if said := _cause_said(cause):
             return said + _server_words(cause.server_message)
         if status >= 500:
-            return f"the file storage failed with status {status} at {name}. Try again later."
+            return f"the file storage failed for {name} with status {status}. Try again later."
         words = _server_words(cause.server_message)
         return (
             f"the file storage refused {name} with status {status}. Run the command again.{words}"
@@ -264,16 +265,18 @@ def _storage_sentence(name: str, cause: BaseException | None) -> str:
     if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout)):
         return f"the file storage cannot be reached for {name}. Check the network."
     if isinstance(cause, httpx.TimeoutException):
-        return f"the file storage did not answer in time at {name}. Run the command again."
+        return f"the file storage did not answer in time for {name}. Run the command again."
     if isinstance(cause, httpx.HTTPError):
-        return f"the connection to the file storage broke at {name}. Run the command again."
+        return (
+            f"the connection to the file storage broke while sending {name}. Run the command again."
+        )
     return f"the upload of {name} failed. Run the command again."
 
 
 def retried(call: Callable[[], T]) -> T:
-    """`call()`, tried again after failures that pass: 5xx, 429, broken connections, timeouts.
+    """Call a function, and retry after temporary failures: 5xx, 429, connections, timeouts.
 
-    Failures of Xet are not among them: the client has tried for minutes by then.
+    Failures of Xet are not retried, because the client has already tried for minutes.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -295,7 +298,7 @@ def retried(call: Callable[[], T]) -> T:
         except httpx.TimeoutException:
             cause = "The server did not answer in time"
         except json.JSONDecodeError:
-            cause = "The answer was not the Hub's, but perhaps a proxy's"
+            cause = "The answer did not come from the Hub, but perhaps from a proxy"
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
             pass
         waits.tell_retry(cause, pause, number, len(RETRY_WAITS) + 1)
@@ -304,14 +307,14 @@ def retried(call: Callable[[], T]) -> T:
 
 
 def _wait_asked(response: Any) -> float | None:
-    """Seconds that an answer asks to wait (Retry-After, or the reset of RateLimit)."""
+    """Seconds to wait that an answer states (Retry-After, or the reset of RateLimit)."""
     match = re.fullmatch(r"\s*(\d{1,6})\s*", response.headers.get("Retry-After", ""))
     match = match or re.search(r";\s*t\s*=\s*(\d{1,6})", response.headers.get("RateLimit", ""))
     return float(match[1]) if match else None
 
 
 def config_error() -> type[Exception]:
-    """What the config classes of transformers raise; the client's library makes them."""
+    """The exception of transformers' config classes, which huggingface_hub defines."""
     from huggingface_hub.errors import StrictDataclassError
 
     return StrictDataclassError

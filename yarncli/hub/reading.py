@@ -30,7 +30,7 @@ class Listing:
     files: dict[str, int]
     """Name → size in bytes; empty when offline."""
     snapshot: Path | None = None
-    """Directory in the cache that stands for the commit when offline, else None."""
+    """The cached snapshot directory of the commit when offline, else None."""
     digests: Mapping[str, Digest] = field(default_factory=dict)
     """Name → the hash that the file must have."""
 
@@ -38,13 +38,14 @@ class Listing:
 def list_files(repo_id: str, revision: str | None = None, *, known: str = "config.json") -> Listing:
     """Resolve a revision to its commit and list the files of that commit, in one request.
 
-    With HF_HUB_OFFLINE the cache answers. Otherwise `config.json` is fetched as well (every command
-    reads it), by the revision's name, so that the cache remembers which commit that was.
+    With HF_HUB_OFFLINE the answer comes from the cache. Otherwise `config.json` is fetched as well,
+    because every command reads it. It is fetched by the revision's name, so that the cache
+    remembers the commit of that revision.
 
     Args:
         repo_id: `org/name`.
         revision: branch, tag, commit or `refs/pr/N`; the default branch if None.
-        known: the file that the cache is asked for when offline; another than `config.json` is not
+        known: the file that is looked up in the cache when offline. Only `config.json` is also
             fetched.
 
     Raises:
@@ -65,7 +66,7 @@ def list_files(repo_id: str, revision: str | None = None, *, known: str = "confi
         sizes = {name: size for name, size in files.items() if size is not None}
         if not COMMIT.fullmatch(commit) or sizes.keys() != files.keys():
             raise HubError(
-                f"The server's answer about {repo_id} names no commit or no file sizes. "
+                f"The server's answer about {repo_id} lacks the commit or file sizes. "
                 "Check HF_ENDPOINT."
             )
         if known == "config.json" and sizes.get(known, _MAX_CONFIG_SIZE + 1) <= _MAX_CONFIG_SIZE:
@@ -74,10 +75,10 @@ def list_files(repo_id: str, revision: str | None = None, *, known: str = "confi
 
 
 def _model_info(repo_id: str, revision: str | None, *, timeout: float) -> Any:
-    """What the Hub tells of a model; names what has the name where no model has.
+    """What the Hub says about a model. If something else has that name, the error says what.
 
     Raises:
-        NotOnHubError: a dataset or a Space has it.
+        NotOnHubError: a dataset or a Space has the name.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
@@ -91,14 +92,14 @@ def _model_info(repo_id: str, revision: str | None, *, timeout: float) -> Any:
             with suppress(HfHubHTTPError, OSError, client_utils().httpx.HTTPError):
                 HfApi().repo_info(repo_id, repo_type=kind, timeout=timeout)
                 raise NotOnHubError(
-                    f"{repo_id} is {what} on the Hub, and no model has that name. Name a model: "
+                    f"{repo_id} is {what} on the Hub, and no model has that name. Give a model: "
                     "hf://org/name."
                 ) from None
         raise
 
 
 def _digests(repo_id: str, siblings: Iterable[Any]) -> dict[str, Digest]:
-    """Name → the hash by which the Hub lists it: SHA-256 in its large file storage, git's else."""
+    """Name → its hash on the Hub: SHA-256 for large file storage, else the hash of its git blob."""
     values = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in siblings}
     return {
         name: Digest(file=f"{name} of {repo_id}", value=value, listed=True)
@@ -110,7 +111,7 @@ def _digests(repo_id: str, siblings: Iterable[Any]) -> dict[str, Digest]:
 def cached_file(repo_id: str, revision: str | None, name: str) -> Path:
     """Path of a small file in the Hub cache, fetched if it is not there yet.
 
-    A commit that is in the cache is not asked for again; another revision is.
+    A file of a cached commit is not requested again; a file of a branch or tag is.
 
     Raises:
         HubError: see `hub_errors`.
@@ -139,7 +140,7 @@ def download(
     *,
     progress: Advance | None = None,
 ) -> Path:
-    """Bring files of a commit into the Hub cache, several at a time.
+    """Download files of a commit into the Hub cache, several at a time.
 
     Args:
         repo_id: `org/name`.
@@ -152,7 +153,7 @@ def download(
         The snapshot directory of the commit.
 
     Raises:
-        HubError: see `hub_errors`; also a file whose size is not what was listed.
+        HubError: see `hub_errors`; also if the size of a file differs from the listed size.
         OSError: the cache cannot be written (`output_errors` translates it).
     """
     from huggingface_hub import hf_hub_download
@@ -180,10 +181,10 @@ def _require_size(path: Path, size: int, what: str) -> None:
 
 
 def read_range(repo_id: str, commit: str, name: str, offset: int, length: int) -> bytes:
-    """Bytes `[offset, offset + length)` of a file, fewer at its end; never more is transferred.
+    """Bytes `[offset, offset + length)` of a file, fewer at its end. No other bytes are fetched.
 
     Raises:
-        HubError: see `hub_errors`; also a server that cannot send ranges.
+        HubError: see `hub_errors`; also if the server cannot send ranges.
     """
     if length <= 0:
         return b""
@@ -231,19 +232,19 @@ def _called(repo_id: str, revision: str | None) -> str:
 
 
 def _stop_xet() -> None:
-    """End what hf_xet has begun: it goes on in threads of its own, and the program waits for them.
+    """Stop the transfers of hf_xet. Its threads would go on, and the program would wait for them.
 
-    The client itself does so only where Ctrl-C reaches it.
+    The client does this only if Ctrl-C interrupts its own code.
     """
-    with suppress(ImportError, AttributeError):  # not the client's public part
+    with suppress(ImportError, AttributeError):  # a private part of the client
         import_module("huggingface_hub.utils._xet").abort_xet_session()
 
 
 def _bar_class(count: Advance | None) -> Any:
-    """A progress bar for the client that draws nothing and passes the bytes on.
+    """A progress bar class for the client that draws nothing but reports the bytes.
 
     Args:
-        count: gets them; raises `Stopped` to end the transfer that the bar belongs to.
+        count: called with the bytes. It raises `Stopped` to end the transfer.
     """
 
     class Bar(client_utils().tqdm):  # type: ignore[misc]
@@ -251,14 +252,16 @@ def _bar_class(count: Advance | None) -> Any:
             super().__init__(*args, **{**kwargs, "disable": True})
             name = str(kwargs.get("name"))
             self.of_xet = ".xet_get" in name
-            self.counts = not name.endswith(".transfer")  # a second bar for the same bytes, packed
+            self.counts = not name.endswith(
+                ".transfer"
+            )  # that bar counts the same bytes in compressed form
             if count:
                 count(0)
             self.update(kwargs.get("initial", 0))
 
         def update(self, n: float | None = 1) -> bool | None:
             if count:
-                # Nobody catches what is raised in a thread of Xet.
+                # Nothing catches an exception in a thread of Xet.
                 with suppress(Stopped) if self.of_xet else nullcontext():
                     count(int(n or 0) if self.counts else 0)
             return None

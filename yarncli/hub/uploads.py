@@ -1,4 +1,4 @@
-"""What is sent to the Hub: files with their hashes, compared and counted, and copies within it."""
+"""Files to send to the Hub, with hashes and progress, and files to copy inside the Hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _XET_FILES = "HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION"
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a commit; `sha256` is None for files that lie in git itself."""
+    """A file of a commit; `sha256` is None for files that are stored in git itself."""
 
     size: int
     git_oid: str
@@ -45,15 +45,15 @@ class Upload:
     name: str
     """POSIX path in the repository."""
     content: Path | bytes
-    """Its bytes, or the file they lie in."""
+    """Its bytes, or the local file that has them."""
     size: int
     """In bytes."""
     sha256: str | None = field(default=None)
-    """In hex; None until somebody needed it."""
+    """SHA-256 in hexadecimal; None until it was needed."""
 
     @classmethod
     def of(cls, name: str, content: Path | bytes) -> Upload:
-        """The upload of a file, not read yet, or of bytes.
+        """The upload of bytes, or of a file that is not read yet.
 
         Raises:
             CheckpointError: the file cannot be read.
@@ -64,7 +64,7 @@ class Upload:
             return cls(name=name, content=content, size=content.stat().st_size)
 
     def equals(self, remote: RemoteFile, progress: Advance | None = None) -> bool:
-        """Whether the Hub's file holds the same bytes; reads the local one if the sizes agree.
+        """Whether the file on the Hub has the same bytes; reads the local one if the sizes agree.
 
         Raises:
             CheckpointError: the local file cannot be read.
@@ -77,7 +77,7 @@ class Upload:
         return self.hashed(progress) == remote.sha256
 
     def hashed(self, progress: Advance | None = None) -> str:
-        """Its SHA-256, which is computed where nobody has done so.
+        """Its SHA-256, which is computed on first use.
 
         Raises:
             CheckpointError: the local file cannot be read.
@@ -126,10 +126,10 @@ class Copy:
     commit: str
     """Full hash of the commit that holds it."""
     file: RemoteFile
-    """What it is: its size and hashes."""
+    """Its size and hashes."""
 
     def equals(self, remote: RemoteFile) -> bool:
-        """Whether the Hub's file holds the same bytes."""
+        """Whether the file on the Hub has the same bytes."""
         return self.file.equals(remote)
 
 
@@ -154,10 +154,10 @@ def delete_operation(name: str) -> Any:
 
 
 def add_operation(upload: Upload, progress: Advance | None) -> Any:
-    """The client's operation for an upload, which tells how much of it was sent.
+    """The client's operation for an upload, which reports how much was sent.
 
     Raises:
-        CheckpointError: the file cannot be read any more.
+        CheckpointError: the file can no longer be read.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -165,7 +165,7 @@ def add_operation(upload: Upload, progress: Advance | None) -> Any:
         @contextmanager
         def as_file(self, with_tqdm: bool = False) -> Iterator[Any]:
             with upload.open() as file:
-                # The client asks for a bar where it sends, and only there.
+                # The client asks for a bar only while it sends.
                 yield _CountedFile(file, progress) if with_tqdm and progress else file
 
     upload.open().close()
@@ -184,10 +184,11 @@ def uses_xet() -> bool:
 
 @contextmanager
 def bounded_memory(sizes: Sequence[int]) -> Iterator[None]:
-    """Let Xet read fewer files at once where they are large, as it holds up to 64 MB of each.
+    """Let Xet read fewer large files at once, because it holds up to 64 MB of each.
 
-    Large files fill the line one by one; many small ones would each wait for answers. What the
-    environment says already stays. Counts for a session of Xet that is made within the block.
+    Large files use the whole bandwidth one by one, but small files mostly wait for answers, so
+    more of them are sent at once. A value in the environment is not changed. It applies to an Xet
+    session that starts inside the block.
     """
     mean = sum(sizes) // max(1, len(sizes))
     if mean < _BLOCK_OF_XET or _XET_FILES in os.environ:
@@ -202,9 +203,9 @@ def bounded_memory(sizes: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def counted_uploads(progress: Advance | None) -> Iterator[None]:
-    """Hide the client's own bars, and let `progress` hear what goes through Xet.
+    """Hide the client's own bars, and report to `progress` what is sent through Xet.
 
-    What goes the other way is counted by `add_operation`.
+    Uploads without Xet are counted by `add_operation`.
     """
     if not uses_xet():
         with _hidden_bars():
@@ -216,7 +217,7 @@ def counted_uploads(progress: Advance | None) -> Iterator[None]:
 
 @contextmanager
 def _hidden_bars() -> Iterator[None]:
-    """No bars, unless HF_HUB_DISABLE_PROGRESS_BARS, which wins, says something."""
+    """Switch bars off, unless HF_HUB_DISABLE_PROGRESS_BARS is set, which takes precedence."""
     from huggingface_hub import constants
 
     utils = client_utils()
@@ -232,11 +233,11 @@ def _hidden_bars() -> Iterator[None]:
 
 @contextmanager
 def _counted_xet(progress: Advance | None) -> Iterator[None]:
-    """Count where the client would draw.
+    """Count bytes in the place where the client would draw bars.
 
-    It draws bars for Xet on any stderr, a file too, and offers no other way to count. With
-    HF_HUB_DISABLE_PROGRESS_BARS=1 it makes no bars, so nothing is counted. A client that has moved
-    this private class draws its own.
+    The client draws bars for Xet on any stderr, even a file, and offers no other way to count. With
+    HF_HUB_DISABLE_PROGRESS_BARS=1 it makes no bars, so nothing is counted. If a newer client has
+    moved this private class, it draws its own bars.
     """
     try:
         module: Any = import_module("huggingface_hub.utils._xet_progress_reporting")
@@ -252,14 +253,14 @@ def _counted_xet(progress: Advance | None) -> Iterator[None]:
 
 
 class _XetCounter:
-    """Stands in for the client's bars of an upload through Xet."""
+    """Replaces the client's bars of an upload through Xet."""
 
     def __init__(self, progress: Advance | None) -> None:
         self._progress = progress
         self._done = 0
 
     def update_progress(self, group: Any, _items: Any = None) -> None:
-        """Called with the state of the whole upload, from a thread of Xet, in a standstill too."""
+        """Called from a thread of Xet with the state of the whole upload, even without progress."""
         step = max(0, int(group.total_bytes_completed) - self._done)
         self._done += step
         if step:
@@ -268,11 +269,11 @@ class _XetCounter:
             self._progress(step)
 
     def close(self) -> None:
-        """The upload has ended."""
+        """Called when the upload has ended."""
 
 
 class _CountedFile(io.BufferedReader):
-    """A file that tells how far it was read; what is read again is not counted again."""
+    """A file that reports how far it was read. Bytes that are read again are not counted again."""
 
     def __init__(self, raw: Any, progress: Advance) -> None:
         super().__init__(raw)

@@ -1,8 +1,8 @@
-"""How long the Hub is waited for, and every wait told.
+"""Limits on waiting for the Hub, and messages about every wait.
 
-Limits are for connecting and for silence on the line. Work on the Hub's side (putting the parts of
-a large file together, a commit of many files) may take minutes without a byte, so what changes
-something gets a long one.
+There are limits for connecting and for time without any byte. Some work of the Hub takes minutes
+without a byte, such as joining the parts of a large file or a commit of many files. So requests
+that change something get a long limit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Tell = Callable[[str], None]
 
 CONNECT_WAIT = 15.0  # seconds
 ANSWER_WAIT = 60.0  # seconds without a byte after which a server counts as hanging
-WORK_WAIT = 600.0  # the same, where the server may have much to do
-TOLD_AFTER = 15.0  # seconds of silence that are told, then twice as many, and so on
+WORK_WAIT = 600.0  # the same for requests that may be much work for the server
+TOLD_AFTER = 15.0  # seconds of silence before the first message; doubled for each further one
 _LOOK_EVERY = 0.25  # seconds between looks at the clock
 
-# What the client logs before it tries a request again.
+# The messages that the client logs before it retries a request.
 _CLIENT_LOG = "huggingface_hub.utils._http"
 _CAUSE = re.compile(r"HTTP Error (\d{3}) thrown while|'(?:.|\n)*' thrown while")
 _PAUSE = re.compile(r"(?:Waiting|Retrying in) ([\d.]+)s.*\[Retry (\d+)/(\d+)\]")
@@ -33,30 +33,30 @@ _current: _Waits | None = None
 
 
 def tell(message: str) -> None:
-    """Tell of a wait, where somebody listens (`told_waits`)."""
+    """Report a wait to the listener of `told_waits`, if there is one."""
     if _current is not None:
         _current.tell(message)
 
 
 def tell_retry(cause: str, pause: float, number: int, tries: int) -> None:
-    """Tell that a request will be sent again, before the wait for that."""
+    """Report that a request will be retried, before the pause."""
     if _current is not None:
         _current.expect(pause)
-        _current.open = max(0, _current.open - 1)  # what broke has no answer
+        _current.open = max(0, _current.open - 1)  # a broken request gets no answer
     tell(f"{cause}. Trying again in {pause:.0f} s (try {number} of {tries}).")
 
 
 def moved() -> None:
-    """Something arrived or left, so nobody hangs."""
+    """Note that bytes arrived or left, so nothing hangs."""
     if _current is not None:
         _current.expect(0.0)
 
 
 @contextmanager
 def told_waits(listener: Tell | None) -> Iterator[None]:
-    """Tell of every wait in the block: tries of ours, the client's, and a server at work.
+    """Report every wait in the block: our retries, those of the client, and a busy server.
 
-    For one block of a process at a time: the client's log and its session are the process's.
+    Only one block of a process can be active, as the client has one log and session per process.
     """
     global _current
     if listener is None:
@@ -73,7 +73,7 @@ def told_waits(listener: Tell | None) -> Iterator[None]:
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """A block that waits for a server without a request of the client's session: Xet's."""
+    """A block that waits for a server outside the client's session, as Xet does."""
     if _current is None:
         yield
         return
@@ -85,7 +85,7 @@ def at_work() -> Iterator[None]:
 
 
 def limit_waits() -> None:
-    """Put our limits on the client's session, which it makes anew after some failures."""
+    """Set our limits on the client's session. The client makes a new one after some failures."""
     utils: Any = import_module("huggingface_hub.utils")
     session = utils.get_session()
     session.timeout = utils.httpx.Timeout(
@@ -100,7 +100,7 @@ def limit_waits() -> None:
 
 
 def _asked(request: Any) -> None:
-    """A request is about to leave: what changes something may take the server long."""
+    """Called before a request is sent. Requests that change something get the long limit."""
     if request.method not in ("GET", "HEAD"):
         limits = {**request.extensions.get("timeout", {}), "read": WORK_WAIT}
         request.extensions = {**request.extensions, "timeout": limits}
@@ -110,18 +110,18 @@ def _asked(request: Any) -> None:
 
 
 def _answered(_response: Any) -> None:
-    """The head of an answer is there."""
+    """Called when the head of an answer has arrived."""
     moved()
     if _current is not None:
         _current.open -= 1
 
 
 class _Waits(logging.Handler):
-    """Hears of waits, from us and from the client's log, and watches for silence."""
+    """Collects waits from our code and from the client's log, and watches for silence."""
 
     def __init__(self, listener: Tell) -> None:
         super().__init__()
-        self.open = 0  # what waits for an answer
+        self.open = 0  # requests that wait for an answer
         self._listener = listener
         self._causes = threading.local()
         self._since = time.monotonic()
@@ -133,11 +133,11 @@ class _Waits(logging.Handler):
         self._listener(message)
 
     def expect(self, pause: float) -> None:
-        """Count silence anew, from the end of a pause that was told."""
+        """Restart the measurement of silence, at the end of a reported pause."""
         self._since, self._next = time.monotonic() + pause, TOLD_AFTER
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Turn what the client logs into a sentence; its own names signed addresses."""
+        """Turn a log message of the client, which may hold signed addresses, into our sentence."""
         text = record.getMessage()
         if found := _CAUSE.match(text):
             status = found[1]

@@ -1,4 +1,4 @@
-"""Around a commit on the Hub: who may, repositories, branches, tags, pull requests."""
+"""Access rights, repositories, branches, tags and pull requests on the Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yarncli.hub import waits
 from yarncli.hub.failures import client_utils, hub_errors, retried
 from yarncli.hub.uploads import RemoteFile
 
-LONGEST_TITLE = 200  # characters of a pull request's, says the client
+LONGEST_TITLE = 200  # characters; the client refuses a longer title of a pull request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +24,16 @@ class Remote:
     commit: str
     """Full commit hash."""
     private: bool
-    """Whether only its owners see it."""
+    """Whether only its owners can see it."""
     gated: bool
-    """Whether its files are given only to those who asked for access."""
+    """Whether users must ask for access to its files."""
     files: dict[str, RemoteFile]
-    """POSIX path → what the Hub holds there."""
+    """POSIX path → file on the Hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where a commit goes, and how it is called."""
+    """The target of a commit, and its message."""
 
     repo_id: str
     """Hub id of the repository."""
@@ -51,10 +51,10 @@ class Destination:
 
 @contextmanager
 def session(what: str) -> Iterator[Any]:
-    """The client's API, with limits on waiting; failures get their sentences, about `what`.
+    """The client's API with limits on waiting. Failures become sentences about `what`.
 
     Raises:
-        HubError: see `hub_errors`; also where HF_HUB_OFFLINE is set.
+        HubError: see `hub_errors`; also if HF_HUB_OFFLINE is set.
     """
     with hub_errors(what):
         from huggingface_hub import HfApi
@@ -101,12 +101,12 @@ def is_repo_id(text: str) -> bool:
 
 
 def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
-    """A repository as it is at a revision; None if it, or the revision, does not exist.
+    """A repository at a revision; None if the repository or the revision does not exist.
 
-    A private repository of somebody else looks as if it did not exist.
+    The Hub answers for a private repository of another user as if it did not exist.
 
     Raises:
-        HubError: the Hub cannot be reached, or does not answer as one.
+        HubError: the Hub cannot be reached, or the server is not a Hub.
     """
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -145,14 +145,14 @@ def require_write_access(repo_id: str) -> None:
     """Check that the token may commit to a repository.
 
     Raises:
-        HubError: it may not, or the Hub cannot be reached.
+        HubError: the token may not, or the Hub cannot be reached.
     """
     with session(repo_id) as api:
         retried(lambda: api.auth_check(repo_id, write=True))
 
 
 def create_repository(repo_id: str, *, private: bool) -> None:
-    """Create a model repository. One that appeared meanwhile is left as it is.
+    """Create a model repository. If it exists meanwhile, it is not changed.
 
     Raises:
         HubError: the token does not permit it, or the Hub cannot be reached.
@@ -162,10 +162,10 @@ def create_repository(repo_id: str, *, private: bool) -> None:
 
 
 def create_branch(repo_id: str, branch: str) -> None:
-    """Create a branch from main; one that exists is left as it is.
+    """Create a branch from main. An existing branch is not changed.
 
     Raises:
-        HubError: as `create_repository`; also a name that git does not allow.
+        HubError: as `create_repository`; also if git does not allow the name.
     """
     with session(f"{repo_id}@{branch}") as api:
         retried(lambda: api.create_branch(repo_id, branch=branch, exist_ok=True))
@@ -173,16 +173,16 @@ def create_branch(repo_id: str, branch: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """A pull request of the user's own that is not closed."""
+    """An open pull request of the user."""
 
     revision: str
     """`refs/pr/N`."""
     is_draft: bool
-    """Whether it is not up for review yet; so it begins."""
+    """Whether it is still a draft; every pull request begins as a draft."""
 
 
 def find_pull_request(destination: Destination) -> PullRequest | None:
-    """The user's newest pull request of that title that is not closed; None if there is none.
+    """The user's newest open pull request with that title; None if there is none.
 
     Raises:
         HubError: the Hub cannot be reached, or has no such model.
@@ -212,12 +212,12 @@ def find_pull_request(destination: Destination) -> PullRequest | None:
 
 
 def open_pull_request(destination: Destination, body: str) -> PullRequest:
-    """Open a pull request on the main branch, a draft without changes yet.
+    """Open a pull request on the main branch, as a draft without changes.
 
-    One whose answer got lost is found again, not opened twice.
+    If the answer of the server gets lost, the pull request is found and not opened twice.
 
     Raises:
-        HubError: as `find_pull_request`; also a token that may not.
+        HubError: as `find_pull_request`; also if the token may not.
     """
     tried = False
 
@@ -251,7 +251,7 @@ def publish_pull_request(repo_id: str, revision: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Refs:
-    """The names that a repository has for commits: name → full commit hash."""
+    """Branches and tags of a repository: name → full commit hash."""
 
     branches: dict[str, str]
     tags: dict[str, str]
@@ -272,7 +272,7 @@ def list_refs(repo_id: str) -> Refs:
 
 
 def create_tag(repo_id: str, tag: str, commit: str) -> None:
-    """Name a commit; a tag that exists is left as it is.
+    """Create a tag for a commit. An existing tag is not changed.
 
     Raises:
         HubError: the token does not permit it, or the Hub cannot be reached.

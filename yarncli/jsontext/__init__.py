@@ -1,1 +1,1 @@
-"""JSON files as text: edited by span, read with types, compared field by field; stdlib only."""
+"""JSON files as text: edited by span, read with types, compared field by field. Stdlib only."""

@@ -1,4 +1,4 @@
-"""The before/after format of changed values: the only one, for people and for JSON."""
+"""The only format for changed values before and after, for text output and for JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yarncli.jsontext.text import JsonText, Path, format_path
 
 
 class Absent(Enum):
-    """The one value that stands for "no such key"; null is a value of JSON."""
+    """The type of `ABSENT`, which means "no such key"; null is a JSON value."""
 
     ABSENT = "absent"
 
@@ -21,19 +21,19 @@ ABSENT = Absent.ABSENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One value replaced in one file."""
+    """One value that was replaced in one file."""
 
     file: str
     """The name of the file."""
     path: Path
-    """Place of the value in it."""
+    """Path of the value in the file."""
     before: Any
-    """The old value; `ABSENT` where the key is new."""
+    """The old value; `ABSENT` if the key is new."""
     after: Any
-    """The new value; `ABSENT` where the key is gone."""
+    """The new value; `ABSENT` if the key was removed."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data: an absent side has no key."""
+        """The change as plain data. An absent value has no key."""
         found: dict[str, Any] = {"file": self.file, "path": list(self.path)}
         if self.before is not ABSENT:
             found["before"] = self.before
@@ -43,7 +43,7 @@ class FieldChange:
 
     @classmethod
     def from_json(cls, entry: Any) -> FieldChange:
-        """The change that `to_json` wrote down.
+        """Read a change that `to_json` wrote.
 
         Raises:
             ConfigError: `file` or `path` is missing, or of the wrong type.
@@ -57,7 +57,12 @@ class FieldChange:
         return cls(file=file, path=tuple(path), **sides)
 
     def describe(self) -> str:
-        """`config.json: rope_theta 10000 → 83000.0`, long values left out."""
+        """The change in one line, without long values.
+
+        Example:
+            >>> FieldChange(file="config.json", path=("a",), before=1, after=2.0).describe()
+            'config.json: a 1 → 2.0'
+        """
         shown = [_brief(value) for value in (self.before, self.after)]
         return f"{self.file}: {format_path(self.path)} {shown[0]} → {shown[1]}"
 
@@ -69,7 +74,7 @@ def _brief(value: Any) -> str:
 
 
 def changed_fields(file: str, before: JsonText, after: JsonText) -> list[FieldChange]:
-    """Every leaf that differs between two versions of a file, in the order of the new one."""
+    """Every leaf value that differs between two versions of a file, in the new order."""
     return [
         FieldChange(file=file, path=path, before=old, after=new)
         for path, old, new in _differences((), before.value, after.value)

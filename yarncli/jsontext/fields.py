@@ -1,4 +1,4 @@
-"""Typed reading of one JSON object: a wrong type is an error that names its path and value."""
+"""Typed reading of a JSON object. A wrong type is an error that names the path and the value."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ from yarncli.errors import ConfigError
 
 _T = TypeVar("_T")
 
-# Whole numbers of a config: lengths, widths and counts. A double holds each of them exactly.
+# The largest integer of a config (lengths, widths and counts). A double holds it exactly.
 MOST = 2**53
-# Entries of a list, one per layer or per frequency; and keys of an object.
+# The most entries of a list (one per layer or per frequency), and the most keys of an object.
 MOST_ENTRIES = 10_000
 
 
 def json_path(path: tuple[str, ...]) -> str:
-    """`a.b.c`, as messages show a place in `config.json`."""
+    """A path in `config.json` for messages.
+
+    Example:
+        >>> json_path(("rope_scaling", "factor"))
+        'rope_scaling.factor'
+    """
     return ".".join(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A JSON object, where it lies in the file, and the file's own names for some keys.
+    """A JSON object, its path in the file, and the names that the file uses for some keys.
 
-    A key that is absent and one that is `null` read the same: the default.
+    A missing key and a key that is `null` both give the default.
     """
 
     values: Mapping[str, Any]
@@ -34,10 +39,10 @@ class Fields:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse more keys than any config has: each engine's reading copies them.
+        """Refuse more keys than any config has, because each engine's rules copy them.
 
         Raises:
-            ConfigError: there are too many.
+            ConfigError: there are too many keys.
         """
         if len(self.values) > MOST_ENTRIES:
             where = json_path(self.path) or "The object"
@@ -46,11 +51,11 @@ class Fields:
             )
 
     def has(self, key: str) -> bool:
-        """Whether `key` is there with a value other than `null`."""
+        """Whether `key` exists with a value other than `null`."""
         return self._raw(key) is not None
 
     def integer(self, key: str, default: int | None = None) -> int | None:
-        """An integer; 4096.0, which some trainers write, counts as one.
+        """An integer. 4096.0, which some trainers write, counts as an integer.
 
         Raises:
             ConfigError: it is something else.
@@ -77,7 +82,7 @@ class Fields:
         return value
 
     def number(self, key: str, default: float | None = None) -> float | None:
-        """A finite number as a float; integers are fine.
+        """A finite number as a float. Integers are accepted.
 
         Raises:
             ConfigError: it is something else, not finite, or too large for a float.
@@ -99,7 +104,7 @@ class Fields:
         return value
 
     def text(self, key: str) -> str | None:
-        """A string, or `None` where there is none.
+        """A string, or `None` if the key is missing.
 
         Raises:
             ConfigError: it is something else.
@@ -145,7 +150,7 @@ class Fields:
         return tuple(value)
 
     def mapping(self, key: str) -> Fields | None:
-        """A JSON object, or `None` where there is none.
+        """A JSON object, or `None` if the key is missing.
 
         Raises:
             ConfigError: it is something else.
@@ -158,7 +163,7 @@ class Fields:
         return Fields(value, (*self.path, self.name(key)))
 
     def required(self, key: str, read: Callable[[Fields, str], _T | None]) -> _T:
-        """What `read`, one of the methods here, gives for a key that must be there.
+        """The value that `read`, one of these methods, returns for a key that must exist.
 
         Raises:
             ConfigError: it is missing, or `read` refuses it.
@@ -213,5 +218,5 @@ class Fields:
 
 
 def _is_huge(value: Any) -> bool:
-    """Whether Python would refuse to print the integer."""
+    """Whether an integer is so large that Python refuses to print it."""
     return isinstance(value, int) and value.bit_length() > 4096

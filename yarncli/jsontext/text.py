@@ -1,4 +1,4 @@
-"""JSON as text: parsed under limits, edited by span so that nothing else changes."""
+"""JSON as text: parsed with limits, and edited by span so that nothing else changes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ Path = tuple[str | int, ...]
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 100
-MAX_VALUES = 500_000  # more than any tokenizer_config.json with its added tokens
-MAX_KEYS = 100_000  # of one object; added tokens are one each
-MAX_DIGITS = 400  # more than any double; CPython itself refuses above 4300
+MAX_VALUES = 500_000  # more than any tokenizer_config.json with added tokens has
+MAX_KEYS = 100_000  # of one object; each added token is a key
+MAX_DIGITS = 400  # more than any double needs; CPython itself refuses more than 4300
 
-# Possessive, as a string may fill the file and each step that could be taken back is remembered.
+# Possessive (`*+`): a string may fill the whole file, and a backtracking pattern would keep every
+# step of it in memory.
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TOKEN = re.compile(rf'[ \t\n\r]*+({_STRING}|[{{}}\[\],:]|[^ \t\n\r{{}}\[\],:"]++)', re.DOTALL)
 _BRACKET = re.compile(rf"{_STRING}|[{{}}\[\]]", re.DOTALL)
 
 
 def format_path(path: Path) -> str:
-    """A path as people write it: `rope_parameters.full_attention.factor`, `list[3]`."""
+    """A path as text.
+
+    Example:
+        >>> format_path(("rope_parameters", "list", 3))
+        'rope_parameters.list[3]'
+    """
     out = ""
     for part in path:
         out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
@@ -36,25 +42,25 @@ def format_path(path: Path) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class _Node:
-    """Where one value stands in the text; places are counted in characters from 0."""
+    """The position of one value in the text, in characters from 0."""
 
     start: int
-    """Where the value starts: it is `text[start:end]`."""
+    """Where the value starts; the value is `text[start:end]`."""
     key: int
-    """Where its key starts; where the value itself starts if it has none."""
+    """Where its key starts; for a value without a key, where the value starts."""
     is_object: bool = False
     """Whether the value is an object."""
     end: int = 0
     """Where the value ends."""
     inside: dict[str | int, _Node] | None = None
-    """The values inside it, by key or index; None where nobody asked yet."""
+    """The values inside it, by key or index; None until they are needed."""
 
 
 class JsonText:
     """A JSON object together with the text it was read from.
 
-    `Infinity` and `NaN` are read as Python and transformers read them (published configs have
-    them outside the RoPE fields); whoever interprets a field checks it.
+    `Infinity` and `NaN` are accepted, as in Python and transformers, because published configs have
+    them outside the RoPE fields. The code that uses a field checks its value.
 
     `value` is plain Python data; `edited` gives a new `JsonText` in which only the spans of the
     named values differ.
@@ -71,11 +77,11 @@ class JsonText:
 
         Args:
             data: the bytes of the file (UTF-8), or its text.
-            where: what to call it in messages, usually the path.
+            where: name of the file in messages, usually its path.
 
         Raises:
-            ConfigError: too large, not UTF-8, not JSON, not an object, nested too deeply, a
-                duplicate key, or a number that no double can hold.
+            ConfigError: the text is too large, not UTF-8, not JSON, not an object or nested too
+                deeply, or it has a duplicate key or a number that no double can hold.
         """
 
         def refuse(reason: str) -> NoReturn:
@@ -100,11 +106,11 @@ class JsonText:
         return cls(text, value, where)
 
     def to_bytes(self) -> bytes:
-        """The content of the file. An unpaired surrogate has no UTF-8 form and stays an escape."""
+        """The content of the file. An unpaired surrogate has no UTF-8 form and stays escaped."""
         return self.text.encode("utf-8", "backslashreplace")
 
     def get(self, path: Path, default: Any = None) -> Any:
-        """The value at `path`, or `default` where there is none."""
+        """The value at `path`, or `default` if there is none."""
         value: Any = self.value
         for part in path:
             try:
@@ -126,9 +132,14 @@ class JsonText:
     def edited(self, changes: Mapping[Path, Any], removals: Iterable[Path] = ()) -> JsonText:
         """The same text with some values set and some keys removed.
 
-        Objects are merged key by key, so a key whose value stays the same keeps its spelling; keys
-        that a given object lacks are removed. A new key goes to its alphabetical place where the
-        keys around it are sorted, else to the end. Missing parents are created.
+        A given object is merged with the old one key by key. A key with an equal value keeps its
+        spelling, and old keys that the given object lacks are removed. A new key is put at its
+        alphabetical place if the keys around it are sorted, else at the end. Missing parents are
+        created.
+
+        Example:
+            >>> JsonText.parse('{"a": 1e0}', "x").edited({("b",): 2}).text
+            '{"a": 1e0, "b": 2}'
         """
         result = self
         for path in removals:
@@ -208,7 +219,7 @@ class JsonText:
         return _Node(start=start, key=start, is_object=True, end=_end_of(self.text, start))
 
     def _inside(self, node: _Node) -> dict[str | int, _Node]:
-        """The values directly inside a node; none where it is no object and no list."""
+        """The values directly inside a node; empty if it is neither an object nor a list."""
         if node.inside is None:
             is_open = self.text[node.start] in "{["
             node.inside = _spans(self.text, node) if is_open else {}
@@ -220,7 +231,7 @@ class JsonText:
 
     @cached_property
     def _unit(self) -> str:
-        """One step of indentation, as the first indented line shows it."""
+        """One step of indentation, taken from the first indented line."""
         found = re.search(r"\n([ \t]+)\S", self.text)
         return found.group(1) if found else "  "
 
@@ -229,7 +240,7 @@ class JsonText:
         return line[: len(line) - len(line.lstrip(" \t"))]
 
     def _is_inline(self, node: _Node) -> bool:
-        """Whether an object with members has them on the line of its opening brace."""
+        """Whether an object has its first member on the line of its opening brace."""
         inside = self._inside(node)
         if not inside:
             return "\n" not in self.text
@@ -247,7 +258,7 @@ _MISSING = object()
 
 
 def _identical(old: Any, new: Any) -> bool:
-    """Equal in value and in type all the way down: 4 is not 4.0, and 1 is not true."""
+    """Whether values and types are equal at every depth: 4 is not 4.0, and 1 is not true."""
     if type(old) is not type(new):
         return False
     if isinstance(old, dict):
@@ -315,7 +326,7 @@ def _type_name(value: Any) -> str:
 
 
 def _end_of(text: str, start: int) -> int:
-    """Where the value ends whose first bracket is at `start`, in a text that was accepted."""
+    """Where the object or list that begins at `start` ends, in a text that was accepted."""
     depth = 0
     for match in _BRACKET.finditer(text, start):
         token = match[0]
@@ -326,9 +337,9 @@ def _end_of(text: str, start: int) -> int:
 
 
 def _spans(text: str, parent: _Node) -> dict[str | int, _Node]:
-    """The values directly inside an object or list of a text that `json.loads` has accepted.
+    """The values directly inside an object or list, in a text that `json.loads` has accepted.
 
-    What lies deeper is passed over: of a large file only the places that are asked for are kept.
+    Deeper values are skipped, so that only the needed positions of a large file are kept.
     """
     found: dict[str | int, _Node] = {}
     key: str | None = None

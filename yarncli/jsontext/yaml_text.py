@@ -1,4 +1,4 @@
-"""A stranger's YAML, read under limits: the only place that parses any."""
+"""Read YAML from strangers with limits. No other module parses YAML."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from yarncli.errors import CheckpointError
 MAX_LENGTH = 512 * 1024  # characters; three times the longest card metadata seen on the Hub
 MAX_DEPTH = 50
 _MAX_EVENTS = 100_000
-# A number so long takes the parser minutes (1:1:1:…) or cannot be printed.
+# Such a long number takes the parser minutes (1:1:1:…) or cannot be printed.
 _LONG_NUMBER = re.compile(r"[-+.0-9][0-9a-fA-Fxob_:.+-]{300}")
 
 
 @dataclass(slots=True)
 class _Collection:
-    """A mapping or list that is being read, as deep as the parser now is."""
+    """An open mapping or list, one for each level of depth of the parser."""
 
     keys: set[str] | None
     """The keys so far; None for a list."""
@@ -28,7 +28,7 @@ class _Collection:
 
 
 class _Refusal(Exception):
-    """Why a text is not read; `line` counts from 0, None where it is none in particular."""
+    """Why a text is refused; `line` counts from 0 and is None if no single line is the reason."""
 
     def __init__(self, line: int | None, reason: str) -> None:
         super().__init__(reason)
@@ -37,7 +37,7 @@ class _Refusal(Exception):
 
 @dataclass(slots=True)
 class _Guard:
-    """Follows the events of a parser, which expands nothing, and refuses what would."""
+    """Follows the events of the parser before anything is expanded, and refuses dangerous ones."""
 
     stack: list[_Collection] = field(default_factory=list)
 
@@ -48,8 +48,8 @@ class _Guard:
         """Take one event into account.
 
         Raises:
-            _Refusal: it is an alias, a merge or a tag, one level too deep, a key that was
-                there before, or a number of hundreds of digits.
+            _Refusal: the event is an alias, a merge, a tag, one level too deep, a duplicate key,
+                or a number of hundreds of digits.
         """
         kind = type(event).__name__
         if kind in ("MappingEndEvent", "SequenceEndEvent"):
@@ -57,11 +57,12 @@ class _Guard:
         elif kind == "AliasEvent":
             self.refuse(
                 event,
-                "uses an alias (*), which a few lines can turn into gigabytes. Write the value out",
+                "uses an alias (*), with which a few lines can become gigabytes. Write the value "
+                "itself",
             )
         elif kind in ("MappingStartEvent", "SequenceStartEvent", "ScalarEvent"):
             if event.tag is not None:
-                self.refuse(event, "uses a tag (!), which no metadata need. Take it out")
+                self.refuse(event, "uses a tag (!), which no metadata need. Remove it")
             is_key = self._is_key()
             if kind == "ScalarEvent":
                 self._scalar(event, is_key)
@@ -71,7 +72,7 @@ class _Guard:
                 self.refuse(event, f"is nested more than {MAX_DEPTH} levels deep")
 
     def _is_key(self) -> bool:
-        """Whether the value that begins is a key; the one after it will be what the key holds."""
+        """Whether the value that begins is a key of a mapping; the next one is then its value."""
         if not self.stack or self.stack[-1].keys is None:
             return False
         self.stack[-1].expects_key = not self.stack[-1].expects_key
@@ -82,7 +83,9 @@ class _Guard:
         if plain and _LONG_NUMBER.match(event.value):
             self.refuse(event, "holds a number of hundreds of digits")
         if is_key and plain and event.value == "<<":
-            self.refuse(event, "uses a merge (<<), which not every reader knows. Write it out")
+            self.refuse(
+                event, "uses a merge (<<), which some readers do not know. Write its keys instead"
+            )
         if is_key:
             keys = self.stack[-1].keys
             assert keys is not None
@@ -92,18 +95,18 @@ class _Guard:
 
 
 def read_yaml(text: str, where: str, *, first_line: int = 1) -> Any:
-    """The value of a YAML document, not to be changed; None where it is empty.
+    """The value of a YAML document, which must not be changed; None if it is empty.
 
-    Aliases, merges, tags, duplicate keys, deep nesting and sizes that no metadata have are refused
-    while the parser only tells what comes next, so before it makes or expands anything.
+    Aliases, merges, tags, duplicate keys, deep nesting and huge sizes are refused on the events of
+    the parser, before it creates or expands anything.
 
     Args:
         text: the document.
-        where: what to call it in messages.
+        where: name of the document in messages.
         first_line: the line of the file on which the text begins.
 
     Raises:
-        CheckpointError: it is refused, or not valid YAML.
+        CheckpointError: the document is refused, or is not valid YAML.
     """
     try:
         return _parsed(text)
@@ -112,7 +115,7 @@ def read_yaml(text: str, where: str, *, first_line: int = 1) -> Any:
         raise CheckpointError(f"{where}{line}: {refusal}.") from None
 
 
-@lru_cache(maxsize=4)  # a card is read again for each key that is to be set in it
+@lru_cache(maxsize=4)  # a card is parsed again for each key that is set in it
 def _parsed(text: str) -> Any:
     yaml: Any = import_module("yaml")  # comes with huggingface_hub; it has no types
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast

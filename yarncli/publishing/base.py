@@ -1,4 +1,4 @@
-"""The model that a checkpoint was made from, as its card on the Hub describes it."""
+"""The base model of a checkpoint, as its card on the Hub describes it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from yarncli.hub.cards import read_metadata
 from yarncli.hub.reading import Listing
 from yarncli.publishing.selection import README
 
-MAX_CARD_SIZE = 1 << 20  # bytes; no card comes near it, and a stranger's is read whole
+MAX_CARD_SIZE = 1 << 20  # bytes; no card is as large, and a stranger's card is read whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """The model that a checkpoint was made from."""
+    """The model that a checkpoint was made from: its base."""
 
     repo_id: str
     """Its Hub id."""
     stated: bool = False
-    """Whether the user named it, here and now: it counts more than what a card says."""
+    """Whether the user named it with `--base-model`; then it wins over the card."""
     commit: str
-    """Full commit hash; empty if the Hub does not show the model and nobody recorded it."""
+    """Full commit hash; empty if the Hub does not show the model and no record names it."""
     card: str | None = None
     """The text of its README.md; None if it has none or cannot be read."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -37,16 +37,16 @@ class Base:
 
 
 def base_of(repo_id: str, commit: str | None, notes: list[str], *, stated: bool = False) -> Base:
-    """What a card needs to know of the model that a checkpoint was made from.
+    """Fetch what a card needs from the base model.
 
-    Where the Hub does not show the model to this user it is the name alone, which `notes` say.
-    Metadata that cannot be read count as none: nobody here can mend that card.
+    If the Hub does not show the model to this user, only its name is known, and `notes` says so.
+    Metadata that cannot be read count as missing, because this user cannot repair that card.
 
     Args:
         repo_id: `org/name`.
-        commit: the one it was made from; the newest if None.
-        notes: gets a sentence where nothing can be taken over.
-        stated: whether the user named it, here and now.
+        commit: the commit it was made from; None takes the newest.
+        notes: gets a sentence if nothing can be taken over.
+        stated: whether the user named it with `--base-model`.
 
     Raises:
         NotOnHubError: the user named a model that is not there.
@@ -59,7 +59,7 @@ def base_of(repo_id: str, commit: str | None, notes: list[str], *, stated: bool 
     except (HubError, CheckpointError) as error:
         if stated and isinstance(error, NotOnHubError):
             raise
-        notes.append(f"The card takes nothing over from the base model. {error}")
+        notes.append(f"The card takes over nothing from the base model. {error}")
         return Base(repo_id=repo_id, stated=stated, commit=commit or "")
     try:
         metadata = read_metadata(card or "", f"{README} of {repo_id}")
@@ -72,7 +72,7 @@ def base_of(repo_id: str, commit: str | None, notes: list[str], *, stated: bool 
 
 
 def _card_of(repo_id: str, listing: Listing) -> str | None:
-    """The model's README.md; None if it has none, or offline if the cache has none."""
+    """The model's README.md; None if there is none, offline also if the cache has none."""
     if README not in listing.files and listing.snapshot is None:
         return None
     try:
@@ -88,19 +88,19 @@ def card_text(path: Path, where: str) -> str:
     """The text of a card that was fetched from the Hub.
 
     Raises:
-        CheckpointError: it is larger than a card is.
+        CheckpointError: it is larger than `MAX_CARD_SIZE`.
     """
     with path.open("rb") as file:
         data = file.read(MAX_CARD_SIZE + 1)
     if len(data) > MAX_CARD_SIZE:
         raise CheckpointError(
-            f"{where} has more than {MAX_CARD_SIZE:,} bytes, which no model card needs."
+            f"{where} has more than {MAX_CARD_SIZE:,} bytes, too many for a model card."
         )
     return data.decode(errors="replace")
 
 
 def fetch(repo_id: str, commit: str, name: str) -> Path:
-    """A small file of a Hub model, in the Hub cache.
+    """Fetch a small file of a Hub model into the Hub cache.
 
     Raises:
         HubError: it cannot be fetched.
@@ -111,7 +111,7 @@ def fetch(repo_id: str, commit: str, name: str) -> Path:
 
 
 def local_card(checkpoint: Checkpoint) -> str | None:
-    """The text of README.md, None if there is none.
+    """The text of README.md; None if there is none.
 
     Raises:
         CheckpointError: it cannot be read, or is not UTF-8.

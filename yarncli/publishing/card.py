@@ -1,4 +1,4 @@
-"""The model card: a new one, or the one that is there with our part put in or renewed."""
+"""The model card: a new card, or the present card with the yarncli section added or renewed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from yarncli.publishing.section import HEATMAP, Facts, section, title_in
 from yarncli.publishing.selection import README
 from yarncli.publishing.subject import read_subject
 
-# A line that starts or ends a part of ours, or a block of code.
+# A line that starts or ends a yarncli section, or a code block.
 _MARK = re.compile(
     r"^(?:(?P<fence>`{3,}|~{3,})(?P<rest>.*)|(?P<begin><!-- yarncli:begin\b.*?-->[^\S\n]*)"
     r"|<!-- yarncli:end -->[^\S\n]*)$\n?",
@@ -38,8 +38,8 @@ _MARK = re.compile(
 )
 
 LONE_MARK = (
-    "{} has a mark of yarncli without its partner. It and what is below stay as your own text; "
-    "delete what is left of an old part by hand."
+    "{} has only one of the two marks of a yarncli section. The mark and the text below it stay "
+    "as your own text. Delete the rest of an old section by hand."
 )
 
 
@@ -48,16 +48,16 @@ class Card:
     """A model card."""
 
     name: str
-    """What the card calls the model: its Hub id, or its directory."""
+    """Name of the model in the card: its Hub id, or its directory."""
 
     text: str
-    """The whole of README.md with LF line ends, without the last one."""
+    """The whole README.md with LF line ends, without the last line end."""
 
     messages: tuple[Message, ...]
-    """What was told while it was written, in order."""
+    """The messages of the call, in order."""
 
     written: tuple[str, ...] = ()
-    """Names of the files of the checkpoint that were written."""
+    """Names of the files that were written into the checkpoint."""
 
     def to_json(self) -> dict[str, Any]:
         """The card as plain data."""
@@ -76,24 +76,24 @@ def card(
 ) -> Card:
     """Make the model card of a local checkpoint or GGUF file; nothing changes without `write`.
 
-    A card that is there is kept; only the part between the yarncli marks is renewed. What the
-    card says of the base model is read from the Hub, if it can be reached.
+    An existing card is kept; only the section between the yarncli marks is renewed. The card's
+    statements about the base model are read from the Hub, if the Hub can be reached.
 
     Args:
         source: the directory of a checkpoint, a GGUF file, a folder of GGUF files of one model, or
             what `open_checkpoint` returned.
-        name: what the model will be called, `org/name`; without it the name of the directory.
-        results: result files (JSONL) of check-passkey, regress and perplexity, one of each.
-        base_model: the Hub model that it was made from; without it what yarncli.json records.
+        name: Hub id of the model, `org/name`; None takes the name of the directory.
+        results: result files (JSONL) of check-passkey, regress and perplexity, at most one of each.
+        base_model: Hub id of the base model; None takes the one that yarncli.json records.
         licence: the licence, as the Hub spells it.
-        write: put it into the checkpoint, with the figure of the results.
+        write: write the card into the checkpoint, with the figure of the results.
         notify: called with the severity and the text of each message, as soon as it is known.
 
     Raises:
         UsageError: `source` is not on this machine, or `results` holds no results of it.
-        CheckpointError: it is no model, or a card's metadata or the results cannot be
+        CheckpointError: `source` is not a model, or a card's metadata or the results cannot be
             read, or README.md is shared with others and must not be changed.
-        OutputError: it cannot be written; nothing changed then.
+        OutputError: the card cannot be written; nothing was changed.
 
     Example:
         >>> card("model-yarn", name="me/model-128k").text.count("yarncli:begin")  # doctest: +SKIP
@@ -122,7 +122,7 @@ def card(
 
 
 def _base(checkpoint: Checkpoint, stated: str | None, messages: Messages) -> Base | None:
-    """The model that the checkpoint was made from: the stated one, or that of the record."""
+    """The base model: the one that the user named, or the recorded one."""
     origin = (stated, None) if stated else origin_of(checkpoint)
     notes: list[str] = []
     base = base_of(origin[0], origin[1], notes, stated=stated is not None) if origin else None
@@ -134,7 +134,7 @@ def _base(checkpoint: Checkpoint, stated: str | None, messages: Messages) -> Bas
 
 
 def _write(directory: Directory, text: str, figure: bytes | None) -> tuple[str, ...]:
-    """Write what differs from what is there; give its names."""
+    """Write the files that differ from the present ones; return their names."""
     files = {README: text.encode(), **({HEATMAP: figure} if figure else {})}
     differing = {name: data for name, data in files.items() if directory.read(name) != data}
     change(directory, differing)
@@ -142,13 +142,13 @@ def _write(directory: Directory, text: str, figure: bytes | None) -> tuple[str, 
 
 
 def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest) -> str:
-    """The card of a checkpoint.
+    """Write the card of a checkpoint as text.
 
     Args:
-        checkpoint: what it is about.
-        current: the card to put our part into; None, and the unchanged card of the base, which
-            `convert` carries along, give a new one.
-        request: what else it is made of.
+        checkpoint: the checkpoint that the card describes.
+        current: the card to put our section into. None gives a new card, and so does the unchanged
+            card of the base, which `convert` copies.
+        request: what the card is made of besides the checkpoint.
 
     Raises:
         CheckpointError: the metadata of a card cannot be read, or the checkpoint is damaged.
@@ -183,7 +183,7 @@ def make_card(checkpoint: Checkpoint, current: str | None, request: CardRequest)
 
 
 def _facts(checkpoint: Checkpoint, history: History, request: CardRequest, old: str) -> Facts:
-    """What the part tells that takes the place of `old`."""
+    """The facts for the section that replaces `old`."""
     gguf = None
     if isinstance(checkpoint, GgufRepository):
         gguf = GgufParts(repository=checkpoint, name=request.name)
@@ -206,7 +206,7 @@ def _facts(checkpoint: Checkpoint, history: History, request: CardRequest, old: 
 
 
 def _retitled(above: str, old: str | None, new: str) -> str:
-    """What stands above our part, with its title renewed where it is the one that we wrote."""
+    """The text above our section. Its title is renewed if yarncli wrote that title."""
     text = above.rstrip()
     if old is None or not f"\n{text}".endswith(f"\n# {old}"):
         return above
@@ -214,40 +214,41 @@ def _retitled(above: str, old: str | None, new: str) -> str:
 
 
 def has_our_part(card: str) -> bool:
-    """Whether a card has the part that yarncli writes."""
+    """Whether a card has a section that yarncli wrote."""
     return bool(_our_parts(card)[0])
 
 
 def has_lone_mark(card: str) -> bool:
-    """Whether a card has a mark of yarncli without its partner, which counts as the user's text."""
+    """Whether a card has only one mark of a section; such a mark counts as the user's text."""
     return _our_parts(card)[1]
 
 
 def own_words(card: str) -> list[str]:
-    """The words of a card without its metadata and without our part."""
+    """The words of a card without its metadata and without our section."""
     for part in reversed(_our_parts(card)[0]):
         card = card[: part.start] + card[part.stop :]
     return body_of(card).split()
 
 
 def _our_parts(card: str) -> tuple[list[slice], bool]:
-    """Where the parts that yarncli wrote stand, and whether there are marks without a partner.
+    """Where the sections that yarncli wrote are, and whether there is a mark without a partner.
 
-    A part goes from a begin mark to the end mark that follows with no other begin between. One in a
-    block of code is an example, if that block is closed below it: our own parts may stand below a
-    block that was never closed.
+    A section goes from a begin mark to the next end mark, with no other begin mark between them. A
+    section inside a closed code block is only an example. Below a code block that was never closed,
+    sections count, because the user may have forgotten to close it.
     """
     parts: list[slice] = []
-    in_code: list[slice] = []  # those since the block of code that is open was opened
+    in_code: list[slice] = []  # sections since the open code block began
     start: int | None = None
     fence, lone = "", False
     for mark in _MARK.finditer(card):
         if found := mark["fence"]:
             if start is not None:
-                continue  # code of our own
+                continue  # a code block inside our own section
             if not fence:
                 fence = found
             elif found.startswith(fence) and not mark["rest"].strip():
+                # The code block is closed, so the sections in it were examples.
                 parts = [part for part in parts if part not in in_code]
                 fence, in_code = "", []
         elif mark["begin"]:
@@ -268,5 +269,5 @@ def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement
     config = checkpoint.config().value
     try:
         return judge(config, history, source=name)
-    except (CheckpointError, UsageError):  # a type that is not known; `check` has said so
+    except (CheckpointError, UsageError):  # an unknown model type; `check` reports it
         return Judgement(source=name, intended_from="", verdicts=())

@@ -1,11 +1,11 @@
-"""What to cite, as BibTeX: the paper of the method, and yarncli."""
+"""What to cite, as BibTeX: the paper about the method, and yarncli."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-# By the page that `METHODS` names for a method; one that is code has no paper.
+# Reference URL of a method in `METHODS` → its paper. A method that refers to code has no paper.
 _PAPERS = {
     "https://arxiv.org/abs/2309.00071": """\
 @inproceedings{peng2024yarn,
@@ -41,11 +41,11 @@ _OURS = """\
 
 
 def papers(reference_url: str, version: str) -> Iterator[str]:
-    """The lines of the entries.
+    """The lines of the BibTeX entries.
 
     Args:
         reference_url: where the method is described.
-        version: of yarncli; a recorded one may be any text.
+        version: version of yarncli; a recorded version may be any text.
     """
     if reference_url in _PAPERS:
         yield from (*_PAPERS[reference_url].splitlines(), "")

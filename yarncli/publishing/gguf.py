@@ -1,4 +1,4 @@
-"""GGUF files as what is published: one, all files of a split model, a folder of quantisations."""
+"""GGUF files to publish: one file, a split model, or a folder of quantisations of one model."""
 
 from __future__ import annotations
 
@@ -40,51 +40,51 @@ class GgufModel:
     """One quantisation."""
 
     names: tuple[str, ...]
-    """Of its files in the repository; of a split model several, the first has the keys."""
+    """Names of its files in the repository; a split model has several, the first has the keys."""
     file: GgufFile
-    """That first one."""
+    """Its first file."""
     gguf: Gguf
-    """Its keys, and the tensors of all its files."""
+    """Its keys and the tensors of all its files."""
     history: History
-    """What its record says, as far as its content bears it out."""
+    """The steps of its record, if the content agrees with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GgufRepository(Checkpoint):
-    """GGUF files of one model, and what lies beside them. Make it with `open_published`."""
+    """GGUF files of one model, and other files beside them. Make it with `open_published`."""
 
     models: tuple[GgufModel, ...]
     """Its quantisations, by name; at least one."""
     beside: Mapping[str, str]
-    """Name of a GGUF file that is no model, such as a projector → why."""
+    """Name of a GGUF file that is not a model, such as a projector → the reason."""
     faults: Mapping[str, str]
-    """Name of a GGUF file that cannot be published as it is → why."""
+    """Name of a GGUF file that cannot be published as it is → the reason."""
 
     def where(self, name: str) -> str:
-        """What to call one of the files in a message."""
+        """Name of one of the files in a message."""
         return str(self.path(name))
 
     @property
     def model_header(self) -> GgufHeader:
-        """What says whose model it is: the header of the first file."""
+        """The header of the first file, which says what model it is."""
         return self.models[0].file.header
 
     @cached_property
     def history(self) -> History:
-        """What was done to the model: all its files rotate alike, so any record holds for all."""
+        """What was done to the model. All files have the same RoPE, so one record holds for all."""
         found = (model.history for model in self.models if model.history.steps)
         return next(found, self.models[0].history)
 
     def require_own_card(self) -> None:
-        """Refuse to write a card where another README lies beside a lone file.
+        """Refuse to write a card beside a single file if there is another README.md.
 
         Raises:
-            UsageError: there is one.
+            UsageError: there is a README.md that yarncli did not write.
         """
         there = self.path(README)
         if self.file(README) is None and os.path.lexists(there):
             raise UsageError(
-                f"{there} was not written by yarncli, and may be about something else. Put the "
+                f"{there} was not written by yarncli and may describe something else. Put the "
                 "file into a folder of its own, or print the card without --write."
             )
 
@@ -93,7 +93,7 @@ def open_published(source: str | Path | Checkpoint) -> Checkpoint:
     """The checkpoint directory, the GGUF file or the folder of GGUF files at `source`.
 
     Raises:
-        CheckpointError: nothing that can be published is there.
+        CheckpointError: there is nothing that can be published.
         UsageError: it is on the Hub, or holds several models.
     """
     if not isinstance(source, Checkpoint) and _is_folder(source):
@@ -110,7 +110,7 @@ def open_published(source: str | Path | Checkpoint) -> Checkpoint:
 
 
 def _is_folder(source: str | Path) -> bool:
-    """Whether it is one of GGUF files, or has folders of them, as for each quantisation one."""
+    """Whether a folder has GGUF files, or subfolders with them (such as one per quantisation)."""
     if is_gguf_folder(source):
         return True
     path = Path(source)
@@ -121,7 +121,7 @@ def _is_folder(source: str | Path) -> bool:
 
 
 def history_of(checkpoint: Checkpoint) -> History:
-    """What was done to a checkpoint, or to GGUF files, as far as their content agrees.
+    """What was done to a checkpoint or to GGUF files, if their content agrees with the record.
 
     Raises:
         CheckpointError: the record cannot be read.
@@ -132,7 +132,7 @@ def history_of(checkpoint: Checkpoint) -> History:
 
 
 def origin_of(checkpoint: Checkpoint) -> tuple[str, str | None] | None:
-    """Hub id and commit of what a model was made from; of GGUF files, as the header proves it.
+    """Hub id and commit that a model was made from; for GGUF files, if the header proves it.
 
     Raises:
         CheckpointError: the record cannot be read.
@@ -145,7 +145,7 @@ def origin_of(checkpoint: Checkpoint) -> tuple[str, str | None] | None:
 
 
 def _one_file(source: str) -> GgufRepository:
-    """One model, and of what lies beside it the card that yarncli wrote for it."""
+    """A single file, with its card if yarncli wrote the README.md beside it."""
     if source.startswith("hf://"):
         raise UsageError(f"{source} is on the Hub. Give a file or a folder on this machine.")
     path = Path(source)
@@ -153,7 +153,7 @@ def _one_file(source: str) -> GgufRepository:
         raise UsageError(_without_ending(path))
     file = open_gguf(path)
     if reason := why_no_model(file):
-        raise CheckpointError(f"{reason} Give the file of the model, or the folder of both.")
+        raise CheckpointError(f"{reason} Give the file of the model, or the folder with both.")
     model = _model(file, "")
     files = [_described(path.with_name(name), name) for name in model.names]
     card = path.with_name(README)
@@ -166,7 +166,7 @@ def _one_file(source: str) -> GgufRepository:
 
 
 def is_our_card(path: Path) -> bool:
-    """Whether a file holds a part that yarncli wrote: another README may be of anything."""
+    """Whether a file has a section that yarncli wrote; other READMEs may describe anything."""
     try:
         with path.open("rb") as file:
             return BEGIN.encode() in file.read(_MAX_CARD)
@@ -175,7 +175,7 @@ def is_our_card(path: Path) -> bool:
 
 
 def _described(path: Path, name: str) -> SourceFile:
-    """A file that was named, so that a link is followed wherever it leads."""
+    """A file that the user named. If it is a link, it is followed, wherever it points to."""
     info = path.stat()
     kind = "weights" if name.endswith(ENDING) else "other"
     return SourceFile(name=name, size=info.st_size, kind=kind, modified=info.st_mtime_ns)  # type: ignore[arg-type]
@@ -217,7 +217,7 @@ def _folder(directory: Path, name: str) -> GgufRepository:
             faults[file.name] = str(error)
     for each in {*later} - {each for model in models for each in model.names}:
         faults[each] = (
-            f"{directory / each} is part of a split model, and its first file is not there or "
+            f"{directory / each} is part of a split model, but its first file is missing or "
             "cannot be read."
         )
     if not models:
@@ -233,25 +233,25 @@ def _folder(directory: Path, name: str) -> GgufRepository:
 
 def _without_ending(path: Path) -> str:
     return (
-        f"{path} has no {ENDING} at the end of its name, by which the Hub and its programs know "
-        "such a file. Make a link or a copy that has, and name that."
+        f"The name of {path} does not end in {ENDING}. The Hub and programs recognise a GGUF file "
+        "by this ending. Make a link or a copy with the ending, and give that."
     )
 
 
 def _require_one_model(models: list[GgufModel]) -> None:
-    """Insist that all files are of one model and rotate alike: one card is written for them."""
+    """Refuse files of different models or with different RoPE, as one card describes them all."""
     first = models[0]
     for other in models[1:]:
         same = is_same_model(first.gguf, other.gguf) and run(first.gguf) == run(other.gguf)
         if not same or _baked_out_of_sight(first) != _baked_out_of_sight(other):
             raise UsageError(
-                f"{first.names[0]} and {other.names[0]} are not of one model, or not scaled alike: "
-                "name each by its own path."
+                f"{first.names[0]} and {other.names[0]} are of different models, or are scaled "
+                "differently. Give each file by its own path."
             )
 
 
 def _baked_out_of_sight(model: GgufModel) -> list[Any]:
-    """The bakes that no key of a file shows."""
+    """The recorded bakes that no key of a file shows."""
     steps = (*model.history.steps, *model.history.unbelieved)
     bakes = (step.options or {} for step in steps if step.command == "bake")
     return [options.get("attention_factor") for options in bakes if options.get("carrier") != "key"]

@@ -1,4 +1,4 @@
-"""What the header of a GGUF file says for a card's metadata: licence, and whose model it is."""
+"""What the header of a GGUF file says about its licence and its model, for a card's metadata."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 
 from yarncli.gguf.header import GgufHeader
 
-# As the Hub writes them: in small letters, without spaces. Anything else is no id of a licence.
+# Ids of licences as the Hub writes them: lower case, without spaces. Other texts are not ids.
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _ON_HUB = re.compile(
     r"(?:https?://(?:huggingface\.co|hf\.co)/)?([\w-][\w.-]{0,95}/[\w.-]{1,96})/?", re.ASCII
 )
-# The model that was quantised, as `gguf-py` and files of before it name it.
+# The keys for the quantised model, those of `gguf-py` and those of older files.
 _SOURCES = tuple(f"general.source.{key}" for key in ("repo_url", "url", "huggingface.repository"))
 _MOST_PARENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The models of the Hub that a header names."""
+    """The models on the Hub that a header names."""
 
     quantised: str | None = None
-    """The one whose weights these are, in another format; `None` where nothing proves one."""
+    """The model that was quantised; `None` if the header does not prove which one."""
     parents: tuple[str, ...] = ()
-    """Those that the quantised model was itself made from."""
+    """The models that the quantised model was made from."""
 
 
 def licence_of(header: GgufHeader) -> dict[str, str]:
-    """The fields of a card on the licence; none where the header names none that the Hub knows."""
+    """The fields of a card for the licence; empty if the header has no licence id."""
     found = header.text("general.license").lower()
     if not _LICENCE.fullmatch(found):
         return {}
@@ -42,11 +42,11 @@ def licence_of(header: GgufHeader) -> dict[str, str]:
 
 
 def lineage_of(header: GgufHeader) -> Lineage:
-    """What a header says of the models that the file was made from.
+    """The models that the file was made from, as the header names them.
 
-    `general.base_model.*` is what the card of the quantised model named as *its* base, so that the
-    file of an instruct model names the base model. Only where it has the name of the file itself,
-    as with the copies that quantisers make, are the weights its own.
+    `general.base_model.*` is taken from the card of the quantised model, where it means *its* base:
+    the file of an instruct model names the base model there. Only if `general.base_model.*` has the
+    same name as the file itself does it mean the quantised model. Some quantisers write that.
     """
     source = next(filter(None, (_repository(header.text(key)) for key in _SOURCES)), None)
     if source:
@@ -59,7 +59,7 @@ def lineage_of(header: GgufHeader) -> Lineage:
 
 
 def _parents(header: GgufHeader) -> Iterator[tuple[str, str]]:
-    """Hub id and name of each base model that the header has."""
+    """Hub id and name of each base model in the header."""
     count: Any = getattr(header.keys.get("general.base_model.count"), "value", 0)
     for number in range(min(count, _MOST_PARENTS) if type(count) is int else 0):
         found = _repository(header.text(f"general.base_model.{number}.repo_url"))

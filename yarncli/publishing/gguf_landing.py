@@ -1,4 +1,4 @@
-"""The branch as it will be after a push of GGUF files: do they fit what stays there?"""
+"""The branch after a push of GGUF files: whether they fit the files that stay there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yarncli.publishing.gguf import GgufRepository
 from yarncli.publishing.preflight import finding
 from yarncli.rules.finding import Finding
 
-# Headers that are fetched, of up to 10 MB each.
+# Number of headers that are fetched; each may have 10 MB.
 _MOST = 8
 
 
@@ -26,10 +26,10 @@ def find_gguf_misfits(
     """Everything that would not fit on a branch after a push of GGUF files.
 
     Args:
-        repository: what is pushed.
-        start: the branch as it is.
-        sent: names of what the commit adds or replaces.
-        deleted: names of what it deletes.
+        repository: the files to push.
+        start: the present branch.
+        sent: names of the files that the commit adds or replaces.
+        deleted: names of the files that the commit deletes.
 
     Raises:
         HubError: a header cannot be fetched.
@@ -39,8 +39,8 @@ def find_gguf_misfits(
     if library and not there:
         yield finding(
             "other-library", start.repo_id,
-            f"{start.repo_id} is a repository for another library ({library}), and "
-            f"{repository.name} is of GGUF files.",
+            f"{start.repo_id} is a repository for another library ({library}), but "
+            f"{repository.name} consists of GGUF files.",
         )  # fmt: skip
         return
     mine = repository.models[0].gguf
@@ -55,12 +55,13 @@ def find_gguf_misfits(
             return
         if name in stay and run(mine) != run(theirs):
             told = (
-                f"{name} of {start.repo_id} stays, and is scaled otherwise than {repository.name}."
+                f"{name} of {start.repo_id} stays, but is scaled differently from "
+                f"{repository.name}."
             )
             yield finding("gguf-scaled-apart", start.repo_id, told)
             return
     if stay[_MOST:]:
-        told = f"{len(stay) - _MOST} GGUF files of {start.repo_id} stay and were not looked at."
+        told = f"{len(stay) - _MOST} GGUF files of {start.repo_id} stay and were not checked."
         yield finding("gguf-scaled-apart", start.repo_id, told, severity="warning")
 
 
@@ -69,7 +70,7 @@ def _is_of_transformers(name: str) -> bool:
 
 
 def _read(start: Remote, name: str) -> Gguf | None:
-    """A model on the branch; None for a later file of one, a projector, or a damaged one."""
+    """A model on the branch; None for a later file of one, a projector, or a damaged file."""
     try:
         file = open_gguf(f"hf://{start.repo_id}@{start.commit}/{name}")
         return None if why_no_model(file) else read_contents(file)

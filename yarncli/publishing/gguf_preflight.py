@@ -1,4 +1,4 @@
-"""Everything that speaks against publishing GGUF files, found before a byte leaves."""
+"""The findings against publishing GGUF files, made before anything is sent."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from yarncli.rules.sources import check_source
 
 
 def refuse_options(options: PushOptions) -> None:
-    """Refuse the options that are for checkpoints.
+    """Refuse options that are only for checkpoints.
 
     Raises:
-        UsageError: one is given.
+        UsageError: such an option is given.
     """
     for flag, given in (("from", options.copy_from), ("config-only", options.config_only)):
         if given:
             raise UsageError(
-                f"--{flag} is for checkpoints, and these are GGUF files. Leave it out."
+                f"--{flag} is only for checkpoints, and these are GGUF files. Leave it out."
             )
 
 
 def gguf_preflight(
     repository: GgufRepository, selection: FileSelection, options: PushOptions
 ) -> list[Finding]:
-    """All findings about what is to be sent: those of `check`, and push's own.
+    """All findings about the files to send: those of `check`, and those of push.
 
     Args:
         repository: the files.
-        selection: those that are to be sent.
-        options: the caller's.
+        selection: the files to send.
+        options: the options of the caller.
     """
     found = [*_about_models(repository, {file.name for file in selection.files})]
     for file in selection.files:
@@ -59,15 +59,16 @@ def _about_models(repository: GgufRepository, sent: set[str]) -> Iterator[Findin
         if missing:
             yield finding(
                 "gguf-parts", where,
-                f"{where} is the first of {len(model.names)} files, and {missing[0]} would not be "
+                f"{where} is the first of {len(model.names)} files, but {missing[0]} would not be "
                 "sent.",
             )  # fmt: skip
         yield from check_source(where).findings
         if model.history.unbelieved:
             yield finding(
                 "gguf-record", where,
-                f"The record in {where} (yarncli.plan) is of another setting than the file has.",
+                f"The record in {where} (yarncli.plan) describes another setting than the file "
+                "has.",
             )  # fmt: skip
     for name, why in repository.beside.items():
         if name in sent:
-            yield finding("gguf-beside", repository.where(name), f"{why} It goes along.")
+            yield finding("gguf-beside", repository.where(name), f"{why} It is sent as well.")

@@ -1,4 +1,4 @@
-"""What the section of a card tells of GGUF files, in the place of what it tells of checkpoints."""
+"""The parts of a card's section that differ for GGUF files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from yarncli.publishing.subject import Subject, in_words
 from yarncli.rope.methods import by_rope_type
 
 _CARRIERS = {
-    "scale": "in added scales of the key projections; no weight changed",
+    "scale": "in added scales of the key projections; no weight was changed",
     "norm": "in the norms of the keys; all other weights are unchanged",
     "weights": "in the key weights; all other weights are unchanged",
 }
@@ -34,12 +34,12 @@ _SERVER = "http://localhost:8080/v1"  # where llama-server listens by default
 
 @dataclass(frozen=True, kw_only=True)
 class GgufParts:
-    """The parts of a section that differ."""
+    """The parts of a section that differ for GGUF files."""
 
     repository: GgufRepository
-    """The files that the card is about."""
+    """The files that the card describes."""
     name: str
-    """What the model is called: its Hub id, or its file or folder."""
+    """Name of the model: its Hub id, or its file or folder."""
 
     @property
     def _first(self) -> GgufModel:
@@ -51,9 +51,9 @@ class GgufParts:
         return found if isinstance(found, GgufRope) else None
 
     def subject(self) -> Subject:
-        """The model, as far as a header describes it."""
+        """The model as its header describes it."""
         gguf, rope = self._first.gguf, None
-        with suppress(CheckpointError):  # llama.cpp does not rotate by it; `engines` says why
+        with suppress(CheckpointError):  # llama.cpp does not run it with RoPE; `engines` says why
             rope = as_rope_config(gguf)
         return Subject(
             architecture="", writes=True, model_type=gguf.architecture, rope=rope,
@@ -62,18 +62,18 @@ class GgufParts:
         )  # fmt: skip
 
     def about_weights(self) -> str:
-        """What became of the weights."""
+        """What was done to the weights."""
         bake = next((s for s in self.repository.history.steps[::-1] if s.command == "bake"), None)
-        where = "in a tensor and keys" if FREQS in self._first.gguf.tensors else "in keys"
+        where = "in a tensor and in keys" if FREQS in self._first.gguf.tensors else "in keys"
         if bake is None:
-            return f"The setting stands {where} of the file; the weights are unchanged."
+            return f"The setting is stored {where} of the file; the weights are unchanged."
         options = bake.options or {}
         factor = cell(options.get("attention_factor"))
-        carrier = _CARRIERS.get(str(options.get("carrier")), "in a key; no weight changed")
-        return f"The attention temperature was set to {factor}: that stands {carrier}."
+        carrier = _CARRIERS.get(str(options.get("carrier")), "in a key; no weight was changed")
+        return f"The attention temperature was set to {factor} and is stored {carrier}."
 
     def unplanned(self) -> Iterator[str]:
-        """What there is to say of a model without a recorded extension."""
+        """What is known of a model without a recorded extension."""
         history = self.repository.history
         if history.unbelieved:
             yield "The record in the file describes another setting than the file has."
@@ -89,10 +89,10 @@ class GgufParts:
             method = by_rope_type(p.rope_type)
             name = f"[{method.label}]({method.reference_url})" if method else code(p.rope_type)
             factor = f", factor {cell(p.resolved_factor())}" if p.resolved_factor() != 1 else ""
-            yield f"What llama.cpp computes from it is {name}{factor}."
+            yield f"llama.cpp computes {name}{factor} from it."
 
     def overview(self, original_length: int) -> Iterator[str]:
-        """The model in a list, and its files in a table.
+        """The model as a list of facts, and its files as a table.
 
         Args:
             original_length: the window before the extension, tokens; 0 where none is recorded.
@@ -120,11 +120,11 @@ class GgufParts:
         return f"{code(model.names[0])}{more}", plain(most), format_bytes(size)
 
     def use(self) -> Iterator[str]:
-        """How the model is fetched and started, or why llama.cpp does not run it."""
+        """How to fetch and start the model, or why llama.cpp does not run it."""
         found = self._judgement()
         yield from ("### How to use it", "")
         if found.serving is None:
-            yield f"llama.cpp does not run it: {plain(found.verdicts[0].what)}."
+            yield f"llama.cpp does not run this file: {plain(found.verdicts[0].what)}."
             return
         first = self._first.names
         serving = Serving(first[0], found.serving.length, len(first))
@@ -134,28 +134,31 @@ class GgufParts:
             yield from ("", "With Ollama, as a Modelfile for `ollama create`:", "")
             yield from block("", serving.modelfile.splitlines())
         if self.repository.models[1:]:
-            yield from ("", f"The other files are used like {code(first[0])}.")
+            yield from ("", f"Use the other files in the same way as {code(first[0])}.")
 
     def _fetch(self) -> Iterator[str]:
         if "/" in self.name:
             yield shlex.join(["hf", "download", self.name, *self._first.names, "--local-dir", "."])
 
     def engines(self, level: str = "###") -> Iterator[str]:
-        """What each program makes of it, under a heading of a level."""
-        yield from (f"{level} What programs make of it", "")
+        """What each program computes, under a heading of the given level."""
+        yield from (f"{level} What each program computes", "")
         rows = []
         for view in self._judgement().verdicts:
             serves = f"{view.served_length:,}" if view.served_length else "–"
             rows.append((plain(view.reader.name), view.status, serves, plain(view.what)))
         yield from table(("program", "result", "serves, tokens", "what it does"), rows)
-        yield from ("", "The verdicts hold for the versions named; “unknown” was not examined.")
+        yield from (
+            "",
+            "The verdicts are valid only for the versions named; “unknown” means not examined.",
+        )
 
     def _judgement(self) -> GgufJudgement:
-        assert self._first.file.path is not None  # it is published from here
+        assert self._first.file.path is not None  # only local files are published
         return judge_gguf(self._first.file.path)
 
     def reproduction(self) -> Iterator[str]:
-        """The commands that make the file again, from its record."""
+        """The commands that make the file again, according to its record."""
         steps = self.repository.history.steps
         if not steps:
             return
@@ -163,13 +166,13 @@ class GgufParts:
         yield from block("sh", self._commands(steps))
         yield ""
         yield (
-            f"With yarncli {plain(steps[-1].tool_version)}. The key `yarncli.plan` in the file "
-            "holds every value that was written or replaced."
+            f"These commands are for yarncli {plain(steps[-1].tool_version)}. The key "
+            "`yarncli.plan` in the file holds every value that was written or replaced."
         )
         if self.repository.history.origin:
-            yield "FILE.gguf stands for the name of the file there."
+            yield "Replace FILE.gguf by the name of the file in that repository."
         else:
-            yield f"{code(steps[0].source)} is the file that it started from."
+            yield f"{code(steps[0].source)} is the file that the conversion started from."
 
     def _commands(self, steps: tuple[Step, ...]) -> Iterator[str]:
         source, names = steps[0].source, self._first.names
@@ -178,7 +181,7 @@ class GgufParts:
             source = f"hf://{source}/FILE.gguf"
         writing = [number for number, step in enumerate(steps) if step.command != "check"]
         for number, step in enumerate(steps):
-            if step.command == "check":  # it mends a file where it lies
+            if step.command == "check":  # it repairs the file in place, so there is no new name
                 yield command(["check", source, "--fix"])
                 continue
             is_last = number == writing[-1]
@@ -187,5 +190,5 @@ class GgufParts:
             source = out
 
     def measurement(self) -> list[str]:
-        """The first words of the evaluation: a file is measured behind its server."""
+        """The first words of the command that measures a file through its server."""
         return ["check-passkey", "--base-url", _SERVER]

@@ -1,4 +1,4 @@
-"""The branch as it will be after a push: does what is sent fit what stays there?"""
+"""The branch after a push: whether the sent files fit the files that stay there."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from yarncli.publishing.selection import CONFIG_FILES, README
 from yarncli.rules.finding import Finding
 
 CONFIG = "config.json"
-# What the weights of a model were made for; another value is another model.
+# Fields of a config that fit one set of weights only. A different value means another model.
 _SIZES = (
     "model_type", "hidden_size", "n_embd", "d_model", "num_hidden_layers", "n_layer", "num_layers",
     "num_attention_heads", "n_head", "num_key_value_heads", "head_dim", "intermediate_size",
     "vocab_size", "num_experts", "num_local_experts", "n_routed_experts", "kv_lora_rank",
     "q_lora_rank",
 )  # fmt: skip
-# Files that make a repository one of another library, where it has no config.json.
+# Files that show that a repository without config.json belongs to another library.
 _OF_OTHERS = {
     "model_index.json": "diffusers",
     "adapter_config.json": "PEFT",
@@ -53,10 +53,10 @@ def find_misfits(
     """Everything that would not fit on a branch after a push.
 
     Args:
-        local: what is pushed.
-        start: the branch as it is; None for a new repository, where all fits.
-        files: what the commit adds or replaces.
-        deleted: names of what it deletes.
+        local: the model to push.
+        start: the present branch; None for a new repository, where everything fits.
+        files: the files that the commit adds or replaces.
+        deleted: names of the files that the commit deletes.
 
     Raises:
         HubError: a file of the branch cannot be fetched.
@@ -73,22 +73,22 @@ def find_misfits(
 
 @dataclass(frozen=True, kw_only=True)
 class _Landing:
-    """What is sent, and what it lands on."""
+    """The files of a push, and the branch that gets them."""
 
     local: LocalModel
-    """What is pushed."""
+    """The model to push."""
     start: Remote
-    """The branch as it is."""
+    """The present branch."""
     sent: Mapping[str, Upload | Copy]
     """The files that the commit adds or replaces, by name."""
     deleted: tuple[str, ...]
-    """The files that it deletes."""
+    """Names of the files that the commit deletes."""
 
     def findings(self) -> list[Finding]:
         """Everything that does not fit."""
         theirs = _Theirs(self.start)
         if found := list(_another_library(self, theirs)):
-            return found  # nothing else there can be compared
+            return found  # a repository of another library has nothing else to compare
         return [
             *_another_model(self, theirs),
             *_another_state(self, theirs),
@@ -98,7 +98,7 @@ class _Landing:
 
 
 class _Theirs:
-    """What the small files of the branch say; a file that cannot be read says nothing."""
+    """The contents of the small files on the branch. Unreadable files count as missing."""
 
     def __init__(self, start: Remote) -> None:
         self.start = start
@@ -116,7 +116,7 @@ class _Theirs:
             return None
 
     def _history(self) -> History:
-        """The steps that the branch's own record has, whether its config agrees or not."""
+        """The steps in the record on the branch, even if the config there contradicts them."""
         document = self._json(FILE_NAME)
         try:
             return History.from_json(document.value, FILE_NAME) if document else NO_HISTORY
@@ -124,7 +124,7 @@ class _Theirs:
             return NO_HISTORY
 
     def library(self) -> str:
-        """The library that the card names; empty where it names none."""
+        """The library that the card names; empty if it names none."""
         if README not in self.start.files:
             return ""
         path = fetch(self.start.repo_id, self.start.commit, README)
@@ -136,7 +136,7 @@ class _Theirs:
 
 
 def _another_library(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
-    """A repository whose files another library loads."""
+    """A finding if another library loads the files of the repository."""
     start, name = landing.start, landing.local.checkpoint.name
     if theirs.config is not None:
         return
@@ -157,13 +157,13 @@ def _another_library(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
         yield finding(
             "other-library",
             start.repo_id,
-            f"{start.repo_id} is a repository for {found[1]} ({found[0]}) without config.json, and "
+            f"{start.repo_id} is a repository for {found[1]} ({found[0]}) without config.json, but "
             f"{name} is a checkpoint of transformers.",
         )
 
 
 def _another_model(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
-    """Weights of one model under the config of another."""
+    """A finding if the weights of one model would get the config of another."""
     if theirs.config is None or CONFIG not in landing.sent:
         return
     mine = landing.local.checkpoint.config().value
@@ -183,7 +183,7 @@ def _another_model(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
 def _differences(
     mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """The sizes that both state differently, in their text parts too."""
+    """The sizes that both configs state but with different values, in text_config as well."""
     for key in _SIZES:
         if mine.get(key) is not None and theirs.get(key) is not None and mine[key] != theirs[key]:
             yield prefix + key, mine[key], theirs[key]
@@ -194,7 +194,7 @@ def _differences(
 
 
 def _another_state(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
-    """A config for weights of another state: baked or not; or beside a record of another one."""
+    """Findings if the config does not fit the weights (baked or not) or the record beside it."""
     if CONFIG not in landing.sent:
         return
     local, start = landing.local, landing.start
@@ -204,7 +204,7 @@ def _another_state(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
         yield finding(
             "other-weights",
             start.repo_id,
-            f"The config of {local.checkpoint.name} is for {_state(mine.baked)}, and "
+            f"The config of {local.checkpoint.name} is for {_state(mine.baked)}, but "
             f"{start.repo_id} holds {_state(there.baked)}.",
         )
     stays = FILE_NAME in start.files and FILE_NAME not in {*landing.sent, *landing.deleted}
@@ -215,7 +215,7 @@ def _another_state(landing: _Landing, theirs: _Theirs) -> Iterator[Finding]:
             "record-contradicts",
             start.repo_id,
             f"{FILE_NAME} of {start.repo_id}{said} does not describe the config of "
-            f"{local.checkpoint.name}, and stays beside it.",
+            f"{local.checkpoint.name} but would stay beside it.",
         )
 
 
@@ -225,13 +225,13 @@ def _baked(baked: Baked | None) -> dict[str, float]:
 
 def _state(baked: Baked | None) -> str:
     if baked is None:
-        return "weights that nothing was baked into"
+        return "weights without a baked attention factor"
     factors = ", ".join(f"{factor:g}" for factor in baked.attention_factor.values())
     return f"weights with a baked attention factor ({factors})"
 
 
 def _sends_weights(landing: _Landing) -> bool:
-    """Whether all weights on the branch will be those of this push."""
+    """Whether all weights on the branch will come from this push."""
     names = {*landing.local.checkpoint.shard_names()} or {
         name for name in landing.sent if _is_weights(name)
     }
@@ -247,7 +247,7 @@ def _is_weights(name: str) -> bool:
 
 
 def _same_weights(landing: _Landing) -> bool:
-    """Whether the branch holds the local weights already, byte by byte."""
+    """Whether the branch already holds the local weights, byte for byte."""
     checkpoint, held = landing.local.checkpoint, landing.start.files
     shards = checkpoint.shard_names()
     return bool(shards) and all(
@@ -257,7 +257,7 @@ def _same_weights(landing: _Landing) -> bool:
 
 
 def _apart(landing: _Landing) -> Iterator[Finding]:
-    """Config files that belong together, of which only some are sent."""
+    """A finding if only some of the config files that belong together are sent."""
     checkpoint, held = landing.local.checkpoint, landing.start.files
     mine = [name for name in CONFIG_FILES if checkpoint.file(name) is not None]
     sent = [name for name in mine if name in landing.sent]
@@ -271,13 +271,13 @@ def _apart(landing: _Landing) -> Iterator[Finding]:
         yield finding(
             "configs-apart",
             checkpoint.name,
-            f"{few(sent)} would be sent without {few(left)}, which differs from that of "
-            f"{landing.start.repo_id} or is not there.",
+            f"{few(sent)} would be sent without {few(left)}, which {landing.start.repo_id} "
+            "lacks or has with other content.",
         )
 
 
 def _old_weights(landing: _Landing) -> Iterator[Finding]:
-    """Weights of an older layout that would stay beside the new ones."""
+    """A finding if old weights with other file names would stay beside the new ones."""
     if not _sends_weights(landing):
         return
     stale = sorted(
@@ -290,8 +290,8 @@ def _old_weights(landing: _Landing) -> Iterator[Finding]:
             "old-weights",
             landing.start.repo_id,
             f"{landing.start.repo_id} also holds {few(stale)}, which the checkpoint does not "
-            f"have. Delete it in the same commit: {' '.join(f'--delete {n}' for n in stale[:3])}"
-            f"{' …' if stale[3:] else ''}.",
+            "have. Delete old weights in the same commit: "
+            f"{' '.join(f'--delete {n}' for n in stale[:3])}{' …' if stale[3:] else ''}.",
         )
 
 
@@ -300,6 +300,6 @@ def _shown(value: Any) -> str:
 
 
 def few(names: Iterable[str]) -> str:
-    """The first of some names, and that there are others."""
+    """The first names, with a note that there are others."""
     found = list(names)
     return ", ".join(found[:_SHOWN]) + (" and others" if found[_SHOWN:] else "")

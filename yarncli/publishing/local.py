@@ -1,4 +1,4 @@
-"""What a push would send, as far as this machine knows: files and findings."""
+"""The local part of a push: the files to send and the findings about them."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from yarncli.rules.finding import Finding
 
 @dataclass(frozen=True)
 class LocalModel:
-    """What there is to send, as far as this machine knows."""
+    """What a push would send, decided without the Hub."""
 
     options: PushOptions
-    """What the caller decided."""
+    """The options of the caller."""
 
     checkpoint: Checkpoint
-    """The one that is published."""
+    """The checkpoint to publish."""
 
     history: History
-    """What its record says, oldest first."""
+    """The steps of its record, oldest first."""
 
     selection: FileSelection
     """The files to send."""
 
     findings: tuple[Finding, ...]
-    """What the preflight found."""
+    """The findings of the preflight."""
 
     copy_base: Checkpoint | None
-    """The checkpoint on the Hub that the weights are copied from, if any."""
+    """The checkpoint on the Hub that the weights are copied from; None without `--from`."""
 
 
 def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> LocalModel:
     """Open the checkpoint, choose its files, and run the preflight; nothing is sent.
 
     Raises:
-        UsageError: options that contradict each other, or `source` is not on this machine.
-        CheckpointError: it is neither a checkpoint nor GGUF files of a model.
+        UsageError: options contradict each other, or `source` is not on this machine.
+        CheckpointError: `source` is neither a checkpoint nor GGUF files of a model.
         HubError: the base of `--from` cannot be read.
     """
     options.require_consistent()
@@ -53,7 +53,7 @@ def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> Loca
         refuse_options(options)
     if options.copy_from and any(file.is_weights for file in checkpoint.files):
         raise UsageError(
-            f"{checkpoint.name} has weights of its own, so --from has nothing to give. Leave it "
+            f"{checkpoint.name} has its own weights, so --from cannot copy any. Leave --from "
             "out, or convert with --config-only."
         )
     selection = select_files(checkpoint, options)

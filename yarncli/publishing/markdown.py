@@ -1,4 +1,4 @@
-"""Values as Markdown that cannot break out of the place where they stand."""
+"""Values as Markdown, escaped so that they cannot change the structure around them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FENCE = "```"
 
 
 def cell(value: Any) -> str:
-    """A value of a table; – for None."""
+    """A value in a table cell; – for None."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -27,34 +27,39 @@ def cell(value: Any) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code in a line."""
+    """Text as inline code."""
     return f"`{plain(text).replace('`', '')}`"
 
 
 def plain(text: str) -> str:
-    """Text that cannot break out of a table cell, nor of the section."""
+    """Text that cannot end the table cell or the section that contains it."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def block(language: str, lines: Iterable[str]) -> Iterator[str]:
-    """A block of code; a line break in a line, or our own mark, must not leave it."""
+    """A code block. Line breaks inside a line become spaces, and our end mark is removed."""
     yield f"{_FENCE}{language}"
     yield from (_LINE_ENDS.sub(" ", line.replace(END, "")) for line in lines)
     yield _FENCE
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """A table of cells that cannot break it."""
+    """A table; the cells must be escaped already."""
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def folded(title: str, lines: Iterable[str]) -> Iterator[str]:
-    """Lines that a reader unfolds."""
+    """Lines that are hidden until a reader unfolds them."""
     yield from (f"<details><summary>{title}</summary>", "", *lines, "", "</details>")
 
 
 def listed(words: Sequence[str]) -> str:
-    """`a, b and c`."""
+    """A list in words.
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

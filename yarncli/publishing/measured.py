@@ -1,4 +1,4 @@
-"""What a card tells of measurements: retrieval, the price on short texts, perplexity by context."""
+"""The measurements in a card: retrieval, the price on short texts, perplexity by context."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PRICE, CONTEXTS = "### Price on short texts\n", "### Perplexity by context\n"
 
 @dataclass(frozen=True)
 class Price:
-    """What the published setting costs on texts that the model could read before."""
+    """What the published setting costs on texts that fit into the original window."""
 
     settings: Mapping[str, Any]
-    """Of the run of regress."""
+    """Settings of the run of regress."""
     cost: Regression
-    """Its numbers."""
+    """Results of the run."""
 
     def told(self) -> str:
         """The sentence."""
@@ -38,21 +38,21 @@ class Price:
         cost = self.cost
         yield PRICE
         yield (
-            f"{self.told()} Compared with the model before, over {cost.kl.tokens:,} tokens of "
+            f"{self.told()} Compared with the original model, over {cost.kl.tokens:,} tokens of "
             f"{_texts(self.settings['text'])}: the predictions differ by {cost.kl.value:.3g} nats "
             f"per token (KL{_range(cost.kl.interval)}), and the most likely token is the "
-            f"same at {100 * cost.top1_agreement:.1f} % of the places."
+            f"same at {100 * cost.top1_agreement:.1f} % of the positions."
         )
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """The perplexity of the published setting with more and more context."""
+    """The perplexity of the published setting by length of context."""
 
     settings: Mapping[str, Any]
-    """Of the run of perplexity."""
+    """Settings of the run of perplexity."""
     results: tuple[PerplexityResult, ...]
-    """By length."""
+    """One result per length."""
 
     def lines(self) -> Iterator[str]:
         """The part of the card."""
@@ -60,14 +60,14 @@ class Contexts:
         first, how = {
             "nested": (
                 "context",
-                f"the same last tokens of {texts}, predicted with each length of context",
+                f"for each length of context, the same last tokens of {texts} are predicted",
             ),
             "sliding": (
                 "window",
-                f"{texts}, read through a window that slides by {self.settings['sliding']} tokens "
+                f"a window slides over {texts} in steps of {self.settings['sliding']} tokens "
                 "(arXiv:2309.00071 §4.3.1)",
             ),
-        }.get(layout, ("positions up to", f"whole windows of {texts}, the loss by position"))
+        }.get(layout, ("positions up to", f"the loss by position in whole windows of {texts}"))
         yield CONTEXTS
         yield f"Perplexity (lower is better) with its 95 % interval: {how}."
         yield ""
@@ -88,24 +88,25 @@ class Contexts:
 
 
 def retrieval(report: PasskeyReport, setting: str | None) -> Iterator[str]:
-    """What check-passkey found, for every setting, and the effective length of the published one.
+    """The results of check-passkey per setting, and the effective length of the published one.
 
     Args:
-        report: of the run.
-        setting: the published one; None where none is it.
+        report: the report of the run.
+        setting: name of the published setting; None if it was not measured.
     """
     tasks = {row.task for row in report.tasks()}
     yield RETRIEVAL if PASSKEY in tasks else TASKS
     if tasks == {PASSKEY}:
         yield (
-            "Share of keys that are found in filler text of exactly that many tokens "
+            "Share of hidden keys that the model finds in filler text of exactly that many tokens "
             "(greedy decoding), with the 95 % Wilson interval."
         )
     else:
         yield (
-            "Share of prompts of exactly that many tokens in which all that was asked for is found "
-            "(greedy decoding), with the 95 % Wilson interval. The tasks are like those of RULER "
-            "in other words: compare the numbers with each other, not with RULER's."
+            "Share of prompts, each of exactly that many tokens, in which the model finds "
+            "everything that was asked for (greedy decoding), with the 95 % Wilson interval. The "
+            "tasks are like those of RULER but have other texts, so compare the numbers with each "
+            "other, not with RULER's."
         )
     for variant in report.cells:
         if len(report.cells) > 1:
@@ -123,7 +124,7 @@ def retrieval(report: PasskeyReport, setting: str | None) -> Iterator[str]:
 
 
 def _effective(report: PasskeyReport, setting: str, *, always: bool) -> Iterator[str]:
-    """The effective length with its rule; where it is not known, why, if that is asked for."""
+    """The effective length with its rule. If it is not known, `always` asks for the reason."""
     found = report.effective_length(setting)
     rule = (
         "the longest length at which the lower end of the interval, of all tasks together, "
@@ -137,9 +138,9 @@ def _effective(report: PasskeyReport, setting: str, *, always: bool) -> Iterator
 
 
 def _texts(recorded: Any) -> str:
-    """Which texts were read, without their directories."""
+    """The names of the texts that were read, without their directories."""
     if recorded == SAMPLED:
-        return "texts that the model before wrote itself"
+        return "texts that the original model wrote itself"
     return listed([code(Path(name).name) for name in recorded])
 
 

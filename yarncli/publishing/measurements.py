@@ -25,19 +25,19 @@ from yarncli.publishing.results import (
 )
 
 ResultFiles = str | Path | Sequence[str | Path] | None
-"""What `results` takes: one file, several, or none."""
+"""Type of the argument `results`: one file, several, or none."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """A result file, and who hears of it."""
+    """A result file, with the checkpoint and the receiver of messages."""
 
     path: str | Path
     checkpoint: Checkpoint
     messages: Messages
 
     def setting(self, settings: Mapping[str, Any], names: Sequence[str]) -> str | None:
-        """The setting that the checkpoint has; a warning where none of the file is it."""
+        """The measured setting that the checkpoint has; warns if the file has no such setting."""
         if isinstance(self.checkpoint, GgufRepository):
             return gguf_setting(self.path, settings, names, self.checkpoint)
         measured = settings.get("converted") or settings.get("model")
@@ -47,12 +47,12 @@ class _File:
             self.messages.add(
                 "warning",
                 f"No setting in {self.path} is the one in the config.json of "
-                f"{self.checkpoint.name}, so the card does not tell these results.",
+                f"{self.checkpoint.name}, so the card does not show these results.",
             )
         return found
 
     def warn_cut(self, done: str) -> None:
-        """Warn of a run that was not completed."""
+        """Warn that a run was not completed."""
         self.messages.add("warning", f"{self.path} holds {done}: the run was not completed.")
 
     def require_some(self, found: object, command: str) -> None:
@@ -62,24 +62,26 @@ class _File:
 
 
 def read_all(files: ResultFiles, checkpoint: Checkpoint, messages: Messages) -> Results | None:
-    """The measurements in result files; None where there are no files.
+    """Read the measurements in result files; None if there are no files.
 
     Args:
         files: JSONL files of --out, at most one of each command.
-        checkpoint: the local one that they should be of. Of regress and perplexity only what was
-            measured at its own setting is taken.
-        messages: is told what a reader could misjudge, as in `read_results`.
+        checkpoint: the local checkpoint that was measured. Of regress and perplexity, only results
+            at its own setting are used.
+        messages: gets warnings about what a reader could misjudge, as in `read_results`.
 
     Raises:
         CheckpointError: a file cannot be read, or is not a result file.
-        UsageError: a file holds no results yet, or two are of one command.
+        UsageError: a file holds no results yet, or two files come from the same command.
     """
     paths = [files] if isinstance(files, str | Path) else list(files or ())
     kinds = {path: read_lines(Path(path)).kind for path in paths}
     for kind, count in Counter(kinds.values()).items():
         if count > 1:
             named = " and ".join(str(path) for path in paths if kinds[path] == kind)
-            raise UsageError(f"{named} are of one command. Give --results one file of each.")
+            raise UsageError(
+                f"{named} are of the same command. Give --results one file per command."
+            )
     found = Results()
     for path, kind in sorted(kinds.items(), key=lambda item: item[1]):
         file = _File(path, checkpoint, messages)

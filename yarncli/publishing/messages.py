@@ -1,4 +1,4 @@
-"""What is told while a card is written or a checkpoint is published."""
+"""The messages of a call that writes a card or publishes a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Message:
 class Messages:
     """Keeps the messages of one call for its result, and passes each on at once.
 
-    They are passed on at once because a later failure leaves no result to read them from.
+    A later failure leaves no result to read them from, so they are not kept until the end.
     """
 
     def __init__(self, notify: Notify) -> None:
@@ -31,12 +31,12 @@ class Messages:
         self.kept: tuple[Message, ...] = ()
 
     def add(self, severity: Severity, text: str) -> None:
-        """Keep a message, and pass it on where somebody listens."""
+        """Keep a message, and pass it on if there is a receiver."""
         with self._one_at_a_time:
             self.kept += (Message(severity, text),)
             if self._notify:
                 self._notify(severity, text)
 
     def note(self, text: str) -> None:
-        """Keep and pass on what is neither a mistake nor a danger."""
+        """Keep and pass on a message that is neither an error nor a warning."""
         self.add("note", text)

@@ -1,4 +1,4 @@
-"""The metadata of a card: the fields between its first two lines of dashes."""
+"""The metadata of a card: the YAML block between its first two lines of dashes."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from yarncli.publishing.gguf_metadata import RELATION, gguf_metadata, task_of_gg
 from yarncli.publishing.results import Results
 from yarncli.publishing.subject import task_of
 
-# What a derived model's card takes over from its base's; the rest of that text is about the base.
+# Fields that the card takes over from the card of the base. The other fields describe the base.
 _INHERITED = ("language", "library_name", "pipeline_tag", "tags", "datasets")
-# The fields on the licence, which mean something together only.
+# The fields of the licence. They have a meaning only together.
 LICENCE = ("license", "license_name", "license_link")
-# What a card that came along from the base, and was edited, still says of the base alone.
+# Fields that describe only the base. An edited copy of the base's card still has them.
 _OF_THE_BASE = ("base_model", "base_model_relation", "model-index", "new_version")
 
 
 @dataclass(frozen=True)
 class CardRequest:
-    """What a card is made of besides the checkpoint."""
+    """What a card is made of in addition to the checkpoint."""
 
     name: str
-    """The Hub id it is for, or the directory."""
+    """Name of the model: its Hub id, or its directory."""
 
     base: Base | None = None
-    """The model that the checkpoint was made from, if it is on the Hub."""
+    """The base model, if it is on the Hub."""
 
     licence: str | None = None
     """The licence that the user states."""
 
     results: Results | None = None
-    """What was measured."""
+    """The measurements."""
 
     heatmap: bool = False
-    """Whether the figure of the results goes with the card."""
+    """Whether the card shows the figure of the results."""
 
     repairs: bool = False
-    """Whether the card belongs to a model that is only mended: its metadata stay."""
+    """Whether the model is only repaired; then the metadata stay as they are."""
 
     rest: Checkpoint | None = None
-    """Where the weights are, and what else the checkpoint lacks; None for itself."""
+    """The checkpoint with the weights and other files that this one lacks; None for itself."""
 
 
 def make_metadata(
@@ -56,13 +56,13 @@ def make_metadata(
     old: Mapping[str, Any],
     request: CardRequest,
 ) -> dict[str, Any]:
-    """The metadata of a card: `old` wins, save for tags and results, which are joined.
+    """Make the metadata of a card. Fields of `old` win; tags and results are merged.
 
     Args:
-        checkpoint: what the card is about.
+        checkpoint: the checkpoint that the card describes.
         history: what was done to it.
-        old: the metadata that the card has, empty for a new one.
-        request: what else is told.
+        old: the present metadata of the card; empty for a new card.
+        request: what the card is made of besides the checkpoint.
     """
     base = request.base
     inherited = base.metadata if base is not None else {}
@@ -99,10 +99,10 @@ def make_metadata(
 def _licence(
     stated: str | None, old: Mapping[str, Any], inherited: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The fields on the licence, all from one source: the user, this card, or the base's.
+    """The fields of the licence, all from one source: the user, this card, or the base's card.
 
-    `other` is a licence only with its name and link, so where the user says that, they come from a
-    card that says the same.
+    The id `other` means a licence only together with a name and a link. If the user states `other`,
+    these two come from a card that states `other` as well.
     """
     groups = [{k: card[k] for k in LICENCE if card.get(k)} for card in (old, inherited)]
     if stated:
@@ -118,10 +118,10 @@ def _list(value: Any) -> list[Any]:
 
 
 def _model_index(name: str, rows: Sequence[LengthResult], old: Any) -> list[dict[str, Any]]:
-    """Passkey results of the checkpoint itself as the Hub reads them; other results stay.
+    """The checkpoint's own passkey results in the form that the Hub reads; other results stay.
 
-    The client tells results apart by task and by type, config, split and revision of the dataset,
-    so each length is a config of its own.
+    The Hub client distinguishes results by task and by type, config, split and revision of the
+    dataset, so each length gets its own dataset config.
     """
     kept = [entry for entry in _list(old) if isinstance(entry, dict)]
     first = kept[0] if kept else {"name": name.rpartition("/")[2]}
@@ -148,7 +148,7 @@ def _is_passkey(result: Any) -> bool:
 
 
 def left_from_base(old: Mapping[str, Any], request: CardRequest) -> Iterator[str]:
-    """Keys that an edited copy of the base's card still holds, with what they say of the base."""
+    """Keys in an edited copy of the base's card whose values still describe the base."""
     if request.base is not None and request.base.repo_id != request.name:
         said = request.base.metadata
         yield from (k for k in _OF_THE_BASE if k in old and old[k] == said.get(k))

@@ -11,8 +11,8 @@ from yarncli.errors import UsageError
 from yarncli.options import choose
 
 MAIN = "main"
-SHORTEST_TITLE = 3  # characters of a pull request's, says the client
-# The rules that a user may set aside, each by its name.
+SHORTEST_TITLE = 3  # characters; the Hub client refuses a shorter title of a pull request
+# The rules that a user may turn into warnings with --allow.
 ALLOWABLE = (
     "other-library",
     "other-model",
@@ -25,7 +25,7 @@ ALLOWABLE = (
     "gguf-record",
     "gguf-scaled-apart",
 )
-# What git allows as the name of a branch (git check-ref-format).
+# Names that git allows for a branch (git check-ref-format).
 _BRANCH = re.compile(
     r"(?![-./])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)))[^\s\x00-\x20~^:?*\[\\\x7f]{1,255}(?<![./])"
 )
@@ -38,40 +38,40 @@ class PushOptions:
     """What a caller can decide about a push."""
 
     public: bool = False
-    """Create the repository public, or permit a push to a public one."""
+    """Create the repository as public, or permit a push to a public repository."""
 
     create_pr: bool = False
-    """Open a pull request on the main branch instead of committing, or continue one's own."""
+    """Open a pull request on the main branch instead of committing, or continue your open one."""
 
     config_only: bool = False
     """Send only the small config files, yarncli.json and README.md."""
 
     allow: Sequence[str] = ()
-    """Ids of rules whose errors become warnings; of `ALLOWABLE`."""
+    """Ids of rules in `ALLOWABLE` whose errors become warnings."""
 
     delete: Sequence[str] = ()
-    """Patterns of files of the branch that the commit deletes; what is sent stays."""
+    """Patterns of files on the branch that the commit deletes, except files that it sends."""
 
     revision: str = MAIN
-    """The branch, which is created if it is missing, or `refs/pr/N`."""
+    """The branch, which is created if it does not exist, or `refs/pr/N`."""
 
     tag: str | None = None
-    """A name for the commit; one that the repository has for another commit is refused."""
+    """A tag for the commit. A tag that already names another commit is refused."""
 
     commit_message: str | None = None
-    """First line of the commit message; None writes one from the conversion."""
+    """First line of the commit message; None generates one from the conversion."""
 
     commit_description: str = ""
     """Text below the first line of the commit message."""
 
     include: Sequence[str] = ()
-    """Patterns of file names; if there are any, other files are not sent."""
+    """Patterns of file names; if given, other files are not sent."""
 
     exclude: Sequence[str] = ()
     """Patterns of files that are not sent."""
 
     copy_from: str | None = None
-    """A Hub model whose weights are copied on the Hub instead of sent from here."""
+    """A Hub model whose weights are copied inside the Hub instead of sent from this machine."""
 
     results: str | Path | Sequence[str | Path] | None = None
     """Result files (JSONL) of check-passkey, regress and perplexity for the card, one of each."""
@@ -80,41 +80,41 @@ class PushOptions:
     """Whether README.md is written and sent."""
 
     force_card: bool = False
-    """Send the local README.md even where the Hub has one."""
+    """Send the local README.md even if the Hub has one."""
 
     licence: str | None = None
     """The licence for the card, as the Hub spells it."""
 
     base_model: str | None = None
-    """The Hub model that the checkpoint was made from; None takes it from yarncli.json."""
+    """Hub id of the base model; None takes the one in yarncli.json."""
 
     dry_run: bool = False
-    """Only read: decide what would be sent, and send nothing."""
+    """Decide what would be sent, but send nothing."""
 
     def require_consistent(self) -> None:
         """Refuse options that contradict each other.
 
         Raises:
-            UsageError: they do, or `revision` cannot be the name of a branch.
+            UsageError: options contradict each other, or `revision` cannot be the name of a branch.
         """
         self._require_names()
         if self.copy_from and self.config_only:
-            raise UsageError("--from publishes weights and --config-only none. Leave one out.")
+            raise UsageError("--from publishes weights, --config-only does not. Leave one out.")
         for name in self.allow:
             choose(name, ALLOWABLE, "rule for --allow")
         if self.force_card and not self.with_card:
             raise UsageError("--force-card and --no-card contradict each other. Leave one out.")
 
     def _require_names(self) -> None:
-        """Refuse what cannot be the name of a branch, a tag, or a commit."""
+        """Refuse impossible names of branches and tags, and impossible commit messages."""
         is_request = self.revision.startswith("refs/pr/")
         if self.create_pr and self.revision != MAIN:
             raise UsageError(
-                "--create-pr goes to the main branch, so leave out --revision. To add to a pull "
-                "request give --revision refs/pr/N alone."
+                "--create-pr opens a pull request on the main branch, so leave out --revision. To "
+                "add to a pull request, give --revision refs/pr/N without --create-pr."
             )
         if self.tag is not None and (self.create_pr or is_request):
-            raise UsageError("--tag names a commit of a branch, and a pull request is none yet.")
+            raise UsageError("--tag names a commit on a branch, so it cannot name a pull request.")
         for option, name in {"revision": self.revision, "tag": self.tag or MAIN}.items():
             if not _BRANCH.fullmatch(name) or not is_text(name):
                 raise UsageError(f"--{option} {name!r} cannot be the name of a branch or tag.")
@@ -125,7 +125,7 @@ class PushOptions:
         message = self.commit_message
         if message is not None and len(message.strip()) < (SHORTEST_TITLE if self.create_pr else 1):
             raise UsageError(
-                "--commit-message is too short. Leave it out, and one is written from the "
+                "--commit-message is too short. If you leave it out, it is generated from the "
                 "conversion."
             )
         if not is_text(f"{message}{self.commit_description}"):
@@ -133,7 +133,7 @@ class PushOptions:
 
 
 def is_text(name: str) -> bool:
-    """Whether UTF-8 can hold a text: bytes of a name that are none come as lone surrogates."""
+    """Whether a text can be UTF-8. Lone surrogates stand for bytes that are not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Decide a push: look at the Hub, write the card, and compare every file. Only reads."""
+"""Decide a push: read the Hub, write the card, and compare every file. Changes nothing."""
 
 from __future__ import annotations
 
@@ -49,40 +49,40 @@ class PushPlan:
     """Everything that a push will do."""
 
     target: PushTarget
-    """Where to."""
+    """Repository and branch."""
 
     public: bool
-    """Whether everybody can read the repository, or will once it is created."""
+    """Whether the repository is public, or will be when it is created."""
 
     changed: tuple[Upload, ...]
     """Files to send."""
 
     unchanged: tuple[str, ...]
-    """Names of files that the Hub holds already."""
+    """Names of files that the Hub already holds with the same content."""
 
     copies: tuple[Copy, ...]
     """Files to copy inside the Hub."""
 
     card_diff: str
-    """Unified diff of README.md against the Hub's; empty without a change."""
+    """Unified diff from the README.md on the Hub to the new one; empty if there is no change."""
 
     left_out: dict[str, str]
     """Files that are not sent: name → reason."""
 
     notes: tuple[str, ...]
-    """What a person should know."""
+    """Sentences that the user should read."""
 
     deleted: tuple[str, ...] = ()
     """Names of files that the commit deletes."""
 
     findings: tuple[Finding, ...] = ()
-    """What speaks against it, beside what the branch holds; errors among them forbid it."""
+    """Findings from a comparison with the branch. If one is an error, nothing is sent."""
 
     body: str = ""
-    """The text of the pull request that is opened; empty where none is."""
+    """The body of the pull request to open; empty if none is opened."""
 
     tag: str | None = None
-    """A name that the commit gets; None where it has it already, or none is wanted."""
+    """The tag to create for the commit; None if it exists already or none is wanted."""
 
     @property
     def size(self) -> int:
@@ -91,7 +91,7 @@ class PushPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the Hub holds everything already."""
+        """Whether the Hub already holds everything."""
         return not self.changed and not self.copies and not self.deleted
 
     def to_json(self) -> dict[str, Any]:
@@ -124,18 +124,18 @@ def plan_push(
     heatmap: bytes | None = None,
     progress: Advance | None = None,
 ) -> PushPlan:
-    """Ask the Hub, write the card, and decide what to send. Only reads.
+    """Read the Hub, write the card, and decide what to send. Changes nothing.
 
     Args:
-        local: what `prepare_local` found; its findings have been heeded, its options count.
+        local: the result of `prepare_local`, without errors among its findings.
         name: `org/name`, or another form that `repository_name` takes.
-        results: what was measured, for the card.
+        results: the measurements for the card.
         heatmap: their figure as PNG.
         progress: called with bytes of local files read for comparison.
 
     Raises:
-        UsageError: a public target without `public`, a tag that names another commit.
-        CheckFailed: nothing states the licence of what becomes public.
+        UsageError: a public target without `public`, or a tag that names another commit.
+        CheckFailed: nothing states the licence, and the repository is public.
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
     name = repository_name(name)
@@ -179,13 +179,13 @@ def plan_push(
 
 
 def _tag(tag: str | None, target: PushTarget, *, is_new: bool) -> str | None:
-    """The tag that is still to be made; one that names another commit is not moved."""
+    """The tag to create. A tag that names another commit is an error, as tags are not moved."""
     there = target.refs.tags.get(tag) if target.refs and tag else None
     if there is None:
         return tag
     if is_new or target.start is None or there != target.start.commit:
         raise UsageError(
-            f"{target.destination.repo_id} has a tag {tag} already, for the commit {there[:12]}. "
+            f"{target.destination.repo_id} already has a tag {tag} for the commit {there[:12]}. "
             "Give another --tag."
         )
     return None
@@ -194,7 +194,7 @@ def _tag(tag: str | None, target: PushTarget, *, is_new: bool) -> str | None:
 def _private_bases(
     local: LocalModel, base: Base | None, uploads: Mapping[str, Upload], target: str
 ) -> Iterator[Finding]:
-    """Private models that files of the public repository `target` would name."""
+    """A finding for each private model whose name the public repository `target` would show."""
     if writing.is_offline():
         return
     names = set(filter(None, [base and base.repo_id, *(local.history.origin or ())[:1]]))
@@ -207,17 +207,19 @@ def _private_bases(
         remote = writing.look_up(name)
         if remote is not None and remote.private:
             yield finding(
-                "private-base", name, f"{name} is private, and everybody would read its name."
+                "private-base", name, f"{name} is private, but everybody could read its name."
             )
 
 
 def _deleted(options: PushOptions, held: set[str], notes: list[str]) -> tuple[str, ...]:
-    """The files of the branch that the user wants to go; `.gitattributes` is the Hub's."""
+    """The files on the branch to delete. `.gitattributes` belongs to the Hub and stays."""
     found: set[str] = set()
     for pattern in options.delete:
         fits = {name for name in held if fnmatchcase(name, pattern)} - {".gitattributes"}
         if not fits:
-            notes.append(f"--delete {pattern} fits no file on the Hub that is not sent anew.")
+            notes.append(
+                f"--delete {pattern} matches no file on the Hub, except files that are sent."
+            )
         found |= fits
     return tuple(sorted(found))
 
@@ -227,7 +229,7 @@ def _equals(file: Upload | Copy, remote: RemoteFile, progress: Advance | None) -
 
 
 def _base(local: LocalModel, notes: list[str]) -> Base | None:
-    """The model that the checkpoint was made from, if it is on the Hub and may be read."""
+    """The base model, if it is on the Hub and this user may read it."""
     copied, commit = local.copy_base, None
     if local.options.base_model:
         repo_id = local.options.base_model
@@ -238,13 +240,13 @@ def _base(local: LocalModel, notes: list[str]) -> Base | None:
     else:
         return None
     base = base_of(repo_id, commit, notes, stated=local.options.base_model is not None)
-    if base.files and not base.metadata:  # it could be read
-        notes.append(f"The card of {repo_id} has no metadata, so none are taken over.")
+    if base.files and not base.metadata:  # the Hub shows the model
+        notes.append(f"The card of {repo_id} has no metadata, so the new card takes over none.")
     return base
 
 
 def _heed_base(local: LocalModel, base: Base, notes: list[str]) -> None:
-    """The licence, and the conditions of access, which only the Hub knows."""
+    """Findings about the base's licence and its access conditions, which only the Hub knows."""
     for found in about_licence(local.checkpoint, local.options, base):
         if found.severity == "error":
             raise CheckFailed(told(found))
@@ -252,12 +254,12 @@ def _heed_base(local: LocalModel, base: Base, notes: list[str]) -> None:
     if local.options.public and not writing.is_offline():
         remote = writing.look_up(base.repo_id)
         if remote is not None and remote.gated:
-            message = f"{base.repo_id} is gated and the target is public."
+            message = f"{base.repo_id} is gated, but the target is public."
             notes.append(told(finding("base-gated", base.repo_id, message)))
 
 
 def _uploads(local: LocalModel, base: Base | None) -> dict[str, Upload]:
-    """The files to send, and the licence files of the base that would get lost."""
+    """The files to send, and the licence files of the base that the checkpoint lacks."""
     checkpoint = local.checkpoint
     paths = {file.name: checkpoint.path(file.name) for file in local.selection.files}
     if not local.options.with_card:
@@ -270,7 +272,7 @@ def _uploads(local: LocalModel, base: Base | None) -> dict[str, Upload]:
 
 
 def _copies(local: LocalModel, uploads: Mapping[str, Upload]) -> list[Copy]:
-    """The files of the base that the checkpoint lacks; pickles and the base's card stay."""
+    """The files of the base that the checkpoint lacks, without pickles and the base's card."""
     base = local.copy_base
     if base is None or base.repo_id is None or base.commit is None:
         return []
@@ -289,21 +291,21 @@ def _may_copy(file: SourceFile, options: PushOptions) -> bool:
 
 
 def _warn_of_weights(local: LocalModel, held: set[str], names: set[str], notes: list[str]) -> None:
-    """Weights on the Hub that are not the checkpoint's, and weights that will be missing there."""
+    """Add notes on weights that will be missing on the Hub, and on foreign weights there."""
     if local.options.config_only:
         return
     lacking = sorted(set(local.checkpoint.shard_names()) - names - held)
     if lacking:
         notes.append(
-            f"{few(lacking)} will be missing on the Hub: --include or --exclude leaves weights "
-            "out that the model needs."
+            f"{few(lacking)} will be missing on the Hub, because --include or --exclude leaves "
+            "out weights that the model needs."
         )
-    # Safetensors beside the new ones are a finding of `landing`.
+    # `landing` reports old safetensors, so only other weights are left here.
     stale = [n for n in held - names if kind_of(n) == "weights"]
     if stale and not local.options.include:
         notes.append(
             f"The repository also holds {few(sorted(stale))}, which the checkpoint does not "
-            "have. Delete what is old with --delete."
+            "have. Delete old files with --delete."
         )
 
 
@@ -339,14 +341,14 @@ def _add_card(
     uploads: dict[str, Upload],
     notes: list[str],
 ) -> None:
-    """Add README.md and its figure to what is sent; `old` is the Hub's card."""
+    """Add README.md and its figure to the files to send; `old` is the card on the Hub."""
     if heatmap is not None:
         uploads[HEATMAP] = Upload.of(HEATMAP, heatmap)
     uploads[README] = Upload.of(README, _card(local, old, request, notes).encode())
 
 
 def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[str]) -> str:
-    """README.md as it will be; `old` is the Hub's."""
+    """The new README.md; `old` is the one on the Hub."""
     current = _current_card(local, old, request.base, notes)
     if current is not None and has_lone_mark(current):
         notes.append(LONE_MARK.format(README))
@@ -356,8 +358,8 @@ def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[
     if "base_model" not in read_metadata(card, README):
         where = "The header" if isinstance(local.checkpoint, GgufRepository) else "yarncli.json"
         notes.append(
-            f"{where} names no model of the Hub as the source, so the card has no base_model. "
-            "Give --base-model ORG/NAME if there is one."
+            f"{where} names no model on the Hub as the source, so the card has no base_model. "
+            "Give --base-model ORG/NAME if the base model is on the Hub."
         )
     return card
 
@@ -365,23 +367,23 @@ def _card(local: LocalModel, old: str | None, request: CardRequest, notes: list[
 def _current_card(
     local: LocalModel, old: str | None, base: Base | None, notes: list[str]
 ) -> str | None:
-    """The card to put our part into: the Hub's, so that nothing written there gets lost."""
+    """The card that gets our section: the one on the Hub, so that no text there gets lost."""
     mine = local_card(local.checkpoint)
     copied = mine is not None and base is not None and mine == base.card
     if local.options.force_card or old is None:
         if mine and local.history.steps and not copied and not has_our_part(mine):
             notes.append(
-                "README.md goes along, with our part below. Do its words and metadata still hold "
-                "after the conversion? See it with: yarncli card SOURCE"
+                "README.md is sent too, with the yarncli section added below. Check that its text "
+                "and metadata are still right after the conversion, with: yarncli card SOURCE"
             )
         return mine
-    # A Hub's card that cannot be read ends it here, by its name; --force-card gets round it.
+    # If the Hub's card cannot be read, this raises an error; --force-card avoids that.
     known = read_metadata(old, f"{README} of the Hub")
     if mine is None or copied or local.options.config_only:
         return old
     if own_words(mine) != own_words(old):
         notes.append(
-            "README.md on the Hub differs from the local one and is kept; --force-card sends the "
+            "README.md on the Hub differs from the local one and is kept. --force-card sends the "
             "local one."
         )
     added = read_metadata(mine, local.checkpoint.where(README))

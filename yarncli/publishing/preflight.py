@@ -1,4 +1,4 @@
-"""Everything that speaks against publishing a checkpoint, found before a byte leaves."""
+"""The findings against publishing a checkpoint, made before anything is sent."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _TOKENIZERS = re.compile(
 _LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING)([._-][^/]*)?", re.IGNORECASE)
 _LEGAL_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|USE_POLICY)([._-][^/]*)?", re.IGNORECASE)
 _POINTER_SIZE = 1024  # bytes; a Git-LFS pointer is always smaller
-_MOST_SECRETS = 20  # findings of one file that are told
-# What `check` says of weights does not matter where none are sent.
+_MOST_SECRETS = 20  # findings reported for one file
+# Findings of `check` about weights, which do not matter if no weights are sent.
 _ABOUT_WEIGHTS = {"lfs-pointer", "ambiguous-weights"}
-# What `check` warns of and what must not be published: loaders would differ in what they load.
+# Warnings of `check` that are errors for push, because loaders would load different weights.
 _STRICTER = {"tensor-unlisted"}
 _WEIGHT_RULE = re.compile(r"(shard|tensor|index)-")
 
 
 class PreflightFailed(CheckFailed):
-    """Something speaks against the push, so nothing was sent; `findings` say what."""
+    """The preflight found errors, so nothing was sent; `findings` lists them."""
 
     def __init__(self, findings: tuple[Finding, ...]) -> None:
         errors = sum(found.severity == "error" for found in findings)
@@ -71,14 +71,14 @@ def preflight(
     options: PushOptions,
     base: Checkpoint | None,
 ) -> list[Finding]:
-    """All findings about what is to be sent: those of `check`, and push's own.
+    """All findings about the files to send: those of `check`, and those of push.
 
     Args:
-        checkpoint: a local one.
+        checkpoint: a local checkpoint.
         selection: the files to send.
         history: the steps of its yarncli.json.
-        options: the caller's.
-        base: the checkpoint of `copy_from`, whose weights are published instead of local ones.
+        options: the options of the caller.
+        base: the checkpoint of `copy_from`, whose weights are published; None without it.
 
     Raises:
         HubError: the base of `--from` cannot be read.
@@ -99,7 +99,7 @@ def preflight(
 
 
 def heeding(findings: Iterable[Finding], allow: Collection[str]) -> tuple[Finding, ...]:
-    """Findings, with those that the user allows by the name of the rule as warnings."""
+    """The findings; those of rules that the user allows become warnings."""
     allowed = {choose(name, ALLOWABLE, "rule for --allow") for name in allow}
     return tuple(
         replace(found, severity="warning") if found.rule.id in allowed else found
@@ -110,7 +110,7 @@ def heeding(findings: Iterable[Finding], allow: Collection[str]) -> tuple[Findin
 def finding(
     rule: str, file: str, message: str, *, line: int | None = None, severity: Severity | None = None
 ) -> Finding:
-    """A finding of one of this module's rules, or of those of `check`."""
+    """A finding of a rule of push or of `check`."""
     kind = PUSH_RULES.get(rule) or CHECK_RULES[rule]
     return Finding(
         rule=kind, severity=severity or kind.severity, file=file, line=line, path=(),
@@ -119,7 +119,7 @@ def finding(
 
 
 def told(found: Finding) -> str:
-    """A finding as a person reads it; of push's own rules with what to do, as no page tells."""
+    """A finding as text. Rules of push have no page in the docs, so the text says what to do."""
     where = "" if found.file in found.message else f"{found.file}: "
     line = "" if found.line is None else f" (line {found.line})"
     mend = f" {found.rule.mend}" if found.rule.id in PUSH_RULES else ""
@@ -129,9 +129,9 @@ def told(found: Finding) -> str:
 def about_licence(
     checkpoint: Checkpoint, options: PushOptions, base: Base | None = None
 ) -> list[Finding]:
-    """Whether nothing here states the licence: an error for what becomes public, else a warning.
+    """A finding if nothing states the licence: an error for a public model, else a warning.
 
-    A licence that its base states is enough.
+    A licence that the base states is enough.
     """
     if base and (base.metadata.get("license") or any(map(is_licence_file, base.files))):
         return []
@@ -153,7 +153,7 @@ def is_licence_file(name: str) -> bool:
 
 
 def is_legal_file(name: str) -> bool:
-    """Whether a licence may ask to hand the file on: itself, a notice, a policy of use."""
+    """Whether a licence may require this file to be included: a licence, a notice, a use policy."""
     return _LEGAL_FILE.fullmatch(name) is not None
 
 
@@ -162,7 +162,7 @@ def _is_about_weights(found: Finding) -> bool:
 
 
 def about_file(checkpoint: Checkpoint, file: SourceFile) -> Iterator[Finding]:
-    """What speaks against one file, whatever the model: its name, a link, a pickle, a secret."""
+    """Findings about one file for every kind of model: its name, a link, a pickle, a secret."""
     where = checkpoint.where(file.name)
     if not is_text(file.name):
         yield finding("file-name", where, f"The name of {where} is not UTF-8.")
@@ -172,9 +172,9 @@ def about_file(checkpoint: Checkpoint, file: SourceFile) -> Iterator[Finding]:
         return
     if is_pickle(file.name):
         yield finding("pickle", where, f"{where} may run code when it is loaded.")
-    small = file.size < _POINTER_SIZE and not file.is_weights  # check knows those of weights
+    small = file.size < _POINTER_SIZE and not file.is_weights  # check finds others
     if small and is_lfs_pointer(checkpoint.read_bytes(file.name)):
-        yield finding("lfs-pointer", where, f"{where} was not fetched.", severity="error")
+        yield finding("lfs-pointer", where, f"{where} is only a Git-LFS pointer.", severity="error")
     if file.is_weights:
         return
     with Upload.of(file.name, checkpoint.path(file.name)).open() as text:
@@ -193,15 +193,17 @@ def _about_whole(
     kinds = {"pickle" if is_pickle(f.name) else f.kind for f in selection.files if f.is_weights}
     if {"pickle", "shard"} <= kinds:
         yield finding(
-            "weights-twice", checkpoint.name, f"{checkpoint.name} has safetensors and pickles."
+            "weights-twice", checkpoint.name, f"{checkpoint.name} has both safetensors and pickles."
         )
 
 
 def _about_base(checkpoint: Checkpoint, history: History, base: Checkpoint) -> Iterator[Finding]:
-    """What speaks against the base's weights under this checkpoint's config."""
+    """Findings against using the base's weights with this checkpoint's config."""
     name = checkpoint.name
     if history.baked:
-        yield finding("base-baked", name, f"{name} is baked, so its weights are not {base.name}'s.")
+        yield finding(
+            "base-baked", name, f"{name} is baked, so its weights differ from those of {base.name}."
+        )
     origin = history.origin
     if origin is None:
         message = f"Nothing records that {name} was made from {base.repo_id}."

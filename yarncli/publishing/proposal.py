@@ -1,4 +1,4 @@
-"""The body of a pull request, for those who did not ask for it: what, why, how it was checked."""
+"""The body of a pull request for maintainers who did not ask for it: what, why, how checked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from yarncli.publishing.markdown import plain
 from yarncli.publishing.results import Results
 from yarncli.rope.methods import METHODS
 
-_MOST_LINES = 60  # of a diff; a tokenizer's config may be long
-_LONGEST = 16 << 20  # bytes of a file that is shown as a diff
+_MOST_LINES = 60  # lines of a diff; a tokenizer's config may be long
+_LONGEST = 16 << 20  # bytes; a larger file is not shown as a diff
 
 
 def proposal(
@@ -32,14 +32,14 @@ def proposal(
     copies: list[Copy],
     results: Results | None,
 ) -> str:
-    """The body of a pull request, as Markdown.
+    """Write the body of a pull request as Markdown.
 
     Args:
-        local: what is proposed.
-        start: the branch as it is.
+        local: the proposed model.
+        start: the present branch.
         uploads: the files that are sent, by name.
         copies: the files that come from another repository.
-        results: what was measured, if anything.
+        results: the measurements, if there are any.
 
     Raises:
         HubError: a file of the branch cannot be fetched.
@@ -74,13 +74,13 @@ def _what(local: LocalModel, uploads: Mapping[str, Upload], copies: list[Copy]) 
     if isinstance(local.checkpoint, GgufRepository):
         yield GgufParts(repository=local.checkpoint, name="").about_weights()
     elif not weights:
-        yield "The weights stay as they are."
+        yield "The weights are unchanged."
     elif local.history.baked:
-        yield "The weights carry the attention temperature; nothing else about them changed."
+        yield "The weights contain the attention temperature and are otherwise unchanged."
 
 
 def _changes(start: Remote, uploads: Mapping[str, Upload]) -> Iterator[str]:
-    """What changes in the config files, as a diff."""
+    """The changes in the config files, as a diff."""
     for name in CONVERTED_FILES:
         held = start.files.get(name)
         if name not in uploads or held is None or max(held.size, uploads[name].size) > _LONGEST:
@@ -101,17 +101,17 @@ def _why(local: LocalModel) -> str:
     if done is None and isinstance(local.checkpoint, GgufRepository):
         return "For programs that run GGUF files."
     if done is None:
-        return "Engines read the present configuration otherwise than it is meant; see below."
+        return "Engines do not read the present configuration as it is intended; see below."
     return (
-        f"Positions beyond {done.original_length:,} tokens are outside of what the model was made "
-        "for: without scaling of the rotary frequencies, engines refuse longer texts or answer "
-        "them badly. Decline this if short texts matter more to your users: scaling changes how "
-        "they are read, too."
+        f"The model was not made for positions beyond {done.original_length:,} tokens. Without "
+        "scaling of the rotary frequencies, engines refuse longer texts or the answers get bad. "
+        "Scaling also changes how the model reads short texts, so decline this pull request if "
+        "short texts are more important to your users."
     )
 
 
 def _engines(local: LocalModel, name: str) -> list[str]:
-    """What each engine makes of the checkpoint; nothing for a model type that is not known."""
+    """The verdicts on engines; empty for an unknown model type."""
     if isinstance(local.checkpoint, GgufRepository):
         return list(GgufParts(repository=local.checkpoint, name=name).engines("##"))
     try:
@@ -126,7 +126,7 @@ def _engines(local: LocalModel, name: str) -> list[str]:
     if not rows:
         return []
     head = ["| engine | versions | result | serves (tokens) |", "|---|---|---|---|"]
-    told = f"Compared with what is meant (by {found.intended_from}):"
+    told = f"Compared with the intended setting (according to {found.intended_from}):"
     return ["## What each engine does with it", "", told, "", *head, *rows]
 
 
@@ -137,11 +137,11 @@ def _checked(local: LocalModel, results: Results | None) -> Iterator[str]:
         + (f"; warnings: {', '.join(f'`{rule}`' for rule in warnings)}." if warnings else ".")
     )
     yield (
-        "- The verdicts on engines follow the released code of the versions named; none was run on "
-        "this model."
+        "- The verdicts on engines follow from the released code of the versions named. No engine "
+        "was run on this model."
     )
     if results is None or results.report is None or results.setting is None:
-        yield "- No measurement of retrieval at the new length comes with this."
+        yield "- Retrieval at the new length was not measured."
     else:
         found: dict[str, list[str]] = {}
         for row in results.report.tasks(results.setting):

@@ -1,4 +1,4 @@
-"""Publish a model: decide the push, ask, send one commit, look at the result."""
+"""Publish a model: decide the push, ask, send one commit, check the result."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ class Push:
     """What a push did, or would do."""
 
     plan: PushPlan
-    """What was decided: target, files, the card's diff."""
+    """The decided push: target, files, diff of the card."""
 
     findings: tuple[Finding, ...]
-    """What the preflight found; no errors."""
+    """The findings of the preflight, without errors."""
 
     messages: tuple[Message, ...]
-    """Everything that was told, in order: the findings and the notes of `plan` among them."""
+    """All messages in order, including the findings and the notes of `plan`."""
 
     commit: Commit | None = None
-    """The commit, or the one that was there already; None where nothing was carried out."""
+    """The new commit, or the present one if nothing had to be sent; None if nothing was done."""
 
     @property
     def sent(self) -> bool:
-        """Whether this push changed the Hub's files."""
+        """Whether this push changed files on the Hub."""
         return self.commit is not None and not self.plan.is_empty
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `--json`: that of a dry run where there is no commit."""
+        """The document of `--json`; without a commit it is that of a dry run."""
         document = {**self.plan.to_json(), "sent": self.sent}
         if self.commit is None:
             return {**document, "findings": [found.to_json() for found in self.findings]}
@@ -75,30 +75,30 @@ def push(
 ) -> Push:
     """Publish a checkpoint on the Hub: preflight, model card, one commit or a pull request.
 
-    Nothing is sent if the preflight finds an error. A second call after a failure goes on where
+    Nothing is sent if the preflight finds an error. After a failure, a second call continues where
     the first one stopped. Nothing is printed.
 
     Args:
         source: the directory of a checkpoint, a GGUF file, a folder of GGUF files of one model, or
             what `open_checkpoint` returned.
         target: the repository: `org/name`, `hf://org/name`, or the address of its page.
-        options: what the caller decides.
-        confirm: asked with the plan before anything is sent; False ends the push. It is not asked
-            in a dry run.
-        progress: told how far the stages are, in bytes: "Comparing", "Hashing" (where the Hub's
-            storage is not Xet), "Sending".
-        notify: called with the severity and the text of each message, as soon as it is known, of
-            waits and retries too; from other threads as well, but one at a time.
-        **changes: single options by name, in place of those in `options`.
+        options: the options of the caller.
+        confirm: called with the plan before anything is sent; False ends the push. It is not
+            called in a dry run.
+        progress: called with the progress of the stages, in bytes: "Comparing", "Hashing" (if the
+            Hub does not use Xet storage), "Sending".
+        notify: called with the severity and the text of each message as soon as it is known, also
+            about waits and retries. Other threads call it too, but only one at a time.
+        **changes: single options by name, which replace those in `options`.
 
     Returns:
-        What was decided and, if it was carried out, the commit.
+        The decided push and, if it was carried out, the commit.
 
     Raises:
         UsageError: contradictory options, a public target without `public`, or `source` is not
             on this machine.
-        PreflightFailed: something speaks against publishing; a `CheckFailed` with the findings.
-        CheckFailed: nothing states the licence of what becomes public.
+        PreflightFailed: the preflight found errors; a `CheckFailed` with the findings.
+        CheckFailed: nothing states the licence, and the repository is public.
         CheckpointError: `source` or the result file cannot be read.
         HubError: no token, no access, or the Hub cannot be reached.
 
@@ -140,17 +140,17 @@ def _push(
 
 
 def _refuse_swapped(source: str | Path | Checkpoint, target: str) -> None:
-    """Refuse a repository before the directory that belongs there."""
+    """Refuse the arguments if the repository stands first and the directory second."""
     is_swapped = not isinstance(source, Checkpoint) and not os.path.lexists(source)
     if is_swapped and (Path(target).is_dir() or is_gguf_source(target)):
         raise UsageError(
-            f"{target} is here, and {source} is not. What is pushed comes first: "
+            f"{target} is on this machine, but {source} is not. Give the model first: "
             f"{shlex.join(['yarncli', 'push', target, str(source)])}"
         )
 
 
 def _heed(findings: tuple[Finding, ...], messages: Messages) -> None:
-    """Tell what was found, and stop at an error."""
+    """Report the findings, and stop if there is an error."""
     for found in findings:
         messages.add(found.severity, told(found))
     if any(found.severity == "error" for found in findings):
@@ -158,7 +158,7 @@ def _heed(findings: tuple[Finding, ...], messages: Messages) -> None:
 
 
 def _results(local: LocalModel, messages: Messages) -> tuple[Results | None, bytes | None]:
-    """What was measured, for the card, and the figure of passkey results."""
+    """The measurements for the card, and the figure of passkey results."""
     found = read_all(local.options.results, local.checkpoint, messages)
     report = found.report if found and local.options.with_card else None
     return found, draw_heatmap(report, messages)
@@ -167,20 +167,20 @@ def _results(local: LocalModel, messages: Messages) -> tuple[Results | None, byt
 def carry_out(
     plan: PushPlan, *, progress: ProgressCallback | None = None, messages: Messages | None = None
 ) -> Commit:
-    """Create what is missing, send one commit, and check what the Hub holds afterwards.
+    """Create what is missing, send one commit, and check the content of the Hub afterwards.
 
     Args:
-        plan: from `plan_push`, of the same minute.
-        progress: told how far the stages are, from worker threads.
-        messages: told of waits, and after a failure of what this push has made on the Hub.
+        plan: a fresh result of `plan_push`.
+        progress: called with the progress of the stages, from worker threads.
+        messages: gets waits and, after a failure, what this push has created on the Hub.
 
     Returns:
-        The commit made, or the one that is there where nothing was to be sent.
+        The new commit, or the present one if nothing had to be sent.
 
     Raises:
         PreflightFailed: the Hub would leave files out of the commit.
-        CheckpointError: a file cannot be read any more.
-        HubError: something failed; the branch is as it was, and another push goes on from there.
+        CheckpointError: a file can no longer be read.
+        HubError: something failed. The branch is unchanged, and another push continues the work.
     """
     messages = messages or Messages(None)
     made: list[str] = []
@@ -202,7 +202,7 @@ def _carry_out(
         start = _new_repository(repo_id, public=plan.public, made=made)
     if plan.target.is_new_branch:
         writing.create_branch(repo_id, destination.revision)
-        made.append(f"The branch {destination.revision} of {repo_id} was made, and exists.")
+        made.append(f"The branch {destination.revision} of {repo_id} was created and exists.")
     if plan.is_empty:
         page = page_of(repo_id, start.commit, destination.revision)
         done = Commit(oid=start.commit, url=page, revision=destination.revision)
@@ -233,7 +233,7 @@ def _commit(
         is_draft = opened.is_draft
         destination = replace(destination, revision=opened.revision, pull_request=False)
         page = page_of(destination.repo_id, "", opened.revision)
-        made.append(f"The pull request {page} is open; the same command continues it.")
+        made.append(f"The pull request {page} is open. The same command continues it.")
     done = draft.commit(destination, parent=start.commit)
     require_same(destination.repo_id, done.oid, contents)
     if is_draft:
@@ -242,22 +242,24 @@ def _commit(
 
 
 def _ignored(draft: Draft, destination: Destination) -> Iterator[Finding]:
-    """The files that would be missing in the commit."""
+    """A finding for each file that the Hub would leave out of the commit."""
     for name in draft.left_out():
-        message = f"A .gitignore of {destination.repo_id} names {name}."
+        message = f"A .gitignore in {destination.repo_id} excludes {name}."
         yield finding("ignored", destination.repo_id, message)
 
 
 def _new_repository(repo_id: str, *, public: bool, made: list[str]) -> Remote:
-    """Create a repository; one that appeared meanwhile must be as wanted, and the user's."""
+    """Create a repository. If one appeared meanwhile, it must be the user's and as wanted."""
     kind = "public" if public else "private"
     writing.create_repository(repo_id, private=not public)
-    made.append(f"{repo_id} was created ({kind}) and exists. The same command goes on from there.")
+    made.append(
+        f"{repo_id} was created ({kind}) and exists. The same command continues from there."
+    )
     writing.require_write_access(repo_id)
     main = writing.look_up(repo_id)
     if main is None or main.private == public:
         raise HubError(
-            f"{repo_id} was not created {kind}. Look at its settings on the Hub before you push "
+            f"{repo_id} was not created as {kind}. Check its settings on the Hub before you push "
             "again."
         )
     return main

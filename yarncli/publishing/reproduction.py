@@ -1,4 +1,4 @@
-"""The commands that make a checkpoint again, from its record."""
+"""The commands that make a checkpoint again, according to its record."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from yarncli.publishing.markdown import block, code, plain
 
 
 def reproduction(history: History, name: str) -> Iterator[str]:
-    """The section on how the checkpoint is made again.
+    """The section on how to make the checkpoint again.
 
     Args:
         history: the steps of yarncli.json.
-        name: what to call the model: its Hub id, or its directory.
+        name: name of the model: its Hub id, or its directory.
     """
     steps = history.steps
     if not steps:
@@ -23,19 +23,22 @@ def reproduction(history: History, name: str) -> Iterator[str]:
     yield from block("sh", map(command, _steps(history.steps, name)))
     version = plain(steps[-1].tool_version)
     values = "`yarncli.json` holds every value that was written or replaced."
-    yield from ("", f"With yarncli {version}. {values}")
+    yield from ("", f"These commands are for yarncli {version}. {values}")
     if history.origin is None:
-        yield from ("", f"{code(steps[0].source)} is the local directory that it started from.")
+        yield from (
+            "",
+            f"{code(steps[0].source)} is the local directory that the conversion started from.",
+        )
     if any(step.options is None for step in steps):
         yield ""
         yield (
-            "An older yarncli recorded no options, so the commands are what the recorded numbers "
-            "show. Options such as `--spelling` and `--for` are missing where they were given."
+            "An older yarncli did not record options, so the commands were derived from the "
+            "recorded numbers. Options such as `--spelling` and `--for` may be missing."
         )
 
 
 def command(words: Sequence[str]) -> str:
-    """A command of yarncli as a person can run it."""
+    """A command of yarncli, quoted for a shell."""
     return shlex.join(["yarncli", *words])
 
 
@@ -45,12 +48,12 @@ def short(name: str) -> str:
 
 
 def _steps(steps: Sequence[Step], name: str) -> Iterator[list[str]]:
-    """The recorded commands; the output of the first of two is called step1, and so on."""
+    """The recorded commands. The outputs of all but the last are called step1, step2, and so on."""
     source = steps[0].source
     source = f"./{source}" if source.startswith("-") else source
     for number, step in enumerate(steps, 1):
         out = short(name) if number == len(steps) else f"step{number}"
-        if step.trained:  # what the trainer made of `source` has a name of its own
+        if step.trained:  # TRAINED stands for what the trainer made from `source`
             yield [step.command, "TRAINED", out, "--from", source, *step.arguments()]
         else:
             yield [step.command, source, out, *step.arguments()]

@@ -1,4 +1,4 @@
-"""Results for a card, above all those of `check-passkey` and their figure."""
+"""Results for a card, mainly those of `check-passkey` and their figure."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from yarncli.publishing.section import HEATMAP
 
 @dataclass(frozen=True)
 class Results:
-    """Passkey results, and which of them are the checkpoint's; and what else was measured of it."""
+    """All measurements for a card, and which passkey results belong to the checkpoint."""
 
     report: PasskeyReport | None = None
-    """All passkey results; None where there are none."""
+    """All passkey results; None if there are none."""
     setting: str | None = None
-    """The setting of `report` that the checkpoint itself has; None where none of them is it."""
+    """Name of the setting in `report` that the checkpoint has; None if there is no such setting."""
     price: Price | None = None
-    """What short texts cost at the checkpoint's own setting, if that was measured."""
+    """The price on short texts at the checkpoint's own setting, if that was measured."""
     contexts: Contexts | None = None
     """Perplexity by context at the checkpoint's own setting, if that was measured."""
 
 
 def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -> Results:
-    """The results in a file; `messages` get a warning where a reader could misjudge them.
+    """Read the results in a file, with a warning for what a reader could misjudge.
 
     Args:
         path: a JSONL file of `check-passkey --out`.
-        checkpoint: the local one that the results should be of.
-        messages: is told of an incomplete run, of results of another model, and of results that
-            are all of other settings.
+        checkpoint: the local checkpoint that was measured.
+        messages: gets a warning about an incomplete run, about results of another model, and if no
+            result is of the checkpoint's own setting.
 
     Raises:
         CheckpointError: the file cannot be read, or is not a result file.
-        UsageError: it holds no results yet, or none of these GGUF files.
+        UsageError: the file holds no results yet, or none of these GGUF files.
     """
     report = read_report(Path(path))
     if not next(iter(report.cells.values()), ()):
@@ -74,33 +74,33 @@ def read_results(path: str | Path, checkpoint: Checkpoint, messages: Messages) -
 def gguf_setting(
     path: str | Path, settings: Mapping[str, Any], names: Sequence[str], repository: GgufRepository
 ) -> str:
-    """The one setting of a run whose model is a file of `repository`.
+    """The only setting of a run that measured a file of `repository`.
 
-    A server names what it serves, and that is all that tells whose results these are.
+    The name that the server reports is the only sign of which file was measured.
 
     Raises:
-        UsageError: it is of no file of `repository`.
+        UsageError: that name does not fit a file of `repository`.
     """
     measured = str(settings.get("model") or "").rstrip("/").rpartition("/")[2]
     firsts = [Path(model.names[0]).name for model in repository.models]
     if _served(measured) not in map(_served, firsts) or len(names) != 1:
         raise UsageError(
-            f"The results in {path} are of {measured or 'a model without a name'!r}, and not known "
-            f"to be of {firsts[0]}. Serve that file under its own name (llama-server --alias "
-            f"{shlex.quote(firsts[0])}), and measure it with check-passkey --base-url."
+            f"The results in {path} are of {measured or 'a model without a name'!r}, which may not "
+            f"be {firsts[0]}. Serve that file under its own name (llama-server --alias "
+            f"{shlex.quote(firsts[0])}) and measure it with check-passkey --base-url."
         )
     return names[0]
 
 
 def _served(name: str) -> str:
-    """A file as servers name it: with or without its ending, under Ollama with a tag."""
+    """A name without what servers add or remove: the ending .gguf, and the tag of Ollama."""
     return name.removesuffix(":latest").removesuffix(ENDING)
 
 
 def warn_of_another(
     path: str | Path, measured: object, checkpoint: Checkpoint, messages: Messages
 ) -> None:
-    """Warn of the results of a model that has another name than the checkpoint."""
+    """Warn if the measured model has another name than the checkpoint."""
     model = str(measured or "").rstrip("/").rpartition("/")[2]
     if model and model != Path(checkpoint.name).resolve().name:
         messages.add("warning", f"The results in {path} are of {model}, not of {checkpoint.name}.")
@@ -109,15 +109,15 @@ def warn_of_another(
 def published_setting(
     settings: Mapping[str, Any], names: Sequence[str], checkpoint: Checkpoint
 ) -> str | None:
-    """The name of the measured setting that the checkpoint itself has; None where none is it.
+    """The name of the measured setting that the checkpoint has; None if there is no such setting.
 
-    A run of one setting that does not record its RoPE parameters, as that of a server, is taken
-    to be of the checkpoint.
+    A run through a server records one setting without RoPE parameters. It is assumed to have
+    measured the checkpoint.
 
     Args:
-        settings: as recorded in the result file.
-        names: of the settings that were measured.
-        checkpoint: the one that is published.
+        settings: the settings recorded in the result file.
+        names: names of the measured settings.
+        checkpoint: the checkpoint to publish.
     """
     recorded = settings.get("variants")
     entries = recorded if isinstance(recorded, dict) else {}
@@ -129,18 +129,19 @@ def published_setting(
         return next(iter(ropes))
     try:
         own = as_it_is(checkpoint).rope
-    except CheckpointError:  # nobody knows how this model type is read
+    except CheckpointError:  # unknown model type
         return None
     return next((name for name, rope in ropes.items() if rope == own), None)
 
 
 def draw_heatmap(report: PasskeyReport | None, messages: Messages) -> bytes | None:
-    """The figure of passkey results as PNG, if there are any; a note without matplotlib."""
+    """The figure of passkey results as PNG; None without results or, with a note, matplotlib."""
     if report is None:
         return None
     if importlib.util.find_spec("matplotlib") is None:
         messages.add(
-            "note", "The card has no figure: that needs matplotlib (pip install 'yarncli[plot]')."
+            "note",
+            "The card has no figure, because matplotlib is missing (pip install 'yarncli[plot]').",
         )
         return None
     from yarncli.figures.passkey import plot_passkey

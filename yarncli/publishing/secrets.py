@@ -1,7 +1,7 @@
-"""Access tokens and private keys in texts, found by how each issuer writes them.
+"""Find access tokens and private keys in texts by the format of each issuer.
 
-A form is looked for only where its fixed part stands, so that long texts are searched at the speed
-of `bytes.find`.
+Every format has a fixed part. A text is first searched for that part with `bytes.find`, so long
+texts take little time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-_BLOCK = 1 << 22  # bytes that are searched at once
-_LONGEST = 1 << 12  # bytes; no secret and what leads to it is longer
-_SAMPLE = 1 << 16  # bytes that show whether a file is text
+_BLOCK = 1 << 22  # bytes searched at once
+_LONGEST = 1 << 12  # bytes; no secret, with the text before it that its form needs, is longer
+_SAMPLE = 1 << 16  # bytes read to decide whether a file is text
 
 
 class _Bytes(Protocol):
@@ -23,18 +23,18 @@ class _Bytes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A place in a file that looks like a secret, which is never shown."""
+    """A place in a file that looks like a secret. The secret itself is never kept or shown."""
 
     line: int
-    """From 1."""
+    """Number of the line, from 1."""
     kind: str
-    """What it looks like, to follow "what looks like"."""
+    """The kind of secret, worded to follow "what looks like"."""
 
 
 _TOKEN = "an access token"
 _KEY = "a private key"
-# Kind, fixed parts, and the form from the fixed part on. A letter or digit before that part is
-# another word, unless the form itself says what stands before it.
+# Kind, fixed parts, and the form from the fixed part on. If a letter or digit stands before the
+# fixed part, it is part of another word and no secret, unless the form states what stands before.
 _FORMS: tuple[tuple[str, tuple[bytes, ...], bytes], ...] = (
     (f"{_TOKEN} of Hugging Face", (b"hf_",), rb"hf_[A-Za-z0-9]{30,}"),
     (f"{_TOKEN} of Hugging Face", (b"api_org_",), rb"api_org_[A-Za-z0-9]{30,}"),
@@ -88,12 +88,12 @@ _COMPILED = tuple(
 
 
 def find_secrets(file: _Bytes) -> Iterator[Secret]:
-    r"""What looks like a secret in a text, the first of each line; nothing in what is no text.
+    r"""Find what looks like a secret in a text, at most one per line; binary files give nothing.
 
-    The file is read to its end in pieces. UTF-8 and UTF-16 are text, with or without a mark.
+    The file is read to its end in pieces. UTF-8 and UTF-16 count as text, with or without a BOM.
 
     Args:
-        file: opened for reading bytes, at its start.
+        file: a file opened for reading bytes, at its start.
 
     Example:
         >>> import io
@@ -109,7 +109,7 @@ def find_secrets(file: _Bytes) -> Iterator[Secret]:
     while block := file.read(_BLOCK):
         text = kept + (block if encoding == "utf-8" else _narrowed(block, encoding))
         for secret in _search(text, line):
-            if secret.line > told:  # one of a line is enough
+            if secret.line > told:  # one secret per line is enough
                 told = secret.line
                 yield secret
         kept = text[-_LONGEST:]
@@ -135,13 +135,13 @@ def _search(text: bytes, first_line: int) -> list[Secret]:
 
 
 def _encoding(sample: bytes) -> str | None:
-    """How a text is written, by its first bytes; None where it is no text."""
+    """The encoding of a text, judged by its first bytes; None if it is not text."""
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16-le" if sample[:1] == b"\xff" else "utf-16-be"
     if b"\0" not in sample:
         try:
             sample.decode()
-        except UnicodeDecodeError as error:  # the sample may end within a character
+        except UnicodeDecodeError as error:  # the sample may end inside a character
             return "utf-8" if error.start > len(sample) - 4 else _latin(sample)
         return "utf-8"
     even, odd = sample[::2].count(0), sample[1::2].count(0)
@@ -151,11 +151,11 @@ def _encoding(sample: bytes) -> str | None:
 
 
 def _latin(sample: bytes) -> str | None:
-    """A text in an older encoding has next to no control characters; it is searched as it is."""
+    """Whether this is text in an older encoding: it has almost no control characters."""
     controls = len(sample) - len(sample.translate(None, bytes({*range(32)} - {9, 10, 12, 13, 27})))
     return "utf-8" if controls == 0 else None
 
 
 def _narrowed(block: bytes, encoding: str) -> bytes:
-    """The text of a piece in UTF-8; the pieces have an even number of bytes."""
+    """A piece of the text in UTF-8. Pieces have an even number of bytes, as UTF-16 needs."""
     return block.decode(encoding, "replace").encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The part of a model card that yarncli writes: what the model is, what was done, how to use it."""
+"""The section of a model card that yarncli writes: the model, what was done, how to use it."""
 
 from __future__ import annotations
 
@@ -39,38 +39,38 @@ _TITLE = re.compile(r"<!-- yarncli:begin ([\w.-]+) ")
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the section tells."""
+    """The facts that the section states."""
 
     name: str
-    """What to call the model: its Hub id, or its directory."""
+    """Name of the model: its Hub id, or its directory."""
     history: History
     """The steps of yarncli.json."""
     subject: Subject
     """The model itself."""
     judgement: Judgement
-    """What engines make of it; without verdicts where the config has no RoPE that is known."""
+    """The verdicts on engines; none if the RoPE of the config is unknown."""
     base: str | None = None
-    """The Hub id of the model that it was made from, if it is known."""
+    """Hub id of the base model, if it is known."""
     results: PasskeyReport | None = None
-    """Passkey results, if any."""
+    """Results of check-passkey, if there are any."""
     heatmap: bool = False
-    """Whether a figure of them is uploaded."""
+    """Whether a figure of these results is uploaded."""
     setting: str | None = None
-    """The setting of them that the model has; None where none is it."""
+    """Name of the measured setting that the model has; None if none of them is."""
     price: Price | None = None
     """What short texts cost, if that was measured."""
     contexts: Contexts | None = None
     """Perplexity by context, if that was measured."""
     old: str = ""
-    """The section as it is in the card, to be renewed; empty where there is none."""
+    """The section that the card has now and that is replaced; empty if there is none."""
     repairs: bool = False
-    """Whether the card belongs to a model that is only mended: it gets a short section."""
+    """Whether the model is only repaired; then the card gets a short section."""
     gguf: GgufParts | None = None
-    """What is told otherwise of GGUF files; None of a checkpoint."""
+    """The parts that differ for GGUF files; None for a checkpoint."""
 
 
 def section(facts: Facts) -> str:
-    """The section as Markdown, with its two marker lines."""
+    """Write the section as Markdown, with its two marker lines."""
     parts: tuple[Callable[[Facts], Iterator[str]], ...]
     if facts.repairs and _CITATION not in facts.old:
         parts = (_done, _rope, _engines, _reproduction)
@@ -86,7 +86,7 @@ def section(facts: Facts) -> str:
 
 
 def title_in(part: str) -> str | None:
-    """The title of the card that a section was written for; None in one of an older yarncli."""
+    """The card title that a section was written for; None if an older yarncli wrote the section."""
     found = _TITLE.match(part)
     return found[1] if found else None
 
@@ -99,7 +99,7 @@ def _done(facts: Facts) -> Iterator[str]:
     elif done is None and not facts.history.baked:
         yield _unrecorded(facts)
     elif done is None:
-        told = f"The context window is that of {_base(facts)}. {_about_weights(facts.history)}"
+        told = f"The context window of {_base(facts)} is unchanged. {_about_weights(facts.history)}"
         yield told.rstrip()
     else:
         told = (
@@ -112,13 +112,13 @@ def _done(facts: Facts) -> Iterator[str]:
     if like := facts.judgement.assume_like:
         yield ""
         yield (
-            f"yarncli does not know the model type {code(facts.subject.model_type)}. Here and in "
-            f"what follows it is assumed to be like {like}."
+            f"yarncli does not know the model type {code(facts.subject.model_type)}. This "
+            f"section assumes that it is like {like}."
         )
 
 
 def _base(facts: Facts) -> str:
-    """The model that it was made from, as exactly as it is known."""
+    """The base model, as precisely as it is known."""
     origin, base = facts.history.origin, facts.base
     if base and base != facts.name and (origin is None or base != origin[0]):
         return f"[{base}](https://huggingface.co/{base})"
@@ -128,23 +128,23 @@ def _base(facts: Facts) -> str:
 
 
 def _about_training(facts: Facts, original_length: int) -> str:
-    """Whether the weights were trained at the new length: the one place that says so."""
-    measured = "; what was measured stands below" if _is_measured(facts) else ""
+    """Whether the weights were trained at the new length; no other part of the card says that."""
+    measured = "; measurements are below" if _is_measured(facts) else ""
     if trained := facts.history.trained:
         steps = f" for {trained.steps:,} steps" if trained.steps else ""
         length = f" on texts of {trained.train_length:,} tokens" if trained.train_length else ""
-        told = f"**It was then fine-tuned{steps}{length}.**"
+        told = f"**The model was then fine-tuned{steps}{length}.**"
         if trained.train_length and trained.train_length < facts.subject.length:
             told += f" Beyond that length it relies on the method alone{measured}."
         return told
     return (
-        f"**It was not trained at this length.** Beyond {original_length:,} tokens it relies on "
-        f"the method alone{measured}."
+        f"**The model was not trained at this length.** Beyond {original_length:,} tokens it "
+        f"relies on the method alone{measured}."
     )
 
 
 def _unrecorded(facts: Facts) -> str:
-    """What there is to say of a model whose conversion nobody recorded, or somebody changed."""
+    """What is known of a model without a record, or with a record of another config."""
     why = "it has no yarncli.json"
     if facts.history.unbelieved:
         why = "its yarncli.json describes another config.json"
@@ -155,18 +155,19 @@ def _unrecorded(facts: Facts) -> str:
     method = by_rope_type(p.rope_type)
     name = _label(method.name) if method else code(p.rope_type)
     factor = f", factor {cell(p.resolved_factor())}" if p.resolved_factor() != 1 else ""
-    return f"{told} Its config.json has {name}{factor}, from {rope.original_length:,} tokens."
+    length = f"{rope.original_length:,} tokens"
+    return f"{told} Its config.json has {name}{factor}; the original window is {length}."
 
 
 def _scaling(facts: Facts) -> RopeParameters | None:
-    """The first setting of the config that scales anything; None where none does."""
+    """The first setting of the config that scales RoPE; None if none does."""
     scopes = facts.subject.rope.scopes.values() if facts.subject.rope else ()
     found = (scope.parameters for scope in scopes if scope.parameters.rope_type != "default")
     return next(found, None)
 
 
 def _label(name: str) -> str:
-    """A method as the text names it; one that is not known by its name alone."""
+    """A method as a link with its label; an unknown method by its name."""
     method = METHODS.get(name)
     return f"[{method.label}]({method.reference_url})" if method else plain(name)
 
@@ -177,14 +178,14 @@ def _about_weights(history: History) -> str:
         return "" if history.trained else "The weights are unchanged."
     shown = ", ".join(sorted({cell(value) for value in baked.attention_factor.values()}))
     config = (
-        "the config keeps the method's own"
+        "config.json still applies the default of the method"
         if baked.form == "residual"
-        else "the config applies none"
+        else "config.json applies none"
     )
     side = {"k": "key", "q": "query"}.get(baked.side, "query and key")
     return (
-        f"The attention temperature ({shown} on the rotary part of queries and keys) is in the "
-        f"{side} weights; {config}. {rest}".rstrip()
+        f"The attention temperature ({shown} on the rotary part of queries and keys) is stored in "
+        f"the {side} weights; {config}. {rest}".rstrip()
     )
 
 
@@ -215,7 +216,7 @@ def _rope(facts: Facts) -> Iterator[str]:
     for scope in done.scopes:
         if scope.name != "model":
             yield from (f"Layers of kind {code(scope.name)}:", "")
-        # A bake leaves another temperature in the config than the plan has.
+        # After a bake, the temperature in the config differs from the one in the plan.
         after = read[scope.name].parameters if scope.name in read else scope.after
         yield from table(("RoPE", "before", "after"), _changes(first[scope.name], after))
         yield ""
@@ -255,12 +256,12 @@ def _contexts(facts: Facts) -> Iterator[str]:
 
 
 def _is_measured(facts: Facts) -> bool:
-    """Whether anything was measured beyond short texts."""
+    """Whether there are measurements on long texts."""
     return any(_passkey(facts)) or any(_contexts(facts))
 
 
 def _measured_before(facts: Facts, heading: str) -> Iterator[str]:
-    """The results that the card has, as long as RoPE is what it was when they were measured."""
+    """The results in the old card, if RoPE has not changed since they were measured."""
     rope = "\n".join(_rope(facts)).rstrip()
     _, found, text = facts.old.partition(heading)
     if found and rope and rope in facts.old:
@@ -274,7 +275,7 @@ def _reproduction(facts: Facts) -> Iterator[str]:
 
 
 def _measurement(facts: Facts, report: PasskeyReport) -> list[str]:
-    """The evaluation, as far as its settings are those of `check-passkey` itself."""
+    """The check-passkey command that repeats the measurement, with its recorded settings."""
     rows = report.tasks()
     lengths = ",".join(str(length) for length in sorted({row.length for row in rows}))
     words = ["check-passkey", short(facts.name)] if not facts.gguf else facts.gguf.measurement()
@@ -294,18 +295,22 @@ def _limits(facts: Facts) -> Iterator[str]:
         return
     yield from ("### Limitations", "")
     for note in done.notes if done else ():
-        yield f"- {plain(note).replace('[', '&#91;')}"  # no link of a stranger's record
+        # A stranger may have written the record, so its notes add no links.
+        yield f"- {plain(note).replace('[', '&#91;')}"
     if any(_passkey(facts)):
-        yield "- Passkey retrieval tells whether a fact is found, not whether a text is understood."
+        yield (
+            "- Passkey retrieval tests whether the model finds a fact, not whether it understands "
+            "a text."
+        )
     elif done and not _is_measured(facts):
         yield f"- Nothing was measured at {done.length:,} tokens for this card."
     if facts.history.baked:
         yield (
-            "- An engine, or an override by hand, that applies the attention temperature once more "
-            "scales attention twice."
+            "- The weights contain the attention temperature. If an engine or an override applies "
+            "it again, attention is scaled twice."
         )
     if facts.judgement.verdicts:
-        yield "- The verdicts on engines hold for the versions named."
+        yield "- The verdicts on engines are valid only for the versions named here."
 
 
 def _citation(facts: Facts) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint leave the machine, and which never do."""
+"""Which files of a checkpoint are sent, and which are never sent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from yarncli.history import FILE_NAME as HISTORY
 from yarncli.publishing.options import PushOptions
 
 README = "README.md"
-# They say together how a model is run, so they are sent together.
+# These files together state how to run a model, so they are sent together.
 CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", HISTORY)
 
-# Patterns for a whole name, or for any part of a path. They win over --include.
+# Patterns for a whole name or for any part of a path. They take precedence over --include.
 _BACKUPS = ("*.orig", "*.orig.[0-9]*", JOURNAL_NAME, PENDING_NAME, "*~", "*.bak")
 _SCRATCH = ("*.tmp", "*.incomplete", "*.lock", ".ds_store", ".git", ".cache", "__pycache__")
 _TOOLS = (
@@ -45,7 +45,7 @@ _PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class FileSelection:
-    """What is sent, and why the rest is not: name → reason."""
+    """The files to send, and the others: name → reason."""
 
     files: tuple[SourceFile, ...]
     left_out: dict[str, str]
@@ -55,11 +55,11 @@ def select_files(checkpoint: Checkpoint, options: PushOptions) -> FileSelection:
     """Choose the files to send.
 
     Args:
-        checkpoint: a local one, or that of `copy_from`.
-        options: the caller's.
+        checkpoint: a local checkpoint, or that of `copy_from`.
+        options: the options of the caller.
 
     Raises:
-        UsageError: nothing is left to send.
+        UsageError: no file is left to send.
     """
     chosen, left_out = [], {}
     for file in checkpoint.files:
@@ -68,7 +68,7 @@ def select_files(checkpoint: Checkpoint, options: PushOptions) -> FileSelection:
         else:
             chosen.append(file)
     if not chosen:
-        raise UsageError(f"Nothing of {checkpoint.name} is left to send. Check --include.")
+        raise UsageError(f"No file of {checkpoint.name} is left to send. Check --include.")
     return FileSelection(tuple(chosen), left_out)
 
 
@@ -78,19 +78,19 @@ def is_pickle(name: str) -> bool:
 
 
 def reason_to_stay(name: str, options: PushOptions) -> str:
-    """Why a file is not sent; empty where it is."""
+    """Why a file is not sent; empty if it is sent."""
     if options.config_only and name not in (*CONFIG_FILES, README):
         return "--config-only"
     for kind, patterns in _KINDS.items():
         if any(fnmatchcase(part.lower(), p) for part in name.split("/") for p in patterns):
             return kind
     if _is_hidden(name) and name not in options.include:
-        return "hidden; --include with its name sends it"
+        return "hidden; give --include with its name to send it"
     if options.include and not any(fnmatchcase(name, pattern) for pattern in options.include):
         return "not in --include"
     return "--exclude" if any(fnmatchcase(name, pattern) for pattern in options.exclude) else ""
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file, or a folder above it, is hidden; the Hub's own file is not."""
+    """Whether a file or a folder above it is hidden; the Hub's own file does not count."""
     return name != ".gitattributes" and any(part.startswith(".") for part in name.split("/"))

@@ -1,4 +1,4 @@
-"""What a card tells of the model itself: its family, sizes, and the memory that a text takes."""
+"""What a card says about the model itself: its family, its sizes, and the memory for a text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yarncli.planning.plan import window_of
 from yarncli.progress import format_bytes
 from yarncli.publishing.markdown import code, listed, plain
 
-# Names of safetensors → of torch, which configs and readers use.
+# Name of a dtype in safetensors → its name in torch, which configs use and readers know.
 _DTYPES = {
     "BF16": "bfloat16",
     "F16": "float16",
@@ -36,40 +36,40 @@ class Subject:
     """The model that a card is about, as its files describe it."""
 
     architecture: str
-    """The first of the config's `architectures`; empty where it names none."""
+    """The first of the config's `architectures`; empty if it names none."""
     writes: bool
-    """Whether it is made to write text, as far as that name tells."""
+    """Whether the model generates text, judged by that name."""
     model_type: str
-    """As the config states it; empty where it does not."""
+    """Model type that the config states; empty if it states none."""
     rope: RopeConfig | None
-    """What the config says about positions; None where nobody knows how it is read."""
+    """What the config says about positions; None for an unknown model type."""
     length: int
-    """The window, tokens; 0 where it is not known."""
+    """Context window, tokens; 0 if it is not known."""
     weights: Weights | None
-    """What the headers say; None without weights, or where one cannot be read."""
+    """What the headers of the weights say; None if there are none or one cannot be read."""
     format: WeightFormat
     """How the weights are stored."""
     cache_bytes: int
-    """What the KV cache of one sequence of `length` tokens takes; 0 where it is not known."""
+    """Size of the KV cache of one sequence of `length` tokens; 0 if it is not known."""
     cache_dtype: str
-    """In which numbers."""
+    """Dtype of the KV cache."""
     is_chat: bool
     """Whether there is a chat template."""
     has_processor: bool
-    """Whether a processor prepares its input, beside the tokenizer."""
+    """Whether the model has a processor in addition to the tokenizer."""
     has_code: bool
-    """Whether code comes with the checkpoint that `trust_remote_code` runs."""
+    """Whether the checkpoint contains code that `trust_remote_code` runs."""
 
 
 def read_subject(
     checkpoint: Checkpoint, history: History, rest: Checkpoint | None = None
 ) -> Subject:
-    """The model of a checkpoint.
+    """Describe the model of a checkpoint.
 
     Args:
-        checkpoint: the one that the card is about.
+        checkpoint: the checkpoint that the card describes.
         history: the steps that led to it.
-        rest: where its weights are, and the other files that it lacks; None for itself.
+        rest: the checkpoint with the weights and other files that this one lacks; None for itself.
 
     Raises:
         CheckpointError: a JSON file cannot be read.
@@ -80,14 +80,14 @@ def read_subject(
     tokenizer = next(filter(None, (p.optional_json("tokenizer_config.json") for p in places)), None)
     stored, rope = read_format(places[-1]), None
     length, cache, dtype, kept = 0, 0, "bfloat16", read_cache_format(checkpoint)
-    # A model type that is not known, or read as another without a window; `check` has said so.
+    # The model type is unknown, or is read as another type and has no window. `check` reports it.
     with suppress(CheckpointError, UsageError):
         rope = read_rope(config, assume_like=history.assume_like, own_code=True)
         length = history.plan.length if history.plan else window_of(history.informed(rope))
         cache = sequence_bytes(config, rope, length, kept)
         dtype = stated_dtype(config, rope) or dtype
     weights = None
-    with suppress(CheckpointError):  # not fetched, or damaged; `check` says which
+    with suppress(CheckpointError):  # not fetched or damaged; `check` reports it
         weights = read_weights(places[-1], config, stored)
     architecture = _architecture(config)
     return Subject(
@@ -108,7 +108,7 @@ def read_subject(
 
 
 def overview(subject: Subject, original_length: int) -> Iterator[str]:
-    """The model in a list, as cards of published models have it.
+    """The model as a list of facts, as in cards of published models.
 
     Args:
         subject: the model.
@@ -131,21 +131,27 @@ def overview(subject: Subject, original_length: int) -> Iterator[str]:
         yield f"- Context length: {subject.length:,} tokens{before}"
     if subject.cache_bytes:
         size = f"{format_bytes(subject.cache_bytes)} in {plain(subject.cache_dtype)}"
-        yield f"- KV cache of one sequence of {subject.length:,} tokens: {size}, beside the weights"
+        text = f"one sequence of {subject.length:,} tokens"
+        yield f"- KV cache of {text}: {size}, in addition to the weights"
 
 
 def _parameters(weights: Weights, stored: WeightFormat) -> str:
-    """How many, in what, and how large the files are; only what the headers prove."""
+    """Number of parameters, their format, and the size of the files, as the headers state them."""
     count = weights.unpacked
     number = "not known" if count is None else in_words(count)
-    # Packed numbers have the dtype of their container.
+    # The dtype of packed numbers is that of their container, so the format is named instead.
     dtypes = [_DTYPES.get(name, plain(name)) for name in weights.parameters]
     how = f"in {plain(stored.name)} format" if stored.id else f"in {listed(dtypes)}"
     return f"{number} {how} ({format_bytes(weights.nbytes)})"
 
 
 def in_words(count: float) -> str:
-    """A number of parameters as people say it: `8.19 billion`."""
+    """A number of parameters in words.
+
+    Example:
+        >>> in_words(8_190_735_360)
+        '8.19 billion'
+    """
     if count < 1e6:
         return f"{count:,.0f}"
     for unit in ("million", "billion"):
@@ -161,7 +167,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def task_of(config: Mapping[str, Any]) -> str | None:
-    """The Hub's name for what a model does; None where its class does not tell."""
+    """The Hub's name for the task of a model; None if its class does not tell."""
     architecture = _architecture(config)
     if architecture.endswith("ForCausalLM"):
         return "text-generation"

@@ -1,4 +1,4 @@
-"""Where a push goes: the repository, the branch or pull request, and who may see it. Only reads."""
+"""The target of a push: repository, branch or pull request, and visibility. Changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yarncli.publishing.local import LocalModel
 from yarncli.publishing.options import MAIN, PushOptions
 
 _PULL_REQUEST = "refs/pr/"
-# What may stand before org/name: the address of a Hub, and hf://.
+# What may stand before org/name: the address of a Hub, or hf://.
 _ADDRESS = re.compile(
     r"(?:hf://|https?://[^/]+/|(?:www\.)?(?:huggingface\.co|hf\.co)/)(?:models/)?"
 )
@@ -22,37 +22,37 @@ _OTHER_KINDS = ("datasets/", "spaces/", "kernels/", "buckets/")
 
 @dataclass(frozen=True, slots=True)
 class PushTarget:
-    """Where a push goes."""
+    """The target of a push."""
 
     destination: Destination
-    """The repository and its branch; for a pull request that is continued, its `refs/pr/N`."""
+    """The repository and its branch; to continue a pull request, its `refs/pr/N`."""
 
     start: Remote | None = None
-    """What the push builds upon; None where the repository is still to be created."""
+    """The present state of the branch; None if the repository does not exist yet."""
 
     is_new_branch: bool = False
-    """Whether the branch is still to be created, from main."""
+    """Whether the branch must be created from main."""
 
     is_draft: bool = False
-    """Whether it is a pull request that is not up for review yet."""
+    """Whether it is a pull request that is still a draft."""
 
     refs: Refs | None = None
-    """The branches and tags that are there; None where nobody needed to know."""
+    """The present branches and tags; None if they were not needed."""
 
 
 def repository_name(text: str) -> str:
-    """`org/name` of a target, which may be given as `hf://org/name` or as the address of its page.
+    """The `org/name` of a target, which may be written as `hf://org/name` or as a web address.
 
     Raises:
-        UsageError: it names no model repository; with the form that does.
+        UsageError: it does not name a model repository; the message shows the right form.
     """
     found = _ADDRESS.match(text)
     name = text[found.end() :].rstrip("/").removesuffix(".git") if found else text
     if name.startswith(_OTHER_KINDS) and name.count("/") > 1:
-        raise UsageError(f"{text} is no model, and push publishes models alone. Write ORG/NAME.")
+        raise UsageError(f"{text} is not a model, and push publishes only models. Write ORG/NAME.")
     name, _, revision = name.partition("@") if "@" in name else name.partition("/tree/")
     if revision and writing.is_repo_id(name):
-        raise UsageError(f"Give the branch apart: {name} --revision {revision}")
+        raise UsageError(f"Give the branch with --revision: {name} --revision {revision}")
     if not writing.is_repo_id(name):
         with_owner = writing.is_repo_id(f"ORG/{text}")
         raise UsageError(
@@ -63,29 +63,29 @@ def repository_name(text: str) -> str:
 
 
 def find_target(local: LocalModel, name: str, notes: list[str]) -> PushTarget:
-    """Look at the repository `name`, and make sure that the push is meant and permitted.
+    """Read the repository `name`, and make sure that the push is intended and permitted.
 
     Args:
-        local: what is pushed.
+        local: the model to push.
         name: `org/name`.
-        notes: what a person should know is added here.
+        notes: gets sentences that the user should read.
 
     Raises:
-        UsageError: it is public and the user has not said so, or `--revision` is no branch.
+        UsageError: it is public without `--public`, or `--revision` is not a branch.
         HubError: no token, no access, no such repository, or the Hub cannot be reached.
     """
     options = local.options
     destination = _destination(local, name)
     nothing_yet = PushTarget(destination, is_new_branch=options.revision != MAIN)
     if options.dry_run and writing.is_offline():
-        notes.append("HF_HUB_OFFLINE is set, so every file counts as new.")
+        notes.append("HF_HUB_OFFLINE is set, so every file is treated as new.")
         return nothing_yet
     main = writing.look_up(name)
     if main is None:
         if options.create_pr or options.config_only:
             raise HubError(
                 f"{name}: the Hub has no such model, or it is private. A pull request and "
-                "--config-only need one that exists."
+                "--config-only need a repository that exists."
             )
         return nothing_yet
     _require_visibility(main, options, notes)
@@ -103,8 +103,8 @@ def find_target(local: LocalModel, name: str, notes: list[str]) -> PushTarget:
     if branch is not None and not is_request and refs and options.revision not in refs.branches:
         kind = "tag" if options.revision in refs.tags else "commit"
         raise UsageError(
-            f"--revision {options.revision} is a {kind} of {name}, which stays as it is. Give a "
-            "branch; one that is not there is made."
+            f"--revision {options.revision} is a {kind} of {name}, and push never moves a {kind}. "
+            "Give a branch; if it does not exist, it is created."
         )
     return PushTarget(destination, start=branch or main, is_new_branch=branch is None, refs=refs)
 
@@ -122,7 +122,7 @@ def _destination(local: LocalModel, name: str) -> Destination:
 
 
 def _author(options: PushOptions) -> str:
-    """The user's name; empty where a dry run has no token to ask with."""
+    """The user's name on the Hub; empty in a dry run without a token."""
     if options.dry_run and (writing.is_offline() or not writing.has_token()):
         return ""
     return writing.who_am_i()
@@ -138,12 +138,12 @@ def _message(local: LocalModel) -> str:
 
 
 def _pull_request(destination: Destination, main: Remote, notes: list[str]) -> PushTarget:
-    """A new pull request, or the user's own open one of the same title."""
+    """A new pull request, or the user's own open pull request with the same title."""
     opened = writing.find_pull_request(destination) if destination.author else None
     start = writing.look_up(destination.repo_id, opened.revision) if opened else None
     if opened is None or start is None:
         return PushTarget(destination, start=main)
-    notes.append(f"Your open pull request {opened.revision} is continued.")
+    notes.append(f"The push adds to your open pull request {opened.revision}.")
     going_on = replace(destination, revision=opened.revision, pull_request=False)
     return PushTarget(going_on, start=start, is_draft=opened.is_draft)
 
@@ -151,11 +151,14 @@ def _pull_request(destination: Destination, main: Remote, notes: list[str]) -> P
 def _require_visibility(main: Remote, options: PushOptions, notes: list[str]) -> None:
     if main.private:
         if options.public:
-            notes.append(f"{main.repo_id} is private and stays so; change it in its settings.")
+            notes.append(
+                f"{main.repo_id} is private and stays private. You can change that in its settings "
+                "on the Hub."
+            )
         return
     is_proposal = options.create_pr or options.revision.startswith(_PULL_REQUEST)
     if not options.public and not (is_proposal and options.config_only):
         raise UsageError(
-            f"{main.repo_id} is public, so everybody could read what is sent. Add --public if that "
-            "is meant."
+            f"{main.repo_id} is public, so everybody could read what is sent. Add --public if you "
+            "want that."
         )

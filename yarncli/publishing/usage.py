@@ -1,4 +1,4 @@
-"""How to use a model: a snippet for transformers, the line for vLLM, and all other engines."""
+"""How to use a model: a snippet for transformers, a command for vLLM, and all other engines."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from yarncli.engines.verdict import EngineView
 from yarncli.publishing.markdown import block, code, folded, plain, table
 from yarncli.publishing.subject import Subject
 
-_SHOWN = ("transformers-5", "vllm")  # the engines of the snippets
+_SHOWN = ("transformers-5", "vllm")  # the engines that get a snippet
 _LOADED = re.compile(r"\b(\w+)\.from_pretrained\(")
 _QUESTION = "Summarise this text: …"
 _TRUST = "trust_remote_code=True"
 
 
 def use(subject: Subject, judgement: Judgement, name: str) -> Iterator[str]:
-    """The section on transformers and vLLM, each with what is known to be right, or why not.
+    """The section on transformers and vLLM: for each the code that is known to work, or the reason.
 
     Args:
         subject: the model.
-        judgement: what engines make of it.
-        name: what the model is called: its Hub id, or its directory.
+        judgement: the verdicts on engines.
+        name: name of the model: its Hub id, or its directory.
     """
     found = {view.engine.id: view for view in judgement.verdicts}
     if not found:
@@ -31,14 +31,14 @@ def use(subject: Subject, judgement: Judgement, name: str) -> Iterator[str]:
     yield from ("### How to use it", "")
     trusted = subject.has_code and subject.rope is not None and bool(subject.rope.assume_like)
     if trusted:
-        told = f"`{_TRUST}` runs code that comes with the model: read it first."
+        told = f"`{_TRUST}` runs code that comes with the model. Read that code first."
     elif judgement.assume_like:
-        told = f"It takes a transformers that has code for {code(subject.model_type)}."
+        told = f"This needs a transformers that has code for {code(subject.model_type)}."
     else:
         told = ""
     view = found["transformers-5"]
     if not subject.writes:
-        pass  # what loads and asks a model for another task is not known here
+        pass  # how to load and use a model of another task is not known here
     elif _is_right(view):
         yield from (f"With transformers {view.engine.versions}{_why(view)}:", "")
         yield from block("python", _snippet(subject, view.launch or "", name, trusted=trusted))
@@ -58,21 +58,23 @@ def _is_right(view: EngineView) -> bool:
 
 
 def _why(view: EngineView) -> str:
-    """What the options of a line are for."""
+    """What the options of a command are for."""
     return "" if view.status == "exact" else f". Without its options: {plain(view.summary())}"
 
 
 def _instead(view: EngineView) -> str:
-    """What a reader gets in the place of a line that nobody can give."""
+    """The reason why there is no command for an engine."""
     name, why = f"{view.engine.name} {view.engine.versions}", plain(view.summary())
     if view.status == "unknown":
-        return f"What {name} makes of it is not known: {why}"
-    verb = "has no code for it" if view.status == "unsupported" else "does not compute it as meant"
+        return f"It is not known what {name} computes: {why}"
+    verb = (
+        "has no code for it" if view.status == "unsupported" else "does not compute it as intended"
+    )
     return f"{name} {verb}: {why}"
 
 
 def _snippet(subject: Subject, launch: str, name: str, *, trusted: bool) -> Iterator[str]:
-    """Python that loads the model as the engine's line does, and lets it write."""
+    """Python code that loads the model as the engine's command does, and generates text."""
     more = f", {_TRUST}" if trusted else ""
     load = _loading(launch).removesuffix(")") + f', device_map="auto"{more})'
     reader, cls = "tokenizer", "AutoTokenizer"
@@ -99,7 +101,7 @@ def _snippet(subject: Subject, launch: str, name: str, *, trusted: bool) -> Iter
 
 
 def _loading(launch: str) -> str:
-    """The engine's line as a statement."""
+    """The engine's command as a statement."""
     return launch if "model = " in launch else f"model = {launch}"
 
 
@@ -107,14 +109,15 @@ def _import(*classes: str) -> str:
     return f"from transformers import {', '.join(sorted({*classes}))}"
 
 
-# What becomes of an engine, in the order of the list: words, whether a view is of that kind.
+# The kinds of verdicts in the order of the list: the words for each, and its condition. The first
+# condition that holds decides.
 _KINDS: tuple[tuple[str, Callable[[EngineView], bool]], ...] = (
-    ("as meant", lambda v: v.status == "exact" and not _is_unjudged(v)),
-    ("as meant in RoPE; not judged for this format of weights", lambda v: v.status == "exact"),
-    ("as meant with options", lambda v: v.launch_is_exact and v.launch is not None),
+    ("as intended", lambda v: v.status == "exact" and not _is_unjudged(v)),
+    ("RoPE as intended; not judged for this format of weights", lambda v: v.status == "exact"),
+    ("as intended with options", lambda v: v.launch_is_exact and v.launch is not None),
     ("not known", lambda v: v.status == "unknown"),
     ("without code for this model", lambda v: v.status == "unsupported"),
-    ("not as meant", lambda v: True),
+    ("not as intended", lambda v: True),
 )
 
 
@@ -123,17 +126,17 @@ def _is_unjudged(view: EngineView) -> bool:
 
 
 def engines(judgement: Judgement) -> Iterator[str]:
-    """What all engines make of it, by name; folded, those that need something."""
+    """The verdicts on all engines by name. Commands and reasons are folded."""
     kinds: dict[str, list[EngineView]] = {kind: [] for kind, _ in _KINDS}
     for view in judgement.verdicts:
         kinds[next(kind for kind, fits in _KINDS if fits(view))].append(view)
     if not judgement.verdicts:
         return
-    yield "### What engines make of it"
+    yield "### Which engines compute it as intended"
     yield ""
     assumed = f", assumed to be like {judgement.assume_like}" if judgement.assume_like else ""
-    meant = f"what is meant (by {judgement.intended_from}{assumed})"
-    yield f"How each reads config.json, beside {meant}:"
+    intended = f"the intended setting (according to {judgement.intended_from}{assumed})"
+    yield f"How each engine reads config.json, compared with {intended}:"
     yield ""
     for kind, views in kinds.items():
         if views:
@@ -141,16 +144,17 @@ def engines(judgement: Judgement) -> Iterator[str]:
             yield f"- {kind}: {len(views)} of {len(judgement.verdicts)} ({named})"
     helped, others = (
         [view for view in kinds[kind] if view.engine.id not in _SHOWN]
-        for kind in ("as meant with options", "as meant")
+        for kind in ("as intended with options", "as intended")
     )
-    wrong = kinds["not as meant"] + kinds["not known"]
+    wrong = kinds["not as intended"] + kinds["not known"]
     if helped:
         yield from ("", *folded("Engines that need options", _lines(helped)))
     if wrong:
-        unsure = ", or are not known to" if kinds["not known"] else ""
-        yield from ("", *folded(f"Engines that do not compute it as meant{unsure}", _table(wrong)))
+        unsure = ", or may not" if kinds["not known"] else ""
+        title = f"Engines that do not compute it as intended{unsure}"
+        yield from ("", *folded(title, _table(wrong)))
     if others:
-        yield from ("", *folded("How to start the others that compute it as meant", _lines(others)))
+        yield from ("", *folded("How to start the other engines", _lines(others)))
 
 
 def _names(views: Sequence[EngineView]) -> str:
@@ -167,7 +171,7 @@ def _table(views: Sequence[EngineView]) -> Iterator[str]:
 
 
 def _lines(views: Sequence[EngineView]) -> Iterator[str]:
-    """Launch lines, each with the engines that it is for, and what it mends."""
+    """Launch commands, each with its engines and with what its options correct."""
     names: dict[str, list[EngineView]] = {}
     for view in views:
         names.setdefault(view.launch or "", []).append(view)
@@ -179,7 +183,7 @@ def _lines(views: Sequence[EngineView]) -> Iterator[str]:
             lines = [_import(*_LOADED.findall(launch)), "", _loading(launch)]
         why = _why(group[0])
         if "MODEL.gguf" in launch:
-            why += ". MODEL.gguf is what llama.cpp's converter makes of this checkpoint"
+            why += ". MODEL.gguf is the file that llama.cpp's converter makes from this checkpoint"
         yield from () if first else ("",)
         yield from (f"{_names(group)}{why}:", "", *block(language, lines))
         first = False

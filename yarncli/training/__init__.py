@@ -1,1 +1,1 @@
-"""Hand a conversion over to a trainer, guard it there, and make what comes back whole again."""
+"""Give a conversion to a trainer, check it during the training, and restore the result."""

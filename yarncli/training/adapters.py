@@ -1,4 +1,4 @@
-"""`finish --adapter`: the plan stamped beside a LoRA adapter, which itself says nothing of RoPE."""
+"""`finish --adapter`: record the plan beside a LoRA adapter, whose files say nothing about RoPE."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from yarncli.training.writing import remove, require_fit
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFinish:
-    """What finishing an adapter did, or would do."""
+    """The result of finishing an adapter, or the plan for it in a dry run."""
 
     directory: Path
-    """Where the trainer left it."""
+    """The directory in which the trainer saved it."""
     converted: Checkpoint
     """The conversion that it was trained on."""
     run: Trained
     """What is known of the training."""
     history: History
-    """What is recorded beside it; this step is the last."""
+    """The record beside it; the last step is this one."""
     files: tuple[SourceFile, ...]
-    """Those that belong to the adapter."""
+    """The files that belong to the adapter."""
     leftovers: tuple[SourceFile, ...]
-    """What the trainer left besides; it never gets into the output."""
+    """Other files of the trainer, which are never copied to the output."""
     notes: tuple[str, ...]
-    """What to know of it."""
+    """Sentences that the user should read."""
     clean: bool = False
     """Whether the leftovers are removed."""
     output: Path | None = None
-    """The directory to write; None where the adapter's own is changed."""
+    """The directory to write; None if the adapter's own directory is changed."""
     written: bool = False
     """Whether it has been written."""
 
@@ -79,11 +79,11 @@ def finish_adapter(
     directory: Directory | None,
     progress: ProgressCallback | None,
 ) -> AdapterFinish:
-    """Record beside an adapter which setting it was trained with. Arguments as `finish`.
+    """Record beside an adapter which setting it was trained with. Arguments are those of `finish`.
 
     Raises:
         UsageError: the output is refused.
-        CheckpointError: it is no adapter, or was trained with another setting.
+        CheckpointError: it is not an adapter, or was trained with another setting.
         OutputError: something cannot be written.
     """
     if isinstance(trained, Checkpoint):
@@ -144,7 +144,7 @@ def _write(
 
 
 def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, list[str]]:
-    """The record of an adapter, once nothing says that it was trained with another setting."""
+    """The record of an adapter, after checking that no file contradicts the setting."""
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory} is not a LoRA adapter: it has no {name}.")
@@ -158,7 +158,7 @@ def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, l
             "adapter. Give --from a conversion that yarncli wrote."
         )
     if adapter_history(directory).steps:
-        raise CheckpointError(f"{directory} has a {FILE_NAME}: it was finished or baked already.")
+        raise CheckpointError(f"{directory} has a {FILE_NAME}: it is already finished or baked.")
     rope = read_rope(converted.config().value)
     stamp = read_stamp(directory)
     require_stamp(str(directory), stamp, rope, before.plan.length)
@@ -167,7 +167,7 @@ def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, l
     if stamp is None:
         notes.append(
             f"The guard did not run, so nothing proves that {directory} was trained with this "
-            "setting. The files that `recipe` writes call it."
+            "setting. Files that the recipe command writes call the guard."
         )
     step = Step(command="finish", source=directory.resolve().name, trained=run, options={})
     return before.then(step), run, notes
@@ -176,12 +176,12 @@ def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, l
 def _base_notes(
     directory: Path, config: JsonText, converted: Checkpoint, length: int
 ) -> Iterator[str]:
-    """Hold the base that an adapter names against the conversion."""
+    """Compare the base that an adapter names with the conversion."""
     named = config.value.get("base_model_name_or_path")
     if not isinstance(named, str) or not named or "\0" in named or not Path(named).is_dir():
         yield (
-            f"The adapter names {named!r:.200} as its base, which is not here, so it was not "
-            f"compared with {converted.name}."
+            f"The adapter names {named!r:.200} as its base. That base is not on this machine, so "
+            f"it was not compared with {converted.name}."
         )
         return
     base = open_checkpoint(named, bare_hub_id=False)

@@ -1,4 +1,4 @@
-"""Weights in another floating-point dtype: a new shard, written and checked in bounded pieces."""
+"""Cast weights to another floating-point dtype: write and check a new shard in small pieces."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from yarncli.progress import Advance
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Bytes of one number of the dtypes that are cast.
+# Dtypes that can be cast → bytes per number.
 SIZES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-# Bits of a significand: what is cast to fewer is rounded.
+# Bits of the significand. A cast to fewer bits rounds.
 _BITS = {"F64": 53, "F32": 24, "F16": 11, "BF16": 8}
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """One shard and the dtype that each of its tensors is to have."""
+    """One shard and the new dtypes of its tensors."""
 
     header: Header
-    """Of the shard as the trainer left it."""
+    """Header of the shard that the trainer saved."""
     dtypes: Mapping[str, str]
-    """Tensor → new dtype, of those that change."""
+    """Name of a tensor that changes → its new dtype."""
 
     def size_of(self, tensor: TensorInfo) -> int:
-        """Bytes of a tensor afterwards."""
+        """Bytes of a tensor after the cast."""
         dtype = self.dtypes.get(tensor.name)
         return (
             tensor.nbytes if dtype is None else tensor.nbytes // SIZES[tensor.dtype] * SIZES[dtype]
@@ -44,7 +44,7 @@ class Cast:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors afterwards."""
+        """Bytes of all tensors after the cast."""
         return sum(map(self.size_of, self.header.tensors.values()))
 
     def head(self) -> bytes:
@@ -72,17 +72,17 @@ def rounds(old: str, new: str) -> bool:
 
 
 def write_cast(cast: Cast, source: Path, destination: Path, progress: Advance) -> None:
-    """Write a shard anew in other dtypes, and read back what was written.
+    """Write a shard with other dtypes, and read back what was written.
 
     Args:
-        cast: what becomes of each tensor.
+        cast: the shard and its new dtypes.
         source: the shard.
         destination: the new file.
-        progress: told the bytes of the source that are done, twice.
+        progress: called with bytes of the source, once when they are written and once when checked.
 
     Raises:
         WeightsError: a value does not fit into the new dtype.
-        OutputError: it cannot be written, or does not read back.
+        OutputError: it cannot be written, or is different when it is read back.
     """
     with source.open("rb", buffering=0) as old, output_errors(str(destination)):
         mode = os.fstat(old.fileno()).st_mode & 0o777 | 0o200
@@ -96,7 +96,7 @@ def write_cast(cast: Cast, source: Path, destination: Path, progress: Advance) -
             for piece, at in _pieces(cast, old.fileno(), len(head)):
                 if read_exactly(new, at, len(piece)) != piece:
                     raise OutputError(
-                        f"{destination} does not read back as it was written. Run again."
+                        f"{destination} differs from what was written to it. Run again."
                     )
                 progress(len(piece))
         finally:
@@ -104,7 +104,7 @@ def write_cast(cast: Cast, source: Path, destination: Path, progress: Advance) -
 
 
 def _pieces(cast: Cast, source: int, begin: int) -> Iterator[tuple[bytes, int]]:
-    """The new file piece by piece, and where each belongs; `begin` is where its data start."""
+    """Pieces of the new file with their offsets in it; `begin` is where its data start."""
     for tensor in cast.header.tensors.values():
         start, end = (cast.header.header_size + offset for offset in tensor.data_offsets)
         dtype = cast.dtypes.get(tensor.name)
@@ -116,13 +116,13 @@ def _pieces(cast: Cast, source: int, begin: int) -> Iterator[tuple[bytes, int]]:
 
 
 def converted(data: bytes, old: str, new: str, name: str = "A tensor") -> bytes:
-    """Numbers of one dtype in another, rounded to nearest, ties to even.
+    """Convert numbers from one dtype to another, rounded to nearest, ties to even.
 
     Args:
         data: the bytes, little-endian.
         old: their dtype, one of `SIZES`.
-        new: the dtype wanted.
-        name: what to call them in the message.
+        new: the wanted dtype.
+        name: name of the tensor in messages.
 
     Raises:
         WeightsError: a finite number is too large for the new dtype.
@@ -154,8 +154,8 @@ def _narrow(values: NDArray[Any], dtype: str) -> bytes:
 
     if dtype != "BF16":
         return values.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
-    bits = values.astype("<f4").view("<u4")  # F64 is rounded twice, as torch does
+    bits = values.astype("<f4").view("<u4")  # F64 is rounded twice (to F32, to BF16), as in torch
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    # A NaN keeps its sign and stays one: rounding could carry it into infinity.
+    # A NaN must stay a NaN with its sign, but rounding its bits could turn it into infinity.
     quiet = (bits >> 16) | 0x40
     return np.where(np.isnan(values), quiet, rounded).astype("<u2").tobytes()

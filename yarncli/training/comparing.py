@@ -1,4 +1,4 @@
-"""The proof that a trained checkpoint rotates as the conversion does that it was made from."""
+"""The proof that a trained checkpoint has the RoPE of the conversion that it was trained from."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ _SIZES = (
 
 
 def require_same(name: str, trained: RopeConfig, converted: RopeConfig, length: int) -> None:
-    """Insist that two configs mean the same frequencies, attention factors and lengths.
+    """Refuse configs with different frequencies, attention factors or lengths.
 
-    A maximum below that of the conversion passes where it changes no frequency: it is a length
-    that the trainer lost, and is written back.
+    A maximum length below that of the conversion is accepted if it changes no frequency. The
+    trainer has lowered it, and `finish` restores it.
 
     Args:
-        name: what to call the trained checkpoint.
+        name: name of the trained checkpoint in messages.
         trained: what its config says.
         converted: what the conversion's config says.
         length: the window of the conversion, tokens.
 
     Raises:
-        CheckpointError: something differs; says what was trained, and what it should be.
+        CheckpointError: something differs. The message says what was trained and what it should be.
     """
     for size in _SIZES:
         found, wanted = getattr(trained, size), getattr(converted, size)
         if found != wanted:
             raise CheckpointError(
-                f"{name} has {size} {found}, and the conversion has {wanted}: it was made from "
+                f"{name} has {size} {found}, but the conversion has {wanted}: it was made from "
                 "another model. Give --from the checkpoint that the training started from."
             )
     said = [*_settings(trained, converted, length), *_windows(trained, converted)]
-    differences = list(dict.fromkeys(said))  # a length may be part of the setting, too
+    differences = list(dict.fromkeys(said))  # a length may also be part of the setting
     if differences:
         raise CheckpointError(
-            f"{name} was not trained as the conversion says. It has {'; '.join(differences)}. "
-            "Trained with other frequencies it is another model, so nothing was written. If it was "
-            "trained from another conversion, give that one with --from. Else train again from "
-            "this one, without any RoPE option of the trainer and without a length above its "
-            "window."
+            f"{name} was not trained with the setting of the conversion. It has "
+            f"{'; '.join(differences)}. With other frequencies it is another model, so nothing was "
+            "written. If it was trained from another conversion, give that one with --from. "
+            "Otherwise train again from this one, without any RoPE option of the trainer and "
+            "without a length above its window."
         )
 
 
@@ -84,12 +84,12 @@ def _windows(trained: RopeConfig, converted: RopeConfig) -> Iterator[str]:
 
 
 def require_same_tensors(trained: Checkpoint, converted: Checkpoint) -> None:
-    """Insist that weights which both have are as wide in both.
+    """Refuse weights whose width differs from the same weights of the conversion.
 
     The number of rows may differ: a trainer may have added tokens.
 
     Raises:
-        WeightsError: a tensor is of another model, or there are none in safetensors.
+        WeightsError: a tensor belongs to another model, or there are no safetensors weights.
     """
     known = {n: t for header in converted.headers().values() for n, t in header.tensors.items()}
     mine = [t for header in trained.headers().values() for t in header.tensors.values()]
@@ -102,6 +102,6 @@ def require_same_tensors(trained: Checkpoint, converted: Checkpoint) -> None:
         other = known.get(tensor.name)
         if other and other.shape[1:] != tensor.shape[1:]:
             raise WeightsError(
-                f"{tensor.name} is {list(tensor.shape)} in {trained.name} and {list(other.shape)} "
-                f"in {converted.name}: they are not weights of one model."
+                f"{tensor.name} has the shape {list(tensor.shape)} in {trained.name} and "
+                f"{list(other.shape)} in {converted.name}: the weights are of different models."
             )

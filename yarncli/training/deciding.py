@@ -1,4 +1,4 @@
-"""A finish decided: the proof, and every file that is written or taken, in memory."""
+"""Decide a finish in memory: the proof, and every file to write or to copy."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """What finishing did, or would do."""
+    """The result of finishing, or the plan for it in a dry run."""
 
     trained: Checkpoint
-    """What the trainer left."""
+    """The checkpoint that the trainer saved."""
     converted: Checkpoint
     """The conversion that the training started from."""
     run: Trained
     """What is known of the training."""
     history: History
-    """The steps of the result; this one is the last."""
+    """The record of the result; the last step is this one."""
     files: Mapping[str, tuple[JsonText, JsonText]]
     """The config files that change: name → text before and after."""
     taken: tuple[str, ...]
-    """The files that are taken from the conversion, as the trainer dropped or changed them."""
+    """The files copied from the conversion because the trainer dropped or changed them."""
     casts: Mapping[str, Cast]
-    """Shard → the dtypes that it is cast to."""
+    """Name of a shard → its cast to other dtypes."""
     leftovers: tuple[SourceFile, ...]
-    """What the trainer left besides the model; it never gets into the output."""
+    """Files of the trainer that do not belong to the model; they are never copied."""
     notes: tuple[str, ...]
-    """What to know of it."""
+    """Sentences that the user should read."""
     clean: bool = False
     """Whether the leftovers are removed."""
     output: Path | None = None
-    """The directory to write; None where the trained one itself is changed."""
+    """The directory to write; None if the trained directory itself is changed."""
     written: bool = False
     """Whether it has been written."""
 
     @property
     def changes(self) -> tuple[FieldChange, ...]:
-        """Every value that was put back, in the order of the files."""
+        """Every restored value, in the order of the files."""
         return self.history.steps[-1].replaced
 
     def to_json(self) -> dict[str, Any]:
@@ -90,20 +90,20 @@ class Finish:
 def decide(
     trained: Checkpoint, converted: Checkpoint, *, cast: bool = False, in_place: bool = False
 ) -> Finish:
-    """Prove the setting and decide what is written; reads config files and headers, no weights.
+    """Prove the setting and decide what to write. Reads config files and headers, not weights.
 
     Args:
-        trained: what the trainer left.
-        converted: what it started from.
+        trained: the checkpoint that the trainer saved.
+        converted: the conversion that it started from.
         cast: cast the weights back to the dtype of the conversion.
         in_place: whether the trained directory itself will be changed.
 
     Raises:
         CheckpointError: as `finish`.
-        UsageError: it is not here, or a cast in place.
+        UsageError: the checkpoint is not on this machine, or a cast in place is asked for.
     """
     if trained.directory is None:
-        raise UsageError(f"{trained.name} is no directory on this machine.")
+        raise UsageError(f"{trained.name} is not a directory on this machine.")
     before = history_of(converted)
     config, origin = trained.config(), converted.config()
     like = before.assume_like
@@ -119,7 +119,7 @@ def decide(
     casts = _casts(trained, converted) if cast else {}
     if casts and in_place:
         raise UsageError(
-            "A cast makes the weight files anew, so --dtype auto needs a directory to write, OUT."
+            "A cast writes new weight files, so --dtype auto needs a directory to write as OUT."
         )
     dtype = main_dtype(trained, casts)
     written = restored_config((config, mine), (origin, theirs), dtype)
@@ -160,22 +160,22 @@ def history_of(converted: Checkpoint) -> History:
     """The steps of the conversion.
 
     Raises:
-        CheckpointError: its config is not what its yarncli.json records.
+        CheckpointError: its yarncli.json does not describe its config.
     """
     history = read_history(converted)
     if history.unbelieved:
         raise CheckpointError(
             f"{converted.where('config.json')} is not what its {FILE_NAME} records, so it is not "
-            "known what the training started from. Give --from the conversion as it was written."
+            "known what the training started from. Give --from an unchanged conversion."
         )
     return history
 
 
 def require_stamp(name: str, stamp: Stamp | None, converted: RopeConfig, length: int) -> None:
-    """Insist that the guard, if it ran, saw the frequencies of this conversion.
+    """Refuse a checkpoint if the guard ran and saw other frequencies than those of the conversion.
 
     Raises:
-        CheckpointError: it saw others.
+        CheckpointError: the guard saw other frequencies.
     """
     if stamp is None:
         return
@@ -187,7 +187,7 @@ def require_stamp(name: str, stamp: Stamp | None, converted: RopeConfig, length:
     ):
         shown = next(iter(stamp.settings.values()))
         raise CheckpointError(
-            f"{name} was trained with another setting than the conversion has: the guard saw "
+            f"{name} was trained with another setting than that of the conversion. The guard saw "
             f"rope_type {shown.rope_type}, factor {shown.resolved_factor():g}, rope_theta "
             f"{shown.rope_theta:g}, {stamp.length:,} tokens. Give --from the conversion that the "
             "training started from."
@@ -195,19 +195,19 @@ def require_stamp(name: str, stamp: Stamp | None, converted: RopeConfig, length:
 
 
 def _refuse_finished(trained: Checkpoint, before: History) -> None:
-    """A record that is not the conversion's own says that something was done here already."""
+    """Refuse a checkpoint with its own record, as something was already done with it."""
     if trained.file(FILE_NAME) is None:
         return
     found = read_history(trained)
     if [*found.steps, *found.unbelieved] != [*before.steps]:
         raise CheckpointError(
-            f"{trained.name} has a {FILE_NAME} of its own: it was finished already, or converted "
+            f"{trained.name} has its own {FILE_NAME}: it was already finished, or was converted "
             "after the training. There is nothing to finish."
         )
 
 
 def _casts(trained: Checkpoint, converted: Checkpoint) -> dict[str, Cast]:
-    """The tensors whose dtype is not that of the conversion, by shard."""
+    """The tensors whose dtype differs from that of the conversion, by shard."""
     wanted = {n: t.dtype for h in converted.headers().values() for n, t in h.tensors.items()}
     usual = main_dtype(converted, {})
     found = {}
@@ -225,7 +225,7 @@ def _casts(trained: Checkpoint, converted: Checkpoint) -> dict[str, Cast]:
 
 
 def main_dtype(checkpoint: Checkpoint, casts: Mapping[str, Cast]) -> str | None:
-    """The dtype in which most numbers of a checkpoint are, after casts; None without weights."""
+    """The dtype of most numbers of a checkpoint after the casts; None without weights."""
     counts: dict[str, int] = {}
     for shard, header in checkpoint.headers().items():
         new = casts[shard].dtypes if shard in casts else {}
@@ -236,7 +236,7 @@ def main_dtype(checkpoint: Checkpoint, casts: Mapping[str, Cast]) -> str | None:
 
 
 def _index(trained: Checkpoint, casts: Mapping[str, Cast]) -> tuple[JsonText, JsonText]:
-    """The weight index before and after casts, which make other sizes."""
+    """The weight index before and after the casts, which change the total size."""
     data = trained.read_bytes(INDEX_NAME)
     text = JsonText.parse(data, trained.where(INDEX_NAME))
     sizes = {
@@ -247,7 +247,7 @@ def _index(trained: Checkpoint, casts: Mapping[str, Cast]) -> tuple[JsonText, Js
 
 
 def _stays(file: SourceFile, trained: Checkpoint) -> bool:
-    """Whether a file is none of the model: a trainer's state, or a second form of the weights."""
+    """Whether a file does not belong to the model: trainer state, or weights in a second format."""
     second = file.kind == "weights" or (file.kind == "index" and file.name != INDEX_NAME)
     return is_training_state(file.name) or second
 
@@ -264,18 +264,19 @@ def _notes(
     found = []
     if before.plan is None:
         found.append(
-            f"{converted.name} has no {FILE_NAME}, so the record begins with the training. What "
-            "was proved is that both configs mean the same."
+            f"{converted.name} has no {FILE_NAME}, so the record begins with the training. It is "
+            "proved only that both configs mean the same."
         )
     if not run.guarded:
         found.append(
-            "The guard did not run, so the proof is what the trainer saved: that this setting was "
-            "in force during the training is not recorded. The files that `recipe` writes call it."
+            "The guard did not run, so only the saved config proves the setting. Nothing records "
+            "that it was used during the training. Files that the recipe command writes call "
+            "the guard."
         )
     if mine.max_position_embeddings < theirs.max_position_embeddings:
         found.append(
-            f"The trainer had lowered {mine.length_key} to {mine.max_position_embeddings:,}; it is "
-            f"{theirs.max_position_embeddings:,} again."
+            f"The trainer had lowered {mine.length_key} to {mine.max_position_embeddings:,}. It "
+            f"was set back to {theirs.max_position_embeddings:,}."
         )
     found += _dtype_notes(trained, converted, casts)
     return found

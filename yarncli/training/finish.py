@@ -1,4 +1,4 @@
-"""The whole of `yarncli finish`: a trained conversion proved, made whole again, and recorded."""
+"""The whole of `yarncli finish`: prove a trained conversion, restore its files, and record it."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def finish(
     progress: ProgressCallback | None = None,
     **changes: Any,
 ) -> Finish | AdapterFinish:
-    """Prove that a trained model means what its conversion meant, and make it whole again.
+    """Prove that a trained model has the RoPE of its conversion, and restore its files.
 
-    A trainer saves one spelling of the RoPE setting, drops yarncli.json, and leaves its own state
-    beside the model. The weights stay byte for byte as they were trained.
+    A trainer saves only one spelling of the RoPE setting, drops yarncli.json, and saves its own
+    state beside the model. The weights stay byte for byte as they were trained.
 
     Args:
         trained: the directory in which the trainer saved the model, or an adapter.
         converted: the conversion that the training started from (`--from`).
         out: the directory to write; None in place, or in a dry run.
-        options: how.
-        progress: told how far the stage "Copying" is, in bytes.
-        changes: fields of `options` to set otherwise, by name.
+        options: the options of the caller.
+        progress: called with the progress of the stage "Copying", in bytes.
+        changes: fields of `options` to replace, by name.
 
     Raises:
         UsageError: contradictory options, or the output is refused.
-        CheckpointError: the setting is not that of the conversion, or files are damaged.
+        CheckpointError: the setting differs from that of the conversion, or files are damaged.
         HubError: the conversion cannot be fetched.
         OutputError: something cannot be written.
 
@@ -72,11 +72,13 @@ def finish(
 
 def _refuse_contradictions(out: Path | None, options: FinishOptions) -> None:
     if (out and options.in_place) or not (out or options.in_place or options.dry_run):
-        raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
+        raise UsageError("Give either the directory to write as OUT, or --in-place.")
     if options.clean and not options.in_place:
-        raise UsageError("--clean removes what the trainer left, so it goes with --in-place.")
+        raise UsageError(
+            "--clean removes files of the trainer, so it can only be used with --in-place."
+        )
     if options.adapter and options.dtype != "keep":
-        raise UsageError("--dtype is for whole models; an adapter stays as it was trained.")
+        raise UsageError("--dtype is only for whole models. An adapter stays as it was trained.")
 
 
 def _refuse_itself(trained: str | Path | Checkpoint, converted: str | Path | Checkpoint) -> None:
@@ -86,8 +88,8 @@ def _refuse_itself(trained: str | Path | Checkpoint, converted: str | Path | Che
     ]
     if all(places) and len({place.resolve() for place in places if place}) == 1:
         raise UsageError(
-            "The trained model and --from are the same place. Give --from the conversion that the "
-            "training started from."
+            "The trained model and --from are the same directory. Give --from the conversion that "
+            "the training started from."
         )
 
 

@@ -1,4 +1,4 @@
-"""The guard: whether the model that a trainer holds rotates as its conversion says, right now."""
+"""The guard: checks during a training that the loaded model has the RoPE of its conversion."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from yarncli.rope.parameters import RopeParameters
 from yarncli.training.deciding import history_of
 from yarncli.training.stamps import SCHEMA_VERSION, Stamp
 
-# Relative. float32 keeps 6e-8, and transformers' formulas another 1e-6; bfloat16 would keep 4e-3,
-# which turns the wrong way after a few hundred tokens.
+# Relative. The error of float32 is 6e-8, and that of transformers' formulas 1e-6. The error of
+# bfloat16 is 4e-3, which gives wrong angles after a few hundred tokens.
 _TOLERANCE = 1e-5
-# Types whose frequencies transformers changes while it runs; it keeps those it began with, too.
+# Types whose frequencies transformers changes while it runs. It keeps the first ones as well.
 _LIVE = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guarded:
-    """What the guard saw; it raises where something differs."""
+    """What the guard saw. The guard raises an error if something differs."""
 
     modules: tuple[str, ...]
-    """The rotary modules that were looked at, by name."""
+    """Names of the rotary modules that were checked."""
     length: int
     """The window of the conversion, tokens."""
     train_length: int | None
-    """The length of the training texts, tokens, as the caller says."""
+    """The length of the training texts, tokens, as the caller stated it."""
     steps: int | None
-    """Steps of the optimizer so far, as the caller says."""
+    """Steps of the optimizer so far, as the caller stated them."""
     stamp: Path | None
-    """Where it was recorded; None where it was not asked for."""
+    """The file of the stamp; None if none was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -59,13 +59,13 @@ def guard(
     train_length: int | None = None,
     steps: int | None = None,
 ) -> Guarded:
-    """Insist that a loaded model has the frequencies and attention factor of its conversion.
+    """Check that a loaded model has the frequencies and attention factor of its conversion.
 
-    Call it when the training starts, and with `output` when it has ended: it then records beside
-    the output what was trained, for `yarncli finish`.
+    Call it when the training starts, and again with `output` when it has ended. The second call
+    writes a stamp into the output, which `yarncli finish` reads.
 
     Args:
-        model: the loaded model, a torch module; one that PEFT or a trainer has wrapped, too.
+        model: the loaded model, a torch module. PEFT or a trainer may have wrapped it.
         converted: the conversion that it was loaded from.
         output: the directory that the trainer saves to; the stamp is written there.
         train_length: the length of the training texts, tokens.
@@ -83,8 +83,8 @@ def guard(
     length = plan.length if plan else rope.max_position_embeddings
     if train_length is not None and train_length > length:
         raise UsageError(
-            f"The training texts have {train_length:,} tokens, more than the {length:,} of "
-            f"{checkpoint.name}. Convert to a longer window first, or train on shorter texts."
+            f"The training texts have {train_length:,} tokens, more than the window of {length:,} "
+            f"of {checkpoint.name}. Convert to a longer window first, or train on shorter texts."
         )
     settings = {name: s.parameters for name, s in rope.scopes.items() if s.layers}
     seen = [(name, module) for name, module in model.named_modules() if _rotates(module)]
@@ -97,7 +97,7 @@ def guard(
         lacking = ", ".join(sorted(settings.keys() - found))
         raise CheckFailed(
             f"The guard found no rotary module of transformers for the setting {lacking} in this "
-            "model, so nothing shows which frequencies it has. Nothing was recorded."
+            "model, so its frequencies are unknown. Nothing was recorded."
         )
     stamp = None
     if output is not None:
@@ -119,7 +119,7 @@ def _rotates(module: Any) -> bool:
 
 
 def _parts(module: Any, settings: dict[str, RopeParameters]) -> Iterator[tuple[str, str, str]]:
-    """The scopes that a module serves: their names, prefixes of its attributes, RoPE types."""
+    """The scopes of a module: name, prefix of the module's attributes, and RoPE type of each."""
     kinds = module.rope_type
     if not isinstance(kinds, dict):
         if len(settings) == 1:
@@ -137,21 +137,21 @@ def _compare(name: str, module: Any, prefix: str, kind: str, wanted: RopeParamet
     expected = wanted.inv_freq()
     if len(frequencies) != len(expected):
         raise CheckFailed(
-            f"{name} has {len(frequencies)} frequencies, and the conversion {len(expected)}. The "
+            f"{name} has {len(frequencies)} frequencies, but the conversion {len(expected)}. The "
             "model is not the one that was converted."
         )
     for pair, (is_now, should) in enumerate(zip(frequencies, expected, strict=True)):
         if not math.isclose(is_now, should, rel_tol=_TOLERANCE):
             raise CheckFailed(
-                f"{name}: inv_freq[{pair}] is {is_now:.6g}, and the conversion says {should:.6g} "
+                f"{name}: inv_freq[{pair}] is {is_now:.6g}, but the conversion says {should:.6g} "
                 f"({wanted.rope_type}, factor {wanted.resolved_factor():g}). The trainer changed "
-                "the RoPE setting, or cast the buffer to a 16-bit dtype. Take every RoPE option "
-                "out of its configuration."
+                "the RoPE setting, or cast the buffer to a 16-bit dtype. Remove every RoPE "
+                "option from its configuration."
             )
     factor = float(getattr(module, f"{prefix}attention_scaling", 1.0))
     if not math.isclose(factor, wanted.effective_attention_factor(), rel_tol=_TOLERANCE):
         raise CheckFailed(
-            f"{name}: the attention factor is {factor:.6g}, and the conversion says "
+            f"{name}: the attention factor is {factor:.6g}, but the conversion says "
             f"{wanted.effective_attention_factor():.6g}. The trainer changed the RoPE setting. "
-            "Take every RoPE option out of its configuration."
+            "Remove every RoPE option from its configuration."
         )

@@ -27,13 +27,13 @@ from yarncli.training.trainers import FOLDER, Trainer, get_trainer
 SCHEMA_VERSION = 1
 # arXiv:2309.00071, §4.1 and §4.2.
 _BATCH, _STEPS = 64, 400
-# How trainers that start their own processes are told to split the weights.
+# Options that tell a trainer with its own launcher to split the weights over the GPUs.
 _SHARDING = {
     "axolotl": "fsdp_version: 2\nfsdp_config:\n  auto_wrap_policy: TRANSFORMER_BASED_WRAP\n"
     "  reshard_after_forward: true\n  state_dict_type: FULL_STATE_DICT\n",
     "swift": "fsdp: fsdp2\n",
 }
-_LARGE_SHARE = 0.3  # of the peak: a part that is worth a suggestion
+_LARGE_SHARE = 0.3  # of the peak; a suggestion is made for a part that is larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class RecipeOptions:
     stage2: int | None = None
     """The window of a second stage, tokens; None for one stage."""
     data: Path | None = None
-    """A file of texts, JSON lines or parquet; None: the written script takes it."""
+    """A file of texts, JSON lines or parquet; None: give it to the written script later."""
     gpus: int = 1
     """The number of GPUs."""
     tuning: Literal["full", "lora"] = "full"
@@ -56,24 +56,24 @@ class RecipeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Files for a trainer, and what they will take."""
+    """The files for a trainer, and what the training will need."""
 
     converted: Checkpoint
     """What will be trained."""
     trainer: Trainer
     """With what."""
     options: RecipeOptions
-    """What was asked for."""
+    """The options of the caller."""
     plan: RopePlan
     """The setting that is trained."""
     files: Mapping[str, str]
     """Name → content."""
     memory: Memory | None
-    """What a step takes on each GPU; None where there are no weights to count."""
+    """Memory of one step on each GPU; None if there are no weights to count."""
     counted: Counted | None
-    """What the data have; None where none were given."""
+    """The counted rows of the data; None without data."""
     notes: tuple[str, ...]
-    """What to know of it."""
+    """Sentences that the user should read."""
     output: Path
     """The directory of the files."""
 
@@ -101,19 +101,19 @@ def recipe(
 ) -> Recipe:
     """Write the files with which an existing trainer fine-tunes a conversion.
 
-    They hold no RoPE option: the checkpoint has its setting. They set what would cut or drop texts
-    without a word, and call `guard`.
+    The files hold no RoPE option, because the checkpoint has its setting. They set the options with
+    which a trainer would otherwise cut or drop long texts silently, and they call `guard`.
 
     Args:
         converted: the conversion, a directory or a Hub id.
         out: the directory to write.
         options: what to train.
-        changes: fields of `options` to set otherwise, by name.
+        changes: fields of `options` to replace, by name.
 
     Raises:
-        UsageError: the lengths do not fit the conversion, the data have no text that is long
-            enough, there is no such recipe, or the output exists.
-        CheckpointError: it is no conversion, or cannot be read.
+        UsageError: the lengths do not fit the conversion, no text of the data is long enough,
+            there is no such recipe, or the output exists.
+        CheckpointError: `converted` is not a conversion, or cannot be read.
         MissingExtraError: the data cannot be counted here.
         HubError: the conversion cannot be read.
         OutputError: something cannot be written.
@@ -128,8 +128,8 @@ def recipe(
     rope = read_rope(checkpoint.config().value)
     if history.plan is None:
         raise CheckpointError(
-            f"{checkpoint.name} has no yarncli.json, so it is no conversion of yarncli. Extend the "
-            "model first with: yarncli convert SOURCE OUT --length TOKENS"
+            f"{checkpoint.name} has no yarncli.json, so it is not a conversion by yarncli. Extend "
+            "the model first with: yarncli convert SOURCE OUT --length TOKENS"
         )
     length = _checked_length(options, history.plan, checkpoint)
     output.check_destination(out, source=None, overwrite=False)
@@ -186,7 +186,9 @@ def _checked_length(options: RecipeOptions, plan: RopePlan, checkpoint: Checkpoi
             )
         method = METHODS.get(plan.method)
         if method is None or method.rescaled_factor is None:
-            raise UsageError(f"A second stage needs a method that goes on; {plan.method} does not.")
+            raise UsageError(
+                f"A second stage needs a method that can extend again; {plan.method} cannot."
+            )
     return length
 
 
@@ -196,16 +198,16 @@ def _notes(
     plan = history.plan
     if plan and length <= plan.original_length:
         yield (
-            f"Texts of {length:,} tokens lie within the original window of "
-            f"{plan.original_length:,}: they do not show the model what is new. The YaRN paper "
-            "trained on the length of its first stage."
+            f"Texts of {length:,} tokens fit into the original window of "
+            f"{plan.original_length:,}, so the model does not learn the new positions from them. "
+            "The YaRN paper trained on the length of its first stage."
         )
     if history.baked:
-        yield "The weights are baked, and that cannot be taken back. Train first, and bake last."
+        yield "The weights are baked, and a bake cannot be undone. Train first and bake last."
     if _BATCH % options.gpus:
-        yield f"{_BATCH} rows are not a multiple of {options.gpus} GPUs: the batch is a bit larger."
+        yield f"{_BATCH} rows are not a multiple of {options.gpus} GPUs, so the batch is larger."
     if memory is None:
-        yield "There are no weights here, so the memory was not estimated."
+        yield "The checkpoint has no weights, so the memory was not estimated."
         return
     if memory.logits > _LARGE_SHARE * memory.peak:
         yield (
@@ -221,7 +223,7 @@ def _values(
     checkpoint: Checkpoint, trainer: Trainer, options: RecipeOptions, length: int,
     memory: Memory | None, rope: RopeConfig, plan: RopePlan,
 ) -> dict[str, str]:  # fmt: skip
-    """What stands in the place of each word of the templates."""
+    """The value for each placeholder of the templates."""
     place = checkpoint.directory
     where = str(place.resolve()) if place else checkpoint.repo_id or checkpoint.name
     accumulation = -(-_BATCH // options.gpus)
@@ -285,8 +287,8 @@ def _lora_values(checkpoint: Checkpoint, rope: RopeConfig, trainer: Trainer) -> 
         f'    modules_to_save={whole},{tied}\n    task_type="CAUSAL_LM",\n)'
     )
     words = (
-        f"LoRA of rank {RANK} on {', '.join(targets)}; {', '.join(whole)} are trained whole, "
-        "without which a longer context is not learned (LongLoRA, §3.3)."
+        f"LoRA of rank {RANK} on {', '.join(targets)}; {', '.join(whole)} are trained whole. "
+        "Without them a longer context is not learned (LongLoRA, §3.3)."
     )
     yaml = {
         "axolotl": f"adapter: lora\nlora_r: {RANK}\nlora_alpha: {2 * RANK}\n"
@@ -328,9 +330,9 @@ def _second_stage(options: RecipeOptions, trainer: Trainer, launch: str) -> str:
 
 
 def memory_words(memory: Memory | None) -> str:
-    """The estimate in a line."""
+    """The estimate in one line."""
     if memory is None:
-        return "not estimated, as there are no weights here"
+        return "not estimated, because the checkpoint has no weights"
     parts = ("weights", "optimizer", "gradients", "activations", "logits")
     shown = ", ".join(f"{name} {_size(getattr(memory, name))}" for name in parts)
     return f"about {_size(memory.peak)} at the peak ({shown}; not all at once)"

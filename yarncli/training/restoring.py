@@ -1,4 +1,4 @@
-"""The files of a conversion that a trainer changed or dropped, made whole in memory."""
+"""Restore in memory the files of a conversion that a trainer changed or dropped."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from yarncli.jsontext.text import JsonText, Path
 from yarncli.planning.lengths import CONFIG_LENGTHS
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
-# How config.json names the dtypes of safetensors.
+# Dtype in safetensors → its name in config.json.
 DTYPE_NAMES: Mapping[str, str] = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
 }  # fmt: skip
 _DTYPE_KEYS = ("dtype", "torch_dtype")
-# What belongs to a model besides config and weights: it is taken over where the trainer left it
-# out. At the top of the directory only.
+# Files that belong to a model besides config and weights. They are copied from the conversion if
+# the trainer left them out, but only from the top of the directory.
 _BELONGS = re.compile(
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.(?:json|txt)|merges\.txt|[^/]*\.(?:tiktoken|spm)|tokenizer\.model|spiece\.model"
@@ -31,19 +31,19 @@ _BELONGS = re.compile(
 )
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _GENERATION = "generation_config.json"
-# A trainer's tokenizer keeps how it cut and filled its last batch.
+# A tokenizer that a trainer saves holds how its last batch was truncated and padded.
 _BATCHING = ("truncation", "padding")
 
 
 def restored_config(
     trained: tuple[JsonText, RopeConfig], converted: tuple[JsonText, RopeConfig], dtype: str | None
 ) -> JsonText:
-    """The config of the trained checkpoint, with all that the conversion wrote put back.
+    """The config of the trained checkpoint, with everything restored that the conversion wrote.
 
     Args:
-        trained: its config.json, and what that says.
-        converted: the same of the conversion.
-        dtype: what the weights are, as safetensors calls it; None where they are mixed.
+        trained: its config.json, as text and as read.
+        converted: the same for the conversion.
+        dtype: dtype of the weights in safetensors; None if they are mixed.
     """
     (text, mine), (origin, theirs) = trained, converted
     changes: dict[Path, Any] = {}
@@ -60,7 +60,7 @@ def restored_config(
             value = origin.get((*come_from, key), _ABSENT)
             if value is not _ABSENT:
                 changes[(*to, key)] = value
-        # Trainers switch the cache off to save memory, and save that.
+        # Trainers switch the cache off to save memory, and this setting gets into the saved config.
         if text.get((*to, "use_cache")) is False and origin.get((*come_from, "use_cache")):
             changes[(*to, "use_cache")] = True
         for key, value in _dtype_changes(text, to, origin, come_from, dtype):
@@ -78,7 +78,7 @@ def restored_config(
 
 
 def _rope_keys(rope: RopeConfig) -> tuple[str, ...]:
-    """The keys that say together how a text part rotates: each is there as in the conversion."""
+    """The keys that together define RoPE. Each is restored to what the conversion has."""
     scoped = [key for rule in rope.family.scopes for key in rule.theta_keys]
     names = [*_BLOCKS, *rope.family.theta_keys, *scoped, "original_max_position_embeddings"]
     return tuple(dict.fromkeys(names))
@@ -87,7 +87,7 @@ def _rope_keys(rope: RopeConfig) -> tuple[str, ...]:
 def _dtype_changes(
     text: JsonText, to: Path, origin: JsonText, come_from: Path, dtype: str | None
 ) -> Iterator[tuple[str, Any]]:
-    """The names of the dtype as the conversion spells them: older readers know one of them only."""
+    """Set the dtype keys that the conversion has, because older readers know only one of them."""
     spelled = [key for key in _DTYPE_KEYS if origin.get((*come_from, key)) is not None]
     if not spelled or dtype is None or dtype not in DTYPE_NAMES:
         return
@@ -102,7 +102,7 @@ def _dtype_changes(
 def restored_files(
     trained: Checkpoint, converted: Checkpoint
 ) -> dict[str, tuple[JsonText, JsonText]]:
-    """The small JSON files beside the config whose lengths or class changed: before and after."""
+    """Small JSON files whose lengths or tokenizer class the trainer changed: before and after."""
     found = {}
     mine, theirs = (c.optional_json(_TOKENIZER_CONFIG) for c in (trained, converted))
     if mine and theirs:
@@ -123,10 +123,10 @@ def _carried(mine: JsonText, theirs: JsonText, key: str) -> dict[Path, Any]:
 
 
 def missing_files(trained: Checkpoint, converted: Checkpoint) -> list[str]:
-    """The files of the conversion that belong to the model, and are to be taken from it.
+    """The files of the model to copy from the conversion.
 
-    Those that the trained checkpoint lacks; and its tokenizer where the trained one differs from
-    it in nothing but how its last batch was cut and filled.
+    These are the files that the trained checkpoint lacks, and the tokenizer if the trained one
+    differs only in how its last batch was truncated and padded.
     """
     names = [f.name for f in converted.files if _BELONGS.fullmatch(f.name)]
     found = [name for name in names if trained.file(name) is None]

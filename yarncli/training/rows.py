@@ -1,4 +1,4 @@
-"""Training rows of exactly one length, cut from texts; what is too short is counted, not hidden."""
+"""Cut texts into training rows of exactly one length, and count the texts that are too short."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What a file of texts has for one training length."""
+    """The number of texts and rows in a file for one training length."""
 
     texts: int
     """All texts."""
     long_enough: int
-    """Those that reach the length."""
+    """Texts that are at least that long."""
     rows: int
-    """Rows of exactly the length that they give."""
+    """Rows of exactly that length that these texts give."""
     tokens: int
     """Tokens of all texts."""
     length: int
     """The training length, tokens."""
 
     def describe(self) -> str:
-        """In a sentence."""
+        """The counts as a sentence."""
         used = self.rows * self.length
         share = used / self.tokens if self.tokens else 0.0
         return (
@@ -53,7 +53,7 @@ def count(data: Path, converted: str | Path | Checkpoint, length: int) -> Counte
     Args:
         data: JSON lines, or parquet; each row has `text`, `messages` or `input_ids`.
         converted: the checkpoint whose tokenizer counts.
-        length: of the training rows, tokens.
+        length: length of the training rows, tokens.
 
     Raises:
         UsageError: the file cannot be read, or no text reaches the length.
@@ -69,8 +69,8 @@ def count(data: Path, converted: str | Path | Checkpoint, length: int) -> Counte
     found = Counted(texts=texts, long_enough=long_enough, rows=rows, tokens=tokens, length=length)
     if not rows:
         raise UsageError(
-            f"{data}: {found.describe()} A model does not learn a length that it never sees. "
-            "Bring longer texts, or give a smaller --train-length."
+            f"{data}: {found.describe()} A model cannot learn a length that it never sees. "
+            "Use longer texts, or give a smaller --train-length."
         )
     return found
 
@@ -86,7 +86,7 @@ def prepare(
         converted: as `count`.
         length: as `count`.
         out: the file to write.
-        form: "binary": unsigned 32-bit numbers, `length` a row; "ids": JSON lines with
+        form: "binary": unsigned 32-bit numbers, `length` per row; "ids": JSON lines with
             `input_ids`, `attention_mask` and `labels`; "text": JSON lines with `text` and, as one
             answer, `messages`.
 
@@ -131,7 +131,7 @@ def _texts(data: Path, converted: str | Path | Checkpoint) -> Iterator[list[int]
             text = "\n".join(turn for turn in turns if isinstance(turn, str))
         if not isinstance(text, str):
             raise UsageError(
-                f"{data}, row {number}: it has the keys {', '.join(map(str, row))[:80]}, and none "
+                f"{data}, row {number}: it has the keys {', '.join(map(str, row))[:80]}, but none "
                 "of text, messages and input_ids."
             )
         tokenizer = tokenizer or _tokenizer(converted)
@@ -149,12 +149,12 @@ def _entries(data: Path) -> Iterator[dict[str, Any]]:
                     continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise UsageError(f"{data}, line {number} is no JSON object.")
+                    raise UsageError(f"{data}, line {number} is not a JSON object.")
                 yield row
     except OSError as error:
         raise UsageError(f"{data} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{data} is not JSON, one object a line: {error}.") from error
+        raise UsageError(f"{data} is not JSON with one object per line: {error}.") from error
 
 
 def _parquet(data: Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a training run tells of itself: the guard's stamp, and the trainer's own state as JSON.
+"""What is known of a training run: the stamp of the guard, and the trainer's JSON state.
 
 Pickles, such as training_args.bin and optimizer.pt, are never opened.
 """
@@ -38,7 +38,7 @@ class Stamp:
     train_length: int | None = None
     """The length of the training texts, tokens."""
     steps: int | None = None
-    """Steps of the optimizer."""
+    """Number of optimizer steps."""
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
@@ -54,10 +54,10 @@ class Stamp:
 
 
 def read_stamp(directory: Path) -> Stamp | None:
-    """The stamp in a directory, or in that of the run whose intermediate checkpoint it is.
+    """Read the stamp in a directory. For an intermediate checkpoint, that is the one of its run.
 
     Raises:
-        CheckpointError: it cannot be read, or is none that the guard writes.
+        CheckpointError: it cannot be read, or the guard did not write it.
     """
     path = _beside(directory, STAMP_NAME)
     if path is None:
@@ -65,7 +65,7 @@ def read_stamp(directory: Path) -> Stamp | None:
     document = JsonText.parse(read_file(path, MAX_JSON_SIZE), str(path)).value
     if document.get("schema_version") != SCHEMA_VERSION:
         raise ConfigError(
-            f"{path} is none that this yarncli reads. Use a newer yarncli, or remove the file."
+            f"This yarncli cannot read {path}. Use a newer yarncli, or remove the file."
         )
     try:
         fields = Fields(document)
@@ -84,11 +84,11 @@ def read_stamp(directory: Path) -> Stamp | None:
 
 
 def read_run(directory: Path, stamp: Stamp | None, *, adapter: bool = False) -> Trained:
-    """What is known of the run that left a directory.
+    """What is known of the run that saved a directory.
 
     Args:
         directory: where the trainer saved the model.
-        stamp: that of the guard, if it was there.
+        stamp: the stamp of the guard, if there is one.
         adapter: whether an adapter was trained.
     """
     return Trained(
@@ -100,7 +100,7 @@ def read_run(directory: Path, stamp: Stamp | None, *, adapter: bool = False) -> 
 
 
 def _steps(directory: Path) -> int | None:
-    """The steps that the trainer's state counts: its own, else that of the last checkpoint."""
+    """The number of steps in the trainer state of the directory or of its last checkpoint."""
     path = _beside(directory, _STATE)
     if path is None:
         numbered = {
@@ -115,7 +115,7 @@ def _steps(directory: Path) -> int | None:
         state: dict[str, Any] = json.loads(read_file(path, MAX_JSON_SIZE))
         steps = state.get("global_step")
     except (CheckpointError, ValueError, RecursionError, AttributeError):
-        return None  # a log that cannot be read says nothing, and nothing depends on it
+        return None  # an unreadable state is ignored, because nothing depends on it
     return steps if type(steps) is int and 0 < steps < 1 << 53 else None
 
 

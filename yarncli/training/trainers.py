@@ -1,4 +1,4 @@
-"""What is known of each trainer: its versions, what its own RoPE option does, what is written."""
+"""What is known of each trainer: its version, its own RoPE option, and the files to write."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ FOLDER = Path(__file__).with_name("recipes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainer:
-    """One trainer; the texts stand in `trainers.json`."""
+    """One trainer, as described in `trainers.json`."""
 
     id: str
-    """What `--trainer` takes."""
+    """The value for `--trainer`."""
     name: str
-    """As people call it."""
+    """Display name."""
     versions: str
     """The release that was examined."""
     evidence: Literal["run", "parsed", "read"]
-    """Whether yarncli's files were run with it, its own parser accepts them, or it was read."""
+    """The evidence: the files were run with it, its parser accepted them, or its code was read."""
     route: str
-    """Its own option for RoPE."""
+    """The trainer's own option for RoPE."""
     result: str
-    """What that does."""
+    """What this option does."""
     converted: str
-    """What it does with a converted checkpoint."""
+    """What the trainer does with a converted checkpoint."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """The files of its recipe: name → template below `recipes`; none where there is no recipe."""
+    """The files of its recipe: name → template below `recipes`; empty without a recipe."""
     form: Literal["binary", "ids", "text"] = "binary"
-    """In which form it reads the rows."""
+    """The form of the rows that it reads."""
     start: str = ""
     """The command that starts it."""
     refused: str = ""
-    """Why it must not be used; empty for nearly all."""
+    """Why it must not be used; empty if it may be used."""
 
     def to_json(self) -> dict[str, Any]:
-        """What is known of it, as plain data."""
+        """The trainer as plain data."""
         names = ("id", "name", "versions", "evidence", "route", "result", "converted", "refused")
         return {name: getattr(self, name) for name in names}
 
 
 @cache
 def trainers() -> dict[str, Trainer]:
-    """Id → trainer, of all that were examined."""
+    """All examined trainers: id → trainer."""
     path = Path(__file__).with_name("trainers.json")
     entries = json.loads(path.read_text(encoding="utf-8"))
     return {name: Trainer(id=name, **entry) for name, entry in entries.items()}
@@ -62,10 +62,10 @@ def recipe_names() -> list[str]:
 
 
 def get_trainer(name: str) -> Trainer:
-    """The trainer of that id, if a recipe can be written for it.
+    """The trainer with an id, if a recipe can be written for it.
 
     Raises:
-        UsageError: it is unknown, has no recipe, or must not be used; says why.
+        UsageError: it is unknown, has no recipe, or must not be used. The message says why.
     """
     found = trainers()[choose(name, trainers(), "trainer")]
     if found.refused:

@@ -1,4 +1,4 @@
-"""Write what `finish` decided: a copy that is whole or absent, or the directory itself."""
+"""Write what `finish` decided, as a complete copy or into the directory itself."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def write_copy(
 
     Raises:
         UsageError: the destination is refused.
-        CheckpointError: a file cannot be carried over, or was changed meanwhile.
+        CheckpointError: a file cannot be copied, or was changed meanwhile.
         WeightsError: a number does not fit into the dtype that it is cast to.
-        OutputError: something cannot be written, or does not read back.
+        OutputError: something cannot be written, or is different when it is read back.
     """
     files, carried, taken = _contents(found), _carried(found), _taken(found)
     size = sum(file.size for file in [*carried, *taken])
@@ -70,12 +70,12 @@ def write_copy(
 
 
 def write_in_place(found: Finish, directory: Directory | None) -> None:
-    """Finish the trained directory itself, all or nothing; then remove leftovers where asked.
+    """Finish the trained directory itself, all or nothing; then remove leftovers if asked to.
 
     Raises:
         UsageError: it is not a directory on this machine.
-        CheckpointError: a file is shared with others (a link, the Hub cache).
-        OutputError: something cannot be written; the old state is back.
+        CheckpointError: a file is a link or belongs to the Hub cache.
+        OutputError: something cannot be written; the old state is restored.
     """
     if directory is None:
         raise UsageError("--in-place needs a directory on this machine.")
@@ -89,7 +89,7 @@ def write_in_place(found: Finish, directory: Directory | None) -> None:
 
 
 def remove(root: Path, files: tuple[SourceFile, ...]) -> None:
-    """Remove files, and the folders that are empty without them; links are never followed.
+    """Remove files and the folders that become empty. Links are never followed.
 
     Raises:
         OutputError: one cannot be removed.
@@ -100,7 +100,7 @@ def remove(root: Path, files: tuple[SourceFile, ...]) -> None:
             (root / file.name).unlink(missing_ok=True)
         folders |= {parent for parent in Path(file.name).parents if parent != Path()}
     for folder in sorted(folders, key=lambda path: -len(path.parts)):
-        with suppress(OSError):  # something else lies there
+        with suppress(OSError):  # the folder is not empty
             (root / folder).rmdir()
 
 
@@ -122,10 +122,10 @@ def _taken(found: Finish) -> list[SourceFile]:
 
 
 def require_fit(files: list[SourceFile], name: str) -> list[SourceFile]:
-    """The files, if each can be carried over.
+    """The files, if every one can be copied.
 
     Raises:
-        CheckpointError: one cannot; named.
+        CheckpointError: a file cannot be copied; the message names it.
     """
     for file in files:
         if file.problem:

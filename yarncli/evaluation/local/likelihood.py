@@ -1,4 +1,4 @@
-"""What a model thinks of a text: the loss of its tokens, and how two models differ on it.
+"""The loss of a model on the tokens of a text, and how two models differ on it.
 
 Logits are computed piece by piece, so that length × vocabulary numbers never exist at once.
 """
@@ -33,11 +33,11 @@ class Divergence:
     kl: list[float]
     """KL(first ‖ second) of the predictions, nats."""
     agrees: list[bool]
-    """Whether both think the same token most likely."""
+    """Whether the most likely token is the same in both."""
     before: list[float]
     """The first model's loss, −log p of the token that follows, nats."""
     after: list[float]
-    """The second model's."""
+    """The second model's loss, nats."""
 
 
 class TextReader:
@@ -207,7 +207,7 @@ def divergence(before: TextReader, after: TextReader, ids: Sequence[int]) -> Div
         if one.shape != other.shape:
             raise UsageError(
                 f"The models predict {one.shape[-1]:,} and {other.shape[-1]:,} different tokens, "
-                "so they cannot be compared. Give a base and what was made from it."
+                "so they cannot be compared. Give a base model and a model made from it."
             )
         for at in range(0, len(one), _ROWS):
             start = 1 + len(found.kl)

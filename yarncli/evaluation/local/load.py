@@ -1,4 +1,4 @@
-"""Load a checkpoint for evaluation: model, tokenizer, device, with nothing left to chance."""
+"""Load a checkpoint for evaluation: model, tokenizer and device, always in the same way."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ _REFUSALS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model ready to be asked."""
+    """A model that is ready for prompts."""
 
     model: Any
     """The model of transformers."""
     device: torch.device
-    """Where its inputs go."""
+    """The device of its inputs."""
     dtype: torch.dtype
-    """Of its weights."""
+    """Dtype of its weights."""
     unused: tuple[str, ...] = ()
-    """Names of the checkpoint's tensors that the model has no place for."""
+    """Names of tensors in the checkpoint that the model does not use."""
 
     def require_finite(self, logits: torch.Tensor, length: int) -> None:
         """Refuse logits, of a prompt of `length` tokens, that say nothing.
@@ -134,7 +134,7 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
             raise _no_tokenizer(directory) from error
         raise CheckpointError(
             f"The tokenizer in {directory} cannot be loaded: {_first_line(error)} "
-            "Put tokenizer.json beside config.json, or name another with --tokenizer."
+            "Put tokenizer.json beside config.json, or give another with --tokenizer."
         ) from error
     # Without its files transformers makes some tokenizers that know no word.
     tokens = tokenizer.encode("The grass is green.", add_special_tokens=False)
@@ -147,8 +147,8 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> Any:
 
 def _no_tokenizer(directory: Path) -> CheckpointError:
     return CheckpointError(
-        f"{directory} has no tokenizer that knows a word. Put tokenizer.json, or what its model "
-        "type has instead, beside config.json, or name another with --tokenizer."
+        f"{directory} has no usable tokenizer. Put tokenizer.json, or the tokenizer files of its "
+        "model type, beside config.json, or give another tokenizer with --tokenizer."
     )
 
 
@@ -234,20 +234,20 @@ def _require_all_weights(directory: Path, fit: Mapping[str, Any]) -> None:
     """
     for name, stored, wanted in sorted(fit["mismatched_keys"]):
         raise CheckpointError(
-            f"{directory} has {name} of shape {list(stored)} where its config.json wants "
+            f"{directory} has {name} of shape {list(stored)} but its config.json needs "
             f"{list(wanted)}. Use the config.json that belongs to these weights."
         )
     missing = sorted(fit["missing_keys"])
     if missing:
         raise CheckpointError(
             f"{directory} lacks {len(missing)} tensors of its model, such as {missing[0]}, which "
-            "would be random. Its shards or its config.json are not those of this model."
+            "would be random. Its shards or its config.json belong to another model."
         )
 
 
 @contextmanager
 def loading_errors(what: object) -> Iterator[None]:
-    """One sentence for what transformers refuses.
+    """Turn an error of transformers into one sentence.
 
     Raises:
         CheckpointError: always, but for memory that ran out.
@@ -275,7 +275,7 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         ) from error
     if not (Path(adapter) / "adapter_config.json").is_file():
         raise CheckpointError(
-            f"{adapter} has no adapter_config.json. Name the directory of a PEFT adapter."
+            f"{adapter} has no adapter_config.json. Give the directory of a PEFT adapter."
         )
     with quiet(), loading_errors(adapter):
         return PeftModel.from_pretrained(model, adapter).merge_and_unload()

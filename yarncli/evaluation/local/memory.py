@@ -28,7 +28,7 @@ class MemoryEstimate:
     kv_cache: int
     """Bytes of the keys and values of the longest prompt."""
     working: int
-    """Bytes that one chunk takes besides: activations, and the keys and values of branches."""
+    """Additional bytes for one chunk: activations, and the keys and values of branches."""
     chunk: int
     """Tokens per forward call."""
 
@@ -142,8 +142,8 @@ def refuse_too_much(needed: MemoryEstimate, device: torch.device, length: int) -
     raise UsageError(
         f"Evaluating {length:,} tokens needs about {_gigabytes(needed.total)} (weights "
         f"{_gigabytes(needed.weights)}, KV cache {_gigabytes(needed.kv_cache)}), but "
-        f"{_gigabytes(free)} are free on {device.type}. Give shorter --lengths, a smaller --dtype, "
-        "another --device, or serve the model and use --base-url."
+        f"only {_gigabytes(free)} are free on {device.type}. Give shorter --lengths, a smaller "
+        "--dtype, another --device, or serve the model and use --base-url."
     )
 
 
