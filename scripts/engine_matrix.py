@@ -136,7 +136,7 @@ Made from the rules in `yarncli/engines/rules/` by `make docs`; a test keeps it 
 rules answer `yarncli engines SOURCE` for a checkpoint of yours, with all numbers and launch lines.
 
 The transformers rules are compared with the libraries themselves in more than a thousand configs.
-The other engines are read, not run here: their rules are held against values recorded from them.
+The other engines are predicted from their source; a test compares their rules with recorded values.
 
 A verdict here is one on RoPE. Where the weights are quantised, or no safetensors, `yarncli engines`
 has one more column: whether the engine loads that format at all (MLX, bitsandbytes, AWQ, GPTQ,
@@ -210,7 +210,7 @@ def render() -> str:
     lines += _type_matrix()
     lines += ["## The engines", ""]
     for engine in ENGINES.values():
-        how = "run by the tests" if engine.basis == "run" else "read, not run here"
+        how = "run by the tests" if engine.basis == "run" else "predicted from its source"
         lines += [f"### {engine.name} (`{engine.id}`)", "", f"Versions: {engine.versions}; {how}."]
         lines += ["", *(f"- {text}" for text in engine.about), ""]
     return "\n".join([*lines, _TAIL])

@@ -391,7 +391,10 @@ def test_an_unknown_model_type_is_converted_and_judged_like_another(demo, tmp_pa
     assert "ollama ignores" in result.stderr
     # The record says so to the other commands.
     shown = invoke("engines", tmp_path / "out")
-    assert "Meant: 1,024 tokens (from yarncli.json; assumed to be like llama)" in shown.stdout
+    assert (
+        "Intended window: 1,024 tokens (from yarncli.json; assumed to be like llama)"
+        in shown.stdout
+    )
     document = json.loads(invoke("engines", tmp_path / "out", "--json").stdout)
     assert document["assume_like"] == "llama"
     assert {v["status"] for v in document["engines"] if v["engine"] == "ollama"} == {"ignores"}

@@ -346,7 +346,7 @@ def test_a_folder_of_quantisations(tmp_path: Path, arrays: Arrays) -> None:
     assert sorted(path.name for path in out.iterdir()) == names
     told = " ".join(found.output.split())
     for kind in ("mmproj", "imatrix"):
-        assert f"Left alone: {kind}.gguf is no model: its general.type is '{kind}'" in told
+        assert f"Not changed: {kind}.gguf is no model: its general.type is '{kind}'" in told
     name = "yarn 8 truncate false, rope_freqs + attn_factor m"
     insist_on_golden(out / "m-F32.gguf", name, arrays)
     for each in names:

@@ -68,7 +68,7 @@ class Command(TyperCommand):
 
 
 def _read(param: Any, read: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    """The value of a parameter, as Typer's own `read` gives it for the word that is meant."""
+    """The value of a parameter: find the choice that is meant, then let Typer `read` it."""
     choices = param.type_descriptor.choices
     if choices and isinstance(value, str):
         value = choose(value, map(str, choices), max(param.opts, key=len))
@@ -82,7 +82,7 @@ def _read(param: Any, read: Callable[[Any, Any], Any], ctx: Any, value: Any) -> 
 
 
 def _kind(param: Any) -> str:
-    """What a parameter takes, for numbers; empty for others, which have sentences of their own."""
+    """What a number parameter takes; empty for others, which have their own messages."""
     info = param.type_descriptor.parameter_info
     name = {int: "a whole number", float: "a number"}.get(param.type_descriptor.annotation, "")
     if not name or info.parser:
@@ -93,7 +93,7 @@ def _kind(param: Any) -> str:
 
 
 def _after_interrupt(given: dict[str, Any]) -> str:
-    """What is saved, and how to go on; empty where the command says it itself, or nothing was."""
+    """What is saved, and how to go on; empty if the command says it, or nothing was written."""
     out = given.get("out")
     if "resume" in given:
         return (
@@ -111,7 +111,7 @@ def _after_interrupt(given: dict[str, Any]) -> str:
             require_not_pending(Path(source or ""))
         except CheckpointError as error:
             return str(error)
-        return f"{source} is whole: as it was, or changed entirely."
+        return f"{source} is consistent: either unchanged or changed completely."
     if out and not Path(out).exists():
         return f"{out} was not written, and {source} is as it was. Run the same command again."
     return ""
