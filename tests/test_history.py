@@ -308,7 +308,7 @@ def test_ntk_is_remembered_over_the_whole_history() -> None:
     with pytest.raises(CheckpointError, match=r"method ntk.* --undo; or convert the original"):
         History((other, ntk)).require_extendable({})
     for later in (STEPS[1], other):
-        with pytest.raises(CheckpointError, match="--undo does not reach it"):
+        with pytest.raises(CheckpointError, match="--undo takes back only the last step"):
             History((ntk, later)).require_extendable({})
 
 

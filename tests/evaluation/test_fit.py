@@ -442,7 +442,7 @@ def test_an_interruption_says_what_is_kept(tuned, tmp_path, monkeypatch):
     [
         ({"factor": None}, "such as --factor 8"),
         ({"factor": 0.5}, "at least 1"),
-        ({"factor": 1}, "nothing to do"),
+        ({"factor": 1}, "nothing needs to change"),
         ({"tune": "x"}, "There is no tune 'x'. Known: temperature"),
         ({"budget": 0}, "--budget must be at least 1"),
         ({"prompts": 1}, "--prompts must be at least 2"),
