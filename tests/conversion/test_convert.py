@@ -144,12 +144,12 @@ def test_baked_weights_are_not_extended_further(demo, tmp_path, options):
     (baked / "yarncli.json").unlink()
     marked = run(baked, *arguments)
     for result in (recorded, marked):
-        assert (result.exit_code, "Convert the checkpoint that the bake" in result.stderr) == (
+        assert (result.exit_code, "that the bake started from" in result.stderr) == (
             3,
             True,
         )
     preview = invoke("inspect", baked, "--factor", 8)
-    assert (preview.exit_code, "The weights carry" in preview.stderr) == (3, True)
+    assert (preview.exit_code, "The weights hold" in preview.stderr) == (3, True)
 
 
 def test_factors_are_given_as_numbers_too(demo, tmp_path):
