@@ -15,8 +15,8 @@ PAGE = ROOT / "docs" / "reference" / "cli.md"
 INTRODUCTION = """\
 # Command line
 
-Made from the program by `make docs`; a test keeps it current. What a command does is described in
-its own page; exit codes are in [exit-codes.md](../exit-codes.md).
+Made from the program by `make docs`; a test keeps it current. Each command has a page of its own
+that describes it; exit codes are in [exit-codes.md](../exit-codes.md).
 """
 
 

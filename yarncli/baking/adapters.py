@@ -168,7 +168,7 @@ def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:
         )
     if adapter_history(directory).baked:
         raise CheckpointError(
-            f"{directory} is already baked, as its {FILE_NAME} says. Bake the adapter that it was "
+            f"{directory} is baked already, as its {FILE_NAME} says. Bake the adapter that it was "
             "made from."
         )
 

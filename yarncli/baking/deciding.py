@@ -240,7 +240,7 @@ def refuse_engines(baking: Baking, engines: Sequence[str]) -> None:
 def _refuse_baked(checkpoint: Checkpoint, config: JsonText, history: History) -> None:
     if config.get((BAKED_MARKER,)) is not None or history.baked:
         raise CheckpointError(
-            f"{checkpoint.name} is already baked: its weights hold the attention factor. Bake the "
+            f"{checkpoint.name} is baked already: its weights hold the attention factor. Bake the "
             "checkpoint that it was made from."
         )
 
