@@ -105,7 +105,9 @@ def test_a_record_is_believed_while_the_config_bears_it_out(demo: Path, tmp_path
     config.write_text(
         text.replace('"max_position_embeddings": 512', '"max_position_embeddings": 600')
     )
-    with pytest.raises(CheckpointError, match="max_position_embeddings was changed after the conversion"):
+    with pytest.raises(
+        CheckpointError, match="max_position_embeddings was changed after the conversion"
+    ):
         undo(tmp_path / "out")
     config.write_text(text)
     undo(tmp_path / "out")
