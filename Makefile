@@ -43,10 +43,11 @@ test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/install
 		YARNCLI_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python \
 		$(BIN)/python -m pytest -n 2 --dist loadgroup -m full
 
-# Fuzzing with inputs that no run had before; `make test-deep SEED=…` repeats one.
+# Run by hand: the demo model trained anew, and fuzzing with inputs that no run had before;
+# `make test-deep SEED=…` repeats one.
 SEED ?= $(shell date +%s)
 test-deep: .venv/installed-dev
-	YARNCLI_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 -m "" tests/fuzz tests/hostile \
+	YARNCLI_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 -m "" tests/fuzz tests/hostile tests/demo \
 		tests/config tests/checkpoint tests/baking/test_fuzz.py tests/baking/test_patches.py
 
 lint: .venv/installed-dev

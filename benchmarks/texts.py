@@ -3,13 +3,14 @@
 `python benchmarks/texts.py MODEL [--length 4096] [--rounds N]` loads a checkpoint twice, on one
 thread, and times by turns in one process: two plain forwards against the divergence of two models;
 as many plain forwards, with logits where tokens are scored, against sliding windows; and forwards
-of every context against nested contexts. Then the peak memory of regress in a process of its own.
+of every context against nested contexts. Who goes first changes every round. Then the peak memory
+of regress in a process of its own, against its weights, its cache and one piece of logits.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -41,8 +42,13 @@ def plain(loaded: LoadedModel, ids: list[int], keep: int = 0) -> None:
 
 
 def ratios(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> list[float]:
-    """CPU time of ours over theirs, round by round."""
-    return [cpu_seconds(ours) / cpu_seconds(theirs) for _ in range(rounds)]
+    """CPU time of ours over theirs, round by round, after one that is not counted."""
+    found = []
+    for number in range(rounds + 1):
+        ways = (ours, theirs) if number % 2 else (theirs, ours)
+        spent = {way: cpu_seconds(way) for way in ways}
+        found.append(spent[ours] / spent[theirs])
+    return found[1:]
 
 
 def tell(name: str, found: list[float], aim: float) -> None:
@@ -82,17 +88,28 @@ def compare_time(directory: Path, length: int, rounds: int) -> None:
     tell("nested contexts against their forwards", found, 1.05)
 
 
+def resident(field: str) -> int:
+    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM)."""
+    found = re.search(
+        rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    assert found
+    return int(found[1]) * 1024
+
+
 def peak(directory: Path, length: int) -> None:
-    """Print the bytes that one comparison takes above the loaded models."""
+    """Print by how much one comparison makes this process grow, and what it cannot do without."""
+    before = resident("VmRSS")
     loaded = [load_model(directory, SETTINGS) for _ in range(2)]
-    chunk = memory.estimate(
-        read_config(directory), 0, length, loaded[0].dtype, loaded[0].device
-    ).chunk
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ids = torch.randint(3, loaded[0].model.config.vocab_size, (length,)).tolist()
-    divergence(*(TextReader(each, chunk) for each in loaded), ids)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print((after - before) * 1024)
+    model = loaded[0].model
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    needed = memory.estimate(read_config(directory), 0, length, loaded[0].dtype, loaded[0].device)
+    readers = [TextReader(each, needed.chunk) for each in loaded]
+    ids = torch.randint(3, model.config.vocab_size, (length,)).tolist()
+    divergence(readers[0], readers[1], ids)
+    logits = readers[0].rows * model.config.vocab_size * 4
+    least = 2 * (weights + needed.kv_cache + logits)
+    print(resident("VmHWM") - before, least, 4 * length * model.config.vocab_size)
 
 
 def main() -> None:
@@ -118,7 +135,11 @@ def main() -> None:
             str(length),
         ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        print(f"regress at {length:,} tokens: {int(done.stdout) / 1e6:.0f} MB above the weights")
+        grown, least, logits = (int(word) / 1e6 for word in done.stdout.split())
+        print(
+            f"regress at {length:,} tokens: {grown:.0f} MB, {grown / least:.2f} x weights, cache "
+            f"and a piece of logits, aim 1.25 x (all logits of one model: {logits:.0f} MB)"
+        )
 
 
 if __name__ == "__main__":

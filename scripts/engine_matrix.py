@@ -75,7 +75,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """The rows: every method without options, then some settings and other architectures."""
+    """The rows: every method as it is, then settings of some methods and other architectures."""
     for method in METHODS.values():
         lists = {name: value for name, value in _LISTS.items() if name in method.options}
         yield Case(method.name, method.name, options=lists)
@@ -117,9 +117,9 @@ _TYPE_SYMBOLS = {**_SYMBOLS, "unsupported": "·"}
 _TYPES_HEAD = """\
 ## Model types
 
-An engine may know a RoPE type and not use it in each of its model files. So each model type here
-was extended by yarn ×4 as `yarncli convert` writes it; if its class already has a scaling, that
-was doubled. Types that no method extends are left out.
+An engine may know a RoPE type, but not use it in all of its model files. Each model type below was
+extended by yarn ×4 as `yarncli convert` writes it; if its class has a scaling of its own, that was
+doubled. Types that no method extends are left out.
 
 - ✓ as intended
 - ≠ something differs
@@ -132,22 +132,25 @@ was doubled. Types that no method extends are left out.
 _HEAD = """\
 # What each engine computes from a config
 
-Made from the rules in `yarncli/engines/rules/` by `make docs`; a test keeps it current. The same
-rules answer `yarncli engines SOURCE` for your checkpoint, with all numbers and launch lines.
+This page is made from the rules in `yarncli/engines/rules/` by `make docs`; a test keeps it
+current. For your own checkpoint, `yarncli engines SOURCE` uses the same rules, and shows all
+numbers and launch lines.
 
 The transformers rules are compared with the libraries themselves in more than a thousand configs.
-The other engines are predicted from their source; a test compares their rules with recorded values.
+The other engines do not run in the tests: their source was read, and their rules are compared with
+values recorded from them.
 
-These verdicts are about RoPE. If the weights are quantised or not safetensors, `yarncli engines`
-has one more column: whether the engine loads that format at all (MLX, bitsandbytes, AWQ, GPTQ,
-compressed-tensors, FP8, MXFP4, NVFP4, EXL3, GGUF, pickles). The answer was read in the code of a
-named version, or it is "format not judged". An engine that does not load the weights `refuses`.
+The verdicts on this page are about RoPE only. If the weights are quantised, or not safetensors,
+`yarncli engines` has one more column: whether the engine can load that format (MLX, bitsandbytes,
+AWQ, GPTQ, compressed-tensors, FP8, MXFP4, NVFP4, EXL3, GGUF, pickles). This was read in the
+engine's own code at a named version; otherwise the column says "format not judged". An engine that
+cannot load the weights `refuses`.
 
-The model is a Llama with a window of 8,192 tokens (unless the row says otherwise), converted to
-32,768. If the attention factor of a yarn setting was baked into the weights, engines read it like
+The table is for a Llama with a window of 8,192 tokens (unless the row says otherwise) that was
+converted to 32,768. A yarn checkpoint whose temperature was baked into the weights is read like
 ntk-by-parts:
 
-- ✓ frequencies, attention factor and length are as intended
+- ✓ frequencies, temperature and length are as intended
 - ✓* they are as intended with the override or flag that `yarncli engines` prints
 - ≠ something differs: see below the table
 - – the scaling is ignored
@@ -156,7 +159,7 @@ ntk-by-parts:
 """
 
 
-# Tried in order, for the types whose class defaults cannot be extended.
+# Tried in turn, for the types whose class defaults are no model that can be extended.
 _BASES: tuple[dict[str, Any], ...] = (
     {},
     {"hidden_size": 4096, "num_attention_heads": 32, "head_dim": 128},
@@ -253,21 +256,21 @@ _TAIL = """\
 | field | |
 |---|---|
 | `schema_version` | 1 |
-| `intended_from` | `yarncli.json` (the recorded plan) or the reader, such as `transformers 5` |
-| `assume_like` | the model type that an unknown one is read as; else `null` |
-| `engines[].engine`, `.versions`, `.basis` | the id, the described versions, `run` or `read` |
+| `intended_from` | `yarncli.json` (the recorded plan), or the reader: `transformers 5` |
+| `assume_like` | the type that an unknown one was assumed to be like; else `null` |
+| `engines[].engine`, `.versions`, `.basis` | the id, the versions described, `run` or `read` |
 | `engines[].status` | `exact`, `differs`, `ignores`, `refuses`, `crashes`, … as above |
 | `engines[].weights` | `format`, `status` and `version`; `null` for plain safetensors |
-| `engines[].served_length` | tokens; `null` if the engine sets no limit |
+| `engines[].served_length` | tokens; `null` where the engine sets no limit |
 | `….scopes[].scope`, `.inv_freq`, `.at_length` | frequencies, radians per token, at that length |
 | `….scopes[].attention_factor`, `.attention_factor_ratio` | on cos and sin; over the intended one |
-| `….scopes[].softmax_scale_ratio` | the factor on the softmax scale 1/√d (MLA models) |
-| `….scopes[].largest_deviation`, `…_pair`, `…_length` | the largest one of a frequency, and where |
-| `engines[].notes` | sentences for readers |
-| `engines[].launch`, `.launch_is_exact` | the launch line; whether it makes the engine right |
+| `….scopes[].softmax_scale_ratio` | what multiplies the softmax scale 1/√d (MLA models) |
+| `….scopes[].largest_deviation`, `…_pair`, `…_length` | of the frequencies, and where |
+| `engines[].notes` | text for people |
+| `engines[].launch`, `.launch_is_exact` | the launch line; whether the engine is right with it |
 
-`at_length` is the length that the engine serves; dynamic and longrope depend on it. Short texts are
-checked for deviations as well.
+`at_length` is the length the engine serves; dynamic and longrope depend on it. Deviations are
+looked for at short texts as well.
 """
 
 

@@ -17,7 +17,10 @@ def pages() -> dict[str, str]:
         for rule in RULES.values()
     ]
     table = "| Rule | Severity | What is wrong | `--fix` |\n|---|---|---|---|\n" + "\n".join(rows)
-    head = "# Rules of yarncli check\n\nMade from the program; a test keeps it current.\n\n"
+    head = (
+        "# Rules of yarncli check\n\nEach page says what is wrong, what it breaks and what to do. "
+        "This list is made from the program; a test keeps it current.\n\n"
+    )
     found = {f"{rule.id}.md": explain(rule) for rule in RULES.values()}
     return {"README.md": f"{head}{table}\n", **found}
 

@@ -312,7 +312,7 @@ def test_layers_with_a_window_must_rotate_alike(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedArchitectureError, match="that attend within a window"):
         convert(path, tmp_path / "no.gguf", from_=tmp_path / "config.json")
     (finding,) = check(tmp_path / "out.gguf", against=tmp_path / "config.json").findings
-    assert finding.message.endswith("the layers that attend within 64 tokens rotate otherwise.")
+    assert finding.message.endswith("layers with a window of 64 tokens are rotated differently.")
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert not check(tmp_path / "out.gguf", against=tmp_path / "config.json").findings
 

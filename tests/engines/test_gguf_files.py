@@ -83,7 +83,7 @@ def test_llama_cpp_refuses_aborts_and_passes_over(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf")
-    with pytest.raises(UsageError, match="'vllm' is no program"):
+    with pytest.raises(UsageError, match="'vllm' is not a program"):
         judge_checkpoint(path, engines=["vllm"])
     told = " ".join(invoke("engines", path, "--length", 2048, code=2).output.split())
     assert "yarncli convert SOURCE OUT --length N" in told

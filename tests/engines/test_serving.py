@@ -85,7 +85,7 @@ def test_a_theta_that_nobody_examined_is_unknown(tmp_path):
     }
     found = served(tmp_path, neox, "vllm")
     assert (found.status, found.launch) == ("unknown", None)
-    assert "nobody knows" in found.notes[0]
+    assert "it is not known" in found.notes[0]
 
 
 def test_old_length_fields_are_raised_too(tmp_path):

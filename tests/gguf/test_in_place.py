@@ -498,7 +498,7 @@ def test_a_journal_that_names_something_else_is_not_obeyed(model: Path) -> None:
         record = ResizeRecord(name="m.gguf", size=9, shift=0, new_size=9, ranges=((0, b"PK"),))
         writer.add(record)
         writer.end()
-    with pytest.raises(CheckpointError, match="which no change of yarncli touches"):
+    with pytest.raises(CheckpointError, match="which yarncli never changes"):
         recover(model.parent)
 
 

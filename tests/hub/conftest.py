@@ -29,7 +29,7 @@ def xet_hub(minihub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     environment = {
         "HF_HUB_DISABLE_XET": "0",
         "HF_XET_XORB_COMPRESSION_POLICY": "none",  # of what is pushed
-        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1",
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
         "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
     }
     for name, value in environment.items():

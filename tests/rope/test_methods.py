@@ -58,7 +58,7 @@ def test_check_asks_it_whether_the_maximum_stays(converted):
     path.write_text(text)
     found = invoke("check", converted)
     assert "max-raised" in found.stdout
-    assert "at the original 256; it is 300" in found.stdout
+    assert "needs the original length 256 as max_position_embeddings; it is 300" in found.stdout
 
 
 def test_the_card_names_it_and_links_its_paper(converted):

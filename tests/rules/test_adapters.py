@@ -54,7 +54,7 @@ def test_an_adapter_is_named_and_fits_its_base(demo: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("base", "words"), [
     (None, "names no base model"),
-    ("meta-llama/Llama-3.1-8B", "is no directory here"),
+    ("meta-llama/Llama-3.1-8B", "is not a directory here"),
 ])  # fmt: skip
 def test_a_base_that_is_not_here_is_said(base: str | None, words: str, tmp_path: Path) -> None:
     one = {f"{PREFIX}.0.self_attn.q_proj.lora_A.weight": np.ones((4, 8), np.float32)}

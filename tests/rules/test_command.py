@@ -75,8 +75,8 @@ def test_a_line_of_text_has_place_severity_rule_and_message(
     write(ERROR)
     result = run("config.json")
     (line,) = [x for x in result.stdout.splitlines() if "error" in x]
-    assert re.fullmatch(r"config\.json:\d+: error\[factor-integer\] .*\(--fix mends it\)", line)
-    assert result.stderr == "error: 1 error, 0 warnings. --fix can mend 1 of these findings.\n"
+    assert re.fullmatch(r"config\.json:\d+: error\[factor-integer\] .*\(--fix corrects it\)", line)
+    assert result.stderr == "error: 1 error, 0 warnings. --fix can correct 1 of these findings.\n"
 
 
 def test_good_configs_are_passed_in_silence(run: Callable[..., Any], write: Write) -> None:

@@ -45,7 +45,7 @@ def test_findings_and_exit_codes(tmp_path: Path) -> None:
     path = write(tmp_path / "low.gguf", **YARN)
     told = invoke("check", path, code=0).output
     assert f"{path}: warning[gguf-context-not-raised]" in told
-    assert "(--fix mends it)" in told
+    assert "(--fix corrects it)" in told
     invoke("check", path, "--strict", code=1)
     assert rules(path, ignore=["gguf-context-not-raised"]) == []
     bad = write(tmp_path / "bad.gguf", **{"rope.scaling.type": "dynamic"})

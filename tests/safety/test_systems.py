@@ -194,7 +194,7 @@ def test_the_source_under_another_spelling_is_not_overwritten(
     monkeypatch.setattr(Path, "samefile", lambda a, b: str(a).lower() == str(b).lower())
     with pytest.raises(UsageError, match="is or holds the source"):
         convert(tmp_path / "Model", tmp_path / "model", factor=4.0, overwrite=True)
-    with pytest.raises(UsageError, match="lies inside the source"):
+    with pytest.raises(UsageError, match="is inside the source"):
         convert(tmp_path / "Model", tmp_path / "model" / "out", factor=4.0)
 
 

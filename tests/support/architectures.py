@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-# Only the names that a config class has are passed to it.
+# A config class gets only those of these names that it has.
 SIZES: dict[str, Any] = {
     "vocab_size": 128,
     "hidden_size": 64,
@@ -85,7 +85,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "deepseek_v2",
             "deepseek_v3",
             "deepseek_v32",
-            "dots3_note_text",
             "esmc",
             "glm4_moe_lite",
             "glm_moe_dsa",
@@ -115,7 +114,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {**_MLA, "layer_group_size": 2},
     "bamba": {"attn_layer_indices": [1, 3]},
     "beam": {},
-    "chameleon": {"vocabulary_map": {"<image>": 5}},
+    "chameleon": {"vocabulary_map": {"<image>": 5}, "vq_config": {"base_channels": 32}},
     "deepseek_v4": {"head_dim": 64},
     "mimo_v2_flash": {"head_dim": 48},
     "cohere_compass_text": {"num_key_value_heads": 4},
@@ -196,6 +195,32 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "indexer_head_dim": 16,
         "indexer_budget": 16,
         "indexer_compress_ratio": 4,
+    },
+    "dots3_note_text": {
+        **_MLA,
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 4,
+        "swa_q_lora_rank": 24,
+        "swa_kv_lora_rank": 16,
+    },
+    # The other parts of these models would be far larger than their text part.
+    "evolla": {
+        "protein_encoder_config": {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+        },
+        "aligner_num_add_layers": 1,
+        "resampler_depth": 1,
+    },
+    "idefics": {
+        "vision_config": {
+            "embed_dim": 32,
+            "intermediate_size": 32,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+        }
     },
     "zamba2": {
         "use_mem_rope": True,
@@ -320,7 +345,7 @@ def decoder_layers(model: Any) -> list[Any]:
     raise AssertionError(f"no layers found in {type(model).__name__}")
 
 
-# Our name for layers whose kind transformers calls otherwise.
+# Kinds of layers that transformers calls by another name than we do.
 LAYER_TYPE_NAMES = {"sparse": "minimax_m3_sparse"}
 
 

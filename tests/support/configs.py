@@ -1,4 +1,4 @@
-"""Small configs of a Llama, as `config.json` holds them, and a number that goes with them."""
+"""Small configs of a Llama, as in `config.json`, and yarn's attention factor for them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# A model whose window is far above its original length: what is ignored shows in every logit.
+# The window is far above the original length, so that an ignored setting changes every logit.
 LLAMA = {
     "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32, "bos_token_id": 1,

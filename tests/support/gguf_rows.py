@@ -1,6 +1,6 @@
-"""Sets of keys and tensors that GGUF files of strangers have, and what llama.cpp makes of each.
+"""Sets of keys and tensors as in GGUF files of other tools, and what llama.cpp computes from them.
 
-What stands here as right is what v0.5.0 computed when it was run; `test_live.py` runs it again.
+The expected values are those that v0.5.0 computed when it was run; `test_live.py` runs it again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def yarn(factor: float, original: int, theta: float = 1e4, betas: Any = (32, 1))
 
 @dataclass(frozen=True)
 class Row:
-    """A file, and what is computed: frequencies with a factor, or the word for what else."""
+    """A file and its expected result: frequencies with a factor, or a word for another outcome."""
 
     name: str
     expected: tuple[list[float], float] | str

@@ -14,7 +14,8 @@ GOLDEN = json.loads(
 TOKENS = GOLDEN["tokens"]
 LENGTH = 2048
 PLACES = (100, 299, 599)
-# Of the logits of llama.cpp's and transformers' single precision; neighbours are off by 0.2 to 5.
+# Tolerance between the logits of llama.cpp and transformers in single precision. A neighbouring
+# setting differs by 0.2 to 5.
 TOLERANCE = 2e-3
 
 

@@ -24,7 +24,8 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 Run = Callable[[Path], object]
 Make = Callable[[], Any]
-# Takes the number and the name of a call, what makes it, and what makes half of it.
+# Takes the number and the name of a call, a function that makes the call, and one that makes half
+# of it.
 Act = Callable[[int, str, Make, Make], Any]
 
 

@@ -1,4 +1,4 @@
-"""Launch lines as `yarncli engines` prints them: the cases, and what each line is to bring."""
+"""Launch lines as `yarncli engines` prints them: the cases, and what each line should reach."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ _SOME = ("yarn", "ntk", "linear")
 
 @cache
 def printed(engine_id: str) -> tuple[Line, ...]:
-    """Every line that makes all right in one engine."""
+    """Every launch line with which one engine is right."""
     return tuple(_printed(engine_id))
 
 
@@ -181,7 +181,7 @@ def _converted(
 
 
 def problems(line: Line, result: Any) -> list[str]:
-    """How what an engine computed for a line differs from what the line is to bring.
+    """The difference between what an engine computed for a line and what the line should reach.
 
     Args:
         line: the line.

@@ -79,7 +79,7 @@ class Request:
 
 @dataclass
 class Failure:
-    """What to do instead of answering: `status`, "drop" or a wait; or how to spoil the answer.
+    """What to do instead of a normal answer: `status`, "drop" or a wait; or how to damage it.
 
     "half" breaks off in the body, "short" leaves its last byte out, "flip" changes one bit.
     """
@@ -166,7 +166,7 @@ class MiniHub:
     def requests(self, method: str = "", pattern: str = "") -> list[Request]:
         return [r for r in self.log if method in ("", r.method) and re.search(pattern, r.path)]
 
-    def _serve(self) -> ThreadingHTTPServer:
+    def _serve(self) -> Server:
         hub = self
 
         class Handler(Exchange):
@@ -174,10 +174,14 @@ class MiniHub:
                 self.hub = hub
                 super().setup()
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
+        server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # hf_xet connects many times at once
 
 
 class Exchange(BaseHTTPRequestHandler):

@@ -1,10 +1,10 @@
-"""What a Python caller hears of a long work."""
+"""A progress callback that records its calls."""
 
 from __future__ import annotations
 
 
 class Stages(list):
-    """A progress callback that remembers all it is told."""
+    """A progress callback that keeps every value it gets."""
 
     __call__ = list.append
 

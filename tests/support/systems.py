@@ -1,8 +1,9 @@
-"""Windows and macOS, as far as yarncli meets them, played on Linux in a process of its own.
+"""Simulates Windows and macOS on Linux, as far as yarncli notices, in a separate process.
 
-What those systems lack is taken away before yarncli is imported; what they do otherwise is done:
-on Windows, descriptors change line ends unless they are opened as binary, nothing that is open is
-renamed or removed, directories are not opened, only what is open for writing is flushed.
+What those systems lack is removed before yarncli is imported, and what they do differently is
+imitated. On Windows, descriptors change line ends unless they are opened as binary, an open file
+cannot be renamed or removed, directories cannot be opened, and only a file that is open for writing
+can be flushed.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ _O_BINARY = 1 << 15  # a flag that Linux ignores on this machine
 
 
 def become(system: str) -> dict[str, int]:
-    """Make this process one on "windows" or "macos".
+    """Let this process behave as on "windows" or "macos".
 
     Returns:
-        How often some things were done, which goes on counting.
+        How often some calls were made; the counts keep growing.
     """
-    # What others bring is as it is; only ours is tried.
+    # Other packages keep the real system; only yarncli is tested.
     import asyncio
     import concurrent.futures.thread
     import ctypes
@@ -159,7 +160,7 @@ def _text_descriptors() -> None:
 
 
 def _sharing() -> None:
-    """What is open, or holds what is open, is neither renamed nor removed nor replaced."""
+    """An open file, and a directory with an open file, cannot be renamed, removed or replaced."""
     listed, link = os.listdir, os.readlink
 
     def refuse(*paths: Any) -> None:
@@ -224,7 +225,7 @@ def run_calls() -> None:
     """The child: run the command lines of stdin, and write how each ended to the file they name."""
     asked = json.load(sys.stdin)
     encoding = "cp1252" if asked["system"] == "windows" else "utf-8"
-    if asked.get("model"):  # what others import late is imported while this is Linux
+    if asked.get("model"):  # other packages import late; do that while this is Linux
         import matplotlib.figure  # noqa: F401
         import psutil  # noqa: F401
         from transformers import AutoModelForCausalLM, AutoTokenizer

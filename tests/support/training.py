@@ -1,4 +1,4 @@
-"""What trainers leave beside a model, and configs as they change them."""
+"""Files that trainers leave beside a model, and configs as trainers change them."""
 
 from __future__ import annotations
 

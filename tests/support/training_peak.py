@@ -5,7 +5,7 @@ python training_peak.py MODEL LENGTH full|lora     prints bytes: what the proces
 
 from __future__ import annotations
 
-import resource
+import re
 import sys
 from itertools import accumulate
 from pathlib import Path
@@ -67,10 +67,18 @@ def process_peak(path: Path, length: int, *, lora: bool) -> int:
         vocab_size=512,
     )  # fmt: skip
     train(prepared(LlamaForCausalLM(small), lora=lora), 8)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    before = resident("VmRSS")
     train(prepared(loaded(path), lora=lora), length)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(peak - pages * resource.getpagesize())
+    # Not getrusage: its ru_maxrss begins with the size of the process that started this one.
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":

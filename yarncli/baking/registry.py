@@ -42,7 +42,13 @@ def _all(names: str, entry: RegistryEntry) -> dict[str, RegistryEntry]:
 
 _PLAIN, _QK_NORM, _OFFSET = layouts.PLAIN, layouts.QK_NORM, layouts.QK_NORM_OFFSET
 
-# How to add a model type: CONTRIBUTING.md, “A model type, and its baking”.
+# How to add a model type (CONTRIBUTING.md, “A model type, and its baking”, has the details):
+#
+# 1. Give it a row in `config/families/`; `table.py` there says how.
+# 2. Add it here with its layout. Write a new layout in `layouts.py` only if the query and key
+#    projections are arranged as in no other model.
+# 3. Give it a tiny size in `tests/support/architectures.py` if the common sizes do not suit, and
+#    run `pytest -m "" tests/baking/test_architectures.py -k NAME`.
 REGISTRY: dict[str, RegistryEntry] = {
     **_all(
         """arcee aria_text bamba bitnet cohere2 cohere2_moe cohere_compass_text cwm diffllama

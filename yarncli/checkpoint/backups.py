@@ -25,12 +25,12 @@ def backups_of(directory: Directory, name: str) -> list[str]:
 
 
 def needless_backups(directory: Directory, name: str, becomes: bytes) -> list[str]:
-    """The backups of a file that hold what it is going to hold, or what an earlier one holds.
+    """The backups that are not needed: equal to the new content of the file, or to an older backup.
 
     Args:
-        directory: held alone (see `changing`).
+        directory: locked exclusively (see `changing`).
         name: of the file.
-        becomes: its content to be.
+        becomes: the new content of the file.
 
     Raises:
         OutputError: one cannot be read.

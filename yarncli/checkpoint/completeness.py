@@ -37,7 +37,7 @@ def lacks(
 ) -> Iterator[Lack]:
     """What is missing of a checkpoint that has safetensors weights.
 
-    Files that the index names and that are not there are not repeated here: `Checkpoint.header`
+    Files that the index names but that do not exist are not reported here: `Checkpoint.header`
     raises for them.
 
     Args:
@@ -68,7 +68,7 @@ def lacks(
             yield Lack(
                 "shard-unlisted",
                 name,
-                f"{checkpoint.where(name)} lies beside an index that does not name it.",
+                f"{checkpoint.where(name)} is not named in the index beside it.",
             )
     if not gone and layers and len(headers) == len(named):
         missing = _missing_layers(headers.values(), layers)
@@ -82,9 +82,9 @@ def lacks(
 
 
 def require_complete(checkpoint: Checkpoint, layers: int | None) -> None:
-    """Refuse a checkpoint that has some of its weights and not all of them.
+    """Refuse a checkpoint that has only a part of its weights.
 
-    Weights that were not fetched (Git-LFS pointers) are taken for complete.
+    Weights that were not fetched (Git-LFS pointers) are assumed to be complete.
 
     Args:
         checkpoint: what `open_checkpoint` found; without any weights it passes.
@@ -119,7 +119,7 @@ def layers_of(checkpoint: Checkpoint) -> int | None:
 
 
 def _gone(names: Iterable[str]) -> list[str]:
-    """Numbered shards that are not among `names` although the others say how many there are."""
+    """Missing shards of a numbered set; a name like `…-00002-of-00007` states its size."""
     sets: defaultdict[tuple[str, str, int], set[int]] = defaultdict(set)
     for name in names:
         if match := _NUMBERED.fullmatch(name):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-# The first of these that a file name speaks of: the name, what it says, what to do.
+# The first row that matches a file name counts: pattern, what the folder is, what to do.
 _SIGNS: tuple[tuple[str, str, str], ...] = (
     (
         r"model_index\.json",

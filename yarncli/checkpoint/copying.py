@@ -1,4 +1,4 @@
-"""Put a copy of a checkpoint or an adapter together: files carried over, files written anew."""
+"""Make a copy of a checkpoint or an adapter: some files are copied, others are newly written."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def fill(
     like: Path | None,
     progress: Advance | None = None,
 ) -> None:
-    """Fill a directory with files of another and files of our own, in the modes of that one.
+    """Fill a directory with files of another one and with new files, and take over file modes.
 
     Args:
         staging: the directory; see `output.output_directory`.
         source: the directory that it is a copy of.
-        carried: the files of it that are copied.
-        written: name → content of the others.
-        patches: name → what is rewritten on the way.
+        carried: the files of `source` that are copied.
+        written: name → content of the new files.
+        patches: name → byte ranges that are rewritten during the copy.
         like: the file whose mode the written ones take over.
         progress: called with the number of bytes copied.
 

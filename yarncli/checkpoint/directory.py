@@ -31,7 +31,7 @@ _LINK = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}  # what O_NOFOLLOW answers, b
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory held by a descriptor, so that a renamed or replaced path changes nothing.
+    """An open directory. It stays the same one even if its path is renamed or replaced.
 
     Names are POSIX paths relative to it. No link is followed in any part of them.
     """
@@ -39,7 +39,7 @@ class Directory:
     path: Path
     """What the user calls it."""
     descriptor: int
-    """Of the directory itself; the lock hangs on it."""
+    """Descriptor of the directory itself; the lock belongs to it."""
 
     def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
         """A descriptor of a file.
@@ -202,7 +202,7 @@ class Directory:
 
 
 class JournalError(CheckpointError):
-    """A journal that cannot be obeyed: incomplete, damaged, or somebody else's.
+    """A journal that cannot be used: incomplete, damaged, or not written by this user.
 
     Attributes:
         restores: what it would restore, a line each, where it can be read.
@@ -214,23 +214,22 @@ class JournalError(CheckpointError):
 
 
 class BusyError(CheckpointError):
-    """Another process holds the directory."""
+    """Another process has locked the directory."""
 
 
 @contextmanager
 def hold(path: Path, lock: Lock) -> Iterator[Directory]:
-    """Hold a directory for this process; the kernel lets go of it when the process ends.
+    """Lock a directory for this process; the kernel releases the lock when the process ends.
 
-    Those who change it in place hold it alone (exclusive); those who copy from it or send it hold
-    it together (shared). The lock is the kernel's, on the directory itself: there is no lock file
-    that could be left over.
+    A change in place takes an exclusive lock; copying from the directory or sending it takes a
+    shared one. The kernel locks the directory itself, so no lock file can be left behind.
 
     Args:
         path: the directory. A link that the user names is followed.
         lock: how.
 
     Raises:
-        BusyError: another process holds it, for longer than the mending of a config takes.
+        BusyError: another process has locked it, and did not release it within some seconds.
         CheckpointError: it cannot be opened.
         UsageError: exclusive, and this system or file system has no such locks.
     """
@@ -259,7 +258,7 @@ def locked(path: Path, lock: Lock, patience: float = 0) -> Iterator[int | None]:
         Its descriptor; None where the system or the file system has no locks.
 
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process has locked it.
     """
     if system.fcntl is None:
         yield None
@@ -292,7 +291,7 @@ class _CannotOpenError(CheckpointError):
 
 
 def _take_over(descriptor: int, like: os.stat_result) -> None:
-    """Give a new file the owner, where we may, and the mode of another."""
+    """Give a new file the mode of another file, and its owner if we have the right."""
     found = os.fstat(descriptor)
     if (found.st_uid, found.st_gid) != (like.st_uid, like.st_gid):
         with suppress(PermissionError):  # only root gives files away
@@ -304,7 +303,7 @@ _TEMPORARY = re.compile(r"\..+\.yarncli-(?:new|old)-\d+-[0-9a-f]{8}")
 
 
 def temporary_name(name: str, role: Literal["new", "old"]) -> str:
-    """A hidden unused name to stand beside `name`; a long one is cut so that it stays legal."""
+    """A hidden unused name in the directory of `name`; cut if it would be too long."""
     return f"{temporary_prefix(name)}{role}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
@@ -316,7 +315,7 @@ def temporary_prefix(name: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or directory name is that of output in the making (or of a killed run)."""
+    """Whether a name belongs to output that is being written, or that a killed run left."""
     return _TEMPORARY.fullmatch(name) is not None
 
 

@@ -37,7 +37,7 @@ class SourceFile:
     modified: int = 0
     """When it was last written, in nanoseconds since 1970; 0 on the Hub, where files stay."""
     digest: hub.Digest | None = None
-    """The hash that it must have; None where nobody says: in directories of the user's own."""
+    """The hash that it must have; None where none is known, as in the user's own directories."""
     problem: str = ""
     """Why it cannot be carried over ("is a link to …"); empty for nearly all files."""
 
@@ -115,7 +115,7 @@ def read_file(path: Path, limit: int, where: str | None = None) -> bytes:
     except OSError as error:
         raise CheckpointError(f"{where} cannot be read: {error.strerror}.") from error
     if len(data) > limit:
-        raise CheckpointError(f"{where} has more than the {limit:,} bytes that it may have.")
+        raise CheckpointError(f"{where} has more than the allowed {limit:,} bytes.")
     return data
 
 
@@ -124,7 +124,7 @@ def beginning_of(path: Path) -> bytes:
     try:
         with os.fdopen(open_to_read(path, wait=False), "rb") as file:
             return file.read(16)
-    except OSError:  # who reads the whole file says why
+    except OSError:  # whoever reads the whole file reports the error
         return b""
 
 

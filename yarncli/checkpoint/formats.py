@@ -10,7 +10,7 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.quantisation import MODELOPT_FILE
 from yarncli.config.weight_format import WeightFormat, stated_cache, stated_format
 
-# What the only weights of a directory are, by the ends of their names.
+# The format of weights that are the only ones in a directory, by the ends of their names.
 _FILES = (
     (("gguf",), WeightFormat("gguf", "GGUF")),
     (("bin", "pt", "pth", "pkl", "ckpt"), WeightFormat("pickle", "pickled")),
@@ -29,7 +29,7 @@ def read_format(checkpoint: Checkpoint) -> WeightFormat:
     files = _format_of_files(checkpoint)
     if files is None or not stated.id:
         return files or stated
-    # Nobody looked at one inside the other.
+    # The combination of the two formats was not examined.
     return WeightFormat(f"{files.id}+{stated.id}", f"{stated.name} in {files.name} files")
 
 
@@ -85,7 +85,7 @@ _STORED = ("weight", "qweight", "weight_packed", "trellis")
 def count_parameters(
     headers: Iterable[Header], config: Mapping[str, Any], weights: WeightFormat
 ) -> int | None:
-    """Parameters of the model: packed ones unpacked, and without what only serves to unpack them.
+    """Number of parameters: packed ones count as unpacked; scales and the like do not count.
 
     Args:
         headers: of its shards.

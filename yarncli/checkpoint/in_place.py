@@ -60,19 +60,18 @@ CONFIG = "config.json"
 
 
 class LeftoverError(OutputError):
-    """The change is made; only its journal could not be removed."""
+    """The change succeeded, but its journal could not be removed."""
 
 
 @contextmanager
 def changing(path: Path) -> Iterator[Directory]:
-    """Hold a directory alone, brought out of an interrupted change of this user's first.
+    """Lock a directory exclusively, after recovery from an interrupted change of this user.
 
-    What is to be changed must be read inside the block: before it, another process may have
-    changed it.
+    Read what you want to change inside the block: before it, another process may change it.
 
     Raises:
-        CheckpointError: another process holds it, or the interrupted change was not this user's.
-        UsageError: there are no locks here.
+        CheckpointError: another process has locked it, or another user's change was interrupted.
+        UsageError: this system or file system has no locks.
         OutputError: the old state cannot be written.
     """
     with hold(path, "exclusive") as directory:
@@ -83,14 +82,14 @@ def changing(path: Path) -> Iterator[Directory]:
 
 @contextmanager
 def using(source: str | Path | Checkpoint, *, in_place: bool) -> Iterator[Directory | None]:
-    """Hold what a command works on: alone to change it in place, else together with other readers.
+    """Lock what a command works on: exclusively to change it in place, else shared with readers.
 
     Args:
-        source: as the user gave it; of a file, its directory is held.
+        source: as the user gave it; for a file, its directory is locked.
         in_place: whether the command changes it.
 
     Yields:
-        The directory; None where there is nothing to hold, as on the Hub.
+        The directory; None where there is nothing to lock, as on the Hub.
 
     Raises:
         As `changing`.
@@ -126,10 +125,10 @@ def change(
     keep: Collection[str] = (),
     progress: Advance | None = None,
 ) -> dict[str, str]:
-    """Replace small files and patch weights where they lie: entirely, or not at all.
+    """Replace small files and patch weights in place: all of it, or nothing.
 
     Args:
-        directory: held alone (see `changing`).
+        directory: locked exclusively (see `changing`).
         files: name → new content; None removes the file.
         patches: shard → patches (not overlapping).
         keep: names of files whose old content is kept as `<name>.orig`.
@@ -141,7 +140,7 @@ def change(
     Raises:
         CheckpointError: a file must not be changed in place.
         OutputError: the disk is full, a file cannot be written, or does not read back. The old
-            state is back then; where even that failed, the message says how to restore it.
+            state is then restored; if that fails too, the message says how to restore it.
     """
     patches = patches or {}
     with output_errors(str(directory.path)):
@@ -201,7 +200,7 @@ def _plan(directory: Directory, files: Mapping[str, bytes | None], keep: Collect
 
 
 def _backup(directory: Directory, name: str, data: bytes) -> tuple[str, bool]:
-    """The name for a backup of `data`, and whether one holds just that already."""
+    """The name for a backup of `data`, and whether a backup with this content exists already."""
     for backup in backups_of(directory, name):
         found = directory.info(backup)
         same_size = found and stat.S_ISREG(found.st_mode) and found.st_size == len(data)
@@ -269,7 +268,7 @@ class _Change:
             yield self._file_record(name)
 
     def _ranges(self) -> Iterator[Callable[[], RangeRecord]]:
-        """What makes the record of each piece of each patch."""
+        """For each piece of each patch, a function that makes its record."""
         for name, patches in self.patches.items():
             for patch in patches:
                 for offset, length in patch.pieces():
@@ -319,7 +318,7 @@ class _Change:
 
 
 def write_journal(directory: Directory, key: Key, records: Iterable[Record]) -> None:
-    """Write the journal under a hidden name: what bears its name is whole."""
+    """Write the journal under a hidden name and rename it, so that a file of its name is whole."""
     hidden = temporary_name(JOURNAL_NAME, "new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with os.fdopen(directory.open(hidden, flags, 0o600), "wb") as file:
@@ -333,7 +332,7 @@ def write_journal(directory: Directory, key: Key, records: Iterable[Record]) -> 
 
 
 def finish(directory: Directory, key: Key) -> None:
-    """Remove what a change that is made leaves.
+    """Remove what a completed change leaves.
 
     Raises:
         LeftoverError: the journal could not be removed.
@@ -342,8 +341,8 @@ def finish(directory: Directory, key: Key) -> None:
         clean_up(directory)
     except BaseException as error:
         raise LeftoverError(
-            f"{directory.path} was changed as asked, but what is left of the change could not "
-            f"be removed. Do that with: {recovery_command(directory)}"
+            f"{directory.path} was changed as asked, but the journal of the change could not "
+            f"be removed. Remove it with: {recovery_command(directory)}"
         ) from error
     key.forget()
 
@@ -365,5 +364,5 @@ def take_back(directory: Directory, key: Key) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
         raise OutputError(
             f"The change of {directory.path} failed, and its old state could not be restored: "
-            f"{reason}. Mend that, then run: {recovery_command(directory)}"
+            f"{reason}. Correct this, then run: {recovery_command(directory)}"
         ) from error

@@ -1,8 +1,8 @@
-"""The undo journal of a change in place: its format, and whose it is.
+"""The undo journal of a change in place: its format, and who wrote it.
 
-A journal lies in the directory that it restores, which may be a stranger's. So it is only obeyed
-where the state directory of this user holds its key: then it is, byte for byte, what a run of this
-user wrote. Everybody else's is data, to be shown.
+A journal is in the directory that it restores, which may come from an unknown source. So it is used
+only if the state directory of this user has its key. The key proves that a run of this user wrote
+the journal, byte for byte. Any other journal is only shown.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class RangeRecord:
     def strange(self, data: bytes) -> list[int]:
         """Where, in bytes from the start of the file, `data` is neither old nor new.
 
-        Of a range of more than a page, a page that a kill has torn between old and new is strange.
+        In a range of more than one page, a page that is partly old and partly new counts as
+        neither: of its new content only a checksum is known.
         """
         if self.is_exact:
             known = enumerate(zip(data, self.old, self.new, strict=True), self.offset)
@@ -97,18 +98,18 @@ class RangeRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeRecord:
-    """A large file that gets another size where it lies: what follows its start moves."""
+    """A large file that changes its size in place: everything after its start moves."""
 
     name: str
     """POSIX path of the file, relative to its directory."""
     size: int
     """Of the old file, in bytes."""
     shift: int
-    """How far what follows its start moves, in bytes; negative: towards the beginning."""
+    """By how many bytes the rest of the file moves; negative: towards the beginning."""
     new_size: int
     """Of the new file, in bytes."""
     ranges: tuple[tuple[int, bytes], ...]
-    """Where something is overwritten or cut off, in the old file, and what it held there."""
+    """Offsets in the old file where bytes are overwritten or cut off, and these bytes."""
 
 
 Record = FileRecord | RangeRecord | ResizeRecord
@@ -116,7 +117,7 @@ Record = FileRecord | RangeRecord | ResizeRecord
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What proves that a journal was written by this user."""
+    """The key that proves that this user wrote a journal."""
 
     identifier: str
     """The random name of the journal, and of the file with the secret."""
@@ -125,7 +126,7 @@ class Key:
 
     @classmethod
     def create(cls, directory: Path) -> Key:
-        """A new key, remembered in the state directory where that can be written."""
+        """A new key, saved in the state directory if that is writable."""
         key = cls(os.urandom(16).hex(), os.urandom(32))
         about = {"secret": key.secret.hex(), "directory": os.fspath(directory.absolute())}
         with suppress(OSError):  # then only this run itself can take the change back unasked
@@ -149,11 +150,11 @@ class Key:
             return None
 
     def seal(self, digest: str) -> str:
-        """What only the holder of the secret can say of a journal with this checksum."""
+        """The seal of a journal with this checksum; computing it takes the secret."""
         return hmac.new(self.secret, digest.encode(), sha256).hexdigest()
 
     def forget(self) -> None:
-        """The change is over: nothing may be restored with this key any more."""
+        """Delete the key after the change, so that no journal can be restored with it any more."""
         with suppress(OSError):
             (_keys() / self.identifier).unlink()
 
@@ -166,7 +167,7 @@ def state_directory() -> Path:
 
 
 def checksum(data: bytes) -> str:
-    """What stands for the content of a small file in a journal."""
+    """The checksum by which a journal describes the content of a small file."""
     return sha256(data).hexdigest()
 
 
@@ -190,6 +191,10 @@ def _pages(length: int, offset: int) -> Iterator[tuple[int, int]]:
 
 class JournalWriter:
     """Writes the records of one journal; it counts only once `end` has been written."""
+
+    # Layout: the magic bytes, then entries. An entry is the lengths of its JSON and of its data,
+    # the JSON, and the data. The first entry names the key; the last one has the number of records,
+    # the checksum of everything before it, and the seal.
 
     def __init__(self, file: BinaryIO, key: Key) -> None:
         self._file, self._key, self._hash = file, key, sha256()
@@ -249,7 +254,7 @@ class Journal:
     where: str
     """What to call it in messages."""
     key: Key | None
-    """This user's key for it; None if it is somebody else's, or not what was written."""
+    """This user's key for it; None if this user did not write it, or it was changed since."""
 
     def records(self) -> Iterator[Record]:
         """The records, in the order in which the files are changed."""
@@ -259,7 +264,7 @@ class Journal:
 
 
 def read_journal(file: BinaryIO, where: str) -> Journal:
-    """Read a journal once, check every record, and find out whose it is.
+    """Read a journal once, check every record, and find out whether this user wrote it.
 
     Raises:
         JournalError: it is damaged.

@@ -56,7 +56,7 @@ def _extents(source: int, begin: int, end: int) -> Iterator[tuple[int, int, bool
 def _copy_hole(
     source: int, destination: int, begin: int, end: int, to: int, count: Advance
 ) -> None:
-    """Leave a hole, but write what is in it after all: OpenZFS before 2.2.2 told wrongly."""
+    """Keep a hole, but write any data found in it: OpenZFS before 2.2.2 reports false holes."""
     for offset in range(begin, end, CHUNK):
         data = read_exactly(source, offset, min(CHUNK, end - offset))
         if data.strip(b"\0"):
@@ -72,7 +72,7 @@ def _copy_data(
         done = 0
         if in_kernel:
             try:
-                # Up to where blocks begin, so that the rest can be shared rather than copied.
+                # Copy up to the next block boundary first, so that the rest can be shared.
                 step = min(-begin % _BLOCK or _COPY_STEP, end - begin)
                 done = os.copy_file_range(source, destination, step, begin, begin + to)
             except OSError as error:

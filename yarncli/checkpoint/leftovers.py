@@ -1,4 +1,4 @@
-"""What trainers leave beside a model: their own state, which belongs to no checkpoint."""
+"""Files that trainers leave beside a model: their own state, which is not part of a checkpoint."""
 
 from __future__ import annotations
 

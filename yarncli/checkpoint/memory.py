@@ -156,7 +156,7 @@ def _width(fields: Fields, rope: RopeConfig, layers: Layers, i: int) -> int:
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take, in a container too; None where nothing tells.
+    """Bytes that this process can still use, also in a container; None where this is not known.
 
     Args:
         root: of the file system in which /proc and /sys are read.
@@ -184,7 +184,7 @@ _GROUPS = (
 
 
 def _container_rooms(root: Path) -> Iterator[int]:
-    """What the memory limits of the control groups leave that this process is in.
+    """Bytes that the memory limits of the process's control groups still allow.
 
     File cache that the kernel drops on demand counts as free, as it does in MemAvailable.
     """
@@ -194,8 +194,8 @@ def _container_rooms(root: Path) -> Iterator[int]:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         paths = [line.split(":", 2)[2] for line in lines]
     for place, limit, usage, prefix in _GROUPS:
-        # Every group above has a limit too. In a container the path may be the host's, which is
-        # not there; its group is then the top.
+        # Every group above has a limit too. In a container the path may be that of the host and
+        # not exist here; then the process is in the top group.
         groups = {Path(place), *(Path(place, *Path(path).parts[1:]) for path in paths)}
         groups |= {parent for group in groups for parent in group.parents}
         for group in groups:

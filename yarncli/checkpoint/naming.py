@@ -1,4 +1,4 @@
-"""What a user may write for a source on the Hub, and what people write instead."""
+"""How a user names a source on the Hub, and the help for addresses that have another form."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bare_hub_source(source: str, *, allowed: bool) -> tuple[str, str | None]:
         allowed: whether a bare id may mean the Hub at all.
 
     Raises:
-        CheckpointError: it is none, or a directory `org/` exists here.
+        CheckpointError: it is not an id, or a directory `org/` exists here.
         UsageError: it is a web address, or no model.
     """
     refuse_address(source)
@@ -76,13 +76,13 @@ def bare_hub_source(source: str, *, allowed: bool) -> tuple[str, str | None]:
 
 
 def refuse_address(source: str) -> None:
-    """Refuse the address of a page, and what is on the Hub and no model.
+    """Refuse the address of a web page, and things on the Hub that are not models.
 
     Args:
         source: as the user wrote it; no path here.
 
     Raises:
-        UsageError: it is such; with the form that is read.
+        UsageError: it is one of these; the message shows the right form.
     """
     web = _WEB.fullmatch(source)
     path = web[1] if web else source.removeprefix("hf://")
@@ -101,7 +101,7 @@ def refuse_address(source: str) -> None:
 
 
 def require_order(source: object, out: Path | None, *, overwrite: bool = False) -> None:
-    """Refuse an output that is a source, or that is no place on this machine.
+    """Refuse an output that is the source, or that is not a path on this machine.
 
     Args:
         source: as the user gave it.

@@ -83,7 +83,7 @@ def check_destination(destination: Path, *, source: Path | None, overwrite: bool
     parent = _parent(destination)
     real = parent / destination.name
     if source is not None and _holds(source, parent):
-        raise UsageError(f"{destination} lies inside the source {source}. Choose another place.")
+        raise UsageError(f"{destination} is inside the source {source}. Choose another place.")
     if not os.path.lexists(real):
         return
     if not overwrite:
@@ -92,8 +92,8 @@ def check_destination(destination: Path, *, source: Path | None, overwrite: bool
         )
     if real.is_symlink() or not real.is_dir() or not (real / "config.json").is_file():
         raise UsageError(
-            f"{destination} is not a checkpoint directory (no config.json), so --overwrite leaves "
-            "it alone. Choose another name."
+            f"{destination} is not a checkpoint directory (no config.json), so --overwrite does "
+            "not replace it. Choose another name."
         )
     kept = {"the home directory": Path.home(), "the current directory": Path.cwd()}
     if source is not None:
@@ -106,7 +106,7 @@ def check_destination(destination: Path, *, source: Path | None, overwrite: bool
 def _holds(folder: Path, path: Path) -> bool:
     """Whether `path`, a real one, is `folder` or lies in it, however either of them is spelled.
 
-    Where the file system does not tell capitals from small letters, one folder has many names.
+    If the file system does not distinguish capital and small letters, one folder has many names.
     """
     if not folder.exists():
         return False
@@ -128,7 +128,7 @@ def output_directory(
     destination removes it, and puts back a directory that was being replaced.
 
     Args:
-        destination: the directory to be; see `check_destination` for what is refused.
+        destination: the directory to make; see `check_destination` for what is refused.
         source: directory the data comes from, which must not be touched.
         overwrite: replace an existing checkpoint directory.
         fsync: flush every file and directory to the disk before the rename, and the rename itself.
@@ -173,11 +173,12 @@ def output_files(
 ) -> Iterator[Path]:
     """Write files into a hidden directory, and rename them into place when the block succeeds.
 
-    The first one comes last: whoever finds it finds the others. On any exception, Ctrl-C included,
-    the directory is removed; after a SIGKILL the next run for the same first file removes it.
+    The first file is renamed last, so that whoever finds it also finds the others. On any
+    exception, Ctrl-C included, the directory is removed; after a SIGKILL the next run for the same
+    first file removes it.
 
     Args:
-        destinations: the files to be, in one directory; one that exists is replaced.
+        destinations: the files to make, in one directory; one that exists is replaced.
         check: refuses what must not be replaced; called at the beginning, and before the renames.
         fsync: flush every file to the disk before the renames, and those, too.
         progress: as of `output_directory`.
@@ -266,7 +267,7 @@ def _parent(destination: Path) -> Path:
 
 
 def _mode(like: Path | None, otherwise: int) -> int:
-    """The permissions for what is made like a file or directory, as far as it can be read."""
+    """The mode of a file or directory, for a new one like it; a default if it cannot be read."""
     with suppress(OSError):
         if like is not None:
             return stat.S_IMODE(like.stat().st_mode) & 0o777 | 0o200
@@ -305,7 +306,7 @@ def _put_in_place(staging: Path, final: Path) -> None:
 
 
 def _clean_up_after_killed_runs(final: Path) -> None:
-    """Remove staging directories that no process holds; put back a directory set aside."""
+    """Remove staging directories that no process has locked; restore a directory set aside."""
     prefix = re.escape(temporary_prefix(final.name))
     pattern = re.compile(prefix + r"(new|old)-\d+-[0-9a-f]{8}")
     for entry in list(final.parent.iterdir()):

@@ -1,4 +1,4 @@
-"""Bring a directory out of an interrupted change in place: by what its files hold, nothing else."""
+"""Recover a directory from an interrupted change in place; only the bytes of its files count."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from yarncli.checkpoint.system import flush, read_exactly, write_exactly
 from yarncli.errors import CheckpointError
 
 BACKUP = re.compile(r"(.+)\.orig(?:\.([1-9][0-9]{0,8}))?")
-# The files that commands change in place; a journal that names another is not one of ours.
+# The files that commands change in place; a journal that names any other file is not ours.
 _SMALL = re.compile(r"(?:config|generation_config|tokenizer_config|yarncli|.*\.index)\.json")
 
 State = Literal["nothing", "old", "new"]
 
 
 def recover(path: Path, *, trust_journal: bool = False) -> State:
-    """Bring a directory out of an interrupted change.
+    """Recover a directory from an interrupted change.
 
     Args:
         path: the directory.
-        trust_journal: obey a journal that is not known to be this user's.
+        trust_journal: use a journal also if it is not known that this user wrote it.
 
     Returns:
         "nothing" (none was pending), "old" (the old state is back), or "new" (the change had been
         completed, and only the journal was left).
 
     Raises:
-        JournalError: the journal is missing, damaged, or somebody else's; tells what it would do.
-        CheckpointError: the files are not those it was written for; nothing is changed then.
+        JournalError: the journal is missing, damaged, or of another user; says what it would do.
+        CheckpointError: the journal was written for other files; nothing is changed then.
         OutputError: a file cannot be written; run it again.
     """
     with hold(path, "exclusive") as directory, output_errors(str(path)):
@@ -68,13 +68,13 @@ def journal_of(directory: Directory) -> Iterator[Journal | None]:
         yield None
         return
     if not stat.S_ISREG(found.st_mode):
-        raise JournalError(f"{where} is no regular file, so it is not obeyed. Remove it.")
+        raise JournalError(f"{where} is not a regular file, so it is not used. Remove it.")
     with os.fdopen(directory.open(JOURNAL_NAME), "rb") as file:
         yield read_journal(file, where)
 
 
 def recover_held(directory: Directory, *, trust: bool) -> State:
-    """`recover` for a directory that is held alone already."""
+    """`recover` for a directory that is locked exclusively already."""
     with journal_of(directory) as journal:
         if journal is None:
             if directory.info(PENDING_NAME) is not None:
@@ -98,7 +98,7 @@ def recover_held(directory: Directory, *, trust: bool) -> State:
 
 
 def _states(directory: Directory, journal: Journal) -> set[str]:
-    """What all files together hold: "old", "new", or "between".
+    """The state of all files together: "old", "new", or "between".
 
     Raises:
         CheckpointError: a file holds something else.
@@ -112,7 +112,7 @@ def _states(directory: Directory, journal: Journal) -> set[str]:
             states = {resize_state(directory, record)}
         else:
             states = _range_states(directory, record, torn)
-        # What is the same before and after says nothing about the rest.
+        # A file that is the same before and after the change does not show how far the change got.
         found |= states if len(states) == 1 else set()
     return found or {"new"}
 
@@ -126,14 +126,14 @@ def _file_states(directory: Directory, record: FileRecord) -> set[str]:
         states = {"between"}  # config.json, set aside
     if not states:
         raise CheckpointError(
-            f"{directory.path / record.name} holds neither what it held before the interrupted "
-            "change nor what it was to hold. Move it away, then run: " + recovery_command(directory)
+            f"{directory.path / record.name} has neither its content from before the interrupted "
+            "change nor the new content. Move it away, then run: " + recovery_command(directory)
         )
     return states
 
 
 def _range_states(directory: Directory, record: RangeRecord, torn: set[str]) -> set[str]:
-    """Of a range. Systems write pages whole, and a kill tears one page of a file at most."""
+    """The state of a range. Systems write whole pages, so a kill leaves at most one mixed page."""
     data = _range(directory, record)
     states = {"old"} if data == record.old else set()
     states |= {"new"} if record.is_new(data) else set()
@@ -166,7 +166,7 @@ def _range(directory: Directory, record: RangeRecord) -> bytes:
 
 
 def undo(directory: Directory, journal: Journal) -> None:
-    """Put every old byte back that is not there, whatever is there.
+    """Write every old byte that is missing, whatever the file has in its place.
 
     Raises:
         CheckpointError: a file is gone, or of another size.
@@ -199,7 +199,7 @@ def _write_range(directory: Directory, record: RangeRecord) -> None:
 
 
 def clean_up(directory: Directory) -> None:
-    """Remove what an ended change leaves, the journal last: it is what says that there is any."""
+    """Remove what a finished change leaves. The journal goes last: it shows that a change began."""
     directory.remove(PENDING_NAME)
     _remove_temporaries(directory)
     directory.sync()
@@ -215,7 +215,7 @@ def _remove_temporaries(directory: Directory) -> None:
 
 
 def _refuse_strange_names(journal: Journal) -> None:
-    """Even a trusted journal restores only what a change of ours changes."""
+    """Refuse a journal, even a trusted one, that names a file which yarncli never changes."""
     for record in journal.records():
         backup = BACKUP.fullmatch(record.name)
         small = backup[1] if backup else record.name
@@ -227,16 +227,16 @@ def _refuse_strange_names(journal: Journal) -> None:
             known = _SMALL.fullmatch(small) is not None
         if not known:
             raise JournalError(
-                f"{journal.where} names {record.name}, which no change of yarncli touches. It is "
-                "not obeyed. Remove it, and get the checkpoint again."
+                f"{journal.where} names {record.name}, which yarncli never changes, so the "
+                "journal is not used. Remove it, and get the checkpoint again."
             )
 
 
 def _foreign(directory: Directory, journal: Journal) -> JournalError:
-    """The refusal of a journal that is not known to be this user's; shows what it holds."""
+    """The refusal of a journal that this user is not known to have written; shows its content."""
     text = (
         f"{journal.where} was not written by you on this machine, as far as the records in your "
-        "state directory tell, so it is not obeyed unasked."
+        "state directory show, so it is not used without your consent."
     )
     return JournalError(
         f"{text} See what it would restore, and if that is right, restore it, with: "

@@ -1,4 +1,4 @@
-"""Write the start of a large file anew where it lies, though its length changes: all or nothing.
+"""Rewrite the start of a large file in place, though its length changes: all or nothing.
 
 The steps; whatever ends them, `recovery` puts the old file back:
 
@@ -37,14 +37,14 @@ _INSTEAD = "Give the file to write, OUT, instead."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resizing:
-    """A file as it is to be."""
+    """The file that is wanted: new bytes around kept ones."""
 
     start: bytes = field(repr=False)
-    """What stands before the kept bytes."""
+    """The new bytes before the kept bytes."""
     kept: Span
-    """The bytes of the old file that stay; what stood before them is replaced."""
+    """The range of the old file that is kept; the bytes before it are replaced."""
     tail: bytes = field(repr=False)
-    """What stands after them."""
+    """The new bytes after the kept bytes."""
     patches: tuple[Patch, ...]
     """What is rewritten in the kept bytes; places as in the old file."""
 
@@ -55,17 +55,17 @@ class Resizing:
 
     @property
     def size(self) -> int:
-        """Of the file to be, in bytes."""
+        """Size of the new file, in bytes."""
         return self.kept.end + self.shift + len(self.tail)
 
 
 def resize(directory: Directory, name: str, resizing: Resizing, identity: Sequence[int]) -> None:
-    """Change a file where it lies.
+    """Change a file in place.
 
     Args:
-        directory: that it lies in, held alone (see `in_place.changing`).
+        directory: the directory of the file, locked exclusively (see `in_place.changing`).
         name: of the file.
-        resizing: as it is to be.
+        resizing: the wanted content.
         identity: of the file that this was decided for: device, inode, size, time of change.
 
     Raises:
@@ -127,7 +127,7 @@ def _change(
         directory.rename(pending, record.name)
         directory.sync(record.name)
     except BaseException:
-        with suppress(OSError):  # who restores the old file has to open it
+        with suppress(OSError):  # the recovery has to open the file
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         take_back(directory, key)
         raise
@@ -135,7 +135,7 @@ def _change(
 
 
 def _old(descriptor: int, resizing: Resizing, size: int) -> Iterator[tuple[int, bytes]]:
-    """What is overwritten or cut off: where, and the bytes."""
+    """Offset and old bytes of every range that is overwritten or cut off."""
     yield 0, read_exactly(descriptor, 0, resizing.kept.begin)
     for patch in resizing.patches:
         for offset, length in patch.pieces():
@@ -145,7 +145,7 @@ def _old(descriptor: int, resizing: Resizing, size: int) -> Iterator[tuple[int, 
 
 
 def _written(resizing: Resizing, record: ResizeRecord) -> Iterator[tuple[int, bytes]]:
-    """What is written, and where in the new file; the start comes last."""
+    """Offset in the new file and bytes of every range that is written; the start comes last."""
     if resizing.tail:
         yield resizing.size - len(resizing.tail), resizing.tail
     old = dict(record.ranges[1:-1])
@@ -156,9 +156,9 @@ def _written(resizing: Resizing, record: ResizeRecord) -> Iterator[tuple[int, by
 
 
 def _refuse_shape(path: Path, resizing: Resizing, size: int) -> None:
-    """Refuse what would need more than to move everything that is kept by whole blocks."""
+    """Refuse a change that needs more than moving all kept bytes by whole blocks."""
     cut, shift = size - resizing.kept.end, resizing.shift
-    # So that the size alone tells how far an interrupted change was.
+    # Then the size alone shows how far an interrupted change got.
     if (cut and resizing.tail) or (cut and shift > 0) or (resizing.tail and shift < 0):
         raise CheckpointError(f"{path} would have to be cut and put together anew. {_INSTEAD}")
     block = os.statvfs(path).f_bsize if shift else 1
@@ -183,21 +183,21 @@ def _cannot_move(path: Path) -> Iterator[None]:
 
 
 def _require_alone(descriptor: int, path: Path) -> None:
-    """Insist that nobody else has the file open or mapped, and let nobody open it until it closes.
+    """Insist that no other process has the file open or mapped, and keep it so until it is closed.
 
-    The kernel gives a write lease only where this descriptor is the only one of the file, in
-    whichever process, container or mapping; who opens the file then waits. To look through
-    `/proc` would miss other users' processes, and whoever comes a moment later.
+    The kernel gives a write lease only if no other descriptor or mapping of the file exists, in
+    any process or container. A process that opens the file later waits. A search of `/proc` would
+    miss the processes of other users, and processes that open the file later.
 
     Raises:
-        CheckpointError: somebody has, or the system cannot tell.
+        CheckpointError: another process has it open, or the system cannot tell.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         raise CheckpointError(
             f"This system cannot tell whether another process has {path} open. {_INSTEAD}"
         )
     try:
-        # The signal with which the kernel tells that somebody waits ends no process.
+        # The kernel's signal that another process waits for the file must not end this one.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except OSError as error:
@@ -213,7 +213,7 @@ def _require_alone(descriptor: int, path: Path) -> None:
 
 
 def _holders(path: Path) -> str:
-    """Who it is, as far as this user may see: ": llama-server (process 4711)"."""
+    """Processes that have it open and that this user may see: ": llama-server (process 4711)"."""
     found = []
     with suppress(OSError):
         wanted = path.stat()

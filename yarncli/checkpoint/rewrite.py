@@ -71,18 +71,18 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class FileCopy:
-    """One file to be written, and what of."""
+    """One file to write, and where its bytes come from."""
 
     source: Path
     """The file that it is a copy of."""
     destination: Path
-    """The file to be, which does not exist."""
+    """The file to write; it does not exist yet."""
     patches: tuple[Patch, ...] = ()
     """What is rewritten on the way; each lies in one span."""
     digest: Digest | None = None
     """The hash that the source must have; taken on the way, while its bytes are in memory."""
     parts: tuple[bytes | Span, ...] | None = None
-    """What stands in it, one after the other: new bytes, spans of the source; None: all of it."""
+    """Its parts in order: new bytes, or spans of the source; None: the whole source."""
 
 
 def copy_files(
@@ -173,7 +173,7 @@ def first_wrong_patch(
 
 
 def first_difference(copy: FileCopy, *, progress: Advance | None = None) -> int | None:
-    """Where the first piece of `destination` begins that is not as it was to be; None if all is.
+    """Offset of the first piece of `destination` that is not as intended; None if all are.
 
     Everything is read, and every patch computed, again. A missing or extra tail counts, too.
     """
@@ -250,14 +250,14 @@ def _write(job: FileCopy, source: int, destination: int, size: int, count: Advan
 
 
 class _Hash:
-    """Takes the hash of a source right behind the copy, while its bytes are in memory."""
+    """Computes the hash of a source during the copy, while its bytes are in memory."""
 
     def __init__(self, path: Path, digest: Digest, source: int, size: int, count: Advance) -> None:
         self.path, self.digest, self.found = path, digest, digest.start(size)
         self.source, self.size, self.position, self.count = source, size, 0, count
 
     def __call__(self, done: int) -> None:
-        """So many bytes more have been written, most of them copies of the next ones here."""
+        """Take note that `count` more bytes were written, and hash the source up to there."""
         end = min(self.position + done, self.size)
         self.count(done - (end - self.position))
         while self.position < end:
@@ -283,7 +283,7 @@ def _parts(job: FileCopy, source: int) -> tuple[bytes | Span, ...]:
 
 
 def _pieces(job: FileCopy, source: int) -> Iterator[bytes]:
-    """All that is to stand in the destination, piece by piece."""
+    """The intended content of the destination, piece by piece."""
     for part in _parts(job, source):
         if not isinstance(part, Span):
             yield part

@@ -163,6 +163,8 @@ def parse_header(raw: bytes | RangeReader, *, file_size: int, where: str) -> Hea
         )
     if len(start) < 8 or file_size < 8:
         raise WeightsError(f"{where} is too short ({file_size} bytes) to be a safetensors file.")
+    # Layout: 8 bytes with the length of the header, the header as JSON, then the data. The length
+    # is checked before anything of that size is read: a hostile file may claim any number.
     (length,) = struct.unpack("<Q", start[:8])
     if length > MAX_HEADER_SIZE:
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""Move the content of a file where it lies, by whole blocks of its file system, and back again."""
+"""Move the content of a file in place, by whole blocks of its file system, and back again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shift_content(descriptor: int, shift: int) -> None:
 
 
 def resize_state(directory: Directory, record: ResizeRecord) -> Literal["old", "new", "between"]:
-    """What a file whose change was interrupted holds.
+    """The state of a file after an interrupted change: old, new, or between.
 
     Raises:
         CheckpointError: it is not the file that was being changed.
@@ -77,7 +77,7 @@ def put_back(directory: Directory, record: ResizeRecord) -> None:
     descriptor = _open_pending(directory, record)
     try:
         if os.fstat(descriptor).st_size != record.size:
-            # First to a size that only the moved content has, so that it is not moved back twice.
+            # First set a size that only moved content has, so that it is not moved back twice.
             os.ftruncate(descriptor, record.size + record.shift)
             shift_content(descriptor, -record.shift)
         for offset, old in record.ranges:

@@ -69,8 +69,7 @@ class Checkpoint:
         limit = min(limit, MAX_CONFIG_SIZE) if name == "config.json" else limit
         if file.size > limit:
             raise CheckpointError(
-                f"{self.where(name)} has {file.size} bytes, more than the {limit} that such a file "
-                "may have."
+                f"{self.where(name)} has {file.size} bytes; such a file may have at most {limit}."
             )
         if self.is_remote:
             with output_errors("the Hub cache"):
@@ -143,7 +142,7 @@ class Checkpoint:
     def header(self, name: str) -> Header:
         """The header of one shard, read each time.
 
-        A link is followed wherever it leads, as nothing but a sound header is taken from there.
+        A link is followed wherever it leads, because only a valid header is read from there.
 
         Raises:
             WeightsError: the shard is missing, damaged, or a Git-LFS pointer.

@@ -19,11 +19,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# What may not be in the way of bytes, and what would be waited for: 0 where there is no such flag.
+# Flags that keep bytes unchanged and do not wait for a pipe; 0 where the system has no such flag.
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows, which else changes line ends, and ends at Ctrl-Z
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody writes to
 _FICLONE = 0x40049409  # linux/fs.h, the same on every architecture but MIPS, PowerPC and SPARC
-# Where one of these is missing, files in a stranger's folder cannot be opened safely.
+# If one of these is missing, files in a folder from an unknown source cannot be opened safely.
 _NEEDED = ("O_NOFOLLOW", "O_DIRECTORY", "pread", "pwrite", "fchmod", "fchown", "geteuid")
 _HAS_DIR_FD = {os.open, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
 
@@ -122,17 +122,16 @@ def flush_path(path: Path) -> None:
 
 
 def start_flush(descriptor: int, offset: int, length: int) -> None:
-    """Let the disk begin with what was written, so that the flush at the end has less to wait for.
+    """Ask the system to start writing to the disk, so that the flush at the end waits less.
 
-    On Linux this advice starts the writing of what is not on the disk yet, and drops nothing that
-    is not there.
+    On Linux this advice starts the write of cached data, and drops no data that are not on disk.
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def lock(descriptor: int, *, exclusive: bool) -> bool:
-    """Take the kernel's lock of an open directory, at once; False where it has none.
+    """Lock an open directory without waiting; False where the system has no such lock.
 
     Raises:
         BlockingIOError: another process has it.
@@ -159,7 +158,7 @@ def clone(source: int, destination: int) -> bool:
 
 
 def next_data(descriptor: int, begin: int, end: int) -> tuple[int, int]:
-    """`(begin, end)` of the next part of a file that is no hole, as the file system tells."""
+    """`(begin, end)` of the next part of a file that is not a hole."""
     if not hasattr(os, "SEEK_DATA"):  # Windows
         return begin, end
     try:
@@ -170,7 +169,7 @@ def next_data(descriptor: int, begin: int, end: int) -> tuple[int, int]:
 
 
 def prepare_terminal() -> None:
-    """Let a console of Windows obey the codes for colours, as every other terminal does."""
+    """Let a Windows console interpret colour codes, as other terminals do."""
     if sys.platform == "win32":
         import ctypes
 

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
     from typer.core import TyperCommand
 
-# In the order of `yarncli --help`. How to add one: CONTRIBUTING.md, “A command”.
+# In the order of `yarncli --help`. How to add a command (CONTRIBUTING.md, “A command”, has the
+# details):
+#
+# 1. Write the function that does the work in its room. It returns a frozen record with `to_json()`.
+# 2. Write `cli/NAME.py`: a function of that name (its parameters are the options, its docstring is
+#    the help) and a list `EXAMPLES`.
+# 3. Add the name here.
+# 4. Give it a page in `docs/`, named in `mkdocs.yml` and `README.md`; a public function is also
+#    named in `yarncli/__init__.py` and `docs/python-api.md`. Then run `make docs`.
 COMMANDS = (
     "inspect",
     "convert",

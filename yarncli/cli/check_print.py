@@ -40,7 +40,7 @@ def print_report(report: CheckReport, format: str) -> None:
 def _line(finding: Finding) -> str:
     file = finding.file.removeprefix("./")
     place = file if finding.line is None else f"{file}:{finding.line}"
-    mend = " (--fix mends it)" if finding.is_fixable else ""
+    mend = " (--fix corrects it)" if finding.is_fixable else ""
     return _one_line(f"{place}: {finding.severity}[{finding.rule.id}] {finding.message}{mend}")
 
 

@@ -1,4 +1,4 @@
-"""Keys outside the RoPE setting that change positions or attention, and for whom that is known."""
+"""Keys outside the RoPE setting that change positions or attention, as far as they are known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS_FILE = Path(__file__).parent / "families" / "attention_keys.json"
 
 DUAL_CHUNK = "dual_chunk_attention_config"
 
-# A key of such a name that nobody has listed may change positions too.
+# A key that is not listed but matches this pattern may change positions, too.
 _SUSPECT = re.compile(
     r"(?:^|_|[dmx])rope|rotary|alibi|nope(?:_|$)|logn|ntk|yarn|pos_?emb|position|"
     r"(?:attn|attention)_(?:temp|scal|chunk|window|sparse)|"
@@ -40,7 +40,7 @@ class AttentionKey:
     value: str
     """Its value, shortened, as JSON."""
     changes: str
-    """What it does, to follow "which"; empty where nobody has listed such a key."""
+    """Its effect, as a text that follows "which"; empty for a key that is not listed."""
     judged: bool
     """Whether it is known what it does in this model type."""
     grows: bool = False
@@ -48,7 +48,7 @@ class AttentionKey:
 
     def describe(self) -> str:
         """The key with its value, and what it does."""
-        does = self.changes or "has a name that speaks of positions; nobody examined it"
+        does = self.changes or "has a name that suggests positions, and was not examined"
         return f"{json_path(self.path)} ({self.value}) {does}"
 
     def to_json(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class AttentionKey:
 
 
 def find_keys(text: Mapping[str, Any], family: Family | None) -> tuple[AttentionKey, ...]:
-    """The keys that change positions or attention, but for those that its row already reads.
+    """The keys that change positions or attention, except those that the family's row reads.
 
     Args:
         text: the text part of a config.
@@ -73,7 +73,7 @@ def find_keys(text: Mapping[str, Any], family: Family | None) -> tuple[Attention
 
 
 def unjudged_keys(text: Mapping[str, Any], family: Family | None) -> tuple[AttentionKey, ...]:
-    """Those of `find_keys` whose effect in this model type nobody examined."""
+    """Those of `find_keys` whose effect was not examined for this model type."""
     return tuple(key for key in find_keys(text, family) if not key.judged)
 
 
@@ -118,7 +118,7 @@ def _key(
 
 
 def _is_neutral(entry: Mapping[str, Any], value: Any, text: Mapping[str, Any]) -> bool:
-    """Whether a key says nothing, by its value or by that of another one."""
+    """Whether a key has no effect because of its value, or because of another key."""
     if "with" in entry and not text.get(entry["with"], True):
         return True
     if "unless" in entry and text.get(entry["unless"], True) is False:

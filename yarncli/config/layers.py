@@ -37,7 +37,8 @@ class Layers:
     rotates: tuple[bool, ...]
     """Which layers use RoPE; False for attention without RoPE and for layers without attention."""
     attends: tuple[bool, ...]
-    """Which layers have attention; it tells the two kinds of layers that do not rotate apart."""
+    """Which layers have attention. Of layers that do not rotate, some have attention without RoPE
+    and others have no attention."""
     window: int | None
     """The window of the windowed layers, tokens; `None` where no layer is windowed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# Where the layers of a text model lie; towers for other senses have other names.
+# Where the layers of a text model are; vision and audio towers have other names.
 TEXT_STACKS = (
     r"(?:model\.|transformer\.|gpt_neox\.|gpt_neox_japanese\.)?(?:layers|h|blocks)"
     r"|model\.(?:language_model|text_model)\.layers"
@@ -40,7 +40,7 @@ _PARTS = re.compile(
 
 
 class Place(NamedTuple):
-    """Where a module or parameter of the text model lies, whatever stands before it."""
+    """The place of a module or parameter in the text model, without the prefixes of its name."""
 
     stack: str
     """`TEXT`, `EXTRA`, or the name of a stack that the model type has beside others."""
@@ -79,7 +79,7 @@ def place_of(name: str, stacks: str = "") -> Place | None:
 
 
 def key_of(name: str, stacks: str = "") -> Place | str:
-    """What compares as equal for all names of one module: its place, or outside layers its name.
+    """A key that is equal for all names of one module: its place; outside of layers its name.
 
     Args:
         name: of a module or parameter.
@@ -112,7 +112,7 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a name outside of the text layers is that of a tower, a projector or the like."""
+    """Whether a name outside of the text layers belongs to a tower, a projector or the like."""
     return bool(_FOREIGN.search(name))
 
 

@@ -1,11 +1,11 @@
-"""What a JSON file is that is no model's `config.json`, by the keys in it."""
+"""Recognises, by its keys, a JSON file that is not the `config.json` of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# The first row of which the file has all keys names it.
+# The first row whose keys are all in the file counts.
 _KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("peft_type",), "the config of an adapter (PEFT)"),
     (("weight_map",), "a weight index"),

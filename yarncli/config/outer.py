@@ -1,7 +1,7 @@
-"""RoPE blocks that stand beside the text part of a config, where no text model reads them.
+"""RoPE blocks outside the text part of a config, where no text model reads them.
 
-transformers before 4.52 reads Qwen2-VL and its relatives at the top level. A yarn there stops
-transformers 5, so such a copy counts as one of these.
+transformers before 4.52 reads Qwen2-VL and related models at the top level. But a yarn block there
+stops transformers 5, so such a copy is treated like the other blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from yarncli.config.own_code import has_sizes, text_levels
 
 BLOCKS = ("rope_scaling", "rope_parameters")
 
-# Wrappers with a RoPE of their own, which is not that of the text model.
+# Wrappers that have a RoPE setting of their own beside that of the text model.
 _OWN_SETTING = frozenset({"musicflamingo"})
 
 

@@ -1,4 +1,4 @@
-"""Configs whose model type transformers does not have: where their text part is, what is known."""
+"""Configs of model types that transformers does not have: their text part, and what is known."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def level_like(config: Mapping[str, Any], family: Family) -> Level:
     if len(found) > 1:
         places = ", ".join(json_path(path) or "the top level" for path, _ in found)
         raise UsageError(
-            f"--assume-like {family.model_type} fits {places}: nobody can tell which is meant."
+            f"--assume-like {family.model_type} fits {places}, and it is not clear which is meant."
         )
     return found[0]
 
 
 def find_own(config: Mapping[str, Any]) -> tuple[Family, tuple[str, ...], Mapping[str, Any]] | None:
-    """The text part of a type that runs its own code, as far as it is known; None where it is not.
+    """The text part of a type that runs its own code; None if nothing is known about it.
 
-    A known text model inside an unknown one counts: only what surrounds it is unknown.
+    A known text model inside an unknown wrapper counts as known.
     """
     for path, values in text_levels(config):
         kind = values.get("model_type")
@@ -77,7 +77,7 @@ def find_own(config: Mapping[str, Any]) -> tuple[Family, tuple[str, ...], Mappin
 
 
 def _require_rope(family: Family, values: Mapping[str, Any]) -> None:
-    """Insist on what its code needs to make RoPE of, where no default of it is known.
+    """Insist on the fields from which its code computes RoPE and which have no known default.
 
     Raises:
         UnknownArchitectureError: names what is missing, or what the model has instead.
@@ -90,7 +90,7 @@ def _require_rope(family: Family, values: Mapping[str, Any]) -> None:
     blocks = [values.get(name) for name in ("rope_scaling", "rope_parameters")]
     if not any("rope_theta" in b for b in blocks if isinstance(b, Mapping)) and key not in values:
         raise UnknownArchitectureError(
-            f"{kind} runs its own code, and the config states no {key}: what θ it has is unknown."
+            f"{kind} runs its own code, and the config states no {key}, so its θ is unknown."
         )
 
 
@@ -105,7 +105,7 @@ def refuse_unread(config: Mapping[str, Any], assume_like: str) -> None:
         if own and not own.reads_scaling:
             raise UnknownArchitectureError(
                 f"--assume-like {assume_like} cannot help with {own.family.model_type}: "
-                f"{own.family.remark} What a conversion writes would not be read."
+                f"{own.family.remark} Its code would not read what a conversion writes."
             )
 
 
@@ -130,7 +130,7 @@ def refusal(config: Mapping[str, Any], model_type: str) -> UnsupportedArchitectu
         )
     row = OWN_CODE[family.model_type]
     inside = f" (text part {json_path(path)}: {family.model_type})" if path else ""
-    told = f"{model_type}{inside} runs its own code, and nobody examined what extends it."
+    told = f"{model_type}{inside} runs its own code, and it was not examined how to extend it."
     told += f" {row.family.remark}" if row.family.remark else ""
     if row.reads_scaling:
         told += " If that reads RoPE as llama's does, say so with --assume-like llama."
@@ -138,7 +138,7 @@ def refusal(config: Mapping[str, Any], model_type: str) -> UnsupportedArchitectu
 
 
 def unknown_type(model_type: str) -> UnsupportedArchitectureError:
-    """That nothing is known about a model type."""
+    """The error for a model type about which nothing is known."""
     return UnsupportedArchitectureError(
         f"model_type {model_type!r} is not one that yarncli knows. If its code reads RoPE as a "
         "known type does (often llama), name that one with --assume-like MODEL_TYPE."
@@ -146,7 +146,7 @@ def unknown_type(model_type: str) -> UnsupportedArchitectureError:
 
 
 def own_note(config: Mapping[str, Any], family: Family, path: tuple[str, ...]) -> str:
-    """What inspect says about numbers that were read without knowing the code that reads them."""
+    """The note of inspect for numbers that were read without knowing the code of the model."""
     outer = str(config.get("model_type"))
     known = "" if family.model_type in OWN_CODE else f", whose text part is a {family.model_type}"
     where = f" in {json_path(path)}" if path else ""
@@ -160,7 +160,7 @@ def require_window(fields: Fields, assume_like: str) -> None:
     """Insist that a config read as another type states its window.
 
     Raises:
-        UsageError: it does not, and the default of the other type would be invented.
+        UsageError: it does not; the default of the other type would be a guess.
     """
     if not fields.has("max_position_embeddings"):
         raise UsageError(

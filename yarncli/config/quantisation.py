@@ -1,4 +1,4 @@
-"""What a loader makes of stored weights, from the quantisation config: the stored dtype lies.
+"""How a loader interprets stored weights: the quantisation config says it, not the stored dtype.
 
 Read for transformers 5.23 (`quantizers/`, `utils/quantization_config.py`) and for what vLLM reads
 besides: `hf_quant_config.json` and `compression_config`.
@@ -37,16 +37,16 @@ _FLOAT_SCALES = frozenset({"float", "float16", "bfloat16", "float32"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """How a loader takes a group of projections for stored."""
+    """How a loader assumes a group of projections to be stored."""
 
     targets: tuple[str, ...] | None = None
     """Patterns of their names; None for all projections."""
     trouble: str = ""
-    """Why no scale of theirs can carry a factor; empty where one can."""
+    """Why their scales cannot carry a factor; empty if they can."""
     block: int | None = None
     """The number of rows under one scale, where they are quantised in blocks."""
     takes_floats: bool = False
-    """Whether one that is stored in floating point stays so (transformers' `FP8Linear`)."""
+    """Whether a projection that is stored in floating point is loaded so (`FP8Linear`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +56,14 @@ class Quantisation:
     where: str
     """The place of the config, as messages show it."""
     schemes: tuple[Scheme, ...]
-    """The first one that names a projection counts."""
+    """For each projection, the first group that names it counts."""
     left: tuple[str, ...]
     """Patterns of the names of modules that are left in floating point."""
     caches: bool
     """Whether keys and values are cached with scales."""
 
     def scheme_of(self, module: str) -> Scheme | None:
-        """How the loader takes a projection for stored; None: in floating point."""
+        """How the loader assumes a projection to be stored; None: in floating point."""
         if any(_names(pattern, module) for pattern in self.left):
             return None
         for scheme in self.schemes:
@@ -106,7 +106,7 @@ def _read(fields: Fields) -> Quantisation:
     method = _METHODS.get("modelopt" if name.startswith("modelopt") else name)
     if method is None:
         raise UnsupportedArchitectureError(
-            f"{fields.where('quant_method')} is {name!r}, and it is not known how a loader takes "
+            f"{fields.where('quant_method')} is {name!r}, and it is not known how loaders read "
             f"such weights, so nothing is baked. {ADVICE}"
         )
     left = [pattern for key in method.left for pattern in _patterns(fields, key)]
@@ -295,7 +295,7 @@ _METHODS: dict[str, _Method] = {
 
 
 def _names(pattern: str, module: str) -> bool:
-    """Whether an entry of a list means a module, in one of the ways in which loaders compare."""
+    """Whether an entry of a list matches a module, by any of the comparisons that loaders use."""
     return any(_matches(pattern, name) for name in names.spellings(module))
 
 
@@ -314,7 +314,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """A regex of the config; None for one that could take for ever, or is none."""
+    """A regex of the config; None if it is not valid, or could run for ever."""
     repeats = sum(pattern.count(sign) for sign in "*+{")
     if len(pattern) > 200 or repeats > 3 or re.search(r"\)[*+{]", pattern):
         return None

@@ -49,13 +49,13 @@ class RopeConfig:
     scopes: dict[str, Scope]
     """The RoPE settings by name; a flat config has one, "model"."""
     max_position_embeddings: int
-    """The window that the config states, tokens; the family's default where it is silent."""
+    """The window that the config states, tokens; else the family's default."""
     length_key: str
     """The text part's name for `max_position_embeddings`."""
     original_length: int
     """The window that the model was trained with, tokens."""
     original_source: str
-    """Where `original_length` is known from, in words."""
+    """Where `original_length` comes from, in words."""
     spelling_found: str
     """Which spelling the file uses: legacy, v5, both, or none."""
     num_hidden_layers: int
@@ -80,13 +80,13 @@ class RopeConfig:
     """Whether `max_position_embeddings` is the window under linear and dynamic too, as in published
     configs with one setting per layer type; elsewhere they multiply it."""
     notes: tuple[str, ...]
-    """What a person should know about the reading."""
+    """Notes on the reading for the user."""
     values: Mapping[str, Any] = field(repr=False, compare=False)
     """The text part as the file has it."""
     assume_like: str | None = None
-    """The model type that the user had it read as."""
+    """The model type that the user gave with `assume_like`."""
     own_code: bool = False
-    """Whether code that nobody examined reads it: it can be shown, not extended or judged."""
+    """Whether code that was not examined reads it: it can be shown, but not extended or judged."""
 
     @property
     def attention_keys(self) -> tuple[AttentionKey, ...]:
@@ -121,10 +121,10 @@ def read_rope(
     Args:
         config: the JSON object of `config.json`.
         assume_like: treat an unknown model type as this one.
-        original_length: the window the model was trained with, tokens, if the caller knows better.
+        original_length: the window the model was trained with, tokens, if the caller states it.
         factor_only: for callers to whom only the attention factor matters: layers may have a θ that
             the setting of their scope does not show, and the config may be that of a part.
-        own_code: also read types with their own code, for callers that only show what is there.
+        own_code: also read types with their own code, for callers that only show the config.
 
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two places contradict.
@@ -182,7 +182,7 @@ def _rotating(scopes: Mapping[str, Scope], family: Family) -> set[int]:
 def _text_model(
     part: tuple[Family, tuple[str, ...], Mapping[str, Any]], unknown: Mapping[str, Any] | None
 ) -> TextModel:
-    """The text model of a part; `unknown` is the whole config where its own code reads that."""
+    """The text model of a part. `unknown` is the whole config if its own code reads it."""
     family, path, values = part
     model = TextModel(family, Fields(values, path, family.names))
     if unknown is not None:
@@ -191,7 +191,7 @@ def _text_model(
 
 
 def _state_window(model: TextModel, original_length: int | None) -> None:
-    """Insist on the window of a model that is read as another type: no default of that counts."""
+    """Insist on the window of a model that is read as another type, whose default does not hold."""
     if original_length is None:
         require_window(model.fields, model.family.model_type)
     elif not model.fields.has("max_position_embeddings"):
@@ -199,7 +199,7 @@ def _state_window(model: TextModel, original_length: int | None) -> None:
 
 
 def _checked(assume_like: str | None, original_length: int | None) -> str | None:
-    """The model type that is meant by `assume_like`, once both options can be used."""
+    """The model type that `assume_like` names; refuses values that cannot be used."""
     if original_length is not None and not 1 <= original_length <= MOST:
         raise UsageError(
             f"--original-length {original_length} is not a number of tokens from 1 to {MOST:,}."
@@ -214,7 +214,7 @@ def _refuse_other_file(config: Mapping[str, Any]) -> None:
     if what := describe_json(config):
         base = adapter_base(config)
         raise UnsupportedArchitectureError(
-            f"This is no config.json of a model: it is {what}. "
+            f"This is not the config.json of a model: it is {what}. "
             + (f"Name its model: {base}." if base else "Name the directory of the checkpoint.")
         )
 
@@ -235,12 +235,13 @@ def find_text(
         if not named:
             _refuse_other_file(config)
             raise UnsupportedArchitectureError(
-                "The config names no model_type, so nobody knows how it is read. "
+                "The config names no model_type, so it is not known how to read it. "
                 "Name a similar one with --assume-like MODEL_TYPE."
             )
         if _is_unknown(config, None):
             raise refusal(config, named)
         family = _family(named)
+    # Go down through the parts of a multimodal config until the type is a text model.
     while family.is_wrapper:
         fields = Fields(fields.values, fields.path, family.names)
         inner = fields.mapping(family.text_key)
@@ -281,7 +282,7 @@ def _family(model_type: str) -> Family:
 
 
 def _is_unknown(config: Mapping[str, Any], assume_like: str | None) -> bool:
-    """Whether the model type is none that is known by its name."""
+    """Whether the model type is not known by its name."""
     named = config.get("model_type")
     if assume_like is not None or not isinstance(named, str) or not named:
         return False
@@ -323,7 +324,7 @@ def _refuse_private_fields(model: TextModel, scopes: dict[str, Scope]) -> None:
 
 
 def _original(model: TextModel, scopes: dict[str, Scope], given: int | None) -> tuple[int, str]:
-    """The window the model was trained with, tokens, and where that is known from."""
+    """The window the model was trained with, tokens, and where that number comes from."""
     if given is not None:
         return given, "--original-length"
     extendable = [scope for scope in scopes.values() if not scope.windowed]

@@ -58,7 +58,7 @@ def read_scopes(model: TextModel, layers: Layers, *, own_thetas: bool = False) -
 
 
 def _refuse_unread_theta(model: TextModel, scopes: list[Scope]) -> None:
-    """Refuse a top-level θ that transformers 5 would pass over without a word."""
+    """Refuse a top-level θ that transformers 5 would silently ignore."""
     fields = model.fields
     if fields.is_list("rope_theta") and model.family.theta_list:
         return
@@ -113,7 +113,7 @@ def _flat(model: TextModel, layers: Layers, own_thetas: bool) -> list[Scope]:
     given = model.scaling or model.parameters
     if given is None:
         default = Fields(family.rope_defaults, ("rope_parameters",))
-        # A config class that brings a whole setting of its own ignores the file's θ.
+        # A config class that has a complete default setting ignores the file's θ.
         parameters = model.setting(default, theta, None)
     else:
         parameters = model.setting(given, theta, top)
@@ -131,7 +131,7 @@ def _flat(model: TextModel, layers: Layers, own_thetas: bool) -> list[Scope]:
 def _refuse_own_thetas(
     model: TextModel, parameters: RopeParameters, rotating: tuple[int, ...]
 ) -> None:
-    """Refuse layers with a θ that the one flat setting does not reach."""
+    """Refuse layers whose own θ the flat setting does not change."""
     fields, family = model.fields, model.family
     if family.rope_rule == "layer_rope_theta" and fields.has("layer_rope_theta"):
         thetas = fields.numbers("layer_rope_theta") or ()
@@ -145,7 +145,7 @@ def _refuse_own_thetas(
 
 
 def _refuse_unscaled_layers(model: TextModel, rotating: tuple[int, ...]) -> None:
-    """Refuse layers that a list leaves out of all scaling."""
+    """Refuse layers that a list of the config excludes from scaling."""
     fields, family = model.fields, model.family
     key = family.scaled_layers_key
     scaled = fields.integers(key) if key else None

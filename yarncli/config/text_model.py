@@ -1,4 +1,4 @@
-"""One RoPE setting out of one JSON block, with the sizes of the text model it acts on."""
+"""Reads one RoPE setting from one JSON block, with the sizes of its text model."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class TextModel:
         f, family = self.fields, self.family
         value, where = block.number("partial_rotary_factor"), block.where("partial_rotary_factor")
         if family.scope_sizes_rule == "mla_widths":
-            value = default  # its config class writes its own over whatever the file says
+            value = default  # its config class overwrites the file's value
         if value is None and not family.scopes:
             for key in family.partial_keys:
                 if value is None and f.has(key) and not family.partial_fixed:

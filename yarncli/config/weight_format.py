@@ -1,4 +1,4 @@
-"""The format of stored weights, by the name that people know it by."""
+"""The format of stored weights, under its usual name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class WeightFormat:
     """How weights are stored."""
 
     id: str
-    """What tables are keyed by: the quantisation method, after a colon its kind, after a plus sign
-    a second format. Empty where weights are safetensors in floating point."""
+    """The key in tables: the quantisation method, then its kind after a colon, then a second format
+    after a plus sign. Empty where weights are safetensors in floating point."""
     name: str
-    """For people."""
+    """The name for users."""
 
     @property
     def method(self) -> str:
@@ -62,7 +62,8 @@ def stated_format(
     """
     mlx = _mapping(config, "quantization") or _mapping(text, "quantization")
     found = _found(config, text, beside)
-    # mlx-lm writes the same object under both keys (once it wrote the first alone), and no method.
+    # mlx-lm writes the same object under both keys (older releases only under the first), without
+    # a method.
     if _is_mlx(mlx) or (_is_mlx(found) and not found.get("quant_method")):
         return _mlx(mlx if _is_mlx(mlx) else found, "mlx" if found else "mlx-bare")
     if not found:

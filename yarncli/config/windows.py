@@ -1,7 +1,8 @@
-"""Windows of published models, where `config.json` alone does not tell the trained one.
+"""Windows of published models, for configs that do not show the trained window.
 
-A raised `max_position_embeddings` cannot be seen in a config: it looks like a longer model. What
-gives it away is that model type, sizes and θ are those of a published model whose window is known.
+A config does not show that `max_position_embeddings` was raised by hand: it looks like the config
+of a longer model. But if model type, sizes and θ are those of a published model, its window is
+known.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
 def find_published(
     family: Family, rope_theta: float, values: Mapping[str, Any]
 ) -> Published | None:
-    """The published models that a text part has type, θ and sizes of.
+    """The published models with the type, θ and sizes of a text part.
 
     Args:
         family: what is known about its model type.

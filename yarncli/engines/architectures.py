@@ -10,7 +10,7 @@ from typing import Any
 from yarncli.engines.tables import Row, find_row, load_table
 from yarncli.engines.types import LoaderError, Model, NotKnown, NotSupported
 
-# config/model.py:2340, the ends of class names that it takes for one another, in its order.
+# config/model.py:2340: the ends of class names that vLLM treats as equal, in its order.
 _ENDS = """
     ForCausalLM ForConditionalGeneration ChatModel LMHeadModel ForTextEncoding EmbeddingModel
     ForSequenceClassification ForTokenClassification ForAudioClassification ForImageClassification
@@ -23,7 +23,7 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
 
     Args:
         model: the config.
-        notes: where to put what there is to say.
+        notes: the list to which notes for the user are added.
 
     Raises:
         LoaderError: it finds no class.
@@ -37,6 +37,7 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
     bare = replace(model, config={k: v for k, v in model.config.items() if k != "architectures"})
     names = _architectures(model, table, notes)
     registry, through = table["architectures"], table["through_transformers"]
+    # vLLM takes the first name that it knows, then names with another ending for the same model.
     spelled = [*names, *(other for name in names for other in _other_ends(name))]
     found = next((name for name in spelled if name in registry or name in through), None)
     if found is None:
@@ -57,6 +58,8 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
     if row.entry["rope"] == "backend":
         notes.append(f"runs transformers' own modelling code for {row.entry['class']}")
         return None
+    # The row is about the class that vLLM builds for this model type. Another class counts only if
+    # it was examined with this type.
     pair = table["wrappers"].get(f"{row.model_type} {found}", {})
     is_own = _is_same_class(registry[row.entry["class"]], built) or pair.get("rope") == "same"
     if wrapper is None and not is_own:
@@ -70,7 +73,7 @@ def find_class(model: Model, notes: list[str]) -> Row | None:
 def _architectures(model: Model, table: Mapping[str, Any], notes: list[str]) -> list[str]:
     named = model.config.get("architectures")
     if named is not None and not isinstance(named, list):
-        raise NotKnown("architectures is no list; what vLLM makes of that was not examined.")
+        raise NotKnown("architectures is not a list; what vLLM does then was not examined.")
     if named:
         return [str(name) for name in named]
     if model.assume_like:
@@ -99,10 +102,10 @@ def _is_same_class(one: str, other: str) -> bool:
 
 
 def _check_wrapper(model: Model, wrapper: Mapping[str, Any], is_class: bool) -> None:
-    """Insist that the text part of a multimodal model comes out as its model type does alone.
+    """Insist that vLLM builds the text part of a multimodal model as it builds that type alone.
 
     Raises:
-        NotKnown: it does not, or nobody looked.
+        NotKnown: it does not, or this was not examined.
     """
     own = model.rope.model_type == wrapper["text"] or wrapper.get("any")
     if not is_class or not own or wrapper["rope"] not in ("same", "backend"):

@@ -1,4 +1,4 @@
-"""Which θ readers take where a config states none."""
+"""Which θ engines assume if a config states none."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _READERS = {
 
 
 def assumed_thetas(model: Model, scope: str) -> dict[str, list[str]]:
-    """What engines take for θ where a file does not say it, as words → engines.
+    """The θ that engines assume if a file states none, as text → engines.
 
-    Engines of which that is not known are left out.
+    Engines whose default is not known are left out.
 
     Args:
         model: the config.

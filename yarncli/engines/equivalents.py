@@ -1,4 +1,4 @@
-"""Other ways to write a setting that mean the same: what one engine ignores another reads."""
+"""Other ways to write the same setting, because engines read different keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yarncli.rope.parameters import RopeParameters
 def stated_attention_factors(
     p: RopeParameters, attention_factor: float | None = None
 ) -> Iterator[RopeParameters]:
-    """The setting with its attention factor stated in every way some engine reads.
+    """The setting with its attention factor written in each of the ways that some engine reads.
 
     Args:
         p: yarn or longrope; other types have no attention factor and yield themselves.

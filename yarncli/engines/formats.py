@@ -1,4 +1,4 @@
-"""Which engine loads weights of which format at all: the verdict beside the one on RoPE.
+"""Which engine can load weights of which format; this verdict is separate from that on RoPE.
 
 Each entry was read in the engine's own code at the version named, or run: what a method name of
 `quantization_config` selects there, and what happens to one that it does not know. Whether a GPU
@@ -19,7 +19,7 @@ _Answer = Literal["loads", "refuses", "misreads"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loader:
-    """What one engine does with formats; one that nothing here names was not judged."""
+    """What one engine does with formats; a format that is not named here was not judged."""
 
     version: str
     """The version read."""
@@ -28,7 +28,7 @@ class _Loader:
     refuses: Mapping[str, str] = field(default_factory=dict)
     """Id or method → what it does instead of loading it."""
     misreads: Mapping[str, str] = field(default_factory=dict)
-    """Id or method → how it takes it wrongly."""
+    """Id or method → how the engine misinterprets it."""
     others: str = ""
     """What it says to every quantisation that it does not know; empty where that is not known."""
 
@@ -51,8 +51,8 @@ _FILES = ("pickle", "gguf", "consolidated", "mlx-bare")
 
 _UNNAMED = "its quantization_config has no quant_method, and it stops with a ValueError"
 _SKIPPED = (
-    "it does not know the method, skips the quantisation with a warning, and takes what is stored "
-    "for the weights"
+    "it does not know the method, skips the quantisation with a warning, and uses the stored "
+    "numbers as weights"
 )
 _TRANSFORMERS_4 = (
     "aqlm awq bitnet bitsandbytes compressed-tensors eetq fbgemm_fp8 fp8 gptq higgs hqq pickle "
@@ -199,7 +199,8 @@ _LOADERS: Mapping[str, _Loader] = {
 def with_weights(view: EngineView, weights: WeightFormat) -> EngineView:
     """The verdict on RoPE and the one on the format of the weights together.
 
-    An engine that does not load them computes nothing, whatever it would make of the config.
+    If an engine does not load the weights, it computes nothing, and its reading of the config does
+    not matter.
 
     Args:
         view: the verdict on RoPE.

@@ -1,4 +1,4 @@
-"""The RoPE part of the GGUF file that llama.cpp's converter makes of a config.
+"""The RoPE part of the GGUF file that llama.cpp's converter makes from a config.
 
 Which keys a converter writes for which type is in the table `wiring/llama.cpp.json`
 (`scripts/wiring/llama_cpp.py`); what the runtime computes from them is in the room `gguf`.
@@ -273,8 +273,8 @@ def used(gguf: Gguf, p: RopeParameters, *, windowed: bool = False) -> Used:
 
     Args:
         gguf: the file.
-        p: the sizes; nothing else of it counts.
-        windowed: in layers that attend within a window, not in the others.
+        p: gives the sizes only.
+        windowed: whether to compute the layers with a sliding window, or the other layers.
 
     Raises:
         LoaderError: the runtime refuses the file.
@@ -286,8 +286,8 @@ def used(gguf: Gguf, p: RopeParameters, *, windowed: bool = False) -> Used:
         if found.kind == "aborts":
             raise EngineCrash(f"Its runtime aborts on the converted file: {found.because}.")
         if found.kind == "no RoPE":
-            raise EngineCrash(f"Its runtime rotates nothing: {found.because}.")
+            raise EngineCrash(f"Its runtime computes no RoPE: {found.because}.")
         raise LoaderError(f"Its runtime refuses the converted file: {found.because}.")
     if found.rotation is None:
-        raise EngineCrash("What its runtime computes from the converted file are no numbers.")
+        raise EngineCrash("Its runtime computes no valid numbers from the converted file.")
     return Used(found.rotation, found.attention_factor, found.softmax_scale_ratio)

@@ -1,4 +1,4 @@
-"""What programs that run GGUF files make of one: what they compute, and how much they serve."""
+"""What programs that run GGUF files compute from a file, and how many tokens they serve."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GgufReader:
     name: str
     """For people, with the version that was examined."""
     basis: Basis | None
-    """Whether it was run, or read; `None` where nobody looked at what it computes."""
+    """Whether it was run, or read; `None` where its computation was not examined."""
     judge: Callable[[Gguf, Computed | Failure], tuple[Status, int | None, str]]
     """Verdict, the longest text that it accepts in tokens (`None`: not known), and why."""
 
@@ -108,7 +108,7 @@ def judge_gguf(source: str | Path, *, engines: Iterable[str] = ()) -> GgufJudgem
     unknown = next((name for name in wanted if name not in known), None)
     if unknown is not None:
         raise UsageError(
-            f"{unknown!r} is no program that runs GGUF files and that yarncli knows; it is one of "
+            f"{unknown!r} is not a program for GGUF files that yarncli knows. The known ones are "
             f"{', '.join(known)}."
         )
     file = open_gguf(source)
@@ -136,7 +136,7 @@ def _llama_cpp(gguf: Gguf, computed: Computed | Failure) -> tuple[Status, int | 
     scale = f"attention factor {computed.attention_factor:.6g}"
     what = f"{frequencies}, {scale}"
     if misleading:
-        return "differs", computed.served_length, f"{what}; it does not go by {misleading[0]}"
+        return "differs", computed.served_length, f"{what}; it ignores {misleading[0]}"
     return "exact", computed.served_length, what
 
 

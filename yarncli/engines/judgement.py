@@ -1,4 +1,4 @@
-"""From a checkpoint, or its config and history, to the verdicts on it: the one way, for all."""
+"""Judges a checkpoint, or its config and history: everything that needs verdicts calls this."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Judgement:
     source: str
     """What the checkpoint is called."""
     intended_from: str
-    """Where it is known what is intended: `yarncli.json`, or what "transformers 5" reads."""
+    """Where the intended numbers come from: `yarncli.json` or "transformers 5"."""
     verdicts: tuple[EngineView, ...]
     """One per engine, in the order of the tables."""
     assume_like: str | None = None
@@ -72,7 +72,7 @@ class Judgement:
         return [item.brief() for item in self.verdicts]
 
     def launch_lines(self) -> list[dict[str, str]]:
-        """The lines that make all right, for `convert --json` and `bake --json`."""
+        """The launch lines with which engines are right, for `convert --json` and `bake --json`."""
         exact = [item for item in self.verdicts if item.launch and item.launch_is_exact]
         return [{"engine": item.engine.id, "launch": str(item.launch)} for item in exact]
 
@@ -185,7 +185,7 @@ def judge(
     launch: bool = True,
     weights: WeightFormat | None = None,
 ) -> Judgement:
-    """What engines will make of a config, held against what is intended.
+    """What engines will compute from a config, compared with what is intended.
 
     Args:
         config: the JSON object of `config.json`.
@@ -219,7 +219,7 @@ def judge(
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]
     is_recorded = history.plan or history.baked
-    # What transformers 5 refuses says nothing that a line could bring about.
+    # If transformers 5 refuses the config, nothing says what a launch line should reach.
     if launch and (is_recorded or not model.refusal):
         found = [_launched(item, model, intended) for item in found]
     weights = weights or stated_format(config, model.text)

@@ -22,7 +22,7 @@ _ORIGINAL = "original_max_position_embeddings"
 
 
 def with_launch(found: EngineView, model: Model, intended: Mapping[str, Used]) -> EngineView:
-    """The view with its launch line: one that makes all right where there is one.
+    """The view with its launch line; if possible one with which the engine is right.
 
     Raises:
         NotKnown: a line would have to state θ, and nobody knows which one the engine takes.
@@ -61,7 +61,7 @@ def require_theta(engine: Engine, model: Model) -> None:
             continue
         assumed, own = scope.parameters.rope_theta, default_theta(engine.id, model, name)
         if own is None:
-            told = f"nobody knows which one {engine.name} assumes for {model.rope.model_type}"
+            told = f"it is not known which one {engine.name} assumes for {model.rope.model_type}"
         elif math.isclose(assumed, own, rel_tol=1e-5):
             continue
         else:
@@ -73,7 +73,7 @@ def require_theta(engine: Engine, model: Model) -> None:
 def _refuse_invented(model: Model) -> None:
     """Insist on the file's θ where a dict without one has replaced that of the model.
 
-    Old files are another matter: what they leave out is the default of every reader.
+    This does not apply to old files: there a missing θ is the default of every engine.
 
     Raises:
         NotKnown: the line would have to state θ.

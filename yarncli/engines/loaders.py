@@ -70,7 +70,7 @@ def read_model(
 def _as_stated(
     config: Mapping[str, Any], path: tuple[str, ...], text: Mapping[str, Any], family: Family
 ) -> Mapping[str, Any]:
-    """The text part without a θ that only its own code would put in; a ratio is one of the file."""
+    """The text part without a θ that only the model's own code would add."""
     own = OWN_CODE.get(family.model_type)
     if own is None or own.theta_ratio_key:
         return text

@@ -1,8 +1,8 @@
-"""What mlx-lm and mlx-vlm make of a config: their tables, read for one model.
+"""What mlx-lm and mlx-vlm compute from a config, by their tables.
 
-Both take the model file named after the outer `model_type`. Most files hand a dict and θ to the
-package's `initialize_rope`, each from where it likes. The tables say from where, and what comes out
-per RoPE type; the functions here apply that to the values of a config.
+Both take the model file named after the outer `model_type`. Most files pass a dict and θ to the
+package's `initialize_rope`, but read them from different places. The tables say from where, and
+what is computed per RoPE type; the functions here apply that to the values of a config.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def read_by_table(engine: str, model: Model) -> Reading:
     row = find_model_file(engine, model)
     notes = _missing(row, model)
     if not {rule.name for rule in model.family.scopes} <= {"full_attention", "sliding_attention"}:
-        raise NotKnown(f"{row.model_type} has kinds of layers that nobody told apart for this.")
+        raise NotKnown(f"{row.model_type} has several kinds of layers, not examined one by one.")
     others = row.outcome("yarn both", "sliding_attention")
     if not model.family.scopes and row.outcome("yarn both") != others:
         raise NotKnown(
-            f"{row.release} has two kinds of layers in {row.model_type}, which are not told apart."
+            f"{row.release} has two kinds of layers in {row.model_type}, not examined one by one."
         )
     is_v5 = _reads_parameters(row, model)
     scopes = {}
@@ -206,6 +206,7 @@ def _plain(sizes: RopeParameters, theta: Any) -> RopeParameters:
 
 def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     """What the file makes of a dict, as a line of the table."""
+    # This file scales even plain RoPE, so the probes do not show what it does with a setting.
     if "factor=" in row.outcome("default legacy"):
         if any(model.text.get(key) is not None for key in _BLOCKS):
             raise NotKnown(f"{row.model_type} has a scaling of its own in {row.release}.")
@@ -216,6 +217,7 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
         alone, both = row.outcome("default legacy"), row.outcome("default both")
         if ERROR.match(both) and not ERROR.match(alone):
             return both
+    # An empty dict, a null and a missing key are three different probes.
     spelling = "v5" if is_v5 else "legacy"
     if not block:
         stated = "rope_scaling" in model.text and not is_v5
@@ -225,6 +227,7 @@ def _line(row: Row, model: Model, block: Mapping[str, Any], is_v5: bool) -> str:
     name, odd = _name(row, block)
     if odd:
         return odd
+    # The names that have probes of their own come first, then the probe of the type.
     kind = canonical_rope_type(name)
     if name == "proportional":
         return row.outcome(name) or "other"

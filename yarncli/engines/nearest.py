@@ -1,4 +1,4 @@
-"""Which probe of a wiring table is nearest to a config: what the engine did then, it does now."""
+"""Finds the probe of a wiring table that is most like a config: the engine treats both alike."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Setting:
         self.kind = _kind_of(self.block)
 
     def defects(self) -> Iterator[str]:
-        """The probes that have in common with the config what the engine may fail on."""
+        """The probes that share with the config a property on which the engine may fail."""
         block, text, kind = self.block, self.model.text, self.kind
         if not _typed(block) and block.get("factor") is not None:
             yield "yarn no type"
@@ -54,7 +54,7 @@ class Setting:
             yield "yarn mscale"
 
     def nearest(self) -> str:
-        """The probe whose outcome tells what becomes of the setting.
+        """The probe whose outcome shows what the engine does with the setting.
 
         Raises:
             NotKnown: there is none.
@@ -169,7 +169,7 @@ def refuse_unstated_share(
 def refuse_scaled_windows(
     model: Model, row: Row, parameters: Mapping[str, RopeParameters], probe: str
 ) -> None:
-    """Do not guess what a scaling makes of windowed layers that it is not meant for.
+    """Do not guess how a scaling changes windowed layers for which it is not intended.
 
     Raises:
         NotKnown: it reaches them.
@@ -179,5 +179,5 @@ def refuse_scaled_windows(
         reached = not line.startswith("plain") or (probe.startswith("dynamic") and "theta" in line)
         if p and rule.windowed and p.rope_type == "default" and reached:
             raise NotKnown(
-                f"The scaling reaches the {rule.name} layers too; by how much was not examined."
+                f"The scaling also changes the {rule.name} layers; by how much was not examined."
             )

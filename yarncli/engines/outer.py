@@ -1,4 +1,4 @@
-"""What becomes of a RoPE block that stands beside the text part of a config."""
+"""What engines do with a RoPE block that is outside the text part of a config."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def refuse_outer(
                 where = json_path((*text_path[:depth], key))
                 inside = json_path(text_path)
                 raise LoaderError(
-                    f"{where} stands beside {json_path(text_path[: depth + 1])} and stops "
-                    f"transformers' check of the whole config: {fault}. The model reads {inside}."
+                    f"{where} is outside {json_path(text_path[: depth + 1])}, and transformers' "
+                    f"check of the whole config fails on it: {fault}. The model reads {inside}."
                 )
         level = level[step] if isinstance(level.get(step), Mapping) else {}
 
@@ -97,7 +97,7 @@ def outer_fault(level: Mapping[str, Any], key: str, *, aliases: bool = False) ->
 
 
 def ignored_block(engine_id: str, model: Model) -> str:
-    """A sentence about a scaling that an engine passes over; empty where there is none.
+    """A note on a scaling that an engine ignores; empty where there is none.
 
     Args:
         engine_id: the engine, which has read the config.
@@ -111,7 +111,5 @@ def ignored_block(engine_id: str, model: Model) -> str:
         return ""
     where, inside = json_path(dead.path), json_path(model.text_path) or "the top level"
     if not engine_id.startswith(_KNOWN):
-        raise NotKnown(
-            f"Nobody examined whether it reads {where}, which stands outside the text part."
-        )
+        raise NotKnown(f"Nobody examined whether it reads {where}, which is outside the text part.")
     return f"ignores {where}: the model reads {inside}"

@@ -1,8 +1,8 @@
-"""A model type that comes with its own code, in the engines that have a class of their own for it.
+"""Verdicts on a model type that comes with its own code.
 
-Engines that would run the code of the checkpoint are not judged: nobody examined that. The others
-have a row in their tables, and are held against the numbers of the config, where it is known how
-the published code of the type reads them.
+Engines that would run that code are not judged, as it was not examined. Engines with a class of
+their own for the type have a row in their tables. They are compared with the numbers of the config,
+if it is known how the published code of the type reads them.
 """
 
 from __future__ import annotations

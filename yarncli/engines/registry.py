@@ -25,7 +25,15 @@ from yarncli.engines.rules import (
 from yarncli.engines.types import Engine
 from yarncli.options import choose
 
-# How to add an engine: CONTRIBUTING.md, “An engine”. The order is that of the tables.
+# How to add an engine (CONTRIBUTING.md, “An engine”, has the details):
+#
+# 1. Read its model code at one named version: frequencies, attention factor and served length for
+#    each RoPE type.
+# 2. Write `engines/rules/NAME.py` with `read(model)`, `launch(parts)` and `ENGINE = Engine(…)`.
+# 3. Set `override` and `repair` of the `Engine` if its command line can correct a misreading.
+# 4. Import it above, and add it to this table. The tables of the docs have the same order.
+# 5. Add it to `IDS` of `tests/engines/test_command.py`, and compare it with values of the engine
+#    itself in `tests/engines/test_servers.py`. Then run `make docs`.
 ENGINES: Mapping[str, Engine] = {
     engine.id: engine
     for engine in (

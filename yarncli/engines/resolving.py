@@ -26,7 +26,7 @@ def theta_keys(family: Family) -> set[str]:
 
 
 def unread_entries(text: Mapping[str, Any], family: Family) -> str:
-    """A sentence about scaled entries per layer type that a model with one setting passes over."""
+    """A note on scaled entries per layer type, which a model with one setting ignores."""
     block = mapping(text.get("rope_scaling")) or mapping(text.get("rope_parameters"))
     found = {k: v for k, v in block.items() if isinstance(v, Mapping)}
     kinds = {str(v.get("rope_type") or v.get("type") or "default") for v in found.values()}
@@ -36,7 +36,7 @@ def unread_entries(text: Mapping[str, Any], family: Family) -> str:
 
 
 def without_settings(text: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """The text part without all that says how it rotates: good for sizes and layers."""
+    """The text part without its RoPE keys, from which only sizes and layers can be read."""
     said = {*BLOCKS, _ORIGINAL, _THETA, *theta_keys(family)}
     return _without_inner_theta({k: v for k, v in text.items() if k not in said}, family)
 
@@ -60,7 +60,7 @@ def as_version_5(text: Mapping[str, Any], family: Family) -> dict[str, Any]:
 
 
 def _tried(family: Family, probe: str) -> str:
-    """The exception that transformers 5 gave for a probe, without what comes from small sizes."""
+    """The exception of transformers 5 for a probe, if not caused by the probe's small sizes."""
     row = get_row("transformers-5", family.model_type)
     found = row.failure(probe) if row else ""
     return "" if found.startswith("RuntimeError") else found

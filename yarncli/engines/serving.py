@@ -1,4 +1,4 @@
-"""Serving without converting: an extension that launch lines bring to a checkpoint as it is."""
+"""Serving without converting: launch lines that add an extension to an unchanged checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from yarncli.rope.methods import DEFAULT_METHOD
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """What is to be known of an extension that is not written."""
+    """Facts about an extension that is not written to files."""
 
     plan: RopePlan
     """Every number of it."""
@@ -130,7 +130,7 @@ def _advised(
     """
     engine = found.engine
     takes = engine.override != "none" or engine.repair is not None
-    why = "No override or flag brings it." if takes else "It takes no RoPE settings when started."
+    why = "No override or flag can set it." if takes else "It takes no RoPE settings when started."
     command = ["yarncli", "convert", source, "OUT"]
     written, usual = way(plan)
     if written:
@@ -139,12 +139,12 @@ def _advised(
         advice = f"{why} Write it and serve OUT: {shlex.join([*command, *words, *more])}"
     else:
         made = usual.get(engine.id, "").rstrip(".")
-        advice = f"{why} Of what convert usually writes it makes this: {made}. "
+        advice = f"{why} From what convert usually writes, it computes this: {made}. "
         if other and way(other)[0]:
             words = ["--method", other.method, "--length", str(other.length), "--for", engine.id]
             advice += f"By another method: {shlex.join([*command, *words])}"
         else:
-            advice += "No method and no spelling of it was found that it reads right."
+            advice += "No method and no spelling was found that it reads correctly."
     return replace(found, notes=(advice,))
 
 

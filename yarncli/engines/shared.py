@@ -30,9 +30,9 @@ def mscale_ratio(p: RopeParameters) -> float:
 
 
 def second_hand_softmax(model: Model, p: RopeParameters) -> float:
-    """The softmax temperature of an MLA model in engines whose MLA code was not looked at.
+    """The softmax temperature of an MLA model in engines whose MLA code was not examined.
 
-    All known engines copy DeepSeek's, so it is assumed.
+    DeepSeek's is assumed, because all engines that were examined copy it.
     """
     return mla_softmax(p) if model.rope.is_mla and p.rope_type == "yarn" else 1.0
 
@@ -61,10 +61,10 @@ def factor_by_lengths(p: RopeParameters, original: int, of: str) -> RopeParamete
 
 
 def unmeant(model: Model) -> tuple[str, ...]:
-    """The fault of numbers with which there is nothing to compare; none where there is."""
+    """The fault that the numbers cannot be compared with an intended setting, if there is none."""
     if not model.refusal:
         return ()
-    return (f"transformers 5 does not load the config, so nothing says what is meant: "
+    return (f"transformers 5 does not load the config, so it is not known what is intended: "
             f"{model.refusal}",)  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def refuse_gaps(
     Args:
         block: the dict that the engine reads, as it stands in the file.
         rope_type: what it takes the type to be.
-        not_null: keys whose null it does not survive.
+        not_null: keys that must not be null.
 
     Raises:
         LoaderError: there is no factor.
@@ -144,9 +144,9 @@ def with_silent_theta(
 
 
 def refuse_entries(model: Model) -> None:
-    """Say nothing of a setting per layer type where transformers' own class fails on it.
+    """Refuse to judge a setting per layer type on which transformers' own class fails.
 
-    An engine with code of its own goes on with the θ of the class, or of its own.
+    An engine with its own code continues with the θ of the class, or with its own.
 
     Raises:
         NotKnown: the config has one, the model type does not.

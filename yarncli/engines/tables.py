@@ -89,7 +89,7 @@ class Row:
         return "" if found is None else str(found)
 
     def has_one_setting(self) -> bool:
-        """Whether a scaling reaches all layers alike, those that attend within a window too."""
+        """Whether a scaling applies to all layers alike, also to those with a sliding window."""
         return isinstance(self._outcome("yarn legacy"), str)
 
     def _outcome(self, probe: str) -> Any:
@@ -116,7 +116,7 @@ def load_table(engine: str) -> Mapping[str, Any]:
 
 
 def default_theta(engine: str, model: Model, scope: str) -> float | None:
-    """θ that an engine's own class takes where the config has none; `None` where nobody knows.
+    """θ that an engine's own class takes if the config has none; `None` if that is not known.
 
     Args:
         engine: its id.

@@ -17,7 +17,7 @@ Status = Literal["exact", "differs", "ignores", "refuses", "crashes", "unsupport
 
 
 class NoReading(Exception):
-    """There are no numbers for a model in an engine; the text says why, for people."""
+    """There are no numbers for a model in an engine; the message says why."""
 
     status: ClassVar[Status]
 
@@ -41,7 +41,7 @@ class NotSupported(NoReading):
 
 
 class NotKnown(NoReading):
-    """Nobody examined what the engine does with this model or setting: never to be guessed."""
+    """What the engine does with this model or setting was not examined; never guess."""
 
     status = "unknown"
 
@@ -57,12 +57,12 @@ class Model:
     text: Mapping[str, Any]
     """The values of the text part."""
     rope: RopeConfig
-    """What transformers 5 reads; where it reads nothing, the same without the RoPE block: good for
-    sizes and layers only."""
+    """What transformers 5 reads. If it refuses the config, the same without the RoPE block, of
+    which only sizes and layers are valid."""
     refusal: str
     """Why transformers 5 reads nothing; empty where it does."""
     is_ours: bool = False
-    """Whether that is a value that yarncli does not compute with, and transformers may."""
+    """Whether the reason is a value with which yarncli does not compute, but transformers may."""
     length: int
     """The intended window, tokens."""
     assume_like: str | None = None
@@ -80,7 +80,7 @@ class Model:
 
     @property
     def override_path(self) -> tuple[str, ...]:
-        """Where a loaded config has the text part, which old files keep at top level."""
+        """Place of the text part in a loaded config; old files have it at top level."""
         part: Any = self.config
         for key in self.text_path:
             part = part[key]
@@ -132,7 +132,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     """For people only."""
     faults: tuple[str, ...] = ()
-    """Facts that make the result wrong although the numbers may agree."""
+    """Facts that make the result wrong even if the numbers agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,15 +187,15 @@ class Engine:
     """How it takes config fields on its command line: as transformers 5 spells them, as older
     versions do, or not at all."""
     mends_refusals: bool = True
-    """Whether an override counts before the config is loaded, so that one may mend a refusal."""
+    """Whether overrides are applied before the config is checked, and so can end a refusal."""
     merges: Literal["flat", "nested", "all", "none"] = "none"
     """Which overridden dicts are merged with those of the loaded config, others being replaced:
     those of a config that is the text part itself, those of a text part inside one, or all."""
     deepest_override: int = 9
-    """How many keys may lead to the text part of a config whose fields it overrides."""
+    """The longest path, in keys, to a text part whose fields can be overridden."""
     about: tuple[str, ...] = ()
-    """What there is to know about it, for the documentation."""
+    """Notes on the engine for the documentation."""
     settable: Callable[[Model, str], bool] | None = None
     """Whether a config field of a model can be overridden; `None` where all can."""
     repair: Repair | None = None
-    """Words for the command line that make up for a misreading, `None` where none can."""
+    """Command-line words that correct a misreading; `None` where none can."""

@@ -1,4 +1,4 @@
-"""A model type that yarncli has no row for: all that may be said is whether an engine has it."""
+"""Verdicts on a model type without a row: only whether an engine has code for it is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unread_view(engine: Engine, config: Mapping[str, Any], reason: str) -> Engin
 def _lacks(engine: str, config: Mapping[str, Any]) -> bool:
     """Whether the engine's own list of models, which its table holds, leaves this one out.
 
-    An engine that would run the checkpoint's own code lacks nothing; without a list nobody knows.
+    An engine that would run the checkpoint's own code has every type; without a list it is unknown.
     """
     table, kind = load_table(engine), str(config.get("model_type"))
     has_code = bool(config.get("auto_map"))

@@ -19,7 +19,7 @@ _ODD_VALUE = (ArithmeticError, AttributeError, ConfigError, LookupError, TypeErr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeView:
-    """One scope in one engine, beside the intended."""
+    """One scope as an engine computes it, with the intended numbers."""
 
     scope: str
     """Its name; `model` where there is one only."""
@@ -109,7 +109,7 @@ class EngineView:
     def summary(self) -> str:
         """One line: what is wrong, or that nothing is."""
         if self.status == "exact":
-            # Said of the config alone: the weights have a verdict of their own.
+            # This line is about the config only: the weights have their own verdict.
             return f"RoPE as intended; {self.weights.describe()}" if self.weights else "as intended"
         if not self.has_reading:
             return self.notes[0] if self.notes else self.status
@@ -175,7 +175,7 @@ def _view(engine: Engine, model: Model, intended: Mapping[str, Used]) -> EngineV
         for name, used in reading.scopes.items()
         if name in intended
     )
-    # A limit above the intended window is wrong too: nothing was made for the positions beyond it.
+    # A limit above the intended window is wrong too: the setting is not made for more positions.
     status: Status = "exact"
     wrong = [scope for scope in scopes if not scope.is_exact]
     ignored = all(_is_ignored(model, reading.scopes[s.scope], s.intended) for s in wrong)

@@ -1,4 +1,4 @@
-"""The ways to write one plan, and the first that engines read as it is meant."""
+"""The ways to write one plan, and the first of them that engines read as intended."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def first_way(
 
 
 def by_ntk(rope: RopeConfig, plan: RopePlan, target: Target) -> RopePlan | None:
-    """The same extension by the method that most engines compute alike; None where it cannot."""
+    """The extension by the method that most engines compute alike; None if impossible."""
     if plan.method == "ntk" or target.rescale:
         return None
     asked = replace(target, method="ntk", options={}, length=plan.length, factor=None)

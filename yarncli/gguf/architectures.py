@@ -1,7 +1,9 @@
 """What llama.cpp's graph of a GGUF architecture does with keys and tensors of RoPE.
 
-The table `architectures.json` is made from its source by `scripts/wiring/llama_cpp_runtime.py`;
-CONTRIBUTING.md, “A GGUF architecture”, says how to add one.
+The table `architectures.json` is made from llama.cpp's source. To add an architecture, run
+`scripts/wiring/llama_cpp_runtime.py` on a release that has it, then
+`pytest -m "" tests/gguf/test_architectures_live.py`. No row is written by hand; CONTRIBUTING.md,
+“A GGUF architecture”, says what to do if a graph does something that no other graph does.
 """
 
 from __future__ import annotations

@@ -18,6 +18,10 @@ def default_inv_freq(rope_theta: float, rotary_dim: int) -> list[float]:
     """θ^(-2i/d) for i < d/2: inverse frequencies of plain RoPE, radians per token.
 
     Reference: arXiv:2104.09864 §3.2.2; paper Eq. 13 (as wavelengths).
+
+    Example:
+        >>> default_inv_freq(10000.0, 4)
+        [1.0, 0.01]
     """
     return [rope_theta ** (-2 * i / rotary_dim) for i in range(rotary_dim // 2)]
 
@@ -40,6 +44,10 @@ def ntk_theta(rope_theta: float, rotary_dim: int, factor: float) -> float:
         rope_theta: base the model was trained with.
         rotary_dim: rotary dimensions d, more than 2.
         factor: s = new length / original length.
+
+    Example:
+        >>> round(ntk_theta(10000.0, 128, 4.0), 1)
+        40889.9
     """
     return rope_theta * math.pow(factor, rotary_dim / (rotary_dim - 2))
 
@@ -98,6 +106,10 @@ def find_correction_range(
         truncate: round the two ends outwards to whole dimensions, as the reference code does.
 
     Reference: reference code `LlamaYaRNScaledRotaryEmbedding.py`; `truncate` as in transformers.
+
+    Example:
+        >>> find_correction_range(32, 1, 128, 10000.0, 4096)
+        (20, 46)
     """
     low = find_correction_dim(beta_fast, rotary_dim, rope_theta, original_max_position_embeddings)
     high = find_correction_dim(beta_slow, rotary_dim, rope_theta, original_max_position_embeddings)
@@ -111,6 +123,10 @@ def linear_ramp_factor(low: float, high: float, pairs: int) -> list[float]:
 
     Differs from the paper: Eq. 18 is linear in the number of rotations. Reference code and every
     engine are linear in the index, so this is too; single dimensions differ by tens of percent.
+
+    Example:
+        >>> linear_ramp_factor(1, 3, 5)
+        [0.0, 0.0, 0.5, 1.0, 1.0]
     """
     if low == high:
         high += 0.001  # the reference code's guard against a division by zero
@@ -132,6 +148,7 @@ def yarn_inv_freq(
     Reference: paper Eq. 19–20 with the index-linear ramp of reference code
     `LlamaYaRNScaledRotaryEmbedding.py`, not Eq. 18; transformers `_compute_yarn_parameters`.
     """
+    # r is 0 for fast pairs, which stay as they are, and 1 for slow ones, which are divided.
     low, high = find_correction_range(
         beta_fast,
         beta_slow,
@@ -150,6 +167,10 @@ def get_mscale(factor: float, mscale: float = 1.0) -> float:
 
     Reference: paper Eq. 22; reference code `LlamaYaRNScaledRotaryEmbedding.py`; `mscale` as in
     DeepSeek-V2's modelling code.
+
+    Example:
+        >>> round(get_mscale(4.0), 6), get_mscale(1.0)
+        (1.138629, 1.0)
     """
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
@@ -159,9 +180,13 @@ def yarn_attention_factor(
 ) -> float:
     """The multiplier on cos and sin where `attention_factor` is not given.
 
-    The pair counts only if both are given and neither is 0, as in transformers.
+    `mscale` and `mscale_all_dim` count only if neither is 0 or missing, as in transformers.
 
     Reference: paper Eq. 21–22; transformers `_compute_yarn_parameters`.
+
+    Example:
+        >>> round(yarn_attention_factor(4.0), 6), yarn_attention_factor(4.0, 1.0, 1.0)
+        (1.138629, 1.0)
     """
     if mscale and mscale_all_dim:
         return get_mscale(factor, mscale) / get_mscale(factor, mscale_all_dim)
@@ -186,6 +211,7 @@ def llama3_inv_freq(
     ramp: transformers 5.23 warns, and frequencies change in one step at `low_freq_factor`.
     """
 
+    # Long wavelengths are divided, short ones kept, and those between are blended.
     def scaled(f: float) -> float:
         wavelength = 2 * math.pi / f
         if wavelength > original_max_position_embeddings / low_freq_factor:
@@ -254,7 +280,7 @@ def rotations(inv_freq: Sequence[float], length: int) -> list[float]:
 def regimes(
     before: Sequence[float], after: Sequence[float], factor: float, *, has_ramp: bool
 ) -> list[Regime]:
-    """What a scaling did to each dimension pair: kept it, divided it by `factor`, or neither.
+    """How a scaling changed each dimension pair: kept, divided by `factor`, or something between.
 
     The comparison allows 1e-9, far above rounding and far below any ramp step.
 
@@ -263,7 +289,7 @@ def regimes(
         after: frequencies in use.
         factor: s = new length / original length.
         has_ramp: whether the method blends kept and interpolated frequencies, as `yarn` and
-            `llama3` do. Under the others a pair between is "rescaled", by an amount of its own.
+            `llama3` do. Other methods divide each pair by a different amount: it is "rescaled".
     """
 
     def regime(old: float, new: float) -> Regime:
@@ -279,7 +305,8 @@ def regimes(
 def factor_for(length: int, original: int) -> float:
     """The double s nearest to length/original for which int(s·original) == length (tokens).
 
-    Engines compute the window so, and a factor that is too small by one bit loses a token.
+    Engines compute the window with this product, and a factor that is too small by one bit gives
+    one token less.
 
     Example:
         >>> factor_for(131072, 32768)

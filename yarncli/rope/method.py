@@ -59,13 +59,16 @@ class Method:
     follows_text: bool = False
     """Whether its frequencies follow the length of the text, so that even factor 1 extends."""
     is_static: bool = False
-    """Whether a person should be told that it changes short texts too."""
+    """Whether the user must be told that it also changes how short texts are read."""
     advice: str = ""
     """A further sentence for people who choose it."""
     mla_refusal: str = ""
     """Why a model with multi-head latent attention cannot take it; empty where it can."""
     rescaled_factor: Callable[[RopeParameters, int, int], float] | None = None
-    """Setting, new and present window (tokens) → factor; None where the factors are searched."""
+    """Computes the factor from the setting, the new and the present window (tokens).
+
+    None where the factors are found by a search.
+    """
 
     @property
     def leaves_mark(self) -> bool:
@@ -94,7 +97,7 @@ class Method:
         return replace(plain, rope_type=self.rope_type, **self.apply(plain, asked))
 
     def notes(self, *, before: int, maximum: int, length: int, is_mla: bool) -> list[str]:
-        """What a person should know before relying on the method.
+        """Notes that the user should read before relying on the method.
 
         Args:
             before: `max_position_embeddings` as it was, tokens.
@@ -110,6 +113,7 @@ class Method:
             found.append(sentence.rstrip())
         if self.is_static and not is_mla:
             found.append(
-                "The scaling is static: texts within the original window are read a little worse."
+                "The scaling applies to texts of every length, so accuracy on short texts drops a "
+                "little."
             )
         return found

@@ -15,7 +15,7 @@ _BY_PARTS_OPTIONS = ("beta_fast", "beta_slow", "truncate")
 
 
 def neutral_attention_factor(factor: float, *, mrope: bool) -> dict[str, Any]:
-    """The fields that make yarn's attention factor 1 in as many engines as one config can.
+    """The fields with which as many engines as possible compute an attention factor of 1.
 
     transformers and vLLM read `attention_factor`, SGLang and mlx-lm the mscale pair; with M-RoPE
     SGLang cannot take the pair and multiplies by `attn_factor` instead.
@@ -46,7 +46,7 @@ def _dynamic(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
 
 def _yarn(_: RopeParameters, asked: Extension) -> dict[str, Any]:
     """As `ntk-by-parts`."""
-    # What says nothing is left out: engines warn about keys they know only as defaults.
+    # Defaults are left out, because some engines warn about keys that they do not know.
     defaults = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
     given = {k: v for k, v in asked.given.items() if k not in defaults or v != defaults[k]}
     return {**_factor_and_original(asked), **given}
@@ -76,8 +76,8 @@ def _longrope(plain: RopeParameters, asked: Extension) -> dict[str, Any]:
     given = asked.given
     if "short_factor" not in given or "long_factor" not in given:
         raise UsageError(
-            "--method longrope needs --short-factor FILE and --long-factor FILE: LongRoPE searches "
-            "its factors, they cannot be computed."
+            "--method longrope needs --short-factor FILE and --long-factor FILE: the factors of "
+            "LongRoPE are the result of a search, so yarncli cannot compute them."
         )
     attention_factor = given.get("attention_factor") or formulas.longrope_attention_factor(
         asked.factor, asked.original_length
@@ -117,7 +117,14 @@ def _factor_times_growth(p: RopeParameters, length: int, window: int) -> float:
     return p.resolved_factor() * length / window
 
 
-# How to add a method: CONTRIBUTING.md, “A RoPE method”. Nothing else lists the methods.
+# How to add a method (CONTRIBUTING.md, “A RoPE method”, has the details):
+#
+# 1. Write its formula in `formulas.py`, with the equation of the paper and the reference code.
+# 2. Add a `Method` here, with the function that makes the fields of the config. No other list
+#    names the methods: commands, plans, checks and the model card follow from this one.
+# 3. Compare the frequencies with numbers from another source in `tests/rope/test_methods.py`.
+# 4. Only for an option that no other method has: add it to `cli/convert.py` and
+#    `conversion/options.py`. Then run `make docs`.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -170,7 +177,7 @@ METHODS: dict[str, Method] = {
             apply=_dynamic,
             keeps_max="it is the formula's L",
             follows_text=True,
-            advice="For serving, --method ntk is computed alike by every engine.",
+            advice="For serving, use --method ntk, which every engine computes in the same way.",
             rescaled_factor=_factor_over_maximum,
         ),
         Method(

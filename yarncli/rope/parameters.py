@@ -113,7 +113,7 @@ class RopeParameters:
     def rotary_dim(self) -> int:
         """Number of dimensions of a head that rotate; `inv_freq` has half as many entries.
 
-        Proportional RoPE (Gemma 4) keeps the whole head and lets the tail stand still.
+        Proportional RoPE (Gemma 4) counts the whole head; its last dimensions have frequency 0.
         """
         if self.rope_type == "proportional":
             return self.head_dim
@@ -221,12 +221,12 @@ def mla_softmax(p: RopeParameters) -> float:
 
 
 def _given(value: float | None) -> float:
-    assert value is not None  # _validate saw to it
+    assert value is not None  # _validate has refused anything else
     return value
 
 
 def _validate(p: RopeParameters) -> None:
-    """Refuse values no formula can take.
+    """Refuse values with which no formula works.
 
     Raises:
         ConfigError: names the field and its value; `NotComputedError` where it is out of range.
@@ -253,7 +253,7 @@ def _size_faults(p: RopeParameters) -> Iterator[str]:
         if length is not None and not 0 < length <= LONGEST:
             yield f"{name} is {length}; it must be positive and at most {LONGEST:,}."
     if p.max_position_embeddings > _LARGEST * p.original_length:
-        # Engines take the quotient for a factor where none is given.
+        # If no factor is given, engines use this quotient as the factor.
         yield (
             f"max_position_embeddings is {p.max_position_embeddings}, more than {_LARGEST:g} times "
             f"the original window of {p.original_length}."

@@ -19,8 +19,8 @@ from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-# Which side of the weight has as many rows or columns as a part of the adapter: (of it, of the
-# weight). A weight has a row for each output, an embedding one for each token.
+# For each part of an adapter, which axis of it must be as long as which axis of the weight. A
+# weight has one row per output; an embedding has one row per token.
 _SIDES = {
     "lora_A": (1, 1), "lora_B": (0, 0), "lora_embedding_A": (1, 0), "lora_embedding_B": (0, 1),
 }  # fmt: skip
@@ -69,11 +69,11 @@ def _base(config: Mapping[str, Any]) -> tuple[Checkpoint | None, str]:
     """The base model, if it lies here, and what to say of it."""
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        return None, "It names no base model, so it was checked on its own."
+        return None, "It names no base model, so only the adapter was checked."
     if "\0" in name or not Path(name).is_dir():
         return None, (
-            f"Its base model {name} is no directory here, so it was checked on its own. PEFT looks "
-            "for it from where it is started, and on the Hub."
+            f"Its base model {name} is not a directory here, so only the adapter was checked. PEFT "
+            "looks for the base in the directory where PEFT is started, and on the Hub."
         )
     try:
         found = open_checkpoint(name, bare_hub_id=False, allow_pending=True)

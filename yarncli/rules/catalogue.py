@@ -1,7 +1,8 @@
 """Every rule of `check` with its texts: the one source of `--explain` and of the docs.
 
 The texts stand in `catalogue.json`, in the order of the pages: severity, title, what the rule
-breaks, what to do. `yours_to_decide` adds that `--fix` leaves it, and `engines` may name a group.
+breaks, what to do. `yours_to_decide` adds that `--fix` does not change it. `engines` may name a
+group of `_GROUPS`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from yarncli.options import choose
 from yarncli.rules.finding import Rule
 
-_YOURS = " `--fix` leaves it: only you know which value is right."
+_YOURS = " `--fix` does not change it, because only you know which value is right."
 _GROUPS = {
     "readers of rope_parameters": ("transformers-5", "vllm", "sglang", "llama.cpp"),
     "readers of rope_scaling": (
@@ -41,7 +42,14 @@ def read_rules(path: Path) -> dict[str, Rule]:
     }
 
 
-# How to add a rule: CONTRIBUTING.md, “A rule of `yarncli check`”.
+# How to add a rule (CONTRIBUTING.md, “A rule of `yarncli check`”, has the details):
+#
+# 1. Add its texts to `catalogue.json`, at the place that it should have in the table of the docs.
+# 2. Write a function in the module of its kind, `*_rules.py`, and add it to the list at the end of
+#    that module.
+# 3. Add a config that breaks the rule to `CASES` of `tests/rules/test_rules.py`. If the text names
+#    a command in backticks, add a case to `MENDS` of `tests/cli/test_suggestions.py`.
+# 4. Run `make docs`.
 RULES = read_rules(Path(__file__).with_name("catalogue.json"))
 
 
@@ -61,5 +69,5 @@ def explain(rule: Rule) -> str:
     return (
         f"# {rule.id}\n\n{rule.title} ({rule.severity}).\n\n"
         f"## What it breaks\n\n{rule.breaks}{engines}\n\n"
-        f"## What to do\n\n{rule.mend}\n\nMended by `--fix`: {fixed}.\n"
+        f"## What to do\n\n{rule.mend}\n\nCorrected by `--fix`: {fixed}.\n"
     )

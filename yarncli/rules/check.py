@@ -32,9 +32,9 @@ class CheckOptions:
     """How to check."""
 
     fix: bool = False
-    """Mend what can be mended with certainty."""
+    """Correct what has one right value."""
     strict: bool = False
-    """Let warnings fail as errors do."""
+    """Warnings fail as errors do."""
     ignore: Collection[str] = ()
     """Ids of rules that are neither reported nor mended."""
     engines: Collection[str] = ()
@@ -86,7 +86,7 @@ class CheckReport:
             mended.severity = "note"
             raise mended
         fixable = sum(finding.is_fixable for finding in self.findings)
-        hint = f" --fix can mend {fixable} of these findings." if fixable and not files else ""
+        hint = f" --fix can correct {fixable} of these findings." if fixable and not files else ""
         raise CheckFailed(", ".join(parts) + "." + hint)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from yarncli.jsontext.text import Path
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Edit, Finding, Severity
 
-# Findings of one kind: each looks for its line in the index, which may be large.
+# At most so many findings of one kind: each searches for its line in the index, which may be large.
 _MANY = 20
 _POINTER_SIZE = 1024  # bytes; a Git-LFS pointer is always smaller
 
@@ -37,6 +37,8 @@ def check_weights(checkpoint: Checkpoint, *, require_weights: bool = False) -> l
                  "checked.", severity="error" if require_weights else None)
         for name in lfs_pointers(checkpoint)
     ]  # fmt: skip
+    # Without a usable index it is not known which files belong to the model, so nothing more can
+    # be checked.
     pointers = {finding.file for finding in found}
     if checkpoint.where(INDEX_NAME) in pointers:
         return found
@@ -67,6 +69,7 @@ def check_weights(checkpoint: Checkpoint, *, require_weights: bool = False) -> l
         found += _disagreements(checkpoint, index, headers)
     layers = layers_of(checkpoint) if headers else None
     missing = list(lacks(checkpoint, headers, layers))
+    # A new index, and a check of the total size, need the headers of all shards.
     whole = len(headers) == len(names) and {lack.rule for lack in missing} <= {"index-missing"}
     for lack in missing:
         can_index = lack.rule == "index-missing" and whole and not duplicates

@@ -59,7 +59,7 @@ def beta_order(view: ConfigView) -> Iterator[Finding]:
 
 
 def no_ramp(view: ConfigView) -> Iterator[Finding]:
-    """The ends of llama3's ramp are one point, or swapped."""
+    """The two ends of llama3's ramp are equal, or swapped."""
     for block in view.blocks:
         low, high = block.number("low_freq_factor"), block.number("high_freq_factor")
         if block.rope_type == "llama3" and low and high and high <= low:
@@ -73,7 +73,7 @@ def no_ramp(view: ConfigView) -> Iterator[Finding]:
 
 
 def dual_chunk(view: ConfigView) -> Iterator[Finding]:
-    """Dual chunk attention, which carries a length that no current engine reaches."""
+    """Dual chunk attention: the stated window needs it, and no current engine has it."""
     path = (*view.base, DUAL_CHUNK)
     block = view.text.get(path)
     if not block:
@@ -95,7 +95,10 @@ def dual_chunk(view: ConfigView) -> Iterator[Finding]:
 
 
 def longrope_lists(view: ConfigView) -> Iterator[Finding]:
-    """One factor per rotary frequency; without a reading, both lists of one length."""
+    """A list needs one factor per rotary frequency.
+
+    Where that number is not known, the two lists must at least be equally long.
+    """
     for block in view.blocks if view.family else ():
         if block.rope_type != "longrope":
             continue
@@ -166,7 +169,7 @@ def stale_length(view: ConfigView) -> Iterator[Finding]:
 
 
 def sliding_window(view: ConfigView) -> Iterator[Finding]:
-    """A scaling on layers that cannot see past their window."""
+    """A scaling on layers that attend only within a sliding window."""
     if view.rope is None:
         return
     scopes = [scope for scope in view.rope.scopes.values() if scope.layers]
@@ -178,14 +181,14 @@ def sliding_window(view: ConfigView) -> Iterator[Finding]:
     path: Path = scope.path or (*view.base, view.length_key)
     window = f" of {scope.window:,} tokens" if scope.window else ""
     every = len(bounded) == len(scopes)
-    # Full layers without RoPE carry the distance there (EXAONE 4), and the model may be trained so.
+    # In EXAONE 4 the full layers, which have no RoPE, attend to distant tokens; the model may have
+    # been trained with this scaling.
     severity: Severity = "note" if every and view.rope.nope_layers else "warning"
     yield view.finding(
         "sliding-window",
         path,
-        f"{'Every layer that rotates' if every else f'Every layer of {scope.name}'} sees only a "
-        f"sliding window{window}; the scaling cannot lengthen "
-        "them.",
+        f"{'Every layer with RoPE' if every else f'Every layer of {scope.name}'} attends only "
+        f"within a sliding window{window}; the scaling does not let it attend further.",
         severity=severity,
     )
 
@@ -208,7 +211,7 @@ def check_tokenizer(view: ConfigView, file: str, tokenizer: JsonText) -> Iterato
 
 
 def _window(view: ConfigView) -> int | None:
-    """Tokens the model reads: linear and dynamic reach past the maximum they keep."""
+    """The window in tokens; under linear and dynamic it is above `max_position_embeddings`."""
     if view.rope is None:
         return None
     from yarncli.planning.plan import window_of

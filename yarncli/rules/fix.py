@@ -1,4 +1,4 @@
-"""Mending: one certain edit after the other, each looked at again before it is kept."""
+"""`--fix`: one edit after the other; an edit is kept if the rules then find nothing worse."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mend(
         findings: what was found in them and in the weights.
         look: the findings of all rules that look at JSON files only.
         ignore: ids of rules that are neither reported nor mended.
-        directory: where the files lie, held alone.
+        directory: the directory of the files, locked exclusively.
 
     Returns:
         What is still wrong, and what was changed.

@@ -32,7 +32,7 @@ from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding, Severity
 
 SPLIT_COUNT = "split.tensors.count"
-_LARGEST = 3e38  # that single precision holds
+_LARGEST = 3e38  # just below the largest number in single precision
 _RULE_OF = {
     "type": "gguf-type-unknown",
     "value type": "gguf-value-type",
@@ -98,8 +98,8 @@ def _failures(gguf: Gguf) -> Iterator[Failure]:
 def _of_failure(gguf: Gguf, where: str, failure: Failure) -> Finding:
     does = {
         "refuses": "llama.cpp does not load the file",
-        "aborts": "llama.cpp aborts on the file, and takes a server with it",
-        "no RoPE": "llama.cpp does not rotate by the file",
+        "aborts": "llama.cpp aborts when it loads the file, and a server ends with it",
+        "no RoPE": "llama.cpp computes no RoPE from the file",
     }[failure.kind]
     plan = None
     old = gguf.keys.get(failure.key)
@@ -116,7 +116,7 @@ def _of_failure(gguf: Gguf, where: str, failure: Failure) -> Finding:
 
 
 def _retyped(gguf: Gguf, name: str, old: Typed) -> GgufPlan | None:
-    """The same number with the type that is read; `None` where it is another number then."""
+    """The same number with the type that llama.cpp reads; `None` where that type cannot hold it."""
     key = name.removeprefix(gguf.name(""))
     kind, value = KEY_TYPES[key], old.value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -160,8 +160,8 @@ def _factors(gguf: Gguf, where: str) -> list[Finding]:
 def _no_numbers(gguf: Gguf, where: str) -> Finding:
     theta, factor = gguf.get(THETA, RUNTIME_THETA), scaling_factor(gguf)
     message = (
-        f"llama.cpp computes no usable frequencies from θ {theta:g} and the factor {factor:g}: it "
-        "answers with nonsense, without a word."
+        f"llama.cpp computes no usable frequencies from θ {theta:g} and the factor {factor:g}: the "
+        "model silently writes nonsense."
     )
     return _finding(where, "gguf-not-loaded", gguf.name(THETA), message)
 
@@ -175,7 +175,7 @@ def _scaled_twice(gguf: Gguf, where: str) -> Iterator[Finding]:
     if changes and factor != 1:
         message = (
             f"{FREQS} changes the frequencies, and {kind} by {factor:g} changes them again: "
-            "llama.cpp multiplies the two."
+            "llama.cpp applies both."
         )
         yield _finding(where, "gguf-scaled-twice", FREQS, message)
 
@@ -184,12 +184,12 @@ def _scaling(gguf: Gguf, where: str) -> Iterator[Finding]:
     kind, factor, window = gguf.get(TYPE), scaling_factor(gguf), int(gguf.get(CONTEXT))
     if kind is None and factor != 1 and not {LONG, SHORT} & gguf.tensors.keys():
         key = FACTOR if gguf.has(FACTOR) else OLD_FACTOR
-        message = f"{gguf.name(key)} is {factor:g} without a type, so the type is linear."
+        message = f"{gguf.name(key)} is {factor:g} without a type, so llama.cpp uses linear."
         yield _finding(where, "gguf-type-missing", gguf.name(key), message)
     original = int(gguf.get(ORIGINAL, 0))
     if kind == "yarn" and factor > 1 and not original:
         message = (
-            f"{gguf.name(ORIGINAL)} is missing, so llama.cpp takes {window:,} for the original "
+            f"{gguf.name(ORIGINAL)} is missing, so llama.cpp takes {window:,} as the original "
             f"window. If {window:,} is the extended one, the original is {window / factor:,.0f}."
         )
         yield _finding(where, "gguf-original-missing", gguf.name(ORIGINAL), message)
@@ -197,8 +197,8 @@ def _scaling(gguf: Gguf, where: str) -> Iterator[Finding]:
     if kind in ("yarn", "linear") and factor > 1 and original and window < meant < 2**32:
         plan = _set({gguf.name(CONTEXT): Typed("u32", meant)})
         message = (
-            f"{gguf.name(CONTEXT)} is {window:,}; {kind} by {factor:g} over {original:,} is for "
-            f"{meant:,} tokens, which no server will accept."
+            f"{gguf.name(CONTEXT)} is {window:,}; {kind} by {factor:g} over {original:,} gives "
+            f"{meant:,} tokens, but servers accept no more than {window:,}."
         )
         yield _finding(where, "gguf-context-not-raised", gguf.name(CONTEXT), message, plan=plan)
 
@@ -212,7 +212,7 @@ def _longrope(gguf: Gguf, where: str) -> Iterator[Finding]:
         message = f"The factors of {lists[0]} are divided by {factor:g} once more."
         yield _finding(where, "gguf-longrope", gguf.name(FACTOR), message, severity="warning")
     if gguf.factors(LONG) != gguf.factors(SHORT):
-        message = f"A context above {original:,} tokens takes the long list for every text."
+        message = f"With a context above {original:,} tokens, every text uses the long list."
         yield _finding(where, "gguf-longrope", LONG, message)
 
 
@@ -231,7 +231,8 @@ def _windowed(gguf: Gguf, where: str) -> Iterator[Finding]:
     scale = gguf.get(ATTN_FACTOR, 1.0)
     if gguf.window and not math.isclose(scale, 1.0, rel_tol=1e-6):
         name = gguf.name(ATTN_FACTOR)
-        message = f"{name} is {scale:.5g}: it acts on the layers within {gguf.window:,} tokens too."
+        layers = f"layers with a window of {gguf.window:,} tokens"
+        message = f"{name} is {scale:.5g}: it also changes {layers}."
         yield _finding(where, "gguf-windowed-temperature", name, message)
 
 
@@ -260,7 +261,7 @@ def _against(gguf: Gguf, where: str, computed: Computed, against: Intended) -> I
         other = run_windowed(gguf)
         alike = isinstance(other, Computed) and compare(other, against.windowed, against.length)
         if not alike or not alike.rotates_alike:
-            faults.append(f"the layers that attend within {gguf.window:,} tokens rotate otherwise")
+            faults.append(f"layers with a window of {gguf.window:,} tokens are rotated differently")
     if found.window:
         faults.append(f"the window is {computed.served_length:,}, not {against.length:,} tokens")
     if faults:

@@ -1,4 +1,4 @@
-"""Rules on windows that config.json alone does not give away: those of published models."""
+"""Rules that compare the window with those of published models."""
 
 from __future__ import annotations
 

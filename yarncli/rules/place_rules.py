@@ -24,7 +24,7 @@ def unread_block(view: ConfigView) -> Iterator[Finding]:
             continue
         where, inside = format_path(dead.path), format_path(base) or "the top level"
         if view.family is None:
-            told = f"what reads {where} there, if anything does, only the code of the model knows"
+            told = f"only the code of the model knows whether anything reads {where} there"
         elif fault:
             told = f"transformers 5 and vLLM stop at {where} ({fault})"
         else:

@@ -44,7 +44,7 @@ def refused_by_engines(view: ConfigView) -> Iterator[Finding]:
 
 
 def _may_stop(view: ConfigView) -> bool:
-    """Whether there is anything beside a plain θ, which every config class takes, to stop at."""
+    """Whether the config has more than a plain θ, which every config class accepts."""
     family = view.family
     keys = any(view.text.get((*view.base, key)) is not None for key in BLOCK_KEYS)
     return bool(keys or view.base or (family and (family.scopes or family.mrope)))

@@ -67,7 +67,7 @@ def length_mismatch(view: ConfigView) -> Iterator[Finding]:
 
 
 def _raise_maximum(view: ConfigView, product: float, original: int) -> Edit | None:
-    """Raise a maximum that was never raised; everything else may be meant otherwise."""
+    """Raise a maximum that still is the original length; any other value may be intended."""
     known = view.family.known_originals if view.family else {}
     untouched = view.maximum == original or known.get(view.maximum or 0) == original
     if not untouched or product != int(product):
@@ -91,8 +91,8 @@ def original_missing(view: ConfigView) -> Iterator[Finding]:
             yield view.finding(
                 "original-missing",
                 block.path,
-                f"{format_path(block.path)} is {block.rope_type} without {_ORIGINAL}; engines "
-                "guess different ones.",
+                f"{format_path(block.path)} is {block.rope_type} without {_ORIGINAL}; "
+                "each engine takes another length instead.",
                 severity=None if view.family else "warning",
             )
         elif block.rope_type == "longrope":
@@ -102,8 +102,8 @@ def original_missing(view: ConfigView) -> Iterator[Finding]:
             yield view.finding(
                 "original-missing",
                 (*view.base, _ORIGINAL),
-                f"{_ORIGINAL} stands outside {format_path(block.path)}, where most engines do not "
-                "look.",
+                f"{_ORIGINAL} is outside {format_path(block.path)}, where most engines do not read "
+                "it.",
                 edit=Edit({path: top}),
                 severity="warning",
             )
@@ -154,7 +154,7 @@ def original_implausible(view: ConfigView) -> Iterator[Finding]:
 
 
 def max_raised(view: ConfigView) -> Iterator[Finding]:
-    """Two methods keep the original maximum; something proves that this one is raised."""
+    """linear and dynamic need the original maximum; a known original shows that it was raised."""
     maximum = view.maximum
     for block in view.blocks:
         if not keeps_max(block.rope_type or "") or maximum is None:
@@ -168,7 +168,7 @@ def max_raised(view: ConfigView) -> Iterator[Finding]:
         yield view.finding(
             "max-raised",
             path,
-            f"{block.rope_type} needs {view.length_key} at the original {original:,}; "
+            f"{block.rope_type} needs the original length {original:,} as {view.length_key}; "
             f"it is {maximum:,}.",
             edit=Edit({path: original}) if exact else None,
         )
@@ -184,7 +184,7 @@ def unknown_key(view: ConfigView) -> Iterator[Finding]:
         for key in unknown[:_MANY]:
             from difflib import get_close_matches
 
-            # No word is near one much longer than itself, and looking takes its square.
+            # A very long key is close to no known one, and a comparison takes quadratic time.
             close = get_close_matches(key[:60], sorted(_KNOWN_KEYS), 1, 0.8)
             hint = f"; did you mean {close[0]}?" if close else "."
             path = (*block.path, key)
@@ -215,7 +215,7 @@ def attn_factor(view: ConfigView) -> Iterator[Finding]:
 
 
 def attention_factor(view: ConfigView) -> Iterator[Finding]:
-    """A temperature of one's own, which half of the engines do not read."""
+    """An attention factor other than the default, which half of the engines do not read."""
     for block in view.blocks:
         value, factor = block.number("attention_factor"), block.number("factor")
         if block.rope_type != "yarn" or value is None or not factor:
@@ -234,7 +234,7 @@ def attention_factor(view: ConfigView) -> Iterator[Finding]:
 
 
 def mscale_mrope(view: ConfigView) -> Iterator[Finding]:
-    """SGLang's M-RoPE cannot take the pair."""
+    """mscale or mscale_all_dim in a model with M-RoPE, at which SGLang stops."""
     for block in view.blocks:
         keys = [key for key in ("mscale", "mscale_all_dim") if key in block.values]
         if keys and block.rope_type == "yarn" and _is_mrope(view, block):
@@ -247,7 +247,7 @@ def mscale_mrope(view: ConfigView) -> Iterator[Finding]:
 
 
 def mscale_disagreement(view: ConfigView) -> Iterator[Finding]:
-    """Engines that test the pair for truth and engines that compute with it come apart."""
+    """Values that transformers uses only if neither is 0, and other engines use always."""
     for block in view.blocks:
         factor = block.number("factor")
         given = {"mscale", "mscale_all_dim"} & block.values.keys()
@@ -263,8 +263,8 @@ def mscale_disagreement(view: ConfigView) -> Iterator[Finding]:
             yield view.finding(
                 "mscale-disagreement",
                 path,
-                f"{format_path(block.path)}: transformers makes the attention factor {ours:g} of "
-                f"mscale and mscale_all_dim, other engines {theirs:g}.",
+                f"{format_path(block.path)}: from mscale and mscale_all_dim, transformers computes "
+                f"the attention factor {ours:g}, and other engines compute {theirs:g}.",
             )
 
 

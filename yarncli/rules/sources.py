@@ -63,9 +63,10 @@ def place_of(path: str, *, whole: bool) -> str:
 
 
 def places_in(path: str) -> list[str]:
-    """The checkpoints in a folder and below it that is none itself; else what was given.
+    """What to check below a folder that is not a checkpoint itself; otherwise `path` alone.
 
-    Checkpoints, lone configs, adapters and GGUF files are found; hidden folders and links are left.
+    Checkpoints, single configs, adapters and GGUF files are found. Hidden folders and links are
+    not searched.
 
     Args:
         path: as `place_of` returned it.
@@ -145,7 +146,7 @@ def _check(
     ignore: Collection[str],
     engines: Collection[str],
 ) -> SourceReport:
-    """Check a source, and mend it where its directory is held for that."""
+    """Check a source, and correct it if `directory`, locked for that, is given."""
     adapter = _adapter_directory(source)
     if adapter is not None:
         found = _check_adapter(adapter)

@@ -76,7 +76,7 @@ def v5_only(view: ConfigView) -> Iterator[Finding]:
     yield view.finding(
         "v5-only",
         lost[0].path,
-        f"Only rope_parameters says this; {' and '.join(readers)} "
+        f"The setting is only in rope_parameters; {' and '.join(readers)} "
         f"{_without(view, lost[0], one=len(readers) == 1)}.",
         edit=_legacy_edit(view, blocks[0]) if flat else None,
     )
@@ -119,8 +119,8 @@ def _without(view: ConfigView, block: Block, *, one: bool) -> str:
     said = any(view.top(key) is not None for key in keys)
     unscaled = block.rope_type not in (None, "default")
     s, do = ("s", "does") if one else ("", "do")
-    theta = "" if said else f"take{s} {(rule or view.family).rope_theta:g} for rope_theta"
-    lost = filter(None, (theta, f"scale{s} nothing" if unscaled else ""))
+    theta = "" if said else f"use{s} {(rule or view.family).rope_theta:g} as rope_theta"
+    lost = filter(None, (theta, f"use{s} no scaling" if unscaled else ""))
     return " and ".join((f"{do} not read it", *lost))
 
 
@@ -204,7 +204,7 @@ def theta_lost(view: ConfigView) -> Iterator[Finding]:
         yield view.finding(
             "theta-lost",
             (*v5.path, "rope_theta"),
-            f"rope_theta {theta:g} stands only in rope_parameters, which rope_scaling replaces: "
+            f"rope_theta {theta:g} is only in rope_parameters, which rope_scaling replaces, so "
             f"{view.family.rope_theta:g} is used.",
             edit=Edit({(*view.base, key): v5.values["rope_theta"]}),
         )
@@ -246,12 +246,12 @@ def type_missing(view: ConfigView) -> Iterator[Finding]:
                 "type-missing",
                 block.path,
                 f"{format_path(block.path)} has a factor but neither rope_type nor type, so "
-                "transformers 5 scales nothing.",
+                "transformers 5 uses no scaling.",
             )
 
 
 def type_old(view: ConfigView) -> Iterator[Finding]:
-    """The first name of longrope, with which some engines stop."""
+    """The old name of longrope, at which some engines stop."""
     for block in view.blocks if view.family else ():
         old = [key for key in _TYPE_KEYS if block.values.get(key) == "su"]
         if not old or (block.values.get("rope_type") or "su") != "su":
@@ -262,13 +262,13 @@ def type_old(view: ConfigView) -> Iterator[Finding]:
             changes[(*block.path, _ORIGINAL)] = top
         elif inside is not None and top is None and block.spelling == "legacy":
             changes[(*view.base, _ORIGINAL)] = inside
-        # Phi's config classes alone rename it, but look into the dict only.
+        # Only Phi's config classes accept the old name; they read the length in the dict only.
         loads = inside is not None and view.family is not None and view.family.yarn_means_longrope
         stops = "SGLang stops" if loads else "transformers 5 and SGLang stop"
         yield view.finding(
             "type-old",
             (*block.path, old[0]),
-            f"{format_path((*block.path, old[0]))} is 'su', the first name of longrope; {stops} "
+            f"{format_path((*block.path, old[0]))} is 'su', the old name of longrope; {stops} "
             "at it. Write longrope.",
             severity="warning" if loads else "error",
             edit=Edit(changes),
@@ -315,14 +315,14 @@ def _lacks_theta(view: ConfigView, block: Block) -> bool:
 
 
 def nested_truncate(view: ConfigView) -> Iterator[Finding]:
-    """The library looks for `truncate` beside the scopes, not in them."""
+    """transformers 5 reads `truncate` beside the scopes, not inside them."""
     for block in view.v5():
         if block.scope is not None and block.values.get("truncate") is False:
             yield view.finding(
                 "nested-truncate",
                 (*block.path, "truncate"),
                 f"transformers 5 ignores truncate inside {format_path(block.path)}; vLLM and "
-                "SGLang honour it.",
+                "SGLang use it.",
             )
 
 

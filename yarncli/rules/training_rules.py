@@ -30,13 +30,14 @@ def check_trained(
     left = next((file.name for file in checkpoint.files if is_training_state(file.name)), None)
     if left is None and not _was_saved_again(view, scaled[0], tokenizer):
         return
-    sign = f"{left.split('/')[0]} lies beside it" if left else "transformers saved it anew"
+    sign = f"{left.split('/')[0]} is beside it" if left else "transformers saved it again"
     place = quote(str(checkpoint.directory)) if checkpoint.directory else "DIR"
     yield view.finding(
         "conversion-lost",
         scaled[0].path,
         f"This looks like a conversion that a trainer saved ({sign}): one spelling of its scaling "
-        f"and its record are gone. Make it whole with: yarncli finish {place} OUT --from CONVERTED",
+        "and its record are missing. Restore them with: "
+        f"yarncli finish {place} OUT --from CONVERTED",
     )
 
 
@@ -45,9 +46,9 @@ def _scales(block: Block) -> bool:
 
 
 def _was_saved_again(view: ConfigView, block: Block, tokenizer: JsonText | None) -> bool:
-    """Whether it bears the marks of both: a setting for two readers, and a save after a training.
+    """Whether it was written for two spellings, and saved by transformers after a training.
 
-    Who writes for transformers 5 alone does not state the type twice.
+    A program that writes for transformers 5 only does not state the type twice.
     """
     twice = {"type", "rope_type"} <= block.values.keys()
     local = tokenizer is not None and tokenizer.get(("is_local",)) is True

@@ -88,7 +88,7 @@ ENGINE = Engine(
     about=(
         "linear is right for Llama, Mistral, Qwen 2 and 3; yarn and dynamic are refused.",
         "llama3 in a Llama model (Llama 3.1 and later) is converted without its factor and its "
-        "original length: it computes plain RoPE without a word. Elsewhere it is refused.",
-        "Gemma and Falcon pass over every scaling and over θ.",
+        "original length, so its RoPE is plain. In other models it is refused.",
+        "For Gemma and Falcon it ignores every scaling, and θ.",
     ),
 )

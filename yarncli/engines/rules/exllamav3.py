@@ -62,7 +62,7 @@ def _refuse(model: Model, entry: Block) -> None:
     if isinstance(named, list) and len(named) != 1:
         raise LoaderError(f"architectures has {len(named)} entries; it takes exactly one.")
     if entry.get("flat") and model.text_path:
-        raise LoaderError("It wants the fields of the text part at the top level of config.json.")
+        raise LoaderError("It needs the fields of the text part at the top level of config.json.")
     if entry["class"].startswith("Gemma4") and model.text.get("hidden_size_per_layer_input"):
         raise LoaderError("Gemma 4's per-layer inputs are not implemented: NotImplementedError.")
     for key in ("rope_scaling", "rope_parameters"):

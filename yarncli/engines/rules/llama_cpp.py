@@ -76,7 +76,7 @@ def _insist_on_head(model: Model) -> None:
 
 
 def _insist_on_tried(model: Model, row: Row) -> None:
-    """Insist on a shape of the RoPE setting that was followed up for the model type.
+    """Insist on a shape of the RoPE setting that was examined for the model type.
 
     Raises:
         LoaderError: the converter wants a key of the one dict where transformers 5 nests it.
@@ -105,7 +105,7 @@ def _leaves_windowed_layers(model: Model, gguf: Gguf) -> bool:
 
 
 def _row(gguf: Gguf) -> Architecture:
-    """What the graph does; every architecture that a converter writes has one."""
+    """What llama.cpp's graph computes; every architecture that a converter writes has a graph."""
     assert gguf.row is not None, gguf.architecture
     return gguf.row
 
@@ -129,7 +129,7 @@ def _notes(model: Model, gguf: Gguf) -> list[str]:
     if p.rope_type == "dynamic":
         notes.append("dynamic is dropped")
     if gguf.has("rope.scaling.yarn_attn_factor") and written == "yarn":
-        notes.append("the file's yarn_attn_factor is dead: the runtime overwrites it with m(s)")
+        notes.append("the runtime ignores yarn_attn_factor in the file and uses 0.1·ln(factor)+1")
     dead = not _row(gguf).betas and {p.beta_fast, p.beta_slow} - {None, 32.0, 1.0}
     if p.rope_type == "yarn" and dead:
         notes.append("custom betas are not read from the file")
@@ -145,7 +145,7 @@ def launch(parts: Launch) -> str:
 
 
 def repair(model: Model, intended: Mapping[str, Used], reading: Reading) -> tuple[str, ...] | None:
-    """Flags that make up for what the file lacks; `None` where none can."""
+    """Flags that replace what the file lacks; `None` where no flag can."""
     gguf = _file(model)
     flags: list[str] = []
     if reading.faults:
@@ -230,10 +230,12 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     about=(
-        "yarn: the attention scale is always m(s) × the key `rope.scaling.attn_factor`, which the "
-        "converter never writes; `attention_factor`, mscale, betas and truncate are lost.",
+        "yarn: the attention scale is always 0.1·ln(factor)+1 times the key "
+        "`rope.scaling.attn_factor`, which the converter never writes; `attention_factor`, mscale, "
+        "betas and truncate are lost.",
         "The server accepts at most max_position_embeddings tokens, for every type.",
-        "llama3 survives in Llama-class files only, granite and SmolLM3 excepted; dynamic never.",
+        "llama3 is kept only in files of Llama-class models, except granite and SmolLM3; dynamic "
+        "is always lost.",
     ),
     repair=repair,
 )

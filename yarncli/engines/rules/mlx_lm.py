@@ -1,4 +1,4 @@
-"""mlx-lm: each model file reads what it likes; the table says what."""
+"""mlx-lm: model files read different keys; the table says which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlx-vlm: each model folder reads what it likes; the table says what."""
+"""mlx-vlm: model folders read different keys; the table says which."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read(model: Model) -> Reading:
 
 
 def _fixed(model: Model, row: Row) -> Reading:
-    """What a class takes that reads a `text_config` which no published file of its type has.
+    """The setting of a class that reads `text_config`, which no published file of its type has.
 
     Source: mlx_vlm/utils.py:443, `load_model`; models/molmo/config.py, `TextConfig`.
 

@@ -146,8 +146,8 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     about=(
-        "Llama, Qwen and OLMo take llama3 only: yarn, linear and dynamic are passed over without "
-        "a word; Mistral and LFM2 take none; Gemma 3 takes linear.",
+        "Llama, Qwen and OLMo use llama3 only and silently ignore yarn, linear and dynamic; "
+        "Mistral and LFM2 use no scaling; Gemma 3 uses linear.",
         "DeepSeek takes yarn with all of its keys, the two betas and mscales among them; its "
         "softmax scale comes from `mscale`.",
     ),

@@ -48,7 +48,7 @@ def read(model: Model) -> Reading:
         scopes = _WHOLE[entry["reader"]](model, row)
         return Reading(scopes, served_length=model.rope.max_position_embeddings)
     if entry.get("flat") and model.text_path:
-        raise LoaderError("It wants the fields of the text part at the top level of config.json.")
+        raise LoaderError("It needs the fields of the text part at the top level of config.json.")
     default = entry.get("default_theta")
     if entry.get("both_thetas"):
         default = model.block("rope_parameters").get("rope_theta") or default
@@ -240,9 +240,9 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     about=(
-        'Llama and Mixtral: only `type: "linear"` and `rope_type: "llama3"` survive.',
-        "Qwen 2: only `type` is read; yarn loses its original window and runs without a "
-        "temperature, any other type fails.",
+        'Llama and Mixtral: only `type: "linear"` and `rope_type: "llama3"` are kept.',
+        "Qwen 2: only `type` is read; yarn loses its original window and its temperature, and "
+        "any other type fails.",
         "It has no importer for Mistral, Qwen 3 and most others: import a GGUF file made by "
         "llama.cpp instead, for which llama.cpp's verdict holds up to `context_length`, the most "
         "it serves.",

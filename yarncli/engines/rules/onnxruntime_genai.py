@@ -156,8 +156,8 @@ ENGINE = Engine(
     read=read,
     launch=launch,
     about=(
-        "Its builder for Llama, SmolLM 3 and Nemotron looks for llama3 only: yarn, linear, dynamic "
-        "and longrope are passed over without a word.",
+        "Its builder for Llama, SmolLM 3 and Nemotron reads llama3 only, and silently ignores "
+        "yarn, linear, dynamic and longrope.",
         "Other builders: linear is right; yarn needs `beta_fast` and `beta_slow`, never truncates "
         "the ramp and does not read `attention_factor`; llama3 and dynamic are refused.",
         "longrope only for Phi-3, with `type` beside `rope_type`.",

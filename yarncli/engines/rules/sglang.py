@@ -385,13 +385,14 @@ ENGINE = Engine(
     deepest_override=1,  # `config.update` would put a dict in the place of a second inner config
     mends_refusals=False,
     about=(
-        "Which model files read the scaling is known from running them; a class that nobody ran is "
-        "unknown, and one that SGLang does not have goes to its transformers backend.",
+        "The model files were run to see which of them read the scaling. A class that was not run "
+        "is unknown; a class that SGLang does not have runs in its transformers backend.",
         "`attention_factor` is not read: the scale is m(s), or the mscale pair, times "
         "`attn_factor`.",
         "linear and dynamic multiply max_position_embeddings by the factor, unless the dict has "
         "an original_max_position_embeddings.",
-        "dynamic has one fixed base, that of a full window; a linear factor must be a float.",
+        "dynamic has one fixed base, which is right for a full window only; a linear factor must "
+        "be a float.",
         "Multimodal RoPE with mscale keys fails at start-up.",
         "OLMo 3 with rope_parameters only loses θ and scaling.",
         "A config override is merged into the dict of the file: it cannot remove a key.",

@@ -141,7 +141,7 @@ def _used(model: Model, row: Row, p: RopeParameters, notes: list[str], faults: l
         return Used(replace(p, rope_type="default"))
     match p.rope_type:
         case "dynamic":
-            faults.append("dynamic: the base of the longest text so far stays for shorter ones")
+            faults.append("dynamic: shorter texts use the base of the longest text so far")
         case "llama3" if ORIGINAL not in block:
             raise EngineCrash(f"llama3 without {ORIGINAL}: KeyError.")
         case "yarn":

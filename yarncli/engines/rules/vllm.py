@@ -46,7 +46,7 @@ _PROBED_ORIGINAL = 16384  # of every probe of the table
 
 @dataclass(slots=True, kw_only=True)
 class _Start:
-    """What is found out while a config is read."""
+    """What the rules collect while they read a config."""
 
     model: Model
     """The config."""
@@ -91,13 +91,14 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
         EngineCrash: it fails on the config later.
         NotKnown: vLLM loads what transformers 5 refuses.
     """
+    # vLLM checks the type names itself, before its config classes see the dict.
     for name in model.rope.scopes:
         block = model.winning_block(name)
         new, old = block.get("rope_type"), block.get("type")
         if new and old and new != old and (new, old) not in _SAME_TYPE:
             raise LoaderError(
-                f"rope_type is {new!r} and type is {old!r}; it insists on one, before it looks at "
-                "--hf-overrides. Edit config.json."
+                f"rope_type is {new!r} and type is {old!r}; they must be equal, and "
+                "--hf-overrides are applied too late for that. Edit config.json."
             )
         if "mrope" in (new, old) and "mrope_section" not in block:
             raise LoaderError("type 'mrope' without mrope_section: ValueError.")
@@ -107,6 +108,7 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
             "make max_position_embeddings the trained window."
         )
     refuse_outer(model.config, model.text_path, aliases=True)
+    # Without a row, transformers' own code runs, so its rules decide.
     if row is None:
         return version_5(model)
     if not loads_more(row):
@@ -117,6 +119,7 @@ def _parameters(model: Model, row: Row | None) -> dict[str, RopeParameters]:
         raise NotKnown(f"vLLM loads more than transformers 5 does. {model.refusal}")
     if model.refusal:
         raise LoaderError(model.refusal)
+    # Nested families were examined with a flat rope_scaling only where they take one.
     takes_flat = any(rule.takes_flat for rule in model.family.scopes)
     if model.family.scopes and not takes_flat and "rope_scaling" in model.text:
         raise NotKnown(
@@ -145,7 +148,7 @@ def _ignores(row: Row) -> bool:
 
 
 def _used(start: _Start, name: str, p: RopeParameters) -> Used:
-    """What becomes of one scope, with what there is to say about it."""
+    """What vLLM computes for one scope; adds notes and faults."""
     model, row = start.model, start.row
     if row is None:
         return _by_transformers(model, p)
