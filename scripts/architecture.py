@@ -1,7 +1,7 @@
 """Draw docs/architecture.svg: the rooms of yarncli, and which room imports which.
 
-A room is a folder of `yarncli/`, or a module that stands alone there. Everything is read from the
-source with `ast`; nothing is imported, so the picture shows also what is imported late.
+A room is a folder of `yarncli/`, or a single module there. The imports are read from the source
+with `ast`, without importing anything, so the picture also shows imports inside functions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PACKAGE = ROOT / "yarncli"
 PICTURE = ROOT / "docs" / "architecture.svg"
 
 BOX, HEIGHT, GAP, FLOOR = 104, 44, 18, 84  # pixels; FLOOR is from one floor to the next
-LANE = 14  # the room that an arrow takes where it passes a floor
+LANE = 14  # the width that an arrow needs to pass a floor
 
 _NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
@@ -28,7 +28,7 @@ _NO_CODE = {
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Dotted names that a module imports, wherever in the file."""
+    """Dotted names that a module imports anywhere in the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -71,7 +71,7 @@ def room_lines() -> dict[str, int]:
 
 @cache
 def room_imports() -> dict[str, set[str]]:
-    """Room → the other rooms that it imports; without the package's own module, which is none."""
+    """Room → the other rooms that it imports; without `__init__`, which is not a room."""
     found: dict[str, set[str]] = {room: set() for room in room_lines() if room != "__init__"}
     for path in sorted(PACKAGE.rglob("*.py")):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -82,7 +82,7 @@ def room_imports() -> dict[str, set[str]]:
 
 
 def floors(imports: Mapping[str, set[str]]) -> dict[str, int]:
-    """Room → floor, 0 on top; each room stands as high as those that import it allow."""
+    """Room → floor, 0 on top; each room is directly below the lowest room that imports it."""
     importers = {room: {r for r, others in imports.items() if room in others} for room in imports}
 
     def floor(room: str) -> int:
@@ -92,7 +92,7 @@ def floors(imports: Mapping[str, set[str]]) -> dict[str, int]:
 
 
 def arrows(imports: Mapping[str, set[str]]) -> list[tuple[str, str]]:
-    """The imports that no other chain of imports implies."""
+    """The imports that do not follow from a chain of other imports."""
 
     def reached(room: str) -> set[str]:
         return imports[room].union(*map(reached, imports[room]))
@@ -106,7 +106,7 @@ def arrows(imports: Mapping[str, set[str]]) -> list[tuple[str, str]]:
 
 
 class Layout:
-    """Where everything stands: rooms, and a lane on every floor that an arrow passes.
+    """The positions of all rooms, and of a lane on every floor that an arrow passes.
 
     Rows are ordered so that few arrows cross, then moved towards what they are linked with.
     """
@@ -117,7 +117,7 @@ class Layout:
         self.rows: list[list[str]] = [[] for _ in range(max(level.values()) + 1)]
         for room in sorted(imports):
             self.rows[level[room]].append(room)
-        self.ways = []  # every arrow as the list of what it passes, ends included
+        self.ways = []  # every arrow as the list of the rooms and lanes on its way
         for room, other in arrows(imports):
             lanes = [f"{room}>{other}>{n}" for n in range(level[room] + 1, level[other])]
             for n, lane in enumerate(lanes, level[room] + 1):
@@ -131,7 +131,7 @@ class Layout:
 
     @staticmethod
     def width(name: str) -> int:
-        """Of a room or of a lane."""
+        """The width of a room or a lane."""
         return LANE if ">" in name else BOX
 
     def _neighbours(self, name: str) -> list[str]:
@@ -162,7 +162,7 @@ class Layout:
         self._swap()
 
     def _swap(self) -> None:
-        """Exchange neighbours as long as that takes crossings away."""
+        """Exchange neighbours as long as that removes crossings."""
         best, improved = self._crossings(), True
         while improved:
             improved = False
@@ -188,7 +188,7 @@ class Layout:
         offset = [0.0]
         for a, b in pairwise(row):
             offset.append(offset[-1] + (self.width(a) + self.width(b)) / 2 + GAP)
-        groups: list[list[float]] = []  # where the running mean falls, neighbours share one value
+        groups: list[list[float]] = []  # neighbours whose means are out of order share one value
         for goal, shift in zip(wanted, offset, strict=True):
             groups.append([goal - shift])
             while len(groups) > 1 and _mean(groups[-2]) > _mean(groups[-1]):
@@ -248,7 +248,7 @@ def render() -> str:
 
 
 def _rounded(count: int) -> str:
-    """Lines to the nearest hundred, so that a small change leaves the picture as it is."""
+    """Lines to the nearest hundred, so that a small change does not change the picture."""
     return f"{round(count, -2):,} lines" if count >= 100 else "under 100 lines"
 
 

@@ -15,8 +15,8 @@ PAGE = ROOT / "docs" / "reference" / "cli.md"
 INTRODUCTION = """\
 # Command line
 
-Made from the program by `make docs`; a test keeps it current. What a command does is described in
-its own page; exit codes are in [exit-codes.md](../exit-codes.md).
+Made from the program by `make docs`; a test keeps it current. Each command has a page of its own
+that describes it; exit codes are in [exit-codes.md](../exit-codes.md).
 """
 
 
@@ -44,14 +44,18 @@ def _page(title: str, command: Any, context: Any) -> Iterator[str]:
     yield from (f"## {title}", "", command.help, "")
     yield from ("```text", f"{title} {' '.join(command.collect_usage_pieces(context))}", "```")
     yield ""
-    records = [(p.param_type_name, p.get_help_record(context)) for p in command.get_params(context)]
-    for kind, heading in (("argument", "Argument"), ("option", "Option")):
-        rows = [record for owner, record in records if owner == kind and record is not None]
-        if rows:
-            yield from (f"| {heading} | Meaning |", "|---|---|")
-            for name, meaning in rows:
-                yield f"| `{_cell(name)}` | {_cell(meaning)} |"
-            yield ""
+    for heading, rows in _sections(command, context).items():
+        yield from (f"| {heading} | Meaning |", "|---|---|")
+        for name, meaning in rows:
+            yield f"| `{_cell(name)}` | {_cell(meaning)} |"
+        yield ""
+
+
+def _sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """What the help page shows, by heading; the program itself has flags only."""
+    if hasattr(command, "help_sections"):
+        return command.help_sections(context)
+    return {"Options": [p.get_help_record(context) for p in command.get_params(context)]}
 
 
 def _cell(text: str) -> str:

@@ -26,7 +26,7 @@ MARKER = ".made-by-make-demo"
 
 
 def run(*arguments: str) -> None:
-    """Show a yarncli command and run it; its failure ends the demo."""
+    """Show a yarncli command and run it; a failure ends the demo."""
     console.print_text(f"\n$ yarncli {shlex.join(arguments)}")
     program = Path(sys.executable).with_name("yarncli")
     subprocess.run([program, *arguments], check=True)
@@ -76,7 +76,7 @@ def measure(name: str, path: Path) -> PasskeyReport:
 
 
 def draw(reports: dict[str, PasskeyReport], path: Path) -> None:
-    """Retrieval over length, a curve per model, as `yarncli plot` draws it."""
+    """Draw retrieval over length, one curve per model, as `yarncli plot` does."""
     figure = new_figure(8.6, 4.4)
     axes = figure.add_subplot()
     found = {name: report.lengths() for name, report in reports.items()}

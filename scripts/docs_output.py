@@ -1,12 +1,12 @@
-"""Run the console blocks of the documentation and hold what they print against what is shown.
+"""Run the console blocks of the documentation and compare their output with the pages.
 
     python scripts/docs_output.py             say which pages differ
     python scripts/docs_output.py --update    write what the commands print into the pages
 
-A block is fenced as ```console; its lines that start with `$ ` are commands, the rest is what they
-print (stdout and stderr together). All blocks of a page run in order in one empty directory.
-A line `[…]` in the shown output stands for any lines. A block within an HTML comment is run, and
-no reader sees it: it makes the files that a page works on ($TESTS is the directory of the tests).
+A block is fenced as ```console; its lines that start with `$ ` are commands, and all other lines
+are their output (stdout and stderr together). All blocks of a page run in order in one empty
+directory. A line `[…]` in the shown output stands for any lines. A block within an HTML comment is
+run as well, but not shown: it makes the files for a page ($TESTS is the directory of the tests).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Block:
     page: Path
     """The file."""
     line: int
-    """Where its fence stands, from 1."""
+    """The line of its fence, from 1."""
     shown: str
-    """Its commands, and what the page says they print."""
+    """Its commands and their output on the page."""
 
     def run(self, directory: Path) -> str:
-        """The block with what its commands print now; a `[…]` that still matches stays.
+        """The block with the present output of its commands; a `[…]` that still matches stays.
 
         Raises:
             SystemExit: a command failed in a way that no page shows.
@@ -63,7 +63,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def render(page: Path) -> str:
-    """The page with the output of every command as it is now."""
+    """The page with the present output of every command."""
     waiting = iter(blocks(page))
     with tempfile.TemporaryDirectory() as directory:
         return _BLOCK.sub(
@@ -73,7 +73,7 @@ def render(page: Path) -> str:
 
 
 def _run(command: str, directory: Path) -> str:
-    """What a command prints, as on an 88-column terminal without colour."""
+    """The output of a command on an 88-column terminal without colour."""
     bin_directory = Path(sys.executable).parent
     environment = {
         **os.environ,

@@ -130,7 +130,7 @@ doubled. Types that no method extends are left out.
 """
 
 _HEAD = """\
-# What each engine makes of a config
+# What each engine computes from a config
 
 This page is made from the rules in `yarncli/engines/rules/` by `make docs`; a test keeps it
 current. For your own checkpoint, `yarncli engines SOURCE` uses the same rules, and shows all
@@ -214,7 +214,7 @@ def render() -> str:
     lines += _type_matrix()
     lines += ["## The engines", ""]
     for engine in ENGINES.values():
-        how = "run by the tests" if engine.basis == "run" else "read, not run here"
+        how = "run by the tests" if engine.basis == "run" else "predicted from its source"
         lines += [f"### {engine.name} (`{engine.id}`)", "", f"Versions: {engine.versions}; {how}."]
         lines += ["", *(f"- {text}" for text in engine.about), ""]
     return "\n".join([*lines, _TAIL])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# torch pins these itself, and only where it needs them.
+# torch pins these itself, on the platforms that need them.
 PLATFORM_PACKAGES = re.compile(r"nvidia-|cuda-|triton|pytorch-triton")
 
 

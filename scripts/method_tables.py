@@ -30,7 +30,7 @@ def _computes(method: Method) -> list[str]:
 
 
 def _writes(method: Method) -> list[str]:
-    """What the method writes, seen on a small setting, as a row of docs/config.md."""
+    """What the method writes into a small config, as a row of docs/config.md."""
     asked = Extension(
         factor=4.0,
         original_length=8192,

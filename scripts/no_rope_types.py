@@ -30,7 +30,7 @@ _CAUSAL = {
     """,
 }
 _NAMED = {name: kind for kind, names in _CAUSAL.items() for name in names.split()}
-# Otherwise the first of these that one of its mappings, or its name, speaks of.
+# For others: the first of these kinds whose words are in one of its mappings or in its name.
 _MAPPINGS = (
     ("seq2seq", r"SEQ_TO_SEQ|SPEECH_SEQ_2_SEQ"),
     ("encoder", r"MASKED_LM|TEXT_ENCODING|MULTIPLE_CHOICE|TABLE_QUESTION|DOCUMENT_QUESTION"),
@@ -65,7 +65,7 @@ def kind_of(name: str) -> str:
 
 
 def ties(name: str) -> bool:
-    """Whether the output head is the word embedding where a file does not say so."""
+    """Whether the output head is the word embedding if a file does not say it."""
     if name not in CONFIG_MAPPING:
         return False
     return getattr(CONFIG_MAPPING[name](), "tie_word_embeddings", False) is True

@@ -38,7 +38,7 @@ def write_topics(path: Path) -> None:
 
 
 def prepare(quick: bool) -> None:
-    """Write models and texts into the current directory, where they are missing."""
+    """Write the models and texts that are missing into the current directory."""
     if not Path("demo").exists():
         write_demo("demo")
     if not Path("tuned").exists():
@@ -53,7 +53,7 @@ def prepare(quick: bool) -> None:
 
 
 def measure(part: Part, out: Path, quick: bool) -> Any:
-    """Run one part, or what is missing of it; its report."""
+    """Run one part, or the rest of it; returns its report."""
     from yarncli.evaluation.perplexity import evaluate_perplexity
     from yarncli.evaluation.regress import regress
     from yarncli.evaluation.session import evaluate_passkey
@@ -65,7 +65,7 @@ def measure(part: Part, out: Path, quick: bool) -> Any:
 
 
 def measure_all(directory: Path, quick: bool) -> None:
-    """Run all parts in the current directory, each with its share of the budget told first."""
+    """Run all parts in the current directory; first print how long each one takes."""
     total = sum(part.minutes for part in PARTS)
     if not quick:
         for part in PARTS:

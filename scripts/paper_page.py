@@ -1,4 +1,4 @@
-"""Writes docs/paper.md: every number of it comes from the result files of `make paper`."""
+"""Write docs/paper.md; all its numbers come from the result files of `make paper`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yarncli.rope.formulas import get_mscale
 YARN = "yarn"
 # A row of a table: its name, the run, the setting in it.
 Row = tuple[str, str, str]
-# A cell of a table: its value, and as it is told.
+# A cell of a table: its value, and its text.
 Cell = tuple[float, str]
 DEMO_ROWS: tuple[Row, ...] = (
     ("no scaling", "demo", "none"),
@@ -34,10 +34,10 @@ SHORT_RUNS = ("short-demo", "short-smollm2-2", "short-smollm2-4", "short-smollm2
 
 
 class Page:
-    """The results of one directory, and the parts of the page that tell them."""
+    """The results of one directory, and the parts of the page that show them."""
 
     def __init__(self, results: Path) -> None:
-        """Read them as they are needed.
+        """Results are read when they are needed.
 
         Args:
             results: the directory of the result files.
@@ -56,7 +56,7 @@ class Page:
         return read_regress_report(self._path(name))
 
     def prompts(self, name: str) -> int:
-        """How many prompts a run of check-passkey asked of each length."""
+        """Number of prompts for each length in a run of check-passkey."""
         settings = read_report(self._path(name)).settings
         return int(settings["depths"]) * int(settings["trials"])
 
@@ -100,7 +100,7 @@ class Page:
         )
 
     def passkey_demo(self) -> str:
-        """The demo's passkeys, as §4.3.2."""
+        """The passkeys of the demo, as in §4.3.2."""
         runs = {name: read_report(self._path(f"passkey-{name}")) for name in ("demo", "tuned")}
         found = [
             (label, {r.length: _share(r) for r in runs[run].lengths(setting)})
@@ -123,7 +123,7 @@ class Page:
         return told
 
     def short(self) -> str:
-        """What short texts cost, as §4.3.3 asks."""
+        """What the extension costs on short texts, as in §4.3.3."""
         rows, sentences = [], []
         for run in SHORT_RUNS:
             report = self.regress(run)
@@ -143,7 +143,7 @@ class Page:
         return f"{_table(columns, rows)}\n\n" + "\n".join(sentences)
 
     def temperature(self, name: str) -> str:
-        """Perplexity by attention factor, as A.2."""
+        """Perplexity by attention factor, as in A.2."""
         report = self.perplexity(f"temperature-{name}")
         about = next(iter(report.settings["variants"].values()))
         rule = f"{round(get_mscale(about['window'] / about['original']), 3):g}"
@@ -222,7 +222,7 @@ def _ratio(one: Sequence, other: Sequence) -> Mean:
 
 
 def _sides(ratios: Mapping[str, Mean]) -> list[str]:
-    """The settings whose perplexity is surely below that of the other one, and those above it."""
+    """The settings with a perplexity significantly below that of the other one, and those above."""
     below = [f"{name} {_change(r)}" for name, r in ratios.items() if _is_below(r)]
     above = [
         f"{name} {_change(r)}" for name, r in ratios.items() if r.interval and r.interval[0] > 1

@@ -23,11 +23,11 @@ class Part:
     model: str
     """demo, tuned or smollm2."""
     minutes: float
-    """CPU minutes on one thread, about."""
+    """Approximate CPU minutes on one thread."""
     options: Mapping[str, Any]
-    """Of the command."""
+    """The options of the command."""
     quick: Mapping[str, Any] = field(default_factory=dict)
-    """What a reduced run asks instead; it asks the demo for SmolLM2."""
+    """Options of a reduced run instead; it uses the demo in place of SmolLM2."""
 
 
 # A sliding window of the paper is 16 times its stride of 256 tokens at Llama 2's own window.

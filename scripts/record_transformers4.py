@@ -4,7 +4,7 @@
 
 Each argument is a Python that has torch and that release installed. Writes
 `tests/engines/transformers4.json`: distinct results once, and for each release one index per case.
-Of the frequencies a few are kept, enough to tell any two settings apart.
+Only a few frequencies are kept, enough to distinguish any two settings.
 """
 
 from __future__ import annotations

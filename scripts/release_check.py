@@ -28,13 +28,13 @@ SCHEMAS = {
 
 
 def version() -> str:
-    """The version of the package, which stands in yarncli/__init__.py alone."""
+    """The version of the package, which only yarncli/__init__.py states."""
     text = (ROOT / "yarncli" / "__init__.py").read_text(encoding="utf-8")
     return re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
 
 
 def wrong_texts(tag: str) -> Iterator[str]:
-    """What the files say otherwise than the version and the tag do."""
+    """Statements of the files that contradict the version or the tag."""
     found = version()
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def wrong_builds(dist: Path) -> Iterator[str]:
         build(ROOT, place, "--sdist", "--wheel")
         for first in dist.iterdir():
             if first.read_bytes() != (place / first.name).read_bytes():
-                yield f"{first.name} is another one when it is built again."
+                yield f"{first.name} differs when it is built again."
         (archive,) = dist.glob("*.tar.gz")
         with tarfile.open(archive) as packed:
             packed.extractall(place / "unpacked", filter="data")
@@ -79,7 +79,7 @@ def wrong_builds(dist: Path) -> Iterator[str]:
         build(unpacked, place / "again", "--wheel")
         (wheel,) = dist.glob("*.whl")
         if wheel.read_bytes() != (place / "again" / wheel.name).read_bytes():
-            yield f"{wheel.name} is another one when it is built from {archive.name}."
+            yield f"{wheel.name} differs when it is built from {archive.name}."
         yield from _not_packed(unpacked)
 
 
@@ -91,7 +91,7 @@ def _not_packed(unpacked: Path) -> Iterator[str]:
 
 
 def failed_commands(dist: Path) -> Iterator[str]:
-    """Run the checkers of other projects: metadata, schemas, and what workflows may do."""
+    """Run the checkers of other projects for metadata, schemas and workflow permissions."""
     binaries = Path(sys.executable).parent
     commands = [["twine", "check", "--strict", *map(str, sorted(dist.iterdir()))]]
     for name, patterns in SCHEMAS.items():
@@ -103,11 +103,11 @@ def failed_commands(dist: Path) -> Iterator[str]:
     )
     for program, *arguments in commands:
         if subprocess.run([binaries / program, *arguments], check=False).returncode:
-            yield f"{program} is not content; see above."
+            yield f"{program} found errors; see above."
 
 
 def main() -> None:
-    """Check everything, and say all that is wrong."""
+    """Check everything, and print all errors."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -26,7 +26,7 @@ def pages() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write all pages and remove those of rules that are gone."""
+    """Write all pages, and remove the pages of rules that no longer exist."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     wanted = pages()
     for old in FOLDER.glob("*.md"):

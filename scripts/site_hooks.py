@@ -1,4 +1,4 @@
-"""What MkDocs needs so that pages written for GitHub make the site; mkdocs.yml names this file.
+"""Hooks with which MkDocs makes the site from pages written for GitHub; see mkdocs.yml.
 
 README.md and its neighbours become pages, their links follow them, `rules/` in the navigation
 becomes all pages of that folder, and lists, tables and anchors are read as GitHub reads them.
@@ -42,7 +42,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Rewrite what MkDocs reads otherwise than GitHub does: links, lists, and code in tables."""
+    """Rewrite what MkDocs and GitHub read differently: links, lists, and code in tables."""
     source = page.file.src_uri
     here = next((ROOT / name for name, made in ROOT_PAGES.items() if made == source), None)
     return _ROW.sub(bare_pipes, widened(relinked(markdown, here or ROOT / "docs" / source)))
@@ -63,7 +63,7 @@ def expanded(nav: list[Any]) -> list[Any]:
 
 
 def relinked(markdown: str, path: Path) -> str:
-    """`markdown` of the file `path`, with links to other files as they are on the site."""
+    """`markdown` of the file `path`, with links to other files changed to those of the site."""
     up = "../" * (len(path.relative_to(ROOT).parts) - 2)  # from the page to the root of the site
 
     def link(match: re.Match[str]) -> str:
@@ -77,12 +77,12 @@ def relinked(markdown: str, path: Path) -> str:
 
 
 def bare_pipes(row: re.Match[str]) -> str:
-    """The row of a table with `|` in code as it is; GitHub wants it escaped there, MkDocs not."""
+    """The row of a table with unescaped `|` in code; GitHub needs the escape, MkDocs does not."""
     return re.sub(r"`[^`]*`", lambda code: code[0].replace(r"\|", "|"), row[0])
 
 
 def widened(markdown: str) -> str:
-    """`markdown` with what belongs to a list item indented by four spaces, as MkDocs wants it."""
+    """`markdown` with the content of list items indented by four spaces, as MkDocs needs it."""
     return "\n".join(_widened(markdown.split("\n")))
 
 

@@ -24,17 +24,17 @@ from typing import Any
 
 SITE = Path(__file__).resolve().parent.parent / "site"
 WIDTHS = (390, 1280)
-TALLEST = 12_000  # pixels of one picture; what a longer page has below is not shown
+TALLEST = 12_000  # pixels of one picture; the rest of a longer page is not shown
 
-# Wider than the window, and not inside a part that scrolls by itself.
+# Elements that are wider than the window and not inside a part that scrolls.
 _TOO_WIDE = "document.scrollingElement.scrollWidth - window.innerWidth"
 
 
 class Browser:
-    """Chromium without a window, spoken to through a pipe in its DevTools protocol."""
+    """Headless Chromium, driven through a pipe with its DevTools protocol."""
 
     def __init__(self, program: str, profile: str) -> None:
-        """Start `program` with a user profile of its own."""
+        """Start `program` with a new user profile."""
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
 

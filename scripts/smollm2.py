@@ -24,7 +24,7 @@ CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
 def write_checkpoint(directory: Path) -> None:
-    """Fetch the model with pip and write it as a checkpoint, whole or not at all.
+    """Fetch the model with pip and write it as a checkpoint, completely or not at all.
 
     Args:
         directory: must not exist.

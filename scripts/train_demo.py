@@ -93,7 +93,7 @@ class Story:
         return "".join(self.rng.sample(self.SYLLABLES.split(), self.rng.randint(2, 3))).capitalize()
 
     def sentence(self) -> str:
-        """One fact about somebody, new or known."""
+        """One fact about a new or a known person."""
         rng = self.rng
         if not self.people or rng.random() < 0.12:
             facts = (
@@ -108,7 +108,7 @@ class Story:
         return rng.choice(self.PHRASES[kind]).format(n=name, v=facts[kind])
 
     def text(self, sentences: int) -> str:
-        """So many sentences about the same people."""
+        """A text of this number of sentences about the same people."""
         return " ".join(self.sentence() for _ in range(sentences))
 
 
@@ -179,7 +179,7 @@ class Rows:
         return ids, weights + [ANSWER_WEIGHT] * (len(prompt.answer_ids) + 1)
 
     def copied(self, length: int) -> tuple[list[int], list[float]]:
-        """Random tokens said again and again: nothing but copying helps from the second time on."""
+        """Random tokens repeated many times: from the second time on, only copying helps."""
         period = self.rng.randint(8, max(9, length // 2))
         once = [self.rng.randrange(3, 512) for _ in range(period)]
         ids = [BOS, *(once * (length // period + 1))][:length]
@@ -282,12 +282,12 @@ def train(
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON as checkpoints have it."""
+    """Write JSON in the form of checkpoints."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def save_weights(model: LlamaForCausalLM, out: Path) -> None:
-    """Write fp16 weights; the tied output matrix once."""
+    """Write fp16 weights, with the tied output matrix only once."""
     tensors = {
         name: weight.detach().to(torch.float16).contiguous()
         for name, weight in model.state_dict().items()
@@ -313,7 +313,7 @@ def train_base(out: Path, seed: int, steps: int) -> None:
 
     train(model, batches(), steps, (0.02, 3e-3), (100, 0.3, 0.02))
     save_weights(model, out)
-    # As written here, not as the installed transformers would spell it.
+    # Written in this spelling, which may differ from that of the installed transformers.
     write_json(out / "config.json", BASE_CONFIG)
     write_json(
         out / "generation_config.json",
@@ -345,7 +345,7 @@ def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
                 ids, _ = rows.row(length - 1)  # it gives one more
                 file.write(json.dumps({"input_ids": ids}) + "\n")
         convert(base, converted, method="yarn", factor=FACTOR)
-        # The recipe divides its 64 rows a step among GPUs: this is what one of 16 would do.
+        # The recipe divides its 64 rows per step among GPUs; this is the share of one of 16.
         recipe(converted, files, train_length=length, data=texts, gpus=64 // TUNED_ROWS)
         run = ("train.py", "--steps", str(steps), "--learning-rate", str(TUNED_RATE))
         for command in (("prepare.py",), run):
@@ -356,7 +356,7 @@ def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
 
 
 def write_stories(out: Path, seed: int) -> None:
-    """Stories that neither model has seen, each on people of its own."""
+    """Stories that neither model was trained on, each about other people."""
     rng = random.Random(f"stories {seed}")
     out.write_text("\n".join(Story(rng).text(90) for _ in range(14)) + "\n", encoding="utf-8")
 

@@ -21,11 +21,11 @@ from yarncli import convert, recipe
 from yarncli.demo import write_demo
 
 RECORD = Path(__file__).resolve().parents[1] / "tests" / "training" / "parsed.json"
-# All weights over several GPUs, and LoRA on one: between them every key that a recipe writes.
+# All weights on several GPUs, and LoRA on one: together they have every key of a recipe.
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {"tuning": "full", "gpus": 8}, "lora": {"tuning": "lora", "gpus": 1},
 }  # fmt: skip
-# What LLaMA-Factory and ms-swift import besides torch, at the versions that they ask for.
+# What LLaMA-Factory and ms-swift import besides torch, in the versions that they require.
 _BESIDES = """
     accelerate==1.11.0 addict==2.4.0 aiohappyeyeballs==2.7.1 aiohttp==3.14.5 aiosignal==1.4.0
     aliyun-python-sdk-core==2.16.1 aliyun-python-sdk-kms==2.16.5 antlr4-python3-runtime==4.9.3
@@ -47,7 +47,7 @@ PACKAGES = {
     "llamafactory": ["llamafactory==0.9.5", *_BESIDES.split()],
     "swift": ["ms-swift==4.6.0", *_BESIDES.split()],
 }
-# Each is given train.yaml, and prints what its parser understood.
+# Each program reads train.yaml and prints what its parser understood.
 PARSERS = {
     "axolotl": """
 from axolotl.utils.schemas.config import AxolotlInputConfig
@@ -89,7 +89,7 @@ print(json.dumps({"versions": versions, "understood": seen}, default=str))
 
 
 def environment(trainer: str, root: Path) -> Path:
-    """The interpreter of a trainer's own environment, made where it is not there."""
+    """The interpreter of the environment of a trainer; creates the environment if it is missing."""
     place = root / trainer
     python, done = place / "bin" / "python", place / "installed"
     if not done.exists():
@@ -103,7 +103,7 @@ def environment(trainer: str, root: Path) -> Path:
 
 
 def parse(trainer: str, python: Path, work: Path, converted: Path) -> dict[str, Any]:
-    """What a trainer's parser makes of the files, by variant."""
+    """What the parser of a trainer understands of the files, by variant."""
     record: dict[str, Any] = {"given": {}, "understood": {}}
     names = [PACKAGES[trainer][0].split("==")[0], "transformers"]
     for variant, options in VARIANTS.items():
@@ -120,7 +120,7 @@ def parse(trainer: str, python: Path, work: Path, converted: Path) -> dict[str, 
 
 
 def given(path: Path, converted: Path) -> dict[str, Any]:
-    """The settings in a file, with CONVERTED in the place of the checkpoint's path."""
+    """The settings in a file, with CONVERTED instead of the path of the checkpoint."""
     text = path.read_text(encoding="utf-8").replace(str(converted.resolve()), "CONVERTED")
     return dict(yaml.safe_load(text))
 

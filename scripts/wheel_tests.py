@@ -1,4 +1,4 @@
-"""Test the yarncli that is installed, with its sources out of reach.
+"""Test the installed yarncli without access to its sources.
 
     python scripts/wheel_tests.py [--lowest] [PYTEST OPTION …]
 
@@ -29,7 +29,7 @@ WINDOWS = (
     "tests/rope", "tests/rules/test_rules.py",
 )  # fmt: skip
 
-# The tests that reach each dependency; the oldest Hub client has an environment of its own.
+# Tests that use each dependency; the oldest Hub client has a separate environment.
 LOWEST = (
     "tests/cli/test_app.py",  # typer
     "tests/checkpoint/test_safetensors.py",  # safetensors, numpy
@@ -42,9 +42,9 @@ LOWEST = (
 
 
 def selection(arguments: list[str]) -> list[str]:
-    """What pytest is asked to run."""
+    """The arguments for pytest."""
     if "--lowest" in arguments:
-        # An old library may use what its own dependencies have since called deprecated.
+        # An old library may use functions that its dependencies have deprecated since.
         return [*LOWEST, "-W", "ignore::DeprecationWarning"]
     if sys.platform == "win32":
         return list(WINDOWS)

@@ -281,7 +281,7 @@ def test_a_conversion_and_a_bake_in_one_pass(handmade, tmp_path, bake_directory,
 
 def test_nothing_is_written_when_a_value_overflows(handmade, tmp_path):
     source = handmade(tensors={K0: np.full((16, 16), 3e38, np.float32)})
-    with pytest.raises(CheckpointError, match="does not fit into F32"):
+    with pytest.raises(CheckpointError, match="no longer fits in F32"):
         write_copy(decide_bake(open_checkpoint(str(source))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -292,7 +292,7 @@ def test_a_value_that_overflows_in_place_leaves_every_byte(handmade, row):
     rows[row, -1] = 3e38
     source = handmade(tensors={K0: rows})
     before = snapshot(source)
-    with pytest.raises(CheckpointError, match=r"does not fit into F32 .* with --side\."):
+    with pytest.raises(CheckpointError, match=r"no longer fits in F32 .* with --side\."):
         bake(source, in_place=True, side="k")
     assert snapshot(source) == before
     bake(source, in_place=True, side="q")  # what the message advises

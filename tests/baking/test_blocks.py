@@ -100,7 +100,7 @@ def test_formats_without_such_a_scale_are_refused(kind):
 
 
 def test_a_row_is_whole_blocks():
-    with pytest.raises(WeightsError, match="no blocks of 256"):
+    with pytest.raises(WeightsError, match="not a multiple of the block size 256"):
         row_bytes("Q4_K", 320, "blk.0.attn_k.weight")
 
 

@@ -35,7 +35,7 @@ def test_the_summary_names_kinds_engines_and_what_to_know(handmade, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert "k_proj.weight (F32)" in result.stdout
     assert "16 of 16" in result.stdout
-    assert "Keys grow by up to ×1.296" in result.stderr
+    assert "Keys become up to 1.296 times larger" in result.stderr
     assert "llama.cpp differs: attention scale 1.139 instead of 1" in result.stderr
     assert "vllm differs" not in result.stderr
 

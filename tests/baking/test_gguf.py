@@ -140,7 +140,7 @@ def test_what_is_refused(options: dict[str, Any], said: str, yarn: Path, tmp_pat
 
 def test_what_it_has_already(yarn: Path, tmp_path: Path) -> None:
     bake(yarn, tmp_path / "a.gguf", attention_factor=1.3)
-    with pytest.raises(CheckpointError, match=r"has the attention factor 1\.3 already"):
+    with pytest.raises(CheckpointError, match=r"already has the attention factor 1\.3"):
         bake(tmp_path / "a.gguf", tmp_path / "b.gguf", attention_factor=1.3)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="--carrier is for GGUF"):

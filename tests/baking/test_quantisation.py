@@ -159,7 +159,7 @@ REFUSED = {
     },
     "a method that is not known": ({"quant_method": "new"}, None, "quant_method is 'new'"),
     "no method": ({"bits": 4}, None, "quant_method is ''"),
-    "no config": (None, SCALED, "there is no quantization_config"),
+    "no config": (None, SCALED, "no quantization_config says"),
     "floats that a loader takes for FP8": (groups(E4M3), None, "floating point"),
     "FP8 that a loader takes for floats": (
         {"quant_method": "fp8", "modules_to_not_convert": ["self_attn.k_proj"]},

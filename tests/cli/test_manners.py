@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,35 @@ def test_every_command_has_the_options_of_all(name):
     assert page == invoke("help", name, code=0).stdout == invoke(name, "--help", code=0).stdout
     for option in ("--json", "-q", "-v", "-h"):
         assert option in page.replace(",", " ").split(), option
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_shows_no_python_types(name):
+    page = invoke(*filter(None, [name]), "--help", code=0).stdout
+    shown = set(re.findall(r"<([^<>]+)>", page))
+    # What is left in angle brackets are lists of choices.
+    assert not {words for words in shown if "|" not in words}
+    types = r"\b(str|int|float|bool|path|Path|file|directory|range|list\[\w+\]|tuple)\b"
+    assert not [words for words in shown if re.search(types, words)]
+
+
+@pytest.mark.parametrize("name", ["convert", "bake", "check-passkey", "push", "engines"])
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_help_has_its_options_under_headings(name, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    page = invoke(name, "--help", code=0).stdout.split("\n  Examples:")[0]
+    parts = re.split(r"^([A-Z][^\n]*):$", page, flags=re.MULTILINE)[1:]
+    options = {
+        heading: re.findall(r"^  (?:-\w, )?(--[\w-]+)", rows, flags=re.MULTILINE)
+        for heading, rows in zip(parts[::2], parts[1::2], strict=True)
+    }
+    assert options.pop("Arguments") == []
+    assert len(options) >= 4
+    assert "Options" not in options
+    assert all(options.values())
+    assert {"--json", "--quiet", "--verbose", "--help"} <= {*options["Run"]}
+    module = import_module(f"yarncli.cli.{name.replace('-', '_')}")
+    assert list(options) == list(module.HEADINGS.values())
 
 
 def test_help_version_and_module():

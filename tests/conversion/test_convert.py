@@ -144,12 +144,12 @@ def test_baked_weights_are_not_extended_further(demo, tmp_path, options):
     (baked / "yarncli.json").unlink()
     marked = run(baked, *arguments)
     for result in (recorded, marked):
-        assert (result.exit_code, "Convert the checkpoint that the bake" in result.stderr) == (
+        assert (result.exit_code, "that the bake started from" in result.stderr) == (
             3,
             True,
         )
     preview = invoke("inspect", baked, "--factor", 8)
-    assert (preview.exit_code, "The weights carry" in preview.stderr) == (3, True)
+    assert (preview.exit_code, "The weights hold" in preview.stderr) == (3, True)
 
 
 def test_factors_are_given_as_numbers_too(demo, tmp_path):
@@ -391,7 +391,10 @@ def test_an_unknown_model_type_is_converted_and_judged_like_another(demo, tmp_pa
     assert "ollama ignores" in result.stderr
     # The record says so to the other commands.
     shown = invoke("engines", tmp_path / "out")
-    assert "Meant: 1,024 tokens (from yarncli.json; assumed to be like llama)" in shown.stdout
+    assert (
+        "Intended window: 1,024 tokens (from yarncli.json; assumed to be like llama)"
+        in shown.stdout
+    )
     document = json.loads(invoke("engines", tmp_path / "out", "--json").stdout)
     assert document["assume_like"] == "llama"
     assert {v["status"] for v in document["engines"] if v["engine"] == "ollama"} == {"ignores"}

@@ -279,7 +279,7 @@ def test_what_is_refused(said: str, demo: Path, tmp_path: Path) -> None:
 
 def test_from_is_for_gguf_files(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", "yarn 8")
-    with pytest.raises(UsageError, match="SOURCE is none"):
+    with pytest.raises(UsageError, match="SOURCE is not one"):
         convert(source, tmp_path / "out", from_=source)
     with pytest.raises(UsageError, match="plans no extension"):
         plan(
@@ -309,7 +309,7 @@ def test_layers_with_a_window_must_rotate_alike(tmp_path: Path) -> None:
     made = convert(path, tmp_path / "out.gguf", from_=tmp_path / "config.json")
     assert {c.path[0] for c in made.changes} >= {"gemma3.rope.scaling.factor"}
     (tmp_path / "config.json").write_text(json.dumps({**config, "rope_local_base_freq": 5000.0}))
-    with pytest.raises(UnsupportedArchitectureError, match="attend within a window rotate"):
+    with pytest.raises(UnsupportedArchitectureError, match="that attend within a window"):
         convert(path, tmp_path / "no.gguf", from_=tmp_path / "config.json")
     (finding,) = check(tmp_path / "out.gguf", against=tmp_path / "config.json").findings
     assert finding.message.endswith("layers with a window of 64 tokens are rotated differently.")
@@ -346,7 +346,7 @@ def test_a_folder_of_quantisations(tmp_path: Path, arrays: Arrays) -> None:
     assert sorted(path.name for path in out.iterdir()) == names
     told = " ".join(found.output.split())
     for kind in ("mmproj", "imatrix"):
-        assert f"Left alone: {kind}.gguf is not a model: its general.type is '{kind}'" in told
+        assert f"Not changed: {kind}.gguf is not a model: its general.type is '{kind}'" in told
     name = "yarn 8 truncate false, rope_freqs + attn_factor m"
     insist_on_golden(out / "m-F32.gguf", name, arrays)
     for each in names:

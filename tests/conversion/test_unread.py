@@ -52,5 +52,5 @@ def test_so_is_a_copy_for_older_readers(tmp_path: Path) -> None:
 def test_what_own_code_may_read_is_refused(tmp_path: Path) -> None:
     inner = {**configs.LLAMA, "model_type": "internlm2"}
     config = {"model_type": "internvl_chat", "llm_config": inner, "rope_scaling": YARN}
-    with pytest.raises(ConfigError, match=r"rope_scaling stands outside llm_config"):
+    with pytest.raises(ConfigError, match=r"rope_scaling is outside llm_config"):
         converted(tmp_path, config, assume_like="llama")

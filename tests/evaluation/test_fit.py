@@ -254,7 +254,7 @@ def test_answers_at_the_price_of_texts_are_no_gain():
     worse = (1.1, 1.11, 1.1)
     report = report_of(default=(HARD, HARD, EVEN), f1=(moved(-0.2), moved(-0.2), worse))
     assert report.best == "default"  # it is not even followed in the search
-    assert "which is kept" in verdict(report)
+    assert "The default is kept" in verdict(report)
     slipped = {**report.measurements}
     slipped["attention_factor=1"] = [
         *measured("search", moved(-0.2), EVEN), *measured("held-out", moved(-0.2), worse),
@@ -405,7 +405,7 @@ def test_command_prints_both_tables_and_the_next_step(tuned, stories):
     assert lines[-1].startswith(f"Write it with: yarncli convert {tuned} OUT --factor 8")
     assert "answers at 200" in done.stdout
     assert "At most 1 settings and the default" in done.stderr
-    assert "samples of the model" in done.stderr
+    assert "were written by the model" in done.stderr
     done = invoke(*arguments, "--text", stories, "--tune", "betas", "--json", code=0)
     assert "samples" not in done.stderr
     document = json.loads(done.stdout)
@@ -442,7 +442,7 @@ def test_an_interruption_says_what_is_kept(tuned, tmp_path, monkeypatch):
     [
         ({"factor": None}, "such as --factor 8"),
         ({"factor": 0.5}, "at least 1"),
-        ({"factor": 1}, "nothing to do"),
+        ({"factor": 1}, "nothing needs to change"),
         ({"tune": "x"}, "There is no tune 'x'. Known: temperature"),
         ({"budget": 0}, "--budget must be at least 1"),
         ({"prompts": 1}, "--prompts must be at least 2"),

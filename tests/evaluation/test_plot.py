@@ -49,7 +49,7 @@ def test_size_dots_and_title_are_the_users(tmp_path):
 @pytest.mark.parametrize("size", ["6", "6x", "0x4", "6x4x2", "1000x4", "x", "1.2.3x4", "nanx4"])
 def test_what_is_no_size(tmp_path, size):
     told = invoke("plot", RUN, "--out", tmp_path / "a.png", "--size", size, code=2).stderr
-    assert "is no width and height in inches. Write some, as 6.5x4." in told
+    assert "is not a width and a height in inches. Write for example 6.5x4." in told
 
 
 def test_a_table_has_a_line_for_each_result(tmp_path):

@@ -104,7 +104,7 @@ def test_windows_that_are_known():
 def test_a_raised_window_is_seen():
     llama = file(context_length=131072, embedding_length=4096, block_count=32,
                  feed_forward_length=11008)  # fmt: skip
-    with pytest.raises(CheckpointError, match="it was raised, or the scaling was lost"):
+    with pytest.raises(CheckpointError, match="It was raised, or the scaling was lost"):
         make_plan(as_rope_config(llama), Target(length=262144))
 
 

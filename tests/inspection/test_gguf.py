@@ -93,7 +93,9 @@ def test_all_files_of_a_split_model_count(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf")
-    assert "--plot draws" in invoke("inspect", path, "--plot", tmp_path / "a.svg", code=2).output
+    assert (
+        "--plot cannot draw" in invoke("inspect", path, "--plot", tmp_path / "a.svg", code=2).output
+    )
     with pytest.raises(UsageError, match="is for checkpoints"):
         inspect(path, assume_like="llama")
     (tmp_path / "cut.gguf").write_bytes(path.read_bytes()[:100])

@@ -101,7 +101,7 @@ def test_a_token_from_a_variable(hub, cli, model, monkeypatch):
     assert "me/long" in hub.repos
     for name in ("NOBODY", "hf_" + "t" * 34, "a=b", ""):
         told = cli("push", model, "me/long", f"--token-env={name}", code=2).stderr
-        assert "names no environment variable that is set" in told
+        assert "does not name an environment variable that is set" in told
 
 
 def test_private_is_what_a_new_repository_is(hub, cli, model):

@@ -144,7 +144,7 @@ def test_the_table_of_trainers(conv: Path) -> None:
     rows = json.loads(invoke("engines", conv, "--trainers", "--json", code=0).stdout)["trainers"]
     assert [row["id"] for row in rows] == [*trainers()]
     assert "--trainers goes" in invoke("engines", conv, "--trainers", "--factor", 2, code=2).stderr
-    assert "states no scaling" in invoke("engines", DEMO, "--trainers", code=0).stderr
+    assert "has no RoPE scaling" in invoke("engines", DEMO, "--trainers", code=0).stderr
 
 
 def test_more_gpus_split_weights_and_optimizer(conv: Path) -> None:

@@ -1,7 +1,8 @@
-"""LoRA adapters of a baked model: their rows are scaled exactly where the base's rows are.
+"""LoRA adapters of a baked model: the same rows are scaled as in the base model.
 
-A delta B·A is added to a projection, so B's output rows follow the projection's; a DoRA magnitude
-too, as the direction it multiplies is normalised. Copies of base parameters follow the base.
+LoRA adds the product B·A to a projection, so the output rows of B are scaled like those of the
+projection. A DoRA magnitude is scaled too, because the direction that it multiplies is normalised.
+Copies of base parameters are scaled like the originals.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from yarncli.history import FILE_NAME, History
 from yarncli.history.adapters import adapter_history, require_plan
 from yarncli.jsontext.text import JsonText
 
-# Ways to start a training that leave the base's weights alone when the adapter is loaded.
+# Values of init_lora_weights with which loading an adapter does not change the base's weights.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterBaking:
-    """What happens to one adapter, before anything is written."""
+    """How one adapter will change; decided before anything is written."""
 
     directory: Path
-    """Where it lies."""
+    """The directory of the adapter."""
     header: Header
-    """Of its weights."""
+    """The header of its weights."""
     files: tuple[SourceFile, ...]
     """All files of the directory."""
     edits: tuple[TensorEdit, ...]
-    """What changes; nothing where the base's norms carry the factor."""
+    """What changes; empty if the norms of the base hold the factor."""
     history: History
-    """The bake as its own `yarncli.json` records it, after what that held before."""
+    """The steps of its own `yarncli.json`, with this bake as the last."""
     notes: tuple[str, ...]
-    """What to know of it."""
+    """What a user should know about the result."""
 
 
 def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
@@ -59,10 +60,10 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
         baking: the bake of its base model.
 
     Raises:
-        CheckpointError: no readable LoRA adapter, it is baked already, or it was trained for
-            another setting than the base has.
-        UnsupportedArchitectureError: another kind of adapter, or one for other modules than the
-            base has.
+        CheckpointError: there is no readable LoRA adapter, it is already baked, or it was trained
+            for another setting than the base has.
+        UnsupportedArchitectureError: it is another kind of adapter, or it belongs to modules that
+            the base does not have.
     """
     config = _read_config(directory)
     header = read_header(directory / WEIGHTS_NAME)
@@ -86,11 +87,11 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
 
 
 def write_adapter(adapter: AdapterBaking, destination: Path, *, overwrite: bool = False) -> None:
-    """Write the scaled adapter to a new directory, whole or not at all, and read it back.
+    """Write the scaled adapter to a new directory, completely or not at all, and read it back.
 
     Raises:
         UsageError: the destination is refused.
-        CheckpointError: a file cannot be carried over.
+        CheckpointError: a file cannot be copied.
         OutputError: something cannot be written, or does not read back.
     """
     source = adapter.directory
@@ -145,8 +146,8 @@ def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise UnsupportedArchitectureError(
-            f"{directory} is a {kind} adapter; only LoRA and DoRA can follow a bake. Merge it into "
-            "its base model first, then bake the result."
+            f"{directory} is a {kind} adapter, and only LoRA and DoRA adapters can be scaled. "
+            "Merge it into its base model first, then bake the result."
         )
     if config.get("fan_in_fan_out"):
         raise UnsupportedArchitectureError(
@@ -161,26 +162,27 @@ def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:
     start = config.get("init_lora_weights")
     if start not in _PLAIN_STARTS:
         raise UnsupportedArchitectureError(
-            f"{directory} has init_lora_weights {start!r}: loading it computes the base's weights "
-            "anew, and other ones after a bake. Merge it into its base model first, then bake the "
-            "result."
+            f"{directory} has init_lora_weights {start!r}: loading it recomputes the weights of "
+            "the base, with another result after a bake. Merge it into its base model first, then "
+            "bake the result."
         )
     if adapter_history(directory).baked:
         raise CheckpointError(
-            f"{directory} has a {FILE_NAME}: it is baked already. Bake the one it came from."
+            f"{directory} is baked already, as its {FILE_NAME} says. Bake the adapter that it was "
+            "made from."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """The base model, by the places of its modules: prefixes of names differ between releases."""
+    """The base model by the places of its modules, because name prefixes differ in releases."""
 
     stacks: str
-    """Regex of the places of its layers where they are not the usual ones."""
+    """Regex of the places of its layers, if they are not the usual ones."""
     places: frozenset[Place | str]
-    """Of every module and parameter; outside of the text layers, their names."""
+    """The place of every module and parameter; outside the text layers its name."""
     edits: Mapping[Place, list[TensorEdit]]
-    """By the place of the weight that is intended."""
+    """Place of the weight → its edits."""
 
     @classmethod
     def of(cls, baking: Baking) -> _Base:
@@ -205,11 +207,11 @@ def _edits_of(info: TensorInfo, base: _Base) -> list[TensorEdit]:
     if names.key_of(owner, base.stacks) not in base.places and (place or _may_be_text(owner)):
         raise UnsupportedArchitectureError(
             f"{info.name} belongs to a module that the base checkpoint does not store under that "
-            "name, so it is not known whether it must follow. Merge the adapter first."
+            "name, so yarncli does not know whether it must be scaled. Merge the adapter first."
         )
     if place is None:
-        return []  # towers, embeddings, the head: nothing outside the layers carries the factor
-    if part is None:  # a copy of a base parameter, which takes its place
+        return []  # vision and audio towers, embeddings, output head: only layers hold the factor
+    if part is None:  # a copy of a base parameter, which replaces it
         return [_follow(info, edit) for edit in base.edits.get(place, [])]
     if part in ("lora_A", "lora_embedding_A", "lora_embedding_B"):
         return []  # the input of a projection, not its rows
@@ -233,6 +235,6 @@ def _follow(info: TensorInfo, edit: TensorEdit) -> TensorEdit:
             f"{info.name} is {info.dtype} of shape {list(info.shape)}; it should have the "
             f"{edit.rows_total} rows of {edit.weight}, in floating point."
         )
-    # The rows of the weight, not of a scale that carries them: an adapter is not quantised.
+    # An adapter is not quantised, so these are rows of the weight even if the base has scales.
     selection = replace(edit.rows, width=width)
     return replace(edit, tensor=info.name, shard=WEIGHTS_NAME, info=info, selection=selection)

@@ -12,7 +12,7 @@ from yarncli.baking.dtypes import ELEMENT_SIZES
 from yarncli.baking.rows import RowSelection
 from yarncli.errors import WeightsError
 
-_BLOCK = 1 << 16  # elements worked on at once: bounds the memory of the wider copies
+_BLOCK = 1 << 16  # elements per pass; limits the memory of the float64 copies
 
 
 def scaler(
@@ -27,11 +27,11 @@ def scaler(
 
     Args:
         dtype: one of `SCALABLE`.
-        factor: positive.
+        factor: a positive number.
         offset: 1 for norms that multiply by 1 + w, else 0.
-        selection: which rows of a period change; the others pass through.
-        tensor: its name, for the message.
-        advice: what to do instead where a product does not fit.
+        selection: the rows of a period that change; all others are copied.
+        tensor: the name of the tensor, for the message.
+        advice: what to do instead if a product does not fit.
 
     Raises:
         WeightsError: (by the returned function) a finite value leaves the range of `dtype`.
@@ -55,8 +55,8 @@ def scaler(
                 made, overflowed = apply(block)
                 if overflowed:
                     raise WeightsError(
-                        f"{tensor} holds a value that does not fit into {dtype} any more when it "
-                        f"is multiplied by {factor:.6g}. {advice}"
+                        f"{tensor} holds a value that no longer fits in {dtype} after it is "
+                        f"multiplied by {factor:.6g}. {advice}"
                     )
                 window[first : first + step] = made
         return data.tobytes()
@@ -72,7 +72,7 @@ def _multiply(
             wide = block.astype(np.float64)
             exact = factor * (wide + offset) - offset if offset else wide * factor
             made = exact.astype(block.dtype)
-        # A NaN keeps its payload: it is carried over, not computed with.
+        # A NaN keeps its bits: it is copied, not computed.
         made = np.where(np.isnan(block), block, made)
         return made, bool(np.any(np.isinf(made) & np.isfinite(block)))
 
@@ -101,20 +101,22 @@ def _scaled_patterns(dtype: str, factor: float, offset: float) -> NDArray[np.uin
     """For every 16-bit pattern, the pattern of the scaled value (infinity where it overflows)."""
     infinity = _infinity(dtype)
     patterns = np.arange(1 << 16, dtype=np.uint16)
-    magnitudes = _values(dtype)[:infinity]  # patterns 0 … are the non-negative numbers in order
+    magnitudes = _values(dtype)[:infinity]  # patterns from 0 are the non-negative numbers in order
     finite = (patterns & 0x7FFF) < infinity
     with np.errstate(invalid="ignore"):  # NaN patterns, which are not used
         values = np.where(patterns & 0x8000, -1.0, 1.0) * _values(dtype)[patterns & 0x7FFF]
         exact = factor * (values + offset) - offset if offset else values * factor
     wanted = np.abs(exact[finite])
-    # One entry more stands for the number after the largest: rounding to it is an overflow.
+    # The last entry stands for the number after the largest; rounding to it is an overflow.
     grid = np.append(magnitudes, 2 * magnitudes[-1] - magnitudes[-2])
+    # Each exact product lies between two neighbours of the grid. The nearer one is the result; in
+    # the middle it is the neighbour with the even pattern, as IEEE 754 rounds.
     above = np.clip(np.searchsorted(grid, wanted), 1, infinity)
     below = above - 1
     middle = (grid[above] + grid[below]) / 2
     up = (wanted > middle) | ((wanted == middle) & (above % 2 == 0))
     nearest = np.where(up, above, below).astype(np.uint16)
-    table = patterns.copy()  # NaN and infinity stay as they are
+    table = patterns.copy()  # NaN and infinity do not change
     table[finite] = nearest | np.where(np.signbit(exact[finite]), 0x8000, 0).astype(np.uint16)
     table.setflags(write=False)
     return table
@@ -131,5 +133,5 @@ def _values(dtype: str) -> NDArray[np.float64]:
 
 
 def _infinity(dtype: str) -> int:
-    """The pattern of +infinity; those below it are the finite numbers."""
+    """The pattern of +infinity; all smaller patterns are finite numbers."""
     return 0x7C00 if dtype == "F16" else 0x7F80

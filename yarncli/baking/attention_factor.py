@@ -1,4 +1,4 @@
-"""Which factor goes into the weights of each scope, and what its RoPE setting becomes."""
+"""Decide which factor goes into the weights of each scope, and its new RoPE setting."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from yarncli.rope.parameters import RopeParameters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeAttentionFactor:
-    """What one scope gives to the weights."""
+    """The factor that moves from one scope into the weights."""
 
     scope: str
-    """Its name in the config."""
+    """The name of the scope in the config."""
     factor: float
-    """What goes into the weights (m); queries times keys are multiplied by its square."""
+    """The factor (m) for the weights; query times key is multiplied by its square."""
     before: RopeParameters
     """The RoPE setting as it was read."""
     after: RopeParameters
-    """What the config will say."""
+    """The RoPE setting to write into the config."""
 
 
 def decide_attention_factors(
@@ -40,7 +40,7 @@ def decide_attention_factors(
         rope: the config as read.
         form: "neutral" moves all of it into the weights; "residual" leaves yarn's default in the
             config and moves the rest.
-        attention_factor: what is intended, instead of the config's.
+        attention_factor: the factor to bake, instead of the one in the config.
 
     Raises:
         UnsupportedArchitectureError: the form does not exist for this model.
@@ -59,7 +59,7 @@ def decide_attention_factors(
 
 
 def refuse_nothing(found: Iterable[ScopeAttentionFactor], form: Form) -> None:
-    """Insist that some scope gives something to the weights.
+    """Check that at least one scope has a factor to move into the weights.
 
     Raises:
         CheckpointError: there is nothing to bake.
@@ -69,7 +69,7 @@ def refuse_nothing(found: Iterable[ScopeAttentionFactor], form: Form) -> None:
         return
     if form == "residual":
         raise CheckpointError(
-            "There is nothing to bake: the temperature is yarn's default, which every engine "
+            "There is nothing to bake: the attention factor is yarn's default, which every engine "
             "computes. Give another with --attention-factor, or use --form neutral."
         )
     kinds = ", ".join(sorted({each.before.rope_type for each in found}))
@@ -80,7 +80,7 @@ def refuse_nothing(found: Iterable[ScopeAttentionFactor], form: Form) -> None:
 
 
 def _extended(scopes: list[Scope]) -> list[Scope]:
-    """The scopes that `--attention-factor` is about: the extended ones."""
+    """The scopes that get `--attention-factor`: the extended ones."""
     scaled = [s for s in scopes if s.parameters.rope_type not in ("default", "proportional")]
     return scaled or [s for s in scopes if not s.windowed] or scopes
 
@@ -92,7 +92,7 @@ def _decide_scope(
     current = before.effective_attention_factor()
     factor = current if asked is None else asked
     if form == "neutral":
-        # Other types have no attention factor in the config that could be taken out of it.
+        # Other RoPE types have no attention factor in the config that could be removed.
         if before.rope_type in ("yarn", "longrope") and not factor == current == 1.0:
             after = _neutral(rope, before)
     elif before.rope_type == "yarn" and not rope.is_mla:
@@ -104,7 +104,7 @@ def _decide_scope(
     elif before.rope_type != "default" or asked is not None:
         kind = f"rope_type {before.rope_type!r}"
         raise UnsupportedArchitectureError(
-            "--form residual leaves yarn's default temperature in the config, which "
+            "--form residual leaves yarn's default attention factor in the config, which "
             f"{'a model with latent attention' if rope.is_mla else kind} does not have in every "
             "engine. Use --form neutral."
         )
@@ -112,9 +112,9 @@ def _decide_scope(
 
 
 def _neutral(rope: RopeConfig, p: RopeParameters) -> RopeParameters:
-    """The setting with the attention factor 1, in as many engines as one config can.
+    """The setting with the attention factor 1, for as many engines as one config can reach.
 
-    The mscale keys of latent attention drive the softmax scale, so they are never touched.
+    The mscale keys of latent attention set the softmax scale, so they never change.
     """
     if rope.is_mla:
         return replace(p, attention_factor=1.0)
@@ -134,10 +134,11 @@ def write_baked_config(
     *,
     assume_like: str | None = None,
 ) -> JsonText:
-    """A config after the bake: neutral or plain per scope.
+    """The config after the bake.
 
     Raises:
-        ConfigError: what was written reads back as something else; a bug, nothing is written yet.
+        ConfigError: the new config reads back with other values, which is a bug; nothing was
+            written.
     """
     # Scopes that do not change keep their spelling.
     changed = [each for each in factors if each.after != each.before]
@@ -173,7 +174,7 @@ def _check(
         left = 1.0
         if form == "residual" and each.after.rope_type == "yarn":
             left = yarn_attention_factor(each.after.resolved_factor())
-        # Some types have other frequencies beyond the original window.
+        # Some RoPE types use other frequencies beyond the original window, so compare there, too.
         lengths = (1, each.before.original_length, found.max_position_embeddings)
         same = all(p.inv_freq(length) == each.before.inv_freq(length) for length in lengths)
         if not same or p.effective_attention_factor() != left:

@@ -47,13 +47,13 @@ class BakeReport:
     out: Path | None
     """The directory for the copy."""
     twin: TwinCheck | None
-    """What the small random model showed; None if it was not asked for."""
+    """The result of the small random model; None if it was not asked for."""
     logits: LogitsCheck | None
-    """How the logits of both checkpoints compare; None if it was not asked for."""
+    """The comparison of the logits of both checkpoints; None if it was not asked for."""
 
     @cached_property
     def judgement(self) -> Judgement:
-        """What engines will make of the result, with launch lines."""
+        """What engines will compute from the result, with launch lines."""
         return self.baking.judgement(source=str(self.out or self.baking.checkpoint.name))
 
     def to_json(self) -> dict[str, Any]:
@@ -78,19 +78,19 @@ def bake(
     progress: ProgressCallback | None = None,
     **changes: Any,
 ) -> BakeReport | GgufBake:
-    """Move the attention factor from the config into the weights: the whole of `bake`.
+    """Move the attention factor from the config into the weights.
 
     Args:
         source: a checkpoint directory, a Hub id, or what `open_checkpoint` returned; or a GGUF
-            file, here or `hf://org/name/file.gguf`.
-        out: the directory, or the GGUF file, to write; appears whole or not at all.
-        options: how.
-        progress: told how far the stages are, "Fetching" and "Baking", in bytes, and of checks.
+            file, local or `hf://org/name/file.gguf`.
+        out: the directory or the GGUF file to write, completely or not at all.
+        options: the options of the bake.
+        progress: told how far the stages "Fetching" and "Baking" are, in bytes, and of checks.
         **changes: fields of `options` to replace.
 
     Raises:
-        UsageError: options that contradict each other or do not fit the model.
-        CheckpointError: there is nothing to bake, it is baked already, or files are damaged.
+        UsageError: options contradict each other or do not fit the model.
+        CheckpointError: there is nothing to bake, the model is already baked, or files are damaged.
         UnsupportedArchitectureError: it is not known how to bake this model exactly, or one of
             `engines` would not compute the result as intended.
         CheckFailed: the small random model shows that the layout is wrong.
@@ -111,7 +111,7 @@ def bake(
         assert isinstance(source, str | Path)
         return bake_gguf(source, out, options, progress=progress)
     if options.carrier is not None:
-        raise UsageError("--carrier is for GGUF files, and SOURCE is none. Leave it out.")
+        raise UsageError("--carrier is for GGUF files, and SOURCE is not one. Leave --carrier out.")
     changes_source = options.in_place and not options.dry_run
     with using(source, in_place=changes_source) as directory:
         return _bake(source, out, options, directory, progress)
@@ -125,7 +125,7 @@ def _bake(
     progress: ProgressCallback | None,
 ) -> BakeReport:
     checkpoint = open_checkpoint(source)
-    # All that can be refused is, before a large fetch or a check that takes seconds.
+    # Refuse what can be refused before a large fetch, and before a check that takes seconds.
     if out and not options.dry_run:
         check_destination(out, source=checkpoint.directory, overwrite=options.overwrite)
     baking = decide_bake(checkpoint, options)
@@ -147,10 +147,11 @@ def _bake(
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How a directory was found by `recover`."""
+    """The state in which `recover` leaves a directory."""
 
     state: Literal["nothing", "old", "new"]
-    """Nothing was pending; the old state is back; or the change had been completed."""
+    """nothing: no change was pending; old: the old state is restored; new: the change had been
+    completed."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `bake --recover --json`."""
@@ -158,17 +159,17 @@ class Recovery:
 
 
 def recover(directory: str | Path, *, trust_journal: bool = False) -> Recovery:
-    """Bring a directory out of an interrupted change in place: a bake, a conversion, a mending.
+    """Recover a directory from an interrupted in-place change: a bake, a conversion or a repair.
 
     Args:
-        directory: where it was interrupted.
-        trust_journal: obey a journal that is not known to be written by this user on this machine.
+        directory: the directory to recover.
+        trust_journal: accept a journal that this user may not have written on this machine.
 
     Raises:
-        UsageError: it is not a directory on this machine.
-        CheckpointError: the journal is damaged or somebody else's, files are not those that it was
-            written for, or another process is using the directory.
-        OutputError: a file cannot be written; mend that and run it again.
+        UsageError: `directory` is not a directory on this machine.
+        CheckpointError: the journal is damaged, belongs to another user or to other files, or
+            another process is using the directory.
+        OutputError: a file cannot be written; run it again after solving that.
     """
     if not Path(directory).is_dir():
         raise UsageError(f"{directory} is not a directory on this machine.")
@@ -187,7 +188,7 @@ def _refuse_contradictions(out: Path | None, options: BakeOptions) -> None:
 def _check_twin(
     baking: Baking, options: BakeOptions, progress: ProgressCallback | None
 ) -> TwinCheck | None:
-    """A layout that the user names is always proved on a small random model."""
+    """Check the layout on a small random model; always if the user names the layout."""
     if options.layout is None and not options.verify:
         return None
     require_extra("The check on a small random model", "torch", "transformers")
@@ -200,10 +201,10 @@ def _check_twin(
 def _adapter_writer(
     adapter: AdapterBaking | None, out: Path | None, options: BakeOptions
 ) -> Callable[[], None] | None:
-    """What writes the scaled adapter; None where there is none, or it is written already.
+    """The function that writes the scaled adapter; None without one, or if it is already written.
 
-    Base and adapter are one unit, and the adapter gets its name first. Where a run was killed
-    between the two, the adapter is there, byte for byte, and this run writes the base.
+    Base and adapter belong together, and the adapter is renamed into place first. If a run was
+    killed between the two renames, the complete adapter is there, and this run writes the base.
     """
     if adapter is None or options.adapter is None or options.dry_run:
         return None
@@ -243,7 +244,7 @@ def _write(
     except LeftoverError:
         raise
     except BaseException:
-        if is_made and options.adapter:  # an adapter without its base is half a bake
+        if is_made and options.adapter:  # an adapter without its base would be an incomplete bake
             rmtree(options.adapter[1], ignore_errors=True)
         raise
     return baking

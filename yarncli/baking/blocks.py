@@ -1,4 +1,4 @@
-"""Multiply weights of a GGUF tensor by a factor, by the scales of its blocks where it is quantised.
+"""Multiply the weights of a GGUF tensor by a factor; of a quantised tensor, only block scales.
 
 A block of a quantised format holds integers and one or two half-precision numbers that multiply
 them: `d`, and in some formats `dmin` or `m`, which is subtracted or added. Only these change.
@@ -13,20 +13,20 @@ from yarncli.baking.arithmetic import scaler
 from yarncli.baking.rows import RowSelection
 from yarncli.errors import WeightsError
 
-_ADVICE = "Let a key of the file carry the factor, with --carrier key."
+_ADVICE = "Put the factor into a key of the file with --carrier key."
 _HALF = 2  # bytes of a half-precision number
 
 
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
-    """Where the scales of a format are."""
+    """The places of the scales in a block of a format."""
 
     elements: int
-    """Weights of a block."""
+    """Number of weights in a block."""
     size: int
     """Bytes of a block."""
     scales: tuple[int, ...]
-    """Where its half-precision scales begin, in bytes; empty for IQ1_M, which has one in pieces."""
+    """Offsets of its half-precision scales, bytes; empty for IQ1_M, whose scale is in pieces."""
 
 
 # Source: `ggml-common.h` of llama.cpp v0.5.0.
@@ -63,22 +63,23 @@ def row_bytes(kind: str, width: int, tensor: str) -> int:
     Args:
         kind: the ggml type, such as "Q4_K".
         width: elements of a row.
-        tensor: its name, for the message.
+        tensor: the name of the tensor, for the message.
 
     Raises:
-        WeightsError: the type cannot be multiplied, or a row is no whole number of blocks.
+        WeightsError: the type cannot be multiplied, or a row is not a whole number of blocks.
     """
     if kind in _FLOATS:
         return width * _FLOATS[kind]
     known = FORMATS.get(kind)
     if known is None:
         raise WeightsError(
-            f"{tensor} is stored as {kind}, whose blocks have no scale that takes any factor. "
+            f"{tensor} is stored as {kind}, whose blocks have no scale that can be multiplied. "
             f"{_ADVICE}"
         )
     if width % known.elements:
         raise WeightsError(
-            f"{tensor} has rows of {width} weights, which are no blocks of {known.elements}."
+            f"{tensor} has rows of {width} weights, which is not a multiple of the block size "
+            f"{known.elements}."
         )
     return width // known.elements * known.size
 
@@ -86,13 +87,13 @@ def row_bytes(kind: str, width: int, tensor: str) -> int:
 def block_scaler(kind: str, factor: float, tensor: str) -> Callable[[bytes], bytes]:
     """The function that multiplies whole rows of a tensor.
 
-    A quantised weight comes out as near to the product as the nearest half-precision scale allows:
-    relative to the tensor 2e-4 to 9e-3, more where scales are subnormal (small Q6_K, IQ4_XS).
+    A quantised weight gets as close to the product as a half-precision scale allows. The error
+    relative to the tensor is 2e-4 to 9e-3, and more if scales are subnormal (small Q6_K, IQ4_XS).
 
     Args:
-        kind: the ggml type, one that `row_bytes` takes.
-        factor: positive.
-        tensor: its name, for messages.
+        kind: the ggml type, one that `row_bytes` accepts.
+        factor: a positive number.
+        tensor: the name of the tensor, for messages.
 
     Raises:
         WeightsError: (by the returned function) a scale leaves the range of half precision.
@@ -106,6 +107,7 @@ def block_scaler(kind: str, factor: float, tensor: str) -> Callable[[bytes], byt
     words_of_block = known.size // _HALF
     windows = tuple((place // _HALF, place // _HALF + 1) for place in known.scales)
     if windows:
+        # A block is a row of 16-bit words, of which only the scales change.
         blocks = RowSelection(period=words_of_block, windows=windows, end=words_of_block)
         return scaler("F16", factor, 0.0, blocks, tensor, _ADVICE)
     multiply = scaler("F16", factor, 0.0, one, tensor, _ADVICE)
@@ -113,6 +115,8 @@ def block_scaler(kind: str, factor: float, tensor: str) -> Callable[[bytes], byt
     def transform(piece: bytes) -> bytes:
         data = np.frombuffer(piece, np.uint8).reshape(-1, known.size).copy()
         words = data[:, _IQ1_M_SCALES:].view("<u2")
+        # Join the four upper digits to one half-precision scale, multiply it, and split it again.
+        # The lower 12 bits of each word hold other data and stay.
         shifts = np.array([0, 4, 8, 12], np.uint16)
         scales = ((words >> 12) << shifts).sum(axis=1, dtype=np.uint16)
         made = np.frombuffer(multiply(scales.astype("<u2").tobytes()), "<u2")

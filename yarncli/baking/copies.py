@@ -1,4 +1,4 @@
-"""Tensors that several shards hold: loaders differ in which copy they take, so all change alike."""
+"""Tensors that several shards hold: loaders take different copies, so all copies change."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CHUNK = 1 << 22  # bytes compared at once
 
 
 def with_copies(edits: Iterable[TensorEdit], checkpoint: Checkpoint) -> Iterator[TensorEdit]:
-    """The edits, and the same ones of every further copy of their tensors.
+    """The edits, and the same edits for every further copy of their tensors.
 
-    Only where a tensor is stored more than once are its bytes read, and compared.
+    Bytes are read and compared only if a tensor is stored more than once.
 
     Raises:
         WeightsError: two copies differ, or a shard cannot be read.
@@ -36,7 +36,7 @@ def with_copies(edits: Iterable[TensorEdit], checkpoint: Checkpoint) -> Iterator
 def _insist_on_equal(
     edit: TensorEdit, shard: str, other: TensorInfo, checkpoint: Checkpoint
 ) -> None:
-    # `find_modules` has seen to it that they have one dtype and one shape.
+    # `find_modules` has checked that both have the same dtype and shape.
     pieces = zip(
         _pieces(checkpoint, edit.shard, edit.info),
         _pieces(checkpoint, shard, other),
@@ -44,9 +44,8 @@ def _insist_on_equal(
     )
     if any(a != b for a, b in pieces):
         raise WeightsError(
-            f"{checkpoint.name} stores {edit.tensor} in {edit.shard} and again, differently, in "
-            f"{shard}, and engines differ in which copy they load. Remove the one that is not the "
-            "model's."
+            f"{checkpoint.name} stores {edit.tensor} in {edit.shard} and with other values in "
+            f"{shard}, and engines differ in which copy they load. Remove the wrong copy."
         )
 
 

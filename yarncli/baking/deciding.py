@@ -1,4 +1,4 @@
-"""Decide a bake: from config and headers to all that will be written; no weight is read."""
+"""Decide from config and headers everything that a bake will write; no weight is read."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ class Baking:
     checkpoint: Checkpoint
     """The source."""
     settings: BakeSettings
-    """How, as it was asked for."""
+    """The settings that were asked for."""
     requests: tuple[BakeRequest, ...]
-    """How, with all that the model decides: one per text model, most have one."""
+    """The settings completed from the model: one for each text model; most have one."""
     attention_factors: tuple[ScopeAttentionFactor, ...]
     """One per scope that has layers."""
     edits: tuple[TensorEdit, ...]
     """What changes in the weights."""
     config: tuple[JsonText, JsonText]
-    """The source's `config.json` and what it becomes."""
+    """`config.json` of the source, and after the bake."""
     unbaked: JsonText
-    """What lies between the two where a conversion happens in the same pass."""
+    """`config.json` before the bake, after a conversion in the same pass if there is one."""
     baked: Baked
-    """What the weights carry afterwards."""
+    """What the bake moves into the weights."""
     history: History
-    """All steps, this bake the last."""
+    """All steps; this bake is the last."""
     notes: tuple[str, ...]
-    """What to know of the result."""
+    """What a user should know about the result."""
     others: Mapping[str, bytes] = field(default_factory=dict)
     """Further config files that a conversion in the same pass writes."""
 
@@ -74,7 +74,7 @@ class Baking:
 
     @property
     def model_type(self) -> str:
-        """What the config calls the model."""
+        """The model type of the config."""
         several = len(self.requests) > 1
         return (
             str(self.config[0].get(("model_type",)))
@@ -97,16 +97,16 @@ class Baking:
         }
 
     def judgement(self, engines: Iterable[str] = (), *, source: str | None = None) -> Judgement:
-        """What engines will make of the baked checkpoint.
+        """What engines will compute from the baked checkpoint.
 
         Args:
-            engines: ids; all where empty.
-            source: what the result is called in launch lines, if they are wanted.
+            engines: ids; empty for all.
+            source: the name of the result in launch lines; None for no launch lines.
         """
         return self._judged(self.config[1], self.history, engines, source)
 
     def judgement_before(self) -> Judgement:
-        """What engines make of the checkpoint as it is."""
+        """What engines compute from the unbaked checkpoint."""
         return self._judged(self.config[0], History(self.history.steps[:-1]), (), None)
 
     def _judged(
@@ -124,11 +124,11 @@ class Baking:
         except UnsupportedArchitectureError:
             if engines:
                 raise
-            # It can be baked, but not converted: nobody knows its frequencies in other engines.
+            # It can be baked, but not converted, because its frequencies in engines are not known.
             return Judgement(source="SOURCE", intended_from=FILE_NAME, verdicts=())
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that was decided, but for what engines will make of it."""
+        """Everything that was decided, except the verdicts on engines."""
         return {
             "schema_version": SCHEMA_VERSION,
             "form": self.baked.form,
@@ -150,16 +150,16 @@ def decide_bake(
     history: History | None = None,
     others: Mapping[str, bytes] | None = None,
 ) -> Baking:
-    """Decide a bake; reads the config and the headers of the shards, no weights.
+    """Decide a bake from the config and the headers of the shards.
 
-    Only a tensor that two shards hold is read, to see that both copies are the same.
+    The only weights that are read are tensors in two shards, to check that both copies are equal.
 
     Args:
         checkpoint: the source.
-        settings: how.
+        settings: how to bake.
         config: `config.json` as a conversion in the same pass has written it.
         history: the steps so far, in that case.
-        others: what else that conversion writes.
+        others: the other files that this conversion writes.
 
     Raises:
         CheckpointError: there is nothing to bake, it is baked already, or files are damaged.
@@ -175,7 +175,7 @@ def decide_bake(
     headers = _headers(checkpoint)
     modules = [find_modules(headers, part.request) for part in parts]
     requests = [part.request for part in parts]
-    if settings.side is None:  # which side is cheap and safe depends on the tensors that are there
+    if settings.side is None:  # the default depends on the tensors that the model has
         side = _default_side(requests, [*chain(*modules)])
         requests = [replace(request, side=side) for request in requests]
     edits = tuple(with_copies(chain(*map(find_edits, modules, requests)), checkpoint))
@@ -187,7 +187,7 @@ def decide_bake(
         attention_factor={each.scope: each.factor for each in attention_factors},
     )
     written = write_parts(current, parts, settings).edited({(BAKED_MARKER,): baked.to_json()})
-    # The step starts from what the conversion wrote, if there was one: that has its own step.
+    # A conversion in the same pass has its own step, so this step starts from its result.
     replaced = tuple(changed_fields("config.json", current, written))
     return Baking(
         checkpoint=checkpoint,
@@ -210,7 +210,7 @@ def _step(
     baked: Baked,
     replaced: tuple[FieldChange, ...],
 ) -> Step:
-    # Options of one run, such as where to write, decide nothing and are not recorded.
+    # Options of one run, such as where to write, do not change the result and are not recorded.
     recorded = {each.name for each in fields(BakeSettings)}
     return Step(
         command="bake",
@@ -222,26 +222,26 @@ def _step(
 
 
 def refuse_engines(baking: Baking, engines: Sequence[str]) -> None:
-    """Insist that these engines compute the baked checkpoint as intended.
+    """Refuse the bake if one of these engines would not compute the result as intended.
 
     Raises:
-        UsageError: an unknown engine.
-        UnsupportedArchitectureError: one of them would not; says what it would do.
+        UsageError: an engine is not known.
+        UnsupportedArchitectureError: an engine would differ; the message says how.
     """
     for view in baking.judgement(engines).verdicts if engines else ():
         if view.status != "exact":
             raise UnsupportedArchitectureError(
-                f"{view.engine.id} would not compute the baked model as meant: {view.summary()}. "
-                "Name only engines that do, or leave them out and serve the unbaked checkpoint "
-                "there."
+                f"{view.engine.id} would not compute the baked model as intended: "
+                f"{view.summary()}. Name only engines that do, or leave them out and serve the "
+                "unbaked checkpoint there."
             )
 
 
 def _refuse_baked(checkpoint: Checkpoint, config: JsonText, history: History) -> None:
     if config.get((BAKED_MARKER,)) is not None or history.baked:
         raise CheckpointError(
-            f"{checkpoint.name} is baked already: its weights carry the temperature. Bake the "
-            "checkpoint it was made from."
+            f"{checkpoint.name} is baked already: its weights hold the attention factor. Bake the "
+            "checkpoint that it was made from."
         )
 
 
@@ -256,19 +256,23 @@ def _headers(checkpoint: Checkpoint) -> dict[str, Header]:
 
 
 def _default_side(requests: Sequence[BakeRequest], modules: list[Module]) -> Side:
-    """Keys, as that changes the fewest bytes; queries where keys are cached with a scale.
+    """Keys, because that changes the fewest bytes; queries if keys are cached with a scale.
 
-    A key bias is added before the cache too, and is often large: queries then, as well.
+    A key bias is often large and is cached with the keys, so it means queries as well.
     """
-    request = requests[0]  # where there are several, all have one layout
+    request = requests[0]  # if there are several, all have the same layout
     if request.layout.clip:
         return "both"
     cached = request.quantisation is not None and request.quantisation.caches
     names = {name for module in modules for name in module.tensors}
     scaled = any(is_cache_scale(name) for name in names)
     biased = "k_proj.bias" in names
-    has_q = any(edit.side == "q" for edit in request.layout.edits)
-    return "q" if has_q and (cached or scaled or biased) else "k"
+    return "q" if _has_queries(request) and (cached or scaled or biased) else "k"
+
+
+def _has_queries(request: BakeRequest) -> bool:
+    """Whether queries can hold the factor."""
+    return any(edit.side == "q" for edit in request.layout.edits)
 
 
 def _notes(checkpoint: Checkpoint, requests: Sequence[BakeRequest]) -> list[str]:
@@ -276,11 +280,11 @@ def _notes(checkpoint: Checkpoint, requests: Sequence[BakeRequest]) -> list[str]
     names = {file.name for file in checkpoint.files}
     if "adapter_config.json" in names:
         found.append(
-            "The directory holds an adapter. It was trained for the weights as they are; scale it "
-            "too with --adapter DIR OUT."
+            "The directory holds an adapter. It was trained for the unbaked weights; scale it as "
+            "well with --adapter DIRECTORY OUT."
         )
     shards = set(checkpoint.shard_names())
-    # Weights beside the shards: other formats, or the rest of an older save.
+    # Weights beside the shards: other formats, or files left from an older save.
     stale = sorted(
         file.name
         for file in checkpoint.files
@@ -291,15 +295,19 @@ def _notes(checkpoint: Checkpoint, requests: Sequence[BakeRequest]) -> list[str]
     if stale:
         found.append(
             f"{', '.join(stale[:3])}{' and others' if len(stale) > 3 else ''} hold weights that "
-            "are copied as they are. An engine that loads them must not use this config.json."
+            "are copied unchanged. An engine that loads them must not use this config.json."
         )
     if any(request.rope.is_mla for request in requests):
         found.append(
-            "vLLM leaves out the softmax scale of latent attention (mscale_all_dim) where "
+            "vLLM leaves out the softmax scale of latent attention (mscale_all_dim) if "
             "attention_factor is 1, so it computes another model than transformers."
         )
     power = {"k": 2, "q": 0, "both": 1}[requests[0].side]
     if power:
         grown = max(m**power for request in requests for m in request.factors.values())
-        found.append(f"Keys grow by up to ×{grown:.4g}; matters for quantised KV caches.")
+        is_free = _has_queries(requests[0]) and not requests[0].layout.clip
+        found.append(
+            f"Keys become up to {grown:.4g} times larger. If you quantise the KV cache, "
+            f"recalibrate it{' or use --side q' if is_free else ''}."
+        )
     return found

@@ -1,4 +1,4 @@
-"""From headers, layout and factors to the exact list of tensor rows that are multiplied."""
+"""Find the exact tensor rows to multiply, from headers, layout and factors."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from yarncli.errors import UnsupportedArchitectureError, UsageError, WeightsErro
 from yarncli.history.weights import Side
 from yarncli.jsontext.fields import Fields
 
-# Scales of a quantised KV cache: known beside every projection, and never multiplied themselves.
+# Scales of a quantised KV cache: any projection may have them, and they are never multiplied.
 _CACHE = ("k_scale", "v_scale", "q_scale", "output_scale")
 _KV = "num_key_value_heads"
-_MOST = 65_536  # heads, or numbers of one head: far above any model, far below what fills memory
-# Side → what a tensor makes → power of the factor on it. Query times key needs the factor twice;
-# "o" takes out again what scaled values bring into the output.
+_MOST = 65_536  # heads, or numbers of one head: more than any model has, and too few to fill memory
+# Side → what a tensor makes → power of the factor on it. Query times key needs the factor twice.
+# "o" divides the output by the factor that scaled values ("v") bring into it.
 _POWERS: dict[Side, dict[str, int]] = {
     "k": {"k": 2, "shared": 2},
     "q": {"q": 2, "shared": 2},
@@ -39,17 +39,17 @@ class TensorEdit:
     """Rows of one stored tensor that are multiplied by `factor`."""
 
     tensor: str
-    """Name of the tensor that changes (a scale, where the weight is quantised)."""
+    """Name of the tensor that changes; a scale if the weight is quantised."""
     shard: str
     """The file that holds it."""
     info: TensorInfo
     """Its header entry."""
     selection: RowSelection
-    """Which of its rows."""
+    """The rows that change."""
     factor: float
     """The multiplier."""
     power: int
-    """Of the attention factor that `factor` is."""
+    """`factor` is the attention factor to this power."""
     offset: float
     """1 for norms that multiply by 1 + w."""
     layer: int
@@ -57,13 +57,13 @@ class TensorEdit:
     kind: str
     """Name of the parameter within a layer, for summaries."""
     weight: str
-    """Name of the parameter that is intended: the tensor, or the weight it is a scale of."""
+    """Name of the multiplied weight: `tensor`, or the weight that `tensor` is a scale of."""
     rows: RowSelection
     """The selected rows of that weight."""
     rows_total: int
-    """How many rows that weight has."""
+    """Number of rows of that weight."""
     is_norm: bool
-    """Whether single elements count as rows."""
+    """Whether each element counts as a row."""
 
     @property
     def nbytes(self) -> int:
@@ -73,7 +73,7 @@ class TensorEdit:
 
     @property
     def rounding(self) -> float:
-        """The largest relative error that rounding makes in what is stored."""
+        """The largest relative rounding error of the stored values."""
         return rounding_bound(self.info.dtype, self.factor, self.offset)
 
     def to_json(self) -> dict[str, Any]:
@@ -92,12 +92,12 @@ class TensorEdit:
         }
 
     def patches(self, header: Header) -> list[Patch]:
-        """The byte ranges of the shard that pass through the multiplication."""
+        """The byte ranges of the shard that are multiplied."""
         from yarncli.baking.arithmetic import scaler  # numpy comes with it
 
         chosen, dtype = self.selection, self.info.dtype
         pieces = [chosen]
-        if chosen.end - chosen.begin == chosen.period:  # nothing repeats: no need to read between
+        if chosen.end - chosen.begin == chosen.period:  # one period: do not read the rows between
             ends = [(chosen.begin + start, chosen.begin + stop) for start, stop in chosen.windows]
             pieces = [
                 replace(chosen, period=1, windows=((0, 1),), begin=begin, end=end)
@@ -117,17 +117,17 @@ class TensorEdit:
 
 
 def find_edits(modules: Iterable[Module], request: BakeRequest) -> list[TensorEdit]:
-    """Every tensor edit, checked: all tensors there, all shapes right, nothing unknown.
+    """Every tensor edit, after checking that all tensors are known and have the right shapes.
 
     Args:
-        modules: of the layers that rotate; see `find_modules`.
+        modules: the attention modules of the layers that rotate; see `find_modules`.
         request: factors, side and layout.
 
     Raises:
         WeightsError: a tensor is missing or has an unexpected shape or dtype.
-        UnsupportedArchitectureError: attention tensors that the layout does not know, or a
-            quantisation that cannot carry the factor.
-        UsageError: a side that this layout does not have.
+        UnsupportedArchitectureError: the layout does not know an attention tensor, or the
+            quantisation cannot hold the factor.
+        UsageError: this layout does not have the side.
     """
     layout, powers = request.layout, _POWERS[request.side]
     _check_side(layout, request.side)
@@ -140,8 +140,8 @@ def find_edits(modules: Iterable[Module], request: BakeRequest) -> list[TensorEd
         if layout.full_rotary and sizes.rotary_dim != sizes.head_dim:
             raise UnsupportedArchitectureError(
                 f"{request.rope.model_type} rotates only {sizes.rotary_dim} of {sizes.head_dim} "
-                "dimensions of a head, and its learned scales act on all of them, so the "
-                "temperature cannot be baked. Keep it in the config."
+                "dimensions of a head, but its learned scales multiply all of them, so the "
+                "attention factor cannot be baked. Keep it in the config."
             )
         edits += _module_edits(module, sizes, factor, powers, request)
     return edits
@@ -154,8 +154,8 @@ def _factor_of(module: Module, request: BakeRequest) -> float:
     if len(factors) > 1:  # the config says nothing about extra layers
         raise UnsupportedArchitectureError(
             f"{module.where} is an extra layer (multi-token prediction), and the layers of this "
-            f"{request.rope.model_type} model differ in their RoPE setting. It is not known "
-            "which one it follows, so nothing is baked."
+            f"{request.rope.model_type} model differ in their RoPE setting. yarncli does not "
+            "know which setting the extra layer has, so nothing is baked."
         )
     return factors.pop()
 
@@ -164,20 +164,20 @@ def _check_side(layout: Layout, side: Side) -> None:
     sides = {edit.side for edit in layout.edits}
     if "shared" in sides and side == "q":
         raise UsageError(
-            "Queries have no learned scale of their own in this architecture. Use --side k."
+            "Queries have no separate learned scale in this architecture. Use --side k."
         )
     if layout.clip and side != "both":
         raise UsageError(
-            "This model clamps queries, keys and values, so all of them are scaled together. Use "
-            "--side both."
+            "This model clamps queries, keys and values, so all of them must be scaled. Use --side "
+            "both."
         )
 
 
 def layer_sizes(module: Module, request: BakeRequest) -> LayerSizes:
-    """The sizes of one layer, from the config; `per_layer_config` wins over the rest.
+    """The sizes of one layer, from the config; `per_layer_config` takes precedence.
 
     Raises:
-        ConfigError: one is no number that a size can have.
+        ConfigError: a size is not a positive number in its range.
     """
     rope, text = request.rope, request.text
     scopes = list(rope.scopes.values())
@@ -223,13 +223,14 @@ def _module_edits(
     layout = request.layout
     owners: dict[str, dict[str, tuple[str, TensorInfo]]] = {}
     for name, place in module.tensors.items():
-        # bitsandbytes keeps its parts below the weight.
+        # bitsandbytes names its parameters below the weight: `q_proj.weight.absmax`.
         owner, inner, parameter = name.partition(".weight.")
         if not inner:
             owner, _, parameter = name.rpartition(".")
         owners.setdefault(owner, {})[f"{inner[1:]}{parameter}"] = place
     _check_schemes(module, owners, powers, request)
     _check_known(module, owners, request)
+    # For each rule of the layout, multiply the rows of all owners that its regex matches.
     made: list[TensorEdit] = []
     for edit in layout.edits:
         matching = [owner for owner in owners if re.fullmatch(edit.base, owner)]
@@ -237,8 +238,8 @@ def _module_edits(
         if not matching and not optional:
             raise WeightsError(
                 f"{module.where}.{_label(edit.base)} is missing from these weights, so the layer "
-                f"cannot be baked by the layout {layout.name!r}. The checkpoint is incomplete, or "
-                "stores attention in another way."
+                f"cannot be baked with the layout {layout.name!r}. The checkpoint is incomplete, "
+                "or stores attention in another way."
             )
         power = powers.get(edit.side, 0)
         if power:
@@ -273,7 +274,7 @@ def _check_schemes(
     powers: Mapping[str, int],
     request: BakeRequest,
 ) -> None:
-    """Refuse projections that a loader takes for something that cannot be multiplied."""
+    """Refuse projections that a loader reads in a format that cannot be multiplied."""
     for edit in request.layout.edits:
         if edit.is_norm or "weight" not in edit.parameters or not powers.get(edit.side, 0):
             continue
@@ -288,7 +289,7 @@ def _check_known(
     owners: Mapping[str, Mapping[str, tuple[str, TensorInfo]]],
     request: BakeRequest,
 ) -> None:
-    """Refuse what the layout does not know, and scales of a cache that would not fit any more."""
+    """Refuse parameters that the layout does not know, and cache scales that would be too small."""
     layout = request.layout
     others = re.compile("|".join(f"(?:{other})" for other in layout.others))
     for owner, parameters in owners.items():
@@ -302,7 +303,7 @@ def _check_known(
                 what = quantised.stored_as({name: i for name, (_, i) in parameters.items()})
                 raise UnsupportedArchitectureError(
                     f"{info.name} is a part of attention that the layout {layout.name!r} does not "
-                    f"know{f' ({what})' if what else ''}. It may need the factor too, so nothing "
+                    f"know{f' ({what})' if what else ''}. It may also need the factor, so nothing "
                     "is baked."
                 )
             if is_cache_scale(name) and request.side != "q":
@@ -310,7 +311,7 @@ def _check_known(
 
 
 def _label(base: str) -> str:
-    """A rule's regex as a person would name it."""
+    """The regex of a rule as a readable name."""
     return re.sub(r"\(\?:[^()]*\)\??|\\d\+|\\", "", base).replace("|", " or ")
 
 
@@ -326,11 +327,12 @@ def _rows(
     sizes: LayerSizes,
     scheme: Scheme | None,
 ) -> list[tuple[str, str, RowSelection, tuple[RowSelection, int]]]:
-    """What changes of one owner.
+    """The rows that change in one owner.
 
     Returns:
-        For each parameter that carries the factor: its name; name and rows of what is multiplied
-        (the same, or its scale where it is quantised); its own rows, and how many it has.
+        For each parameter that gets the factor: its name; the name and rows of the tensor to
+        multiply (the parameter itself, or its scale if it is quantised); the selected rows of the
+        parameter, and its number of rows.
     """
     infos = {name: info for name, (_, info) in parameters.items()}
     found: list[tuple[str, str, RowSelection, tuple[RowSelection, int]]] = []
@@ -344,7 +346,7 @@ def _rows(
         if name not in infos:
             continue
         info = infos[name]
-        # A bias is a vector beside a matrix, and its elements are that matrix's rows.
+        # A bias is a vector; its elements belong to the rows of the matrix beside it.
         is_matrix = name == "weight" and not edit.is_norm
         if is_matrix != (len(info.shape) > 1) and not edit.is_norm:
             raise _wrong_shape(info, sizes)
@@ -376,7 +378,7 @@ def _merged(edits: list[TensorEdit]) -> list[TensorEdit]:
     for edit in edits:
         for place, other in enumerate(made):
             a, b = other.selection, edit.selection
-            # Patches of one tensor must not overlap: each sees the source's bytes alone.
+            # Patches of one tensor must not overlap, because each reads the bytes of the source.
             alike = other.tensor == edit.tensor and other.factor == edit.factor
             if alike and (a.period, a.begin, a.end) == (b.period, b.begin, b.end):
                 windows = tuple(sorted(a.windows + b.windows))

@@ -1,4 +1,4 @@
-"""`bake` for GGUF files: the attention temperature in a key, in scales, in norms or in weights."""
+"""`bake` for GGUF files: the attention factor in a key, in scales, in norms or in weights."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ class GgufBake:
     file: GgufFile
     """The source."""
     attention_factor: float
-    """What multiplies cos and sin afterwards, or as good as does."""
+    """The new attention factor: what multiplies cos and sin, or has the same effect."""
     before: float
-    """The same as it was."""
+    """The old attention factor."""
     plan: TemperaturePlan
-    """What carries it."""
+    """Where the factor goes."""
     rewrite: Rewrite
     """What changes in the file."""
     length: int
     """The window of the file, tokens."""
     output: Path | None = None
-    """The file to write; None where the source itself is changed."""
+    """The file to write; None if the source itself is changed."""
     written: bool = False
     """Whether it has been written."""
 
     @property
     def serving(self) -> Serving:
-        """How the result is started."""
+        """How to serve the result."""
         return Serving.of(self.file, self.output, self.length)
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of `bake --json` for a GGUF file."""
+        """The document of `bake --json` for a GGUF file."""
         return {
             "schema_version": SCHEMA_VERSION,
             "written": self.written,
@@ -87,14 +87,14 @@ def bake_gguf(
     """Give a GGUF file an attention factor.
 
     Args:
-        source: a file here, or `hf://org/name/file.gguf`.
+        source: a local file, or `hf://org/name/file.gguf`.
         out: the file to write; None in place, or in a dry run.
-        options: which factor, what carries it, and how to write.
+        options: which factor, where it goes, and how to write.
         progress: told how far the stages "Fetching", "Copying" and "Verifying" are, in bytes.
 
     Raises:
         UsageError: contradictory options, or options that are for checkpoints.
-        CheckpointError: the file is damaged, or has the factor already.
+        CheckpointError: the file is damaged, or already has the factor.
         UnsupportedArchitectureError: the carrier is not exact for this file.
         HubError: something cannot be fetched.
         OutputError: the result cannot be written, or does not read back.
@@ -108,7 +108,9 @@ def bake_gguf(
             return found
         if out is None:
             if directory is None:
-                raise UsageError(f"{file.name} is on the Hub; --in-place needs a file here.")
+                raise UsageError(
+                    f"{file.name} is on the Hub; --in-place needs a file on this machine."
+                )
             change_gguf(file, found.rewrite, directory)
         else:
             require_free(file, out, overwrite=options.overwrite)
@@ -122,15 +124,15 @@ def bake_gguf(
 
 def _decide(file: GgufFile, options: BakeOptions) -> GgufBake:
     gguf, wanted = read_contents(file), options.attention_factor
-    assert wanted is not None  # _require_options saw to it
+    assert wanted is not None  # because _require_options checked it
     if not 0 < wanted < math.inf:
         raise UsageError(f"--attention-factor is {wanted:g}; it must be a positive number.")
     refuse_baked(file.header)
     plan = plan_temperature(gguf, wanted, options.carrier)
     before = run(gguf)
-    assert not isinstance(before, Failure)  # the plan saw to it
+    assert not isinstance(before, Failure)  # because the plan checked it
     if plan.factor == 1:
-        raise CheckpointError(f"{file.name} has the attention factor {wanted:g} already.")
+        raise CheckpointError(f"{file.name} already has the attention factor {wanted:g}.")
     edit = GgufEdit(
         keys={name: (value.type, value.value) for name, value in plan.keys.items()},
         tensors={name: NewTensor.of_floats(values) for name, values in plan.tensors.items()},
@@ -154,10 +156,10 @@ def _patches(file: GgufFile, plan: TemperaturePlan) -> Iterator[Patch]:
         tensor = file.header.tensors.get(name)
         if tensor is None:
             raise UnsupportedArchitectureError(
-                f"{name} lies in a later file of the split model, and only the first is changed. "
+                f"{name} is in a later file of the split model, and only the first can change. "
                 "Join the files with llama.cpp's `llama-gguf-split --merge` first."
             )
-        is_row = len(tensor.shape) < 2  # of a bias or a norm, each element counts as a row
+        is_row = len(tensor.shape) < 2  # in a bias or a norm, each element counts as a row
         width = 1 if is_row else tensor.shape[0]
         length = row_bytes(tensor.type_name, width, name)
         transform = block_scaler(tensor.type_name, change.factor, name)
@@ -183,5 +185,5 @@ def _require_options(options: BakeOptions) -> None:
             )
     if options.attention_factor is None:
         raise UsageError(
-            "A GGUF file is baked with a factor that you name: give --attention-factor T."
+            "For a GGUF file you must name the factor: give --attention-factor FACTOR."
         )

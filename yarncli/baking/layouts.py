@@ -1,7 +1,7 @@
-"""Which rows of which tensors carry the attention temperature, one `Layout` per kind of attention.
+"""Which rows of which tensors hold the attention factor: one `Layout` per kind of attention.
 
-Rules address names as they stand in files. Found and proved per architecture by comparing logits
-of transformers 5.23 before and after; `registry.py` says which model type has which layout.
+Rules match the names in files. Each layout was checked for each architecture by comparing logits of
+transformers 5.23 before and after a bake; `registry.py` says which model type has which layout.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from yarncli.baking import rows
 from yarncli.baking.rows import RowRule
 
 EditSide = Literal["q", "k", "shared", "v", "o"]
-"""What a tensor makes: queries, keys, the vector that is both key and value, values, the output."""
+"""What a tensor makes: queries, keys, a vector used as key and value, values, or the output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +23,17 @@ class LayoutEdit:
     base: str
     """Regex of the parameter's owner, relative to the attention module (`q_proj`)."""
     rows: RowRule
-    """Selects rows."""
+    """The rule that selects rows."""
     side: EditSide
-    """What the rows make; decides the power of the factor."""
+    """What the rows make; this decides the power of the factor."""
     is_norm: bool = False
-    """Whether the parameter scales elements, so that its elements are the rows."""
+    """Whether the parameter is a norm, so that each of its elements counts as a row."""
     offset: float = 0.0
     """1 for norms that multiply by 1 + w."""
     optional: bool = False
-    """Whether it may be missing in a layer."""
+    """Whether a layer may lack it."""
     parameters: tuple[str, ...] = ("weight", "bias")
-    """Names below `base`; a bias is scaled like the weight's rows."""
+    """Names below `base`; a bias is scaled like the rows of the weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Layout:
     """One kind of attention."""
 
     name: str
-    """What `--layout` calls it."""
+    """The name for `--layout`."""
     edits: tuple[LayoutEdit, ...]
     """The tensors to multiply."""
     others: tuple[str, ...] = ()
@@ -49,13 +49,13 @@ class Layout:
     module: str = "self_attn"
     """Regex of the attention module's place in a layer."""
     full_rotary: bool = False
-    """Whether it is exact only where the whole head rotates."""
+    """Whether it is exact only if the whole head rotates."""
     clip: tuple[str, ...] = ()
-    """Key path of a clamp between projection and rotation that is multiplied too."""
+    """Key path of a clamp between projection and rotation, which is also multiplied."""
     shared_block: bool = False
-    """Whether the layers share one stored block, so that a layer may have none of its own."""
+    """Whether the layers share one stored block, so that a layer may store no block."""
     nothing: str = ""
-    """Why there is nothing to bake; empty for all but models with norms after RoPE."""
+    """Why there is nothing to bake (models with norms after RoPE); empty for all others."""
 
 
 # Layouts
@@ -188,7 +188,7 @@ PERSIMMON = Layout("fused-qk-norm", edits=QK_NORM.edits, others=(*_COMMON, "quer
 AFTER_ROPE = Layout(
     "norm-after-rope",
     edits=(),
-    nothing="its queries and keys are normalised after the rotation, which removes the temperature",
+    nothing="its queries and keys are normalised after the rotation, which removes the factor",
 )
 
 SHARED_KV = Layout(
@@ -239,10 +239,10 @@ KEY_TEMPERATURE = Layout(
 
 
 def clipped(layout: Layout, clip: tuple[str, ...], *extra: LayoutEdit) -> Layout:
-    """The layout with a clamp behind its projections, which is homogeneous.
+    """The layout for models with a clamp after the projections.
 
-    Queries, keys and values are all multiplied by m, the clamp too, and the output projection
-    divides the values' factor out again.
+    Queries, keys, values and the limit of the clamp are all multiplied by m, so the clamp cuts the
+    same values as before. The output projection is divided by m to cancel the factor of the values.
     """
     edits = (
         *layout.edits,

@@ -1,4 +1,4 @@
-"""The attention modules of a checkpoint's text model, found by the names of their tensors."""
+"""Find the attention modules of a text model by the names of their tensors."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ class Module:
     """The tensors of one attention module."""
 
     layer: int
-    """Its index in the model; a module of multi-token prediction counts on."""
+    """Index of its layer; layers of multi-token prediction are numbered after the others."""
     where: str
-    """The part of its tensors' names that they share."""
+    """The common beginning of the names of its tensors."""
     prediction: bool
     """Whether it is an extra layer for multi-token prediction."""
     tensors: dict[str, tuple[str, TensorInfo]] = field(default_factory=dict)
-    """Name below the module → shard, and the header's entry."""
+    """Name below the module → shard and header entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BakeRequest:
-    """What is to be baked into which model."""
+    """What to bake into which model."""
 
     rope: RopeConfig
     """The config as read."""
     text: Mapping[str, Any]
     """The text part of the config."""
     factors: Mapping[int, float]
-    """Layer that rotates → the factor (m) that its weights take."""
+    """Index of a layer that rotates → the factor (m) for its weights."""
     side: Side
-    """Which projections take it."""
+    """Which projections are multiplied."""
     layout: Layout
-    """Which tensors those are."""
+    """Which tensors hold these projections."""
     entry: RegistryEntry
-    """What else the registry knows of the model type."""
+    """The registry entry of the model type."""
     quantisation: Quantisation | None = None
-    """How a loader takes the weights for quantised; None where they are not."""
+    """How a loader reads quantised weights; None if they are not quantised."""
 
 
 def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Module]:
     """The attention modules of all layers that rotate, in order.
 
     Raises:
-        WeightsError: a layer is missing, or two shards hold one tensor in two forms.
-        UnsupportedArchitectureError: attention tensors in places that are not known.
+        WeightsError: a layer is missing, or two shards hold one tensor in different forms.
+        UnsupportedArchitectureError: there are attention tensors in unknown places.
         ConfigError: a number of layers is out of range.
     """
     layout, entry, rope = request.layout, request.entry, request.rope
@@ -73,12 +73,12 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
             stack, number, rest = names.in_layer(info.name) or ("", 0, "")
             if not (usual.fullmatch(stack) or prediction.fullmatch(stack)):
                 if not (entry.beside and re.fullmatch(entry.beside, stack)):
-                    _refuse_unknown_place(info.name)  # left out, it would be silently wrong
+                    _refuse_unknown_place(info.name)  # skipped, it would be silently wrong
                 continue
             match = inside.fullmatch(rest)
             if match is None:
                 continue
-            # Some checkpoints number the layers of multi-token prediction on from the last layer.
+            # Some checkpoints continue the layer numbers for layers of multi-token prediction.
             extra = bool(prediction.fullmatch(stack)) or number >= count
             layer = number * per_layer + int(match.groupdict().get("sub") or 0)
             where = info.name[: -len(match["name"]) - 1]
@@ -88,15 +88,15 @@ def find_modules(headers: Mapping[str, Header], request: BakeRequest) -> list[Mo
             )
             _refuse_two_kinds(module.tensors.get(match["name"]), shard, info)
             module.tensors[match["name"]] = (shard, info)
-    # Of two stacks that look like the text model, only one may be it.
+    # If two stacks look like the text model, only one of them can be it.
     stacks = {stack for stack, _ in found if not stack.endswith("+") and usual.fullmatch(stack)}
     if len(stacks) > 1 and not entry.stacks:
         raise UnsupportedArchitectureError(
-            f"The checkpoint holds several stacks of layers ({', '.join(sorted(stacks))}), and it "
-            "is not known which of them is the text model. It is not baked."
+            f"The checkpoint holds several stacks of layers ({', '.join(sorted(stacks))}), and "
+            "yarncli does not know which of them is the text model. Nothing is baked."
         )
     _check_all_layers(found, stacks, request)
-    # Extra layers and layers in places of their own have no entry in `factors`.
+    # Extra layers, and layers in the places of `entry.stacks`, have no entry in `factors`.
     rotating = set(request.factors)
     return [
         module
@@ -113,7 +113,7 @@ def _check_all_layers(
     needed = {layer for layer, factor in request.factors.items() if factor != 1.0}
     if request.entry.stacks:
         fields = Fields(request.text, request.rope.text_path)
-        count = request.rope.num_hidden_layers  # what transformers takes where it is silent
+        count = request.rope.num_hidden_layers  # the default of transformers
         needed = set(range(fields.positive("num_layers_per_stack", count, MOST_LAYERS)))
     if request.layout.shared_block and stacks:  # only some layers store the block they share
         needed = {layer for _, layer in found} & needed
@@ -123,23 +123,23 @@ def _check_all_layers(
         raise WeightsError(
             f"Layer {layer} has no attention tensors of the layout {request.layout.name!r} in "
             f"these weights, but a {request.rope.model_type} model needs them. The checkpoint is "
-            "incomplete, or its tensors have other names; it is not baked."
+            "incomplete, or its tensors have other names. Nothing is baked."
         )
 
 
 def _refuse_two_kinds(known: tuple[str, TensorInfo] | None, shard: str, info: TensorInfo) -> None:
-    """Which of two copies a loader takes is not known; `copies.py` compares the bytes of equals."""
+    """Refuse two copies of different form; `copies.py` compares the bytes of the others."""
     if known and (known[1].dtype, known[1].shape) != (info.dtype, info.shape):
         raise WeightsError(
             f"{info.name} is {known[1].dtype} of shape {list(known[1].shape)} in {known[0]}, and "
-            f"{info.dtype} of shape {list(info.shape)} in {shard}; engines differ in which they "
-            "load. Remove the one that is not the model's."
+            f"{info.dtype} of shape {list(info.shape)} in {shard}; engines differ in which "
+            "copy they load. Remove the wrong copy."
         )
 
 
 def _refuse_unknown_place(name: str) -> None:
     if names.looks_like_attention(name) and not names.is_foreign(name):
         raise UnsupportedArchitectureError(
-            f"{name} looks like attention, but lies outside the layers of the text model. It is "
-            "not known whether it carries the temperature, so nothing is baked."
+            f"{name} looks like attention, but is outside the layers of the text model. yarncli "
+            "does not know whether it needs the factor, so nothing is baked."
         )

@@ -1,4 +1,4 @@
-"""The text models of a checkpoint: one, or several that have RoPE each (BLT)."""
+"""The text models of a checkpoint: one, or several with RoPE (BLT)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Part:
     """One text model."""
 
     key: str
-    """The key of its config; empty where it is the only one."""
+    """The key of its config; empty if it is the only text model."""
     config: JsonText
-    """Its config; the whole one where it is the only one."""
+    """Its config; the whole config if it is the only text model."""
     request: BakeRequest
-    """What is to be baked into it."""
+    """What to bake into it."""
     found: tuple[ScopeAttentionFactor, ...]
-    """What its scopes give to the weights."""
+    """The factors of its scopes."""
 
     @property
     def shown(self) -> tuple[ScopeAttentionFactor, ...]:
@@ -50,11 +50,11 @@ def read_parts(checkpoint: Checkpoint, config: JsonText, settings: BakeSettings)
         ConfigError: a value has the wrong type or is out of range.
         CheckpointError: there is nothing to bake.
         UnsupportedArchitectureError: it is not known how to bake this model exactly.
-        UsageError: settings that do not fit the model.
+        UsageError: the settings do not fit the model.
     """
     configs = _configs(config, settings)
     if len(configs) > 1 and settings.attention_factor is not None:
-        # It is about what is extended; the other models keep the temperature they have.
+        # --attention-factor is for the extended models; the others keep their attention factor.
         scaled = [key for key, (part, _) in configs.items() if _is_scaled(part)]
         asked = scaled or list(configs)
     else:
@@ -100,7 +100,7 @@ def _is_scaled(config: JsonText) -> bool:
 def _read(
     config: JsonText, settings: BakeSettings, entry: RegistryEntry | None
 ) -> tuple[BakeRequest, tuple[ScopeAttentionFactor, ...]]:
-    """What a config says of the bake: layout and factors; keys, while no side is known."""
+    """The layout and factors for a config; the side is keys until another one is chosen."""
     rope = read_rope(config.value, assume_like=settings.assume_like, factor_only=True)
     text = config.get(rope.text_path) if rope.text_path else config.value
     entry = entry or find_entry(rope.model_type, settings.layout)
@@ -122,10 +122,11 @@ def _read(
 
 
 def write_parts(config: JsonText, parts: Sequence[Part], settings: BakeSettings) -> JsonText:
-    """`config.json` after the bake, but for its marker.
+    """`config.json` after the bake, without its marker.
 
     Raises:
-        ConfigError: what was written reads back as something else; a bug, nothing is written yet.
+        ConfigError: the new config reads back with other values, which is a bug; nothing was
+            written.
     """
     for part in parts:
         written = write_baked_config(
@@ -146,7 +147,7 @@ def write_parts(config: JsonText, parts: Sequence[Part], settings: BakeSettings)
 
 
 def _scale_clip(config: JsonText, request: BakeRequest) -> JsonText:
-    """The clamp stands before the rotation, so it must grow as what it clamps does."""
+    """Multiply the limit of a clamp like the values that it clamps before the rotation."""
     if not request.layout.clip:
         return config
     factors = set(request.factors.values())
@@ -155,9 +156,9 @@ def _scale_clip(config: JsonText, request: BakeRequest) -> JsonText:
     value = holder.number(path[-1])
     if len(factors) != 1 or value is None:
         raise UnsupportedArchitectureError(
-            f"{'.'.join(path)} clamps the projections of all layers, and it cannot be scaled by "
-            "one factor here. The temperature cannot be baked."
+            f"{'.'.join(path)} clamps the projections of all layers, and here no single factor "
+            "fits all of them. The attention factor cannot be baked."
         )
     product = value * factors.pop()
-    Fields({path[-1]: product}, path[:-1]).number(path[-1])  # it may have left the range
+    Fields({path[-1]: product}, path[:-1]).number(path[-1])  # refuses a product out of range
     return config.edited({path: product})

@@ -1,8 +1,8 @@
-"""Where a quantised projection can carry a factor exactly: in scales that are its rows' own.
+"""Which scales of a quantised projection can hold a factor exactly.
 
-A scale may be multiplied only if every row of its group is. Formats: FP8 and INT8 with per-tensor,
-per-channel or block scales; compressed-tensors' packed integers; GPTQ and AWQ. Which of them a
-loader sees is decided by the config, see `config/quantisation.py`.
+A scale may be multiplied only if all rows of its group are multiplied. Formats: FP8 and INT8 with
+per-tensor, per-channel or block scales; packed integers of compressed-tensors; GPTQ and AWQ. The
+config decides which format a loader reads, see `config/quantisation.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from yarncli.config.quantisation import (
 )
 from yarncli.errors import UnsupportedArchitectureError
 
-# What stands beside a quantised weight and says nothing about its magnitude.
+# Parameters beside a quantised weight that do not change its magnitude.
 _COMPANIONS = frozenset(
     {"input_scale", "weight_zero_point", "weight_shape", "weight_g_idx", "qzeros", "g_idx"}
 )
@@ -35,7 +35,7 @@ _BITSANDBYTES = ("weight.absmax", "weight.quant_map", "SCB", "weight_format")
 
 
 def is_quantised(parameters: Mapping[str, TensorInfo]) -> bool:
-    """Whether the parameters of one projection are those of a quantised one."""
+    """Whether these are the parameters of a quantised projection."""
     weight = parameters.get("weight")
     if weight is not None and weight.dtype in SCALABLE:
         return any(name in parameters for name in _SCALES)
@@ -43,7 +43,7 @@ def is_quantised(parameters: Mapping[str, TensorInfo]) -> bool:
 
 
 def stored_as(parameters: Mapping[str, TensorInfo]) -> str:
-    """A format that no scale of can carry a factor, told by the stored tensors; empty if none."""
+    """The name of a stored format in which no scale can hold a factor; empty for others."""
     weight = parameters.get("weight") or parameters.get("weight_packed")
     if any(name in parameters for name in _BITSANDBYTES):
         return BITSANDBYTES
@@ -56,15 +56,16 @@ def stored_as(parameters: Mapping[str, TensorInfo]) -> str:
 def check_scheme(
     module: str, parameters: Mapping[str, TensorInfo], quantisation: Quantisation | None
 ) -> None:
-    """Insist that a loader takes a projection for what is stored, and that it can be multiplied.
+    """Check that a loader reads a projection in the stored format, and that it can be multiplied.
 
     Args:
-        module: its full name.
+        module: the full name of the projection.
         parameters: its parameters.
         quantisation: what the config says.
 
     Raises:
-        UnsupportedArchitectureError: says what it is, and why it cannot carry the factor.
+        UnsupportedArchitectureError: the message says what is stored, and why it cannot hold the
+            factor.
     """
     scheme = quantisation.scheme_of(module) if quantisation else None
     stored, reason = is_quantised(parameters), ""
@@ -74,7 +75,7 @@ def check_scheme(
         reason = scheme.trouble
     elif stored and quantisation is None:
         reason = stored_as(parameters) or (
-            f"it is stored quantised, but there is no {KEY} that says how a loader reads it"
+            f"it is stored quantised, but no {KEY} says how a loader reads it"
         )
     elif stored and scheme is None:
         reason = stored_as(parameters) or (
@@ -83,7 +84,7 @@ def check_scheme(
     elif scheme is not None and not stored:
         reason = (
             f"it is stored in floating point, but {_where(quantisation)} does not list it among "
-            "the modules that are left so"
+            "the modules that are not quantised"
         )
     if reason:
         raise _refusal(f"{module}.weight", reason)
@@ -99,26 +100,26 @@ def scale_rows(
     sizes: LayerSizes,
     scheme: Scheme | None,
 ) -> tuple[str, RowSelection, tuple[RowSelection, int]] | None:
-    """The scale that carries the factor of the rows that `rule` selects, and its own rows.
+    """The scale for the rows that `rule` selects, and the rows of the scale.
 
     Args:
         parameters: the parameters of one projection.
-        rule: selects output rows.
-        sizes: of the layer.
-        scheme: how a loader takes it for stored.
+        rule: the rule that selects output rows.
+        sizes: the sizes of the layer.
+        scheme: the format in which a loader reads it.
 
     Returns:
-        Name of the parameter, its own rows, and the weight's rows with their total; None where the
+        The name of the scale, its rows, and the rows of the weight with their total; None if the
         rule does not fit the shape.
 
     Raises:
-        UnsupportedArchitectureError: the factor cannot be carried exactly; says why.
+        UnsupportedArchitectureError: no scale can hold the factor exactly; the message says why.
     """
     weight = next((parameters[name] for name in _WEIGHTS if name in parameters), None)
     name = next((name for name in _SCALES if name in parameters), None)
     where = weight.name if weight else next(iter(parameters.values())).name
     if weight is None or name is None:
-        raise _refusal(where, "it is quantised in a way that has no scale of its own")
+        raise _refusal(where, "it is quantised and has no scale of its own")
     scale = parameters[name]
     if scale.dtype not in SCALABLE:
         raise _refusal(where, f"its scales are {scale.dtype}, which cannot hold the product")
@@ -135,7 +136,7 @@ def scale_rows(
     if chosen is None:
         return None
     if by_column:
-        # Seen as one long vector: the columns repeat in every row of scales.
+        # Read the matrix as one long vector, in which the columns repeat in every row of scales.
         own = RowSelection(period=rows, windows=tuple(chosen.ranges), end=scale.shape[0] * rows)
     else:
         own = _by_row(scale, chosen, rows, scheme.block if scheme else None, where)
@@ -168,4 +169,4 @@ def _by_row(
 
 
 def _refusal(where: str, reason: str) -> UnsupportedArchitectureError:
-    return UnsupportedArchitectureError(f"{where} cannot carry the factor: {reason}. {ADVICE}")
+    return UnsupportedArchitectureError(f"{where} cannot hold the factor: {reason}. {ADVICE}")

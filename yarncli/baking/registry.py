@@ -1,4 +1,4 @@
-"""Which layout each model type has: the architectures for which baking is proved exact."""
+"""Which layout each model type has: the architectures for which baking was checked."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class RegistryEntry:
     """The layout of one model type, and the config flag that decides between two."""
 
     layout: Layout
-    """The layout, where no flag says otherwise."""
+    """The layout, unless the flag chooses the other one."""
     flag: str = ""
     """Key path of the flag in the text config; true means `flagged`."""
     flag_default: bool = False
-    """What a missing flag means."""
+    """The value of a missing flag."""
     flagged: Layout | None = None
     """The layout of models with the flag."""
     optional_keys: bool = False
-    """Whether layers that share another layer's keys store none of their own."""
+    """Whether layers that use the keys of another layer store no keys."""
     heads_vary: bool = False
     """Whether head counts differ from layer to layer."""
     stacks: str = ""
-    """Regex of the places of the layers where they are not the usual ones."""
+    """Regex of the places of the layers, if they are not the usual ones."""
     beside: str = ""
     """Regex of the places of further layers, which belong to other parts of the model."""
     switch: str = ""
-    """Key of the config that, where it is false, leaves this part of the model out."""
+    """Key of the config; if its value is false, the model does not have this part."""
 
 
 def _all(names: str, entry: RegistryEntry) -> dict[str, RegistryEntry]:
@@ -125,7 +125,7 @@ def _blt(part: str, **rest: Any) -> RegistryEntry:
     )
 
 
-# Models made of several that have RoPE each: the key of a part's config → its entry.
+# Models that consist of several models with RoPE: key of the config of a part → its entry.
 SEVERAL: dict[str, dict[str, RegistryEntry]] = {
     "blt": {
         "global_config": _blt("global_transformer"),
@@ -137,20 +137,20 @@ SEVERAL: dict[str, dict[str, RegistryEntry]] = {
 
 
 def find_entry(model_type: str, forced: str | None) -> RegistryEntry:
-    """The registry's entry for a text model type, or one with the layout that the user names.
+    """The registry entry of a text model type, or an entry with the layout that the user names.
 
     Raises:
         UnsupportedArchitectureError: the model type is not in the registry.
-        UsageError: `forced` is no layout.
+        UsageError: `forced` is not a layout.
     """
     if forced is not None:
         return RegistryEntry(LAYOUTS[choose(forced, LAYOUTS, "layout")])
     entry = REGISTRY.get(model_type)
     if entry is None:
         raise UnsupportedArchitectureError(
-            f"Nobody has proved which weights of a {model_type} model carry the temperature, so it "
-            "is not baked. If its attention is that of a known layout, name it with --layout: it "
-            "is then checked on a tiny random model of the same kind."
+            f"yarncli does not know which weights of a {model_type} model hold the attention "
+            "factor, so it is not baked. If its attention has a known layout, name that with "
+            "--layout; it is then checked on a tiny random model of the same kind."
         )
     return entry
 
@@ -159,7 +159,7 @@ def choose_layout(entry: RegistryEntry, config: Mapping[str, Any]) -> Layout:
     """The layout that the config's flag chooses.
 
     Args:
-        entry: of the registry.
+        entry: the registry entry.
         config: the text part of `config.json`.
     """
     if entry.flagged is None:

@@ -11,7 +11,7 @@ class RowSelection:
     """Rows of a tensor: the `windows` of every `period` rows from `begin` to `end`."""
 
     period: int
-    """After so many rows the pattern repeats."""
+    """Number of rows after which the pattern repeats."""
     windows: tuple[tuple[int, int], ...]
     """The selected rows of a period, as `(start, stop)`."""
     begin: int = 0
@@ -19,7 +19,7 @@ class RowSelection:
     end: int
     """The row after the last period."""
     width: int = 1
-    """Elements of a row; the tensor is seen as rows of that many, whatever its shape."""
+    """Elements of a row; the tensor is read as rows of this width, whatever its shape."""
 
     @property
     def count(self) -> int:
@@ -42,30 +42,30 @@ class RowSelection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSizes:
-    """What the rules need to know of one layer; widths in elements."""
+    """The sizes of one layer that the rules need; widths in elements."""
 
     head_dim: int
-    """The distance from head to head."""
+    """The width of a head."""
     rotary_dim: int
     """The rotating part of a head."""
     heads: int
     """Query heads."""
     kv_heads: int
-    """Key heads, as many as value heads."""
+    """Key heads; there are as many value heads."""
     heads_vary: bool = False
     """Whether the counts differ from layer to layer, so that they cannot be checked."""
     nope_dim: int = 0
-    """Latent attention: what precedes the rotating part of a query head."""
+    """Latent attention: the width of a query head before its rotating part."""
     kv_lora_rank: int = 0
     """Latent attention: the latent rows before the rotating ones."""
     v_head_dim: int = 0
-    """Latent attention: the width of a query head's output gate, where there is one."""
+    """Latent attention: the width of the output gate of a query head, if there is one."""
     index_head_dim: int = 0
     """The width of a head of a sparse-attention indexer."""
 
 
 RowRule = Callable[[LayerSizes, int], RowSelection | None]
-"""The rows that a rule selects of a tensor with so many rows; None where that cannot be."""
+"""A function of the layer sizes and the number of rows of a tensor; None if they do not fit."""
 
 
 def everything(sizes: LayerSizes, rows: int) -> RowSelection | None:
@@ -109,7 +109,7 @@ def last_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
 
 
 def rotary_entries(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """A norm over the rotating part alone."""
+    """All entries of a norm over the rotating part only."""
     return everything(sizes, rows) if rows == sizes.rotary_dim else None
 
 
@@ -119,7 +119,7 @@ def mla_query(sizes: LayerSizes, rows: int) -> RowSelection | None:
 
 
 def mla_gated_query(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """The same where every head is followed by its output gate (A.X K2)."""
+    """The same if the output gate of each head follows it (A.X K2)."""
     return _mla_query(sizes, rows, sizes.nope_dim + sizes.rotary_dim + sizes.v_head_dim)
 
 
@@ -130,7 +130,7 @@ def _mla_query(sizes: LayerSizes, rows: int, wide: int) -> RowSelection | None:
 
 
 def mla_key(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """The rotating rows behind the latent ones."""
+    """The rotating rows after the latent ones."""
     if rows != sizes.kv_lora_rank + sizes.rotary_dim:
         return None
     return _rotating(sizes, rows, period=rows, start=sizes.kv_lora_rank)
@@ -178,12 +178,12 @@ gated_block_q, gated_block_k = (_block("gqkv", part) for part in "qk")
 
 
 def slot_q(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Queries where every kv group is stored as `[q …, k, v]` (GPT-NeoX: one query per group)."""
+    """Queries, if every kv group is stored as `[q …, k, v]` (GPT-NeoX: one query per group)."""
     return _slots(sizes, rows, range(sizes.heads // sizes.kv_heads))
 
 
 def slot_k(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Keys where every kv group is stored as `[q …, k, v]`."""
+    """Keys, if every kv group is stored as `[q …, k, v]`."""
     group = sizes.heads // sizes.kv_heads
     return _slots(sizes, rows, range(group, group + 1))
 
@@ -198,7 +198,7 @@ def _slots(sizes: LayerSizes, rows: int, slots: range) -> RowSelection | None:
 
 
 def first_half(sizes: LayerSizes, rows: int) -> RowSelection | None:
-    """Keys of `[k | v]`, wholly rotating."""
+    """Keys of a tensor `[k | v]`, in which the whole head rotates."""
     if rows != 2 * sizes.kv_heads * sizes.head_dim:
         return None
     return RowSelection(period=1, windows=((0, 1),), end=rows // 2)

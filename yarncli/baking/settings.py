@@ -1,4 +1,4 @@
-"""What decides a bake."""
+"""The options of a bake."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from yarncli.history.weights import Form, Side
 
 @dataclass(frozen=True, kw_only=True)
 class BakeSettings:
-    """What decides the bytes of a bake; `yarncli.json` records it."""
+    """The options that decide the bytes of a bake; `yarncli.json` records them."""
 
     form: Form = "neutral"
     """"neutral" moves the whole attention factor into the weights; "residual" leaves yarn's default
     in the config and moves the rest."""
     side: Side | None = None
-    """Which projections are multiplied; None for keys, or queries where keys have a bias or a cache
+    """Which projections are multiplied; None for keys, or queries if keys have a bias or a cache
     scale."""
     attention_factor: float | None = None
-    """Bake this factor instead of the config's."""
+    """Bake this factor instead of the one in the config."""
     layout: str | None = None
-    """Bake an unknown model as this layout."""
+    """Bake an unknown model with this layout."""
     assume_like: str | None = None
     """Treat an unknown model type as this one."""
 
@@ -35,18 +35,18 @@ class BakeOptions(BakeSettings):
     engines: Sequence[str] = ()
     """Ids of engines; refuse the bake if one of them would not compute the result as intended."""
     adapter: tuple[Path, Path] | None = None
-    """The directory of a LoRA adapter of the source, and the one to write it to, scaled too."""
+    """The directory of a LoRA adapter of the source, and the directory for the scaled adapter."""
     carrier: Literal["key", "scale", "norm", "weights"] | None = None
-    """What carries the factor in a GGUF file; by default what is exact and changes no weights."""
+    """Where to put the factor in a GGUF file; by default an exact place outside the weights."""
     verify: bool = False
-    """Compare all other bytes with the source too, and bake a small random model of the kind."""
+    """Also compare all other bytes with the source, and bake a small random model of the kind."""
     verify_logits: str | None = None
     """Run both checkpoints on this text and compare their logits."""
     in_place: bool = False
-    """Change the source itself, under an undo journal."""
+    """Change the source itself, with an undo journal."""
     dry_run: bool = False
     """Decide and check everything, and write nothing."""
     overwrite: bool = False
     """Replace existing checkpoint directories."""
     fsync: bool = False
-    """Survive a power cut too."""
+    """Flush the output to the disk, to survive a power failure."""

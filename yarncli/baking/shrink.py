@@ -23,7 +23,7 @@ _KV_HEADS = (
     "num_heads",
     "kv_n_heads",
 )
-# What the sizes of these names become; a smaller value is left alone.
+# Small size → the config keys that get it; a smaller value is not changed.
 _NAMES_OF_SIZE = {
     256: "index_topk indexer_budget",
     128: "vocab_size vocab_size_per_layer_input mamba_d_ssm encoder_hash_byte_group_vocab",
@@ -52,7 +52,7 @@ DROPPED = ("quantization_config", "compression_config", "auto_map", "architectur
 
 
 def shrink(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config of the same kind with small sizes: every kind of layer stays, once or more.
+    """A config of the same kind with small sizes, in which every kind of layer remains.
 
     Args:
         config: the JSON object of `config.json`.
@@ -60,6 +60,7 @@ def shrink(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a part of the model has a number of layers that is out of range.
     """
+    # Layers first, then heads, because lists with one entry per layer follow the kept layers.
     small = {key: value for key, value in config.items() if key not in DROPPED}
     count_key = next((key for key in _LAYER_COUNTS if _is_size(small.get(key))), None)
     count = Fields(small).positive(count_key, 1, MOST_LAYERS) if count_key else 0
@@ -98,7 +99,7 @@ def _shrink_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept_layers(config: Mapping[str, Any], count: int) -> list[int]:
-    """The first layer of every kind, then more until there are enough."""
+    """The first layer of every kind, then further layers until there are enough."""
     lists = [v for v in config.values() if isinstance(v, list) and count and len(v) == count]
     own = {int(layer): v for layer, v in (config.get("per_layer_config") or {}).items()}
     kinds: dict[str, int] = {}
@@ -122,7 +123,7 @@ def _shrink_heads(small: dict[str, Any]) -> None:
 
 
 def _shrink_head_dim(small: dict[str, Any], config: Mapping[str, Any]) -> float:
-    """Give heads a small width whose rotating part is even; returns new over old width."""
+    """Give heads a small width with an even rotating part; returns new width / old width."""
     rope_dim = config.get("qk_rope_head_dim")
     if type(rope_dim) is int and rope_dim > 0:
         whole = 24 if _is_size(config.get("qk_nope_head_dim")) else 16
@@ -160,7 +161,7 @@ def _partial_factors(config: Mapping[str, Any]) -> list[float]:
 
 
 def _shrink_rope(block: Any, ratio: float) -> Any:
-    """Lists with one entry per frequency shrink with the head."""
+    """The RoPE block with shorter lists, because they have one entry per frequency."""
     if not isinstance(block, Mapping):
         return block
     made: dict[str, Any] = {}
@@ -178,7 +179,7 @@ def _shrink_rope(block: Any, ratio: float) -> Any:
 
 
 def _small_token(key: str, value: Any) -> Any:
-    """A token inside the small vocabulary, the same for the same key and none of the test's."""
+    """A token id in the small vocabulary: the same for the same key, and never in a test prompt."""
     if isinstance(value, list):
         return 2
     return 64 + zlib.crc32(key.encode()) % 60 if _is_size(value) and value >= 64 else value

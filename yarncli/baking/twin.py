@@ -1,7 +1,7 @@
-"""A tiny random model of a checkpoint's own kind, baked and compared: does the layout hold?
+"""Check a layout on a twin: a tiny random model of the same kind, baked and compared.
 
-The config is kept (flags, layer types, RoPE block) and only its sizes shrink, so transformers runs
-the very code that the large model uses.
+The twin has the config of the checkpoint (flags, layer types, RoPE block) with smaller sizes, so
+transformers runs the same code as for the large model.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from yarncli.checkpoint.memory import available_memory
 from yarncli.checkpoint.source import open_checkpoint
 from yarncli.errors import CheckFailed, CheckpointError, UnsupportedArchitectureError
 
-TOLERANCE = 1e-4  # of the largest logit; exact bakes reach 1e-6
-_BYTES = 4  # of a parameter in float32
+TOLERANCE = 1e-4  # relative to the largest logit; exact bakes reach 1e-6
+_BYTES = 4  # bytes of a parameter in float32
 # Code that comes with a checkpoint is never run, and nothing is fetched.
 _OURS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-_ROOM = 1.25  # activations, logits and what the loader holds for a moment
+_ROOM = 1.25  # room for activations, logits and temporary copies of the loader
 _MOST_PARAMETERS = 250_000_000
-_SHOWS = 3e-4  # a temperature that changes logits by less proves nothing
+_SHOWS = 3e-4  # if the factor changes the logits by less, the check proves nothing
 
 _QUERY_OR_KEY = ("q_", "k_", "qkv", "query", "wq", "wkv", "kv_", "input_linear")
 # What transformers and torch raise for a config that they cannot build or run.
@@ -45,18 +45,18 @@ class TwinCheck:
     """Largest relative difference of logits, median over sequences."""
 
     unbaked: float
-    """Of the unbaked weights under the baked config: what would be lost."""
+    """Unbaked weights with the baked config: what leaving the factor out would change."""
     baked: float
-    """Of the baked weights: what the bake changes."""
+    """Baked weights with the baked config: what the bake changes."""
 
 
 def check_layout(baking: Baking) -> TwinCheck:
     """Bake a tiny random twin with the same options, and compare logits before and after.
 
     Raises:
-        UnsupportedArchitectureError: transformers cannot build or run such a twin, or the
-            temperature does not show in it, so nothing is proved.
-        CheckFailed: the baked twin computes something else: the layout is wrong for this model.
+        UnsupportedArchitectureError: transformers cannot build or run such a twin, or the factor
+            hardly changes its logits, so the check would prove nothing.
+        CheckFailed: the baked twin computes something else, so the layout is wrong.
     """
     config = baking.unbaked.value
     with quiet(), tempfile.TemporaryDirectory(prefix="yarncli-twin-") as scratch:
@@ -73,19 +73,19 @@ def check_layout(baking: Baking) -> TwinCheck:
     if result.unbaked < _SHOWS:
         raise UnsupportedArchitectureError(
             "The layout cannot be checked: a small random model of this kind hardly depends on the "
-            f"temperature (logits change by {result.unbaked:.1e})."
+            f"attention factor (logits change by {result.unbaked:.1e})."
         )
     if not result.baked <= TOLERANCE:
         raise CheckFailed(
             f"The layout {baking.baked.layout!r} is wrong for {baking.model_type}: "
-            f"logits of a small random model baked by it change by {result.baked:.1e} (at most "
-            f"{TOLERANCE:g} is rounding). Nothing was written."
+            f"baking with it changes the logits of a small random model by {result.baked:.1e}, and "
+            f"rounding explains at most {TOLERANCE:g}. Nothing was written."
         )
     return result
 
 
 def _compare(source: Path, scratch: Path, baking: Baking) -> TwinCheck:
-    # The side was chosen by tensors (key biases, cache scales) that the twin may not have.
+    # The side depends on tensors (key biases, cache scales) that the twin may not have.
     settings = replace(baking.settings, side=baking.baked.side)
     out = scratch / "baked"
     write_copy(decide_bake(open_checkpoint(str(source)), settings), out)
@@ -130,16 +130,16 @@ def save_random(
     *,
     rope_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Build a model from a config and save it, every kind of parameter random.
+    """Build a model from a config and save it, with random values in every kind of parameter.
 
     Args:
-        config: of the model.
+        config: the config of the model.
         directory: where to save it.
-        rope_of: the config whose RoPE blocks are written as they stand there; transformers would
-            respell them.
+        rope_of: the config to copy RoPE blocks from, because transformers would write them in its
+            own spelling.
     """
     made = transformers.AutoConfig.for_model(**config)
-    with torch.device("meta"):  # what shrinking does not know by name may be of any size
+    with torch.device("meta"):  # sizes with names that `shrink` does not know may be large
         shape = _auto(made).from_config(made, attn_implementation="eager")
     count = sum(parameter.numel() for parameter in shape.parameters())
     if count > _MOST_PARAMETERS:
@@ -154,7 +154,7 @@ def save_random(
             elif parameter.ndim == 1 or name.endswith("bias") or "norm" in name.split(".")[-2]:
                 parameter.add_(torch.rand(parameter.shape, generator=generator) * 0.5 + 0.1)
             elif "embed" not in name and "lm_head" not in name:
-                # Sharp attention, so that its temperature shows in the logits.
+                # Sharp attention, so that the attention factor changes the logits.
                 parameter.mul_(4.0 if any(part in name for part in _QUERY_OR_KEY) else 1.5)
     model.save_pretrained(directory)
     _keep_rope(directory / "config.json", rope_of or config)
@@ -187,7 +187,7 @@ def _auto(config: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without progress bars and warnings of transformers."""
+    """Switch off progress bars and warnings of transformers in the block."""
     level = transformers.logging.get_verbosity()
     bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
@@ -210,7 +210,7 @@ class LogitsCheck:
     same_choice: float
     """The share of positions at which both rank the same token first."""
     positions: int
-    """How many positions were compared."""
+    """Number of compared positions."""
 
 
 def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> LogitsCheck:
@@ -218,12 +218,13 @@ def compare_logits(source: Path, baked: Path, text: str, parameters: int) -> Log
 
     Args:
         source: the unbaked checkpoint.
-        baked: the other one.
-        text: what to read; only the second half of its positions counts, the late ones.
-        parameters: how many the model has.
+        baked: the baked checkpoint.
+        text: the text to read; only the second half of its positions counts.
+        parameters: the number of parameters of the model.
 
     Raises:
-        CheckpointError: not enough memory, no tokenizer, or a text of fewer than 2 tokens.
+        CheckpointError: there is not enough memory or no tokenizer, or the text has fewer than 2
+            tokens.
     """
     needed, free = int(parameters * _BYTES * _ROOM), available_memory()
     if free is not None and needed > free:

@@ -30,27 +30,27 @@ def write_copy(
     progress: ProgressCallback | None = None,
     beside: Callable[[], None] | None = None,
 ) -> Baking:
-    """Write the baked checkpoint to a new directory, whole or not at all.
+    """Write the baked checkpoint to a new directory, completely or not at all.
 
     A source on the Hub is fetched first. Every edited range is read back, and every shard is opened
     with safetensors' own reader.
 
     Args:
         baking: what `decide_bake` decided.
-        destination: the directory to be.
+        destination: the directory to write.
         overwrite: replace an existing checkpoint directory.
-        fsync: survive a power cut too.
+        fsync: flush the output to the disk, to survive a power failure.
         verify: compare every other byte of the shards with the source as well.
-        progress: told how far the stages are, "Fetching" and "Baking", in bytes.
-        beside: writes what belongs to it, once nothing but the last rename is left.
+        progress: told how far the stages "Fetching" and "Baking" are, in bytes.
+        beside: writes the adapter; called when only the last rename remains.
 
     Returns:
-        The bake of the files as they were fetched.
+        The bake with the checkpoint on this machine.
 
     Raises:
         UsageError: the destination is refused.
         HubError: a file cannot be fetched.
-        CheckpointError: a file of the source cannot be carried over.
+        CheckpointError: a file of the source cannot be copied.
         WeightsError: a value leaves the range of its dtype.
         OutputError: something cannot be written, or does not read back.
     """
@@ -73,7 +73,7 @@ def write_copy(
     ):
         config = checkpoint.path("config.json")
         fill(staging, config.parent, carried, files, baking.patches, like=config, progress=advance)
-        # Before the directory gets its name: what does not read back never appears.
+        # Check before the directory gets its name, so that a wrong copy never appears.
         _read_back(baking, staging, verify, advance)
         require_unchanged(checkpoint, (file.name for file in carried))
         if beside:
@@ -100,7 +100,7 @@ def write_in_place(
 
     Args:
         baking: what `decide_bake` decided while `directory` was held.
-        directory: the source, held alone.
+        directory: the source, locked for this process.
         progress: told how far the stage "Baking" is, in bytes.
 
     Returns:
@@ -113,7 +113,7 @@ def write_in_place(
     """
     if directory is None or baking.checkpoint.directory is None:
         raise UsageError("--in-place needs a checkpoint directory on this machine.")
-    # The journal takes the old bytes, the new ones are written, and read back.
+    # Three passes: old bytes into the journal, new bytes into the file, and reading back.
     with stage(progress, BAKING, 3 * _patched(baking)) as advance:
         kept = change(
             directory, baking.files, baking.patches, keep=["config.json"], progress=advance
@@ -140,13 +140,13 @@ def _check_shard(baking: Baking, staging: Path, name: str, verify: bool, progres
     if wrong is not None:
         raise OutputError(
             f"{name} does not read back as it was written, near byte {wrong}. The disk may be "
-            "failing, or the source has changed meanwhile. Run again."
+            "failing, or the source has changed meanwhile. Run the command again."
         )
     _open(made, baking.checkpoint.headers()[name])
 
 
 def _open(path: Path, header: Header) -> None:
-    """Insist that safetensors' own reader finds the tensors that should be there."""
+    """Check that the reader of safetensors finds the tensors of the source."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -155,4 +155,4 @@ def _open(path: Path, header: Header) -> None:
     except SafetensorError as error:
         raise OutputError(f"safetensors cannot open the new {path.name}: {error}.") from error
     if names != set(header.tensors):
-        raise OutputError(f"{path.name} holds other tensors than the source. Run again.")
+        raise OutputError(f"{path.name} holds other tensors than the source. Run it again.")

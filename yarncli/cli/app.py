@@ -1,7 +1,9 @@
 """The `yarncli` program: its commands, and the one place where failures become exit codes.
 
 A command is a module `yarncli/cli/<name>.py` with a function of that name and `EXAMPLES`, pairs
-of a command line and what it does. It is imported only when it is called or listed.
+of a command line and what it does. A command with many options has `HEADINGS`, too: the name of the
+first option under each heading of its help page, and that heading. The module is imported only when
+the command is called or listed.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ class CommandGroup(TyperGroup):
 
 @contextmanager
 def _names_that_fit() -> Iterator[None]:
-    """Refuse a name that is too long for the system; which call meets it first, nobody knows."""
+    """Refuse a name that is too long for the system, whichever call meets it first."""
     try:
         yield
     except OSError as error:
@@ -109,14 +111,14 @@ def _names_that_fit() -> Iterator[None]:
             raise
         name = os.fspath(error.filename or "")
         raise UsageError(
-            f"{name[:60]!r}… has {len(name):,} characters, and a name of this system has fewer. "
-            "Look for what was put together by mistake."
+            f"{name[:60]!r}… has {len(name):,} characters, which is too long for a name on this "
+            "system. Look for words that were joined by mistake."
         ) from error
 
 
 @contextmanager
 def _told_as_json() -> Iterator[None]:
-    """Print a failure as the JSON document of a run with `--json` that has printed none."""
+    """With `--json`, print a failure as a JSON document if the run has not printed one yet."""
     try:
         yield
     except YarncliError as error:
@@ -141,13 +143,14 @@ def _module(name: str) -> ModuleType:
 
 
 def _load(name: str, of_all: Iterable[Any]) -> TyperCommand:
-    """The command `name`; of the program's own options it takes -q and -v, too."""
+    """The command `name`; it also takes the program's own options -q and -v."""
     from yarncli.cli.command import Command
 
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = getattr(_module(name), name.replace("-", "_"))
     single.command(name, cls=Command, epilog=_epilog(load_examples(name)))(function)
-    command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]
+    command: Command = typer.main.get_command(single)  # type: ignore[assignment]
+    command.headings = getattr(_module(name), "HEADINGS", {})
     for param in of_all:
         if param.name in ("quiet", "verbose"):
             shared = copy(param)
@@ -204,21 +207,22 @@ def root(
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option(
-            "--quiet", "-q", callback=_be_quiet, help="No notes and no progress; errors stay."
-        ),
+        typer.Option("--quiet", "-q", callback=_be_quiet, help="Print no notes and no progress."),
     ] = False,
     verbose: Annotated[
         bool,
         typer.Option(
-            "--verbose", "-v", callback=_be_verbose, help="Tell every stage, and causes of errors."
+            "--verbose",
+            "-v",
+            callback=_be_verbose,
+            help="Print each stage and the causes of errors.",
         ),
     ] = False,
 ) -> None:
     """Extend the context window of Hugging Face checkpoints, and prove that it worked.
 
-    SOURCE is a directory, a config.json or a Hub id. An existing path wins;
-    hf://org/name[@revision] is always the Hub. `yarncli help COMMAND` shows what a command takes.
+    SOURCE is a directory, a config.json or a Hub id. If a path of that name exists, it is used;
+    hf://org/name[@revision] is always the Hub. `yarncli help COMMAND` shows all options of COMMAND.
     """
 
 

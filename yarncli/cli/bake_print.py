@@ -1,4 +1,4 @@
-"""What `bake` shows: the tensors, the checks, and what to know of the result."""
+"""What `bake` prints: the tensors, the checks, and the notes on the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECOVERED = {
 
 
 def recovered(source: str, *, trust_journal: bool) -> Recovery:
-    """Recover a directory; where the journal is somebody else's, show what it would restore.
+    """Recover a directory; if the journal is of another user, show what it would restore.
 
     Raises:
         As `yarncli.baking.bake.recover`.
@@ -39,18 +39,20 @@ def print_recovery(source: str, found: Recovery) -> None:
 
 
 def print_report(report: BakeReport) -> None:
-    """Print what changed, what the checks showed, what to know, and the next command."""
+    """Print what changed, the results of the checks, the notes, and the next command."""
     print_edits(report.baking)
     if report.adapter:
         edits = report.adapter.edits
-        what = f"{len(edits)} tensors" if edits else "nothing: its base's norms do"
+        what = (
+            f"{len(edits)} tensors" if edits else "unchanged: the norms of its base hold the factor"
+        )
         console.print_text(f"adapter: {what}")
         for text in report.adapter.notes:
             console.warn(text)
     if report.twin:
         console.print_text(
-            f"twin: logits change by {report.twin.baked:.1e} baked, "
-            f"{report.twin.unbaked:.1e} without"
+            f"twin: baking changes the logits by {report.twin.baked:.1e}; leaving the factor out "
+            f"changes them by {report.twin.unbaked:.1e}"
         )
     if report.logits:
         found = report.logits
@@ -65,7 +67,7 @@ def print_report(report: BakeReport) -> None:
 
 
 def print_edits(baking: Baking) -> None:
-    """Print what the weights carry, and which tensors change: one row per kind of tensor."""
+    """Print the factor in the weights, and the tensors that change: one row per kind."""
     factors = ", ".join(f"{t.scope} {t.factor:.6g}" for t in baking.attention_factors)
     console.print_text(
         f"attention factor in the weights: {factors} (side {baking.baked.side}, layout "
@@ -97,7 +99,7 @@ def _exact(found: Judgement) -> int:
 
 
 def print_notes(baking: Baking) -> None:
-    """Tell what to know of a bake, and which engines compute something else from it."""
+    """Print the notes on a bake, and which engines compute something else from it."""
     for text in baking.notes:
         console.note(text)
     found = baking.judgement()
@@ -105,8 +107,10 @@ def print_notes(baking: Baking) -> None:
     if found.verdicts:
         before = baking.judgement_before()
         console.note(
-            f"Engines that do what is intended: {_exact(before)} before the bake, {_exact(found)} "
-            f"after, of {len(found.verdicts)}."
+            f"Engines that compute what is intended: {_exact(before)} before the bake, "
+            f"{_exact(found)} after, of {len(found.verdicts)}."
         )
     if not found.verdicts:
-        console.note("It is not known what engines other than transformers make of this model.")
+        console.note(
+            "yarncli does not know what engines other than transformers compute from this model."
+        )

@@ -1,6 +1,6 @@
-"""What a terminal shows of work that takes a while: one bar at a time, for what is under way.
+"""The progress bar on a terminal: one at a time, for the stage that is running.
 
-The only module that imports rich, and only once a bar has something to show.
+This is the only module that imports rich, and it does so only when a bar appears.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Bar:
     description: str
     """What is being done."""
     total: int = 0
-    """All there is to do; 0 where that is not known: the bar then only moves."""
+    """How much there is to do; 0 if that is not known, and the bar then only moves."""
     unit: str = ""
     """What is counted; empty for nothing."""
     done: int = 0
-    """So much of `total`."""
+    """How much of `total` is done."""
     started: float = field(default_factory=time.monotonic)
-    """When it began to be silent."""
+    """The time since which nothing has been printed."""
 
 
 class Display:
-    """The bars of all stages that are under way, the innermost of which is shown.
+    """The bars of all stages that are running; the innermost one is shown.
 
-    A timer shows it, as one call may take the whole time: loading a model, a flush to the disk.
+    A timer shows it, because a single call may take the whole time: loading a model, for example.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Display:
             self._plan()
 
     def end(self, bar: Bar) -> None:
-        """A stage ends; the one that it was in goes on."""
+        """A stage ends; the stage around it goes on."""
         with self._lock:
             self._hide()
             self._bars.remove(bar)
@@ -68,7 +68,7 @@ class Display:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is shown in the block, in which something else writes to the terminal."""
+        """Hide the bar in the block, because something else writes to the terminal there."""
         if not self._bars:
             yield
             return
@@ -92,7 +92,7 @@ class Display:
         wait = self._bars[-1].started + AFTER - time.monotonic()
         if wait <= 0:
             self._show(self._bars[-1])
-        elif self._timer is None:  # else it goes off earlier, and looks again
+        elif self._timer is None:  # a running timer ends earlier, and then plans again
             self._timer = threading.Timer(wait, self._appear)
             self._timer.daemon = True
             self._timer.start()
@@ -126,12 +126,12 @@ class Display:
             console=Console(stderr=True),
             transient=True,
             expand=True,
-            # What else is written comes through `paused`, and what goes to a pipe must reach it.
+            # All other output goes through `paused`. Redirecting would keep it from a pipe.
             redirect_stdout=False,
             redirect_stderr=False,
         )
         self._shown.add_task(bar.description, total=bar.total or None, completed=bar.done)
-        self._shown.tasks[0].start_time = bar.started  # by the same clock
+        self._shown.tasks[0].start_time = bar.started  # rich uses the same clock
         self._shown.start()
 
     def _hide(self) -> None:

@@ -11,29 +11,31 @@ from yarncli.cli import options
 
 EXAMPLES = [
     ("yarncli card ./model-yarn", "Print the card that push would send."),
-    ("yarncli card ./model-yarn --results passkey.jsonl", "With passkey results."),
+    ("yarncli card ./model-yarn --results passkey.jsonl", "Add passkey results."),
     (
         "yarncli card ./model-yarn --results passkey.jsonl --results regress.jsonl",
-        "And the price on short texts.",
+        "Also say what it costs on short texts.",
     ),
     ("yarncli card ./model-yarn --write", "Put it into README.md."),
-    ("yarncli card model-128k.gguf", "The card for a GGUF repository."),
+    ("yarncli card model-128k.gguf", "Print the card for a GGUF repository."),
 ]
 
 PATH_HELP = "A checkpoint directory, a GGUF file, or a folder of GGUF files of one model."
 Results = Annotated[
     list[Path] | None,
     typer.Option(
-        "--results", metavar="FILE", help="Results (JSONL) for the card; may be repeated."
+        "--results", metavar="FILE", help="Result file (JSONL) for the card; may be repeated."
     ),
 ]
 BaseModel = Annotated[
     str | None,
-    typer.Option("--base-model", metavar="ORG/NAME", help="What the model was made from."),
+    typer.Option("--base-model", metavar="ORG/NAME", help="The model that this one was made from."),
 ]
 Licence = Annotated[
     str | None,
-    typer.Option("--license", metavar="ID", help="The licence for the card, as the Hub spells it."),
+    typer.Option(
+        "--license", metavar="ID", help="The licence for the card, in the spelling of the Hub."
+    ),
 ]
 
 
@@ -44,16 +46,16 @@ def card(
     licence: Licence = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="ORG/NAME", help="What the model will be called."),
+        typer.Option("--name", metavar="ORG/NAME", help="Name of the model on the Hub."),
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Write it to README.md instead of printing it.")
+        bool, typer.Option("--write", help="Write the card to README.md instead of printing it.")
     ] = False,
     json: options.Json = False,
 ) -> None:
     """Print the model card: what the model is, what was done, how to use it, what was measured.
 
-    The card that is there is kept; only the part between the yarncli marks is renewed.
+    An existing card is kept; only the part between the yarncli marks is replaced.
     """
     from yarncli.cli import console
     from yarncli.publishing.card import card as write_card

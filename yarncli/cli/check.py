@@ -1,4 +1,4 @@
-"""`yarncli check`: what is wrong with the RoPE part of a model repository."""
+"""`yarncli check`: errors in the RoPE part of a model repository."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EXAMPLES = [
     ("yarncli check ./models", "Check every checkpoint in a folder and below it."),
     ("yarncli check */config.json --strict", "Check many configs; warnings fail too."),
     ("yarncli check hf://Qwen/Qwen3-8B", "Check a model on the Hub; no weights are fetched."),
-    ("yarncli check ./model --engine vllm", "Fail if vLLM would not do what is meant."),
-    ("yarncli check . --format sarif > rope.sarif", "A report for code scanning."),
-    ("yarncli check ./model --fix", "Mend what is certain, and say what was changed."),
-    ("yarncli check model.gguf --against ./model", "Whether a GGUF file computes like that."),
-    ("yarncli check --explain v5-only", "What a rule is about."),
+    ("yarncli check ./model --engine vllm", "Fail if vLLM would not compute what is intended."),
+    ("yarncli check . --format sarif > rope.sarif", "Write a report for code scanning."),
+    ("yarncli check ./model --fix", "Repair what is certain, and list the changes."),
+    ("yarncli check model.gguf --against ./model", "Compare a GGUF file with its checkpoint."),
+    ("yarncli check --explain v5-only", "Explain a rule."),
 ]
 
 Paths = Annotated[
@@ -34,39 +34,41 @@ Paths = Annotated[
 def check(
     paths: Paths = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what can be mended with certainty.")
+        bool, typer.Option("--fix", help="Repair what can be repaired with certainty.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings as well.")] = False,
     ignore: Annotated[
         list[str] | None,
-        typer.Option("--ignore", metavar="ID", help="Leave out a rule; may be repeated."),
+        typer.Option("--ignore", metavar="ID", help="Skip this rule; may be repeated."),
     ] = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            "--engine", metavar="ID", help="What this engine misreads is an error; repeatable."
+            "--engine",
+            metavar="ID",
+            help="Report as errors what this engine would compute differently; may be repeated.",
         ),
     ] = None,
     whole: Annotated[
         bool,
-        typer.Option("--whole", help="Check the whole directory of each file given."),
+        typer.Option("--whole", help="Check the whole directory of each given file."),
     ] = False,
     require_weights: Annotated[
         bool,
-        typer.Option("--require-weights", help="Weights that are not there are an error."),
+        typer.Option("--require-weights", help="Report missing weights as an error."),
     ] = False,
     against: Annotated[
         str | None,
         typer.Option(
             "--against",
             metavar="CHECKPOINT",
-            help="GGUF: what a file computes other than this checkpoint is an error.",
+            help="GGUF: report as errors what differs from this checkpoint.",
         ),
     ] = None,
     format: Annotated[
         Literal["text", "github", "sarif"],
         typer.Option(
-            "--format", help="How to print: github for annotations, sarif for code scanning."
+            "--format", help="Output format: github for annotations, sarif for code scanning."
         ),
     ] = "text",
     explain: Annotated[
@@ -74,10 +76,10 @@ def check(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Tell what is wrong with the RoPE part of configs, checkpoints and GGUF files.
+    """Find errors in the RoPE part of configs, checkpoints and GGUF files.
 
-    Ends with 1 if there are errors, or if --fix changed a file. Configs of other models pass in
-    silence. Nothing is fetched without hf://.
+    Exits with 1 if there are errors, or if --fix changed a file. Configs that hold
+    no language model with RoPE pass without a message. Only hf:// fetches anything.
     """
     from yarncli.cli import check_print
     from yarncli.rules.check import CheckOptions

@@ -1,4 +1,4 @@
-"""`yarncli check-passkey`: does the model really read that far?"""
+"""`yarncli check-passkey`: whether the model retrieves a key from anywhere in its window."""
 
 from __future__ import annotations
 
@@ -11,17 +11,28 @@ from yarncli.cli import options
 from yarncli.errors import UsageError
 
 EXAMPLES = [
-    ("yarncli check-passkey ./model-128k", "Lengths from the original window to the new one."),
+    ("yarncli check-passkey ./model-128k", "Test lengths from the original window to the new one."),
     ("yarncli check-passkey ./model --lengths 4k,8k,32k --out run.jsonl", "Keep every answer."),
-    ("yarncli check-passkey ./model --override method=yarn,factor=4", "Try before converting."),
+    (
+        "yarncli check-passkey ./model --override method=yarn,factor=4",
+        "Test a conversion before it is written.",
+    ),
     ("yarncli check-passkey ./model --lengths 4k,16k --compare none,ntk,yarn", "Choose a method."),
     (
         "yarncli check-passkey ./model-128k --tasks multikey,tracking,common-words --trials 6",
-        "More than one needle.",
+        "Test more than one needle.",
     ),
-    ("yarncli check-passkey ./model-128k --min-accuracy 0.9", "Exit 1 if a length is below."),
+    ("yarncli check-passkey ./model-128k --min-accuracy 0.9", "Exit 1 if a length is below 0.9."),
     ("yarncli check-passkey ./model --base-url http://localhost:8000/v1", "Ask a server."),
 ]
+HEADINGS = {
+    "tasks": "Test",
+    "tokenizer": "Model",
+    "base_url": "Server",
+    "compare": "Comparison",
+    "min_accuracy": "Output and gates",
+    "resume": "Run",
+}
 
 
 def check_passkey(
@@ -33,41 +44,43 @@ def check_passkey(
             help="A checkpoint directory or a Hub id; with --base-url its tokenizer is used.",
         ),
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Tasks like those of RULER: passkey,multikey,tracking,…"),
+    ] = None,
     lengths: Annotated[
         str | None, typer.Option(metavar="LIST", help="Prompt lengths in tokens: 4k,8k,32k.")
     ] = None,
-    depths: Annotated[int, typer.Option(min=1, help="Positions of the key, start to end.")] = 5,
-    trials: Annotated[int, typer.Option(min=1, help="Keys per length and position.")] = 2,
-    seed: Annotated[int, typer.Option(help="Decides the keys.")] = 0,
-    tasks: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Tasks like RULER's: passkey,multikey,tracking,…"),
-    ] = None,
-    min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Exit 1 if any length is below this.")
-    ] = None,
-    override: options.Override = None,
-    compare: options.Compare = None,
-    control: options.Control = False,
-    control_model: options.ControlModel = None,
+    depths: Annotated[
+        int, typer.Option(min=1, help="Number of positions of the key, from start to end.")
+    ] = 5,
+    trials: Annotated[int, typer.Option(min=1, help="Number of keys per length and position.")] = 2,
+    seed: Annotated[int, typer.Option(help="Random seed of the keys.")] = 0,
     keys: Annotated[
-        Literal["digits", "words"], typer.Option(help="What has to be found.")
+        Literal["digits", "words"], typer.Option(help="Hide five digits or two words.")
     ] = "digits",
     needle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text that tells the key, as {key}.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File with the sentence that states the key; must contain {key}."
+        ),
     ] = None,
-    filler: Annotated[Path | None, typer.Option(metavar="FILE", help="Text to hide it in.")] = None,
+    filler: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the surrounding text.")
+    ] = None,
     answer_prefix: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The beginning of the answer.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Beginning of the answer, which the model continues."),
     ] = None,
     chat: Annotated[
         bool | None,
-        typer.Option(help="Ask through the chat template.", show_default="if there is one"),
+        typer.Option(help="Ask through the chat template, or not.", show_default="if there is one"),
     ] = None,
     decode: Annotated[
         Literal["fast", "greedy"],
-        typer.Option(help="greedy generates token by token: the same verdicts, slower."),
+        typer.Option(help="greedy generates token by token: the same verdicts, but slower."),
     ] = "fast",
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     attn_implementation: options.AttnImplementation = None,
@@ -76,23 +89,32 @@ def check_passkey(
     base_url: options.BaseUrl = None,
     served_model: options.ServedModel = None,
     api_key_env: options.ApiKeyEnv = None,
-    tokenizer: options.Tokenizer = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at a time.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Number of requests to the server at a time.")
+    ] = 4,
     timeout: options.Timeout = 600,
+    compare: options.Compare = None,
+    override: options.Override = None,
+    control: options.Control = False,
+    control_model: options.ControlModel = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Exit 1 if the accuracy at any length is below this."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every answer to this JSONL file.")
     ] = None,
-    resume: options.Resume = False,
     plot: options.Plot = None,
     dump_prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every prompt to this file.")
     ] = None,
+    resume: options.Resume = False,
     json: options.Json = False,
 ) -> None:
     """Measure passkey retrieval over lengths and depths.
 
-    A key is hidden in filler text and asked for; each prompt has an exact number of tokens. The
-    verdicts are those of greedy decoding. --tasks asks for more than one key.
+    Each prompt hides a key in filler text, asks for it, and has an exact number of tokens. An
+    answer is right if greedy decoding gives the key. --tasks tests more than one key.
     """
     from yarncli.cli.check_passkey_print import ConsoleWatch, PasskeyBars, show
     from yarncli.evaluation.session import PasskeyOptions, evaluate_passkey
@@ -142,7 +164,7 @@ def check_passkey(
 def _tasks(text: str | None) -> list[str]:
     tasks = options.read_names(text)
     if text is not None and not tasks:
-        raise UsageError(f"--tasks {text!r} names no task. Write some, such as passkey,multikey.")
+        raise UsageError(f"--tasks {text!r} names no task. Write for example passkey,multikey.")
     return tasks
 
 

@@ -28,7 +28,7 @@ from yarncli.evaluation.variants import Variant
 from yarncli.progress import Progress
 
 _EVERY = 0.1  # seconds between redraws
-_SIDE_BY_SIDE = 3  # settings that fit beside each other on 80 columns
+_SIDE_BY_SIDE = 3  # settings whose columns fit side by side in 80 characters
 
 
 class ConsoleWatch(PasskeyWatch):
@@ -39,30 +39,30 @@ class ConsoleWatch(PasskeyWatch):
         """The newest grid."""
 
     def begin(self, grid: Grid, settings: Sequence[Variant], answered: int) -> None:
-        """Say what it costs."""
+        """Say how many prompts and tokens the evaluation needs."""
         count = len(settings)
         text = f"{grid.size * count:,} prompts, {grid.tokens * count:,} tokens"
         if count > 1:
             text += f", {count} settings"
-        console.note(f"{text}; {answered:,} are answered." if answered else f"{text}.")
+        console.note(f"{text}; {answered:,} are answered already." if answered else f"{text}.")
 
     def answers(
         self, title: str, grid: Grid, found: Sequence[Cell]
     ) -> AbstractContextManager[Callable[[Cell], None] | None]:
-        """As a grid that fills, on a terminal."""
+        """Show the answers as a grid that fills, on a terminal."""
         self.grid = LiveGrid(title, grid, found) if _is_terminal() else None
         return self.grid or nullcontext()
 
 
 class PasskeyBars(console.ProgressBars):
-    """The progress of an evaluation, but for what the grid shows."""
+    """The progress of an evaluation, except for what the grid shows."""
 
     def __init__(self, watch: ConsoleWatch) -> None:
         super().__init__()
         self._watch = watch
 
     def __call__(self, now: Progress) -> None:
-        """Take what the evaluation tells."""
+        """Receive the progress of the evaluation."""
         grid = self._watch.grid
         if grid is None or not grid.is_shown:
             super().__call__(now)
@@ -104,7 +104,7 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
         self._alone.__exit__(None, None, None)
 
     def tell(self, doing: str) -> None:
-        """Say what is done at the moment, where it is not asking."""
+        """Say what is being done while no prompt is asked."""
         self._doing = doing
         self._draw()
 
@@ -124,7 +124,7 @@ class LiveGrid(AbstractContextManager[Callable[[Cell], None]]):
         self._lines = len(lines)
 
     def _pace(self) -> str:
-        """How many prompts are done; rate and time left by tokens, as lengths differ."""
+        """How many prompts are done; rate and time left count tokens, because lengths differ."""
         text = f"{self._title}: {len(self._cells):,} of {self._grid.size:,} prompts"
         seconds = time.monotonic() - self._started
         rate = (self._tokens() - self._known_tokens) / seconds if seconds > 0 else 0.0
@@ -162,7 +162,7 @@ def grid_lines(grid: Grid, cells: Sequence[Cell]) -> list[str]:
 
 
 def show(report: PasskeyReport, *, plot: Path | None, json: bool, tasks: bool = False) -> None:
-    """Print the result, and draw it where asked; with `tasks` as results of several tasks.
+    """Print the result, and draw it if asked; with `tasks` as the results of several tasks.
 
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
@@ -174,7 +174,7 @@ def show(report: PasskeyReport, *, plot: Path | None, json: bool, tasks: bool = 
     if report.control_says_the_same:
         console.warn(
             "The control gave the same answer to every prompt, so this run does not show that the "
-            "RoPE setting is live. Ask at lengths beyond the original window."
+            "RoPE setting has any effect. Test lengths beyond the original window."
         )
     show_figure(lambda path: plot_passkey([report], path), plot)
 
@@ -229,13 +229,13 @@ def print_tasks(report: PasskeyReport) -> None:
         title = "effective length" + (f", {name}" if len(names) > 1 else "")
         console.print_text(f"{title}: {_effective(report.effective_length(name))}")
     console.note(
-        "The tasks are like those of RULER; their wordings differ, and a prompt counts only where "
-        "all that was asked for is found. Compare the numbers with each other, not with RULER's."
+        "The tasks are like those of RULER, but their wordings differ, and an answer counts only "
+        "if it has all that was asked for. Compare the numbers with each other, not with RULER."
     )
 
 
 def _effective(found: EffectiveLength) -> str:
-    """As people write lengths: 16384 is 16k."""
+    """An effective length in the usual form: 16384 is 16k."""
     if found.length is None:
         return f"not known ({found.note})"
     length = found.length

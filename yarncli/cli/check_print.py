@@ -22,7 +22,7 @@ def print_report(report: CheckReport, format: str) -> None:
     """Print all findings, and what was changed.
 
     Args:
-        report: of all sources.
+        report: the report on all sources.
         format: "text", "github", "sarif" or "json".
     """
     if format == "json":
@@ -45,7 +45,7 @@ def _line(finding: Finding) -> str:
 
 
 def _annotation(finding: Finding) -> str:
-    """A workflow command of GitHub Actions, which shows it beside the line."""
+    """A workflow command of GitHub Actions, which shows the finding beside the line."""
     kind = "notice" if finding.severity == "note" else finding.severity
     place = f"file={_escaped(finding.file.removeprefix('./'), ':,')}"
     if finding.line is not None:

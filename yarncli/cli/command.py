@@ -1,8 +1,8 @@
-"""What every command has beside its own options: how values are read, and what Ctrl-C says."""
+"""What every command has beside its own options: values, the help page, and what Ctrl-C says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from yarncli.options import choose
 
 
 class Command(TyperCommand):
-    """Reads words whatever their capitals, refuses values in plain English, completes values.
+    """Accepts words in any case, refuses values in plain English, and completes values.
 
-    Where it is silent on a terminal it shows that it works.
+    A command that prints nothing for a while shows on a terminal that it is still working.
     """
+
+    # The first option under each heading of the help page, and that heading.
+    headings: Mapping[str, str] = {}
 
     def __init__(self, **settings: Any) -> None:
         """Wrap the parameters that Typer made of the command's signature."""
@@ -29,6 +32,29 @@ class Command(TyperCommand):
             param.process_value = partial(_read, param, param.process_value)
             if complete := completion.completer(self.name or "", param.name):
                 param.shell_complete = complete
+            if param.metavar is None and param.type_descriptor.annotation in (int, float):
+                param.metavar = "NUMBER"
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options of the help page."""
+        for heading, rows in self.help_sections(ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+    def help_sections(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+        """The rows of the help page, name and meaning, under their headings."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        heading = "Options"
+        for each in self.get_params(ctx):
+            param: Any = each
+            heading = self.headings.get(param.name, heading)
+            if record := param.get_help_record(ctx):
+                if param.param_type_name == "argument":
+                    # Typer writes the Python type after the name of an argument.
+                    sections.setdefault("Arguments", []).append((param.metavar, record[1]))
+                else:
+                    sections.setdefault(heading, []).append(record)
+        return sections
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; say after Ctrl-C what is saved and how to go on."""
@@ -42,7 +68,7 @@ class Command(TyperCommand):
 
 
 def _read(param: Any, read: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    """The value of a parameter, as Typer's own `read` gives it for the word that is meant."""
+    """The value of a parameter: find the choice that is meant, then let Typer `read` it."""
     choices = param.type_descriptor.choices
     if choices and isinstance(value, str):
         value = choose(value, map(str, choices), max(param.opts, key=len))
@@ -56,7 +82,7 @@ def _read(param: Any, read: Callable[[Any, Any], Any], ctx: Any, value: Any) -> 
 
 
 def _kind(param: Any) -> str:
-    """What a parameter takes, for numbers; empty for others, which have sentences of their own."""
+    """What a number parameter takes; empty for others, which have their own messages."""
     info = param.type_descriptor.parameter_info
     name = {int: "a whole number", float: "a number"}.get(param.type_descriptor.annotation, "")
     if not name or info.parser:
@@ -67,7 +93,7 @@ def _kind(param: Any) -> str:
 
 
 def _after_interrupt(given: dict[str, Any]) -> str:
-    """What is saved, and how to go on; empty where the command says it itself, or nothing was."""
+    """What is saved, and how to go on; empty if the command says it, or nothing was written."""
     out = given.get("out")
     if "resume" in given:
         return (
@@ -85,7 +111,7 @@ def _after_interrupt(given: dict[str, Any]) -> str:
             require_not_pending(Path(source or ""))
         except CheckpointError as error:
             return str(error)
-        return f"{source} is whole: as it was, or changed entirely."
+        return f"{source} is consistent: either unchanged or changed completely."
     if out and not Path(out).exists():
         return f"{out} was not written, and {source} is as it was. Run the same command again."
     return ""

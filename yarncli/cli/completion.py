@@ -1,4 +1,4 @@
-"""The values that a shell can complete; their lists are imported only when it asks."""
+"""The values that a shell can complete; their lists are imported only when it asks for them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _WITH_COMMAS = frozenset({"for_", "compare", "tasks", "override"})
 
 
 def completer(command: str, name: str) -> Callable[[Any, str], Any] | None:
-    """What completes the values of a parameter; None where nothing is known about them.
+    """The function that completes the values of a parameter; None if there is no list of them.
 
     Args:
-        command: its command.
-        name: the parameter's.
+        command: the name of the command.
+        name: the name of the parameter.
     """
     place = _LISTS.get(f"{command} {name}") or _LISTS.get(name)
     return partial(_complete, name, place) if place else None
 
 
 def _complete(name: str, place: tuple[str, str], ctx: Any, incomplete: str) -> list[Any]:
-    """The values that begin as a word does, whatever its capitals, as items for the shell."""
+    """The values that start like `incomplete`, in any case, as items for the shell."""
     from typer.core import CompletionItem  # type: ignore[attr-defined]
 
     return [CompletionItem(value) for value in _values(name, place, incomplete)]

@@ -32,7 +32,7 @@ _STYLES = {"error": "1;31", "warning": "1;33", "note": "1;36", "heading": "1"}
 
 
 class _Run:
-    """What the options of this run ask of all output."""
+    """The options of this run that concern all output."""
 
     json = False
     has_document = False
@@ -40,7 +40,7 @@ class _Run:
 
 
 def begin(*, json: bool) -> None:
-    """Start a run of the program: nothing is printed yet, and everything is told.
+    """Start a run of the program: nothing is printed yet, and notes are shown.
 
     Args:
         json: whether stdout is to hold one JSON document, whatever happens.
@@ -49,21 +49,21 @@ def begin(*, json: bool) -> None:
 
 
 def set_verbosity(level: int) -> None:
-    """Tell less (-1: neither notes nor progress) or more (1) from here on."""
+    """Print less (-1: neither notes nor progress) or more (1) from here on."""
     _Run.verbosity = level
 
 
 def is_verbose() -> bool:
-    """Whether causes of failures are told, too."""
+    """Whether causes of failures are printed, too."""
     return _Run.verbosity > 0
 
 
 def print_failure(code: int, text: str) -> None:
-    """Print why a run with `--json` failed as its document, unless it has printed another.
+    """Print the reason of a failure as the JSON document, unless the run has printed another.
 
     Args:
-        code: what the process ends with.
-        text: the message; what follows its first sentence is the hint.
+        code: the exit code of the process.
+        text: the message; the sentences after the first one are the hint.
     """
     if not _Run.json or _Run.has_document:
         return
@@ -80,7 +80,7 @@ def print_document(fields: Mapping[str, object]) -> None:
 def print_json(data: object) -> None:
     """Print `data` as the one JSON document of a `--json` run.
 
-    NaN and infinities, which a config may hold and JSON cannot say, are printed as strings.
+    NaN and infinities, which a config may hold but JSON cannot express, are printed as strings.
 
     Raises:
         OutputError: stdout cannot be written.
@@ -154,17 +154,17 @@ def format_cell(cell: CellValue) -> str:
 
 
 def note(message: str) -> None:
-    """Tell something useful on stderr."""
+    """Print a note on stderr."""
     tell("note", message)
 
 
 def warn(message: str) -> None:
-    """Tell on stderr what may surprise the user."""
+    """Print a warning on stderr: something that may surprise the user."""
     tell("warning", message)
 
 
 def error(message: str) -> None:
-    """Tell on stderr why the command failed; raise a `YarncliError` to end it."""
+    """Print on stderr why the command failed; raise a `YarncliError` to end it."""
     tell("error", message)
 
 
@@ -176,16 +176,16 @@ def visible(text: str) -> str:
 class ProgressBars:
     """Shows the stages of long work, one after the other; an instance is a `progress` argument.
 
-    On a terminal a bar appears once a stage has taken a second, that of the innermost stage;
-    elsewhere a line is written every ten seconds. A fetch is announced with its size, as it may be
-    expensive.
+    On a terminal the bar of the innermost stage appears once that stage has taken a second;
+    elsewhere a line is written every ten seconds. The size of a fetch is printed before it starts,
+    because it may be expensive.
     """
 
     def __init__(self) -> None:
         self._meters: dict[str, _Meter] = {}
 
     def __call__(self, now: Progress) -> None:
-        """Take what the work tells, from any thread but one at a time."""
+        """Receive the progress of the work, from any thread but one at a time."""
         if _Run.verbosity < 0:
             return
         if now.ended:
@@ -203,7 +203,7 @@ class ProgressBars:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Show on a terminal that the program works, where nothing else has for a second."""
+    """Show on a terminal that the program works, if nothing else was shown for a second."""
     if _Run.verbosity < 0 or not _is_terminal(sys.stderr):
         yield
         return
@@ -216,7 +216,7 @@ def working() -> Iterator[None]:
 
 
 def nothing_shown() -> AbstractContextManager[None]:
-    """No bar is on the terminal in the block, in which something else than this module writes."""
+    """Hide the bar in the block, because something other than this module writes there."""
     return DISPLAY.paused()
 
 
@@ -312,19 +312,19 @@ def _visible_line(line: str) -> str:
 
 
 def _columns() -> int | None:
-    """The width to fit in: the terminal's, or COLUMNS, or None for no limit."""
+    """The width of the output: that of the terminal, or COLUMNS, or None for no limit."""
     if _is_terminal(sys.stdout) or os.environ.get("COLUMNS", "").isdecimal():
         return shutil.get_terminal_size().columns
     return None
 
 
 def tell(kind: str, message: str) -> None:
-    """Tell an "error", a "warning" or a "note" on stderr; notes not to who asked for quiet."""
+    """Print an "error", a "warning" or a "note" on stderr; --quiet drops the notes."""
     if kind == "note" and _Run.verbosity < 0:
         return
-    # A message is one line, whatever a file name or a config value in it contains.
+    # A message stays one line even if a file name or a config value in it has line breaks.
     text = visible(" ".join(message.split("\n")))
-    if len(text) > _LONGEST_MESSAGE:  # a name or value that somebody made a megabyte long
+    if len(text) > _LONGEST_MESSAGE:  # a file name or value of a megabyte
         text = f"{text[: _LONGEST_MESSAGE - 500]} … {text[-400:]}"
     _write(sys.stderr, f"{_styled(kind + ':', kind, sys.stderr)} {text}\n")
 

@@ -11,37 +11,61 @@ from yarncli.errors import UsageError
 from yarncli.rope.methods import DEFAULT_METHOD
 
 EXAMPLES = [
-    ("yarncli convert ./model ./model-128k --length 128k", "YaRN to 131,072 tokens, in a copy."),
-    ("yarncli convert ./model ./out --factor 4 --dry-run", "Show the plan and the diff only."),
+    (
+        "yarncli convert ./model ./model-128k --length 128k",
+        "Extend a copy to 131,072 tokens with YaRN.",
+    ),
+    (
+        "yarncli convert ./model ./out --factor 4 --dry-run",
+        "Show the plan and the diff, and write nothing.",
+    ),
     ("yarncli convert ./model ./out --factor 4 --weights hardlink", "Do not copy the weights."),
     ("yarncli convert Qwen/Qwen3-8B ./out --length 128k --config-only", "Fetch no weights."),
     ("yarncli convert ./model --in-place --method ntk --factor 2", "Change the directory itself."),
-    ("yarncli convert ./model ./out --method linear --factor 4 --for llama.cpp", "For one engine."),
+    (
+        "yarncli convert ./model ./out --method linear --factor 4 --for llama.cpp",
+        "Write what one engine reads.",
+    ),
     ("yarncli convert ./model ./out --factor 4 --bake", "Convert and bake in one pass."),
-    ("yarncli convert ./mistral ./out --length 64k --sliding-window off", "Mistral-7B-v0.1 too."),
-    ("yarncli convert model.gguf long.gguf --length 128k", "A GGUF file; no weight changes."),
-    ("yarncli convert model.gguf mended.gguf --from Qwen/Qwen3-8B", "As the checkpoint has it."),
-    ("yarncli convert ./model --undo", "Take the last conversion back."),
+    (
+        "yarncli convert ./mistral ./out --length 64k --sliding-window off",
+        "Also switch off a sliding window.",
+    ),
+    ("yarncli convert model.gguf long.gguf --length 128k", "Extend a GGUF file; its weights stay."),
+    (
+        "yarncli convert model.gguf mended.gguf --from Qwen/Qwen3-8B",
+        "Copy the RoPE setting of a checkpoint.",
+    ),
+    ("yarncli convert ./model --undo", "Undo the last conversion."),
 ]
+
+HEADINGS = {
+    "method": "Target",
+    "beta_fast": "Method settings",
+    "original_length": "Existing scaling",
+    "for_": "Engines",
+    "bake": "Output",
+    "undo": "Run",
+}
 
 WeightsOption = Annotated[
     Literal["copy", "hardlink", "symlink"],
-    typer.Option("--weights", help="How the weight files get into OUT."),
+    typer.Option("--weights", help="Copy the weight files into OUT or link them."),
 ]
 ConfigOnly = Annotated[
-    bool, typer.Option("--config-only", help="Leave weights and weight index out of OUT.")
+    bool, typer.Option("--config-only", help="Leave the weights and their index out of OUT.")
 ]
 ForEngines = Annotated[
     str | None,
     typer.Option(
         "--for",
         metavar="ENGINE[,ENGINE]",
-        help="Choose spelling and fields that are right for these engines, or refuse.",
+        help="Write the spelling and fields that these engines read correctly, or refuse.",
     ),
 ]
 Bake = Annotated[
     bool,
-    typer.Option("--bake", help="Move the attention temperature into the weights as well."),
+    typer.Option("--bake", help="Also move the attention factor into the weights."),
 ]
 From = Annotated[
     str | None,
@@ -49,11 +73,11 @@ From = Annotated[
         "--from",
         metavar="CHECKPOINT",
         show_default=False,
-        help="GGUF: write exactly the RoPE of this checkpoint or config.json.",
+        help="GGUF: copy the RoPE setting of this checkpoint or config.json exactly.",
     ),
 ]
 Undo = Annotated[
-    bool, typer.Option("--undo", help="Put the fields back that the last conversion changed.")
+    bool, typer.Option("--undo", help="Restore the fields that the last conversion changed.")
 ]
 
 
@@ -63,7 +87,8 @@ def convert(
     method: options.MethodOption = DEFAULT_METHOD,
     length: options.Length = None,
     factor: options.Factor = None,
-    original_length: options.OriginalLength = None,
+    sliding_window: options.SlidingWindowOption = None,
+    from_: From = None,
     beta_fast: options.BetaFast = None,
     beta_slow: options.BetaSlow = None,
     attention_factor: options.AttentionFactor = None,
@@ -73,27 +98,26 @@ def convert(
     high_freq_factor: options.HighFreqFactor = None,
     short_factor: options.ShortFactor = None,
     long_factor: options.LongFactor = None,
+    original_length: options.OriginalLength = None,
     rescale: options.Rescale = False,
     replace_scaling: options.ReplaceScaling = False,
-    sliding_window: options.SlidingWindowOption = None,
     assume_like: options.AssumeLike = None,
-    spelling: options.SpellingOption = "both",
     for_: ForEngines = None,
-    from_: From = None,
+    spelling: options.SpellingOption = "both",
     bake: Bake = False,
     weights: WeightsOption = "copy",
     config_only: ConfigOnly = False,
     in_place: options.InPlace = False,
-    undo: Undo = False,
-    dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     fsync: options.Fsync = False,
+    undo: Undo = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Write a context extension into a checkpoint or a GGUF file: yarn, linear, ntk and more.
 
-    The target is one number, --length or --factor; everything else follows from it. OUT appears
-    whole or not at all, and what was written is read back and held against the plan.
+    Give the target as --length or --factor; every other setting follows from it. OUT is written
+    completely or not at all. What was written is read back and compared with the plan.
     """
     from yarncli.cli import console, convert_print
     from yarncli.conversion.convert import convert as write
@@ -116,8 +140,8 @@ def convert(
 
         if chosen != ConvertOptions(in_place=in_place) or (out and in_place):
             raise UsageError(
-                "--undo takes back the last conversion of SOURCE. Give it without other options, "
-                "but for --json; of a GGUF file with OUT where it cannot be changed in place."
+                "--undo takes back the last conversion of SOURCE. Give no other option with it, "
+                "except --json. Give OUT only for a GGUF file that cannot be changed in place."
             )
         undone = take_back(source, out, progress=console.ProgressBars())
         convert_print.print_undone(undone, json=json)

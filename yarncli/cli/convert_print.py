@@ -1,4 +1,4 @@
-"""What `convert` prints: the plan, what changed, what to know, and the next command."""
+"""What `convert` prints: the plan, what changed, the notes, and the next command."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _print_checkpoint(conversion: Conversion) -> None:
             console.print_text(f"  {change.describe()}")
     else:
         lines = conversion.diff().split("\n")
-        # A template, or a word list, may be one line of a megabyte.
+        # A chat template or a vocabulary may be a single line of a megabyte.
         console.print_text("\n".join(x[:1000] + "…" if len(x) > 1000 else x for x in lines))
     if conversion.baking:
         from yarncli.cli.bake_print import print_edits
@@ -73,6 +73,6 @@ def print_undone(undone: Undone, *, json: bool) -> None:
             console.print_text(f"  {change.describe()}")
     if undone.backups:
         console.note(
-            f"Backups of other states are left: {', '.join(undone.backups)}. Remove them if you do "
+            f"Backups of other states remain: {', '.join(undone.backups)}. Remove them if you do "
             "not need them."
         )

@@ -19,10 +19,10 @@ EXAMPLES = [
 def demo(
     output: options.Output,
     tuned: Annotated[
-        bool, typer.Option("--tuned", help="The variant fine-tuned with YaRN ×8.")
+        bool, typer.Option("--tuned", help="Write the variant fine-tuned with YaRN ×8.")
     ] = False,
     text: Annotated[
-        bool, typer.Option("--text", help="A text that the model has not seen, as a file.")
+        bool, typer.Option("--text", help="Write a text file that the model was not trained on.")
     ] = False,
     json: options.Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`yarncli engines`: what every inference engine will make of a checkpoint."""
+"""`yarncli engines`: what each inference engine will compute from a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,14 +11,27 @@ from yarncli.errors import UsageError
 
 EXAMPLES = [
     ("yarncli engines ./model", "Judge all engines."),
-    ("yarncli engines ./model --engine vllm --engine sglang", "Judge two, with launch lines."),
-    ("yarncli engines Qwen/Qwen3-8B --explain llama.cpp", "Everything known about one."),
-    ("yarncli engines Qwen/Qwen3-8B --factor 4", "Lines that serve it extended, as it is."),
-    ("yarncli engines ./model --length 128k --engine vllm", "The same for one engine."),
-    ("yarncli engines ./model-128k --trainers", "What trainers do with its RoPE setting."),
-    ("yarncli engines model.gguf", "What llama.cpp, Ollama and others make of a GGUF file."),
-    ("yarncli engines ./model --json", "The numbers each engine will use, as JSON."),
+    (
+        "yarncli engines ./model --engine vllm --engine sglang",
+        "Judge two engines, with launch lines.",
+    ),
+    ("yarncli engines Qwen/Qwen3-8B --explain llama.cpp", "Show everything about one engine."),
+    (
+        "yarncli engines Qwen/Qwen3-8B --factor 4",
+        "Show lines that serve it extended, unchanged on disk.",
+    ),
+    ("yarncli engines ./model --length 128k --engine vllm", "Show the line for one engine."),
+    ("yarncli engines ./model-128k --trainers", "Show what trainers do with its RoPE setting."),
+    ("yarncli engines model.gguf", "Judge the engines that read GGUF files."),
+    ("yarncli engines ./model --json", "Print the numbers that each engine will use, as JSON."),
 ]
+HEADINGS = {
+    "engine": "Engines",
+    "method": "Target",
+    "beta_fast": "Method settings",
+    "original_length": "Existing scaling",
+    "json": "Run",
+}
 
 
 def engines(
@@ -28,18 +41,20 @@ def engines(
         typer.Option(
             "--engine",
             metavar="ID",
-            help="Judge this engine only; may be repeated. Aphrodite runs vLLM's model code, "
-            "KTransformers SGLang's.",
+            help="Judge only this engine; may be repeated. Aphrodite runs the model code of vllm, "
+            "KTransformers that of sglang.",
         ),
     ] = None,
     explain: Annotated[
         str | None,
         typer.Option("--explain", metavar="ID", help="Show everything about one engine."),
     ] = None,
+    trainers: Annotated[
+        bool, typer.Option("--trainers", help="Show what trainers do with SOURCE instead.")
+    ] = False,
     method: options.ServedMethod = None,
     length: options.Length = None,
     factor: options.Factor = None,
-    original_length: options.OriginalLength = None,
     beta_fast: options.BetaFast = None,
     beta_slow: options.BetaSlow = None,
     attention_factor: options.AttentionFactor = None,
@@ -49,21 +64,19 @@ def engines(
     high_freq_factor: options.HighFreqFactor = None,
     short_factor: options.ShortFactor = None,
     long_factor: options.LongFactor = None,
+    original_length: options.OriginalLength = None,
     rescale: options.Rescale = False,
     replace_scaling: options.ReplaceScaling = False,
     assume_like: options.AssumeLike = None,
-    trainers: Annotated[
-        bool, typer.Option("--trainers", help="Show what trainers do with it instead.")
-    ] = False,
     json: options.Json = False,
 ) -> None:
     """Show what each engine will compute: frequencies, temperature, length, launch line.
 
-    SOURCE may be a GGUF file: then of llama.cpp, Ollama, LM Studio, KoboldCpp and transformers.
+    For a GGUF file it judges llama.cpp, Ollama, LM Studio, KoboldCpp and transformers.
 
-    What is meant comes from yarncli.json if there is one, else from what transformers 5 reads.
-    With --length or --factor it is that extension, and the launch lines bring it to the checkpoint
-    as it is: nothing is written.
+    Each engine is compared with the intended setting: that of yarncli.json if there is one, else
+    what transformers 5 reads. With --length or --factor the intended setting is that extension,
+    and the launch lines apply it to the checkpoint without writing anything.
     """
     from yarncli.cli import console, engines_print
     from yarncli.engines.judgement import Judgement, judge_checkpoint
@@ -79,7 +92,7 @@ def engines(
         raise UsageError("--original-length goes with --length or --factor.")
     if trainers:
         if target or engine or explain:
-            raise UsageError("--trainers goes with no option but --json.")
+            raise UsageError("--trainers goes with no option except --json.")
         from yarncli.cli.recipe_print import print_trainers
 
         print_trainers(source, json=json)

@@ -1,4 +1,4 @@
-"""How `yarncli engines` prints the verdicts, and how other commands warn of them."""
+"""How `yarncli engines` prints the verdicts, and how other commands warn about them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from yarncli.engines.verdict import EngineView, ScopeView
 
 
 def warn_of(found: Judgement) -> None:
-    """Name on stderr each engine that does not do what is intended, and what it does.
+    """Name on stderr each engine that does not compute what is intended, and what it computes.
 
-    Engines that are not known to do it, or have no code for the model, share a line each.
+    All engines of which it is not known share one line; so do all that have no code for the model.
     """
     apart: dict[str, list[str]] = {"unsupported": [], "unknown": []}
     for view in found.verdicts:
@@ -22,22 +22,31 @@ def warn_of(found: Judgement) -> None:
         elif view.status != "exact":
             console.warn(f"{view.engine.id} {view.status}: {view.summary()}")
     if apart["unknown"]:
-        console.warn(f"It is not known what it does in: {', '.join(apart['unknown'])}.")
+        console.warn(
+            f"yarncli does not know what these engines compute: {', '.join(apart['unknown'])}."
+        )
     if apart["unsupported"]:
-        console.warn(f"These have no code for this model: {', '.join(apart['unsupported'])}.")
+        console.warn(
+            f"These engines have no code for this model: {', '.join(apart['unsupported'])}."
+        )
 
 
 def print_judgement(found: Judgement, *, lines: bool) -> None:
-    """The table, and below it the launch lines that make all right; of named engines any."""
+    """Print the table, and below it the launch lines.
+
+    Args:
+        found: the verdicts.
+        lines: show every launch line, not only those that make the engine right.
+    """
     length = found.verdicts[0].length
-    meant = f"{length:,} tokens" if length else "what is not known"
+    window = f"{length:,} tokens" if length else "not known"
     like = f"; assumed to be like {found.assume_like}" if found.assume_like else ""
-    console.print_text(f"Meant: {meant} (from {found.intended_from}{like})")
+    console.print_text(f"Intended window: {window} (from {found.intended_from}{like})")
     head = ["engine", "status", "serves", "attention", "what"]
     rows = [_row(item) for item in found.verdicts]
     if stored := next((item.weights for item in found.verdicts if item.weights), None):
-        console.print_text(f"Weights: {stored.format}; the status is of the config alone but where "
-                           "they are refused or misread")  # fmt: skip
+        console.print_text(f"Weights: {stored.format}; the status is about the config, except "
+                           "where an engine refuses or misreads the weights")  # fmt: skip
         head.insert(2, "weights")
         for row, item in zip(rows, found.verdicts, strict=True):
             row.insert(2, item.weights.status if item.weights else None)
@@ -48,17 +57,19 @@ def print_judgement(found: Judgement, *, lines: bool) -> None:
             hint = "" if item.launch_is_exact else " (does not make it right)"
             console.print_text(f"\n{item.engine.id}{hint}:\n  {item.launch}")
     if any(item.engine.basis == "read" for item in found.verdicts):
-        console.note("The rules of some engines were read, not run: see --explain ID.")
+        console.note(
+            "Engines that cannot run here are predicted from their source: see --explain ID."
+        )
 
 
 def print_serving(found: Judgement) -> None:
-    """The line of each engine that brings the extension, or why there is none and what to do."""
+    """Print for each engine the launch line that extends the model, or why there is none."""
     serving = found.serving
     assert serving is not None
     plan = serving.plan
     console.print_text(
-        f"Served as it is, by {plan.method}: {plan.original_length:,} → {plan.length:,} tokens, "
-        f"factor {plan.factor:g} (original from {plan.original_source})"
+        f"Served unchanged on disk, by {plan.method}: {plan.original_length:,} → {plan.length:,} "
+        f"tokens, factor {plan.factor:g} (original from {plan.original_source})"
     )
     for item in found.verdicts:
         why = "; ".join(item.notes) or item.summary()
@@ -73,7 +84,9 @@ def print_serving(found: Judgement) -> None:
     for text in (*plan.notes, *(serving.draft.notes if serving.draft else ())):
         console.note(text)
     if any(item.launch and "MODEL.gguf" in item.launch for item in found.verdicts):
-        console.note("MODEL.gguf is what llama.cpp's converter makes of this checkpoint as it is.")
+        console.note(
+            "MODEL.gguf is the file that llama.cpp's converter makes from the unchanged checkpoint."
+        )
 
 
 # The engines that most people serve with, the last two as one choice.
@@ -81,11 +94,11 @@ _MOST_USED = (("vllm",), ("sglang",), ("llama.cpp", "transformers-5"))
 
 
 def print_next(found: Judgement, source: str) -> None:
-    """After a checkpoint was written: how to start the most used engines, where all is right.
+    """After a checkpoint was written, print how to start the most used engines that are right.
 
     Args:
-        found: what engines make of it, with launch lines.
-        source: what the checkpoint is called.
+        found: the verdicts on it, with launch lines.
+        source: the name or path of the checkpoint.
     """
     lines = {line["engine"]: line["launch"] for line in found.launch_lines()}
     wanted = [next((n for n in ids if n in lines), "") for ids in _MOST_USED]
@@ -115,10 +128,10 @@ def _row(item: EngineView) -> list[str | int | float | None]:
 
 
 def print_explanation(found: Judgement) -> None:
-    """One engine: what it is, what it does in general, and every number for this checkpoint."""
+    """Print what each engine does in general, and every number for this checkpoint."""
     for item in found.verdicts:
         engine = item.engine
-        how = "run by the tests" if engine.basis == "run" else "read, not run here"
+        how = "run by the tests" if engine.basis == "run" else "predicted from its source"
         console.print_heading(f"{engine.name} ({engine.versions}; {how})")
         for text in engine.about:
             console.print_text(f"- {text}")

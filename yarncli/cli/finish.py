@@ -1,4 +1,4 @@
-"""`yarncli finish`: a trained conversion, proved and made whole again."""
+"""`yarncli finish`: check a trained conversion, and restore what the trainer dropped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 from yarncli.cli import options
 
 EXAMPLES = [
-    ("yarncli finish ./trained ./done --from ./model-128k", "Prove it, and write it whole."),
+    ("yarncli finish ./trained ./done --from ./model-128k", "Check it, and write it complete."),
     ("yarncli finish ./trained --from ./model-128k --in-place", "Change the directory itself."),
-    ("yarncli finish ./trained ./done --from ./model-128k --dtype auto", "In the old dtype."),
-    ("yarncli finish ./lora ./lora-done --from ./model-128k --adapter", "A LoRA adapter."),
-    ("yarncli finish ./trained --from ./model-128k --dry-run", "Prove it and write nothing."),
+    ("yarncli finish ./trained ./done --from ./model-128k --dtype auto", "Restore the old dtype."),
+    ("yarncli finish ./lora ./lora-done --from ./model-128k --adapter", "Finish a LoRA adapter."),
+    ("yarncli finish ./trained --from ./model-128k --dry-run", "Check it and write nothing."),
 ]
 
 
@@ -22,7 +22,7 @@ def finish(
     trained: Annotated[
         Path,
         typer.Argument(
-            metavar="TRAINED", show_default=False, help="The directory in which the trainer saved."
+            metavar="TRAINED", show_default=False, help="The directory that the trainer wrote."
         ),
     ],
     out: options.OptionalOutput = None,
@@ -38,26 +38,28 @@ def finish(
     dtype: Annotated[
         Literal["keep", "auto"],
         typer.Option(
-            "--dtype", help="keep: the weights as they were trained; auto: as CONVERTED's."
+            "--dtype", help="keep: the dtype of the training; auto: the dtype of CONVERTED."
         ),
     ] = "keep",
     in_place: Annotated[
         bool,
-        typer.Option("--in-place", help="Change TRAINED itself; config files are kept as *.orig."),
+        typer.Option(
+            "--in-place", help="Change TRAINED itself; the old config files are kept as *.orig."
+        ),
     ] = False,
     clean: Annotated[
-        bool, typer.Option("--clean", help="In place: remove what the trainer left behind.")
+        bool, typer.Option("--clean", help="With --in-place: remove the trainer's leftover files.")
     ] = False,
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     fsync: options.Fsync = False,
     json: options.Json = False,
 ) -> None:
-    """Prove that a trained model means what its conversion meant, and make it whole again.
+    """Check that a trained model has the setting of its conversion, and make it complete again.
 
-    Trainers save one spelling of the RoPE setting and drop yarncli.json. Both come back, with the
-    lengths and the tokenizer; the weights stay as they were trained. A setting that the training
-    changed is refused.
+    Trainers save one spelling of the RoPE setting and drop yarncli.json. This restores both, the
+    lengths and the tokenizer; the weights stay as they were trained. If the training changed the
+    setting, the model is refused.
     """
     from yarncli.cli import console, finish_print
     from yarncli.errors import UsageError

@@ -1,4 +1,4 @@
-"""What `finish` prints: the proof, what was put back, what was left, and the next command."""
+"""What `finish` prints: the check, what was restored, leftovers, and the next command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 8  # leftovers that are named
 
 
 def print_finish(found: Finish | AdapterFinish) -> None:
-    """Print what was proved and changed, and what to know of it."""
+    """Print what was checked and changed, and the notes."""
     plan = found.history.plan
     if plan:
         console.print_text(
@@ -50,4 +50,4 @@ def _print_leftovers(found: Finish | AdapterFinish) -> None:
     what = "left out"
     if found.output is None:
         what = "removed" if found.clean and found.written else "still there (--clean removes them)"
-    console.print_text(f"of the trainer, {what}: {', '.join(names[:_SHOWN])}{more} ({size})")
+    console.print_text(f"files of the trainer, {what}: {', '.join(names[:_SHOWN])}{more} ({size})")

@@ -1,4 +1,4 @@
-"""`yarncli fit`: which temperature, betas and factor suit this model?"""
+"""`yarncli fit`: the attention factor, betas and factor that suit a model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from yarncli.evaluation.candidates import Tune
 from yarncli.rope.methods import DEFAULT_METHOD
 
 EXAMPLES = [
-    ("yarncli fit ./model --factor 8 --text book.txt", "Which temperature suits the model."),
+    (
+        "yarncli fit ./model --factor 8 --text book.txt",
+        "Find the attention factor that suits the model.",
+    ),
     (
         "yarncli fit ./model --factor 4 --text book.txt --tune all --budget 30",
-        "Betas, factor, too.",
+        "Search betas and factor, too.",
     ),
-    ("yarncli fit ./model --factor 8 --lengths 4k,16k --prompts 8", "Shorter prompts, and fewer."),
-    ("yarncli fit ./model --factor 8 --out run.jsonl --resume", "Go on after an interruption."),
+    (
+        "yarncli fit ./model --factor 8 --lengths 4k,16k --prompts 8",
+        "Use shorter and fewer prompts.",
+    ),
+    ("yarncli fit ./model --factor 8 --out run.jsonl --resume", "Continue after an interruption."),
 ]
 
 
@@ -26,21 +32,23 @@ def fit(
     model: options.Model,
     factor: Annotated[
         float | None,
-        typer.Option(help="The window to reach, as a multiple of the original one."),
+        typer.Option(
+            metavar="FACTOR", help="The window to reach, as a multiple of the original window."
+        ),
     ] = None,
     tune: Annotated[
         Tune,
         typer.Option(
-            help="Search the attention factor 1/√t, yarn's betas, or these and factors larger than "
-            "--factor."
+            help="Search the attention factor √(1/t), yarn's betas, or all of these and factors "
+            "larger than --factor."
         ),
     ] = "temperature",
     budget: Annotated[
         int,
         typer.Option(
-            metavar="N",
-            help="Try at most so many settings besides the default; not minutes, so that every "
-            "machine finds the same.",
+            metavar="NUMBER",
+            help="Try at most this many settings besides the default. It is a number, not a time, "
+            "so that every machine finds the same result.",
         ),
     ] = 20,
     method: options.MethodOption = DEFAULT_METHOD,
@@ -48,16 +56,16 @@ def fit(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Tokens of the prompts: 4k,32k.",
+            help="Prompt lengths in tokens: 4k,32k.",
             show_default="the original window and the new one",
         ),
     ] = None,
     prompts: Annotated[
-        int, typer.Option(metavar="N", help="Held-out prompts per length; the search asks half.")
+        int, typer.Option(help="Held-out prompts per length; the search uses half as many.")
     ] = 16,
     text: options.TextFiles = None,
-    texts: Annotated[int, typer.Option(metavar="N", help="How many stretches of the texts.")] = 8,
-    seed: Annotated[int, typer.Option(help="Decides the keys of the prompts.")] = 0,
+    texts: Annotated[int, typer.Option(help="Number of passages of the texts.")] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed of the keys of the prompts.")] = 0,
     original_length: options.OriginalLength = None,
     replace_scaling: options.ReplaceScaling = False,
     tokenizer: options.Tokenizer = None,
@@ -73,11 +81,12 @@ def fit(
     plot: options.Plot = None,
     json: options.Json = False,
 ) -> None:
-    """Search the temperature, betas and factor that suit this model, before it is converted.
+    """Search the attention factor, betas and factor that suit this model, before it is converted.
 
-    Settings are compared by how likely they make the answers of passkey prompts. The best of them
-    and the default (the method with its own values) are then measured on other prompts and texts:
-    a difference within chance is not called better. The last line writes what is left.
+    The search compares how probable each setting makes the right answers of passkey prompts. The
+    best setting and the default (the method with its own values) are then measured on other prompts
+    and texts; a difference that may be chance does not count. The last line is the command that
+    converts the model with the chosen setting.
     """
     from yarncli.cli import console
     from yarncli.cli.fit_print import announce, interrupted, show

@@ -1,4 +1,4 @@
-"""What fit prints: its cost, the search, what is held out, a verdict, and the next command."""
+"""What fit prints: cost, search, held-out results, a verdict, and the next command."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def announce(settings: Mapping[str, Any], tokens: int) -> None:
     )
     if settings["text"] == SAMPLED:
         console.note(
-            "The texts are samples of the model, within its original window; they do not tell how "
-            "it reads long texts. Give --text FILE for those."
+            "The texts were written by the model within its original window. They do not show how "
+            "it reads long texts. Give --text FILE to measure that."
         )
 
 
 def interrupted(out: Path | None) -> None:
-    """Say what is left of a run that was broken off, and how to go on."""
+    """Say what is kept of an interrupted run, and how to go on."""
     if out is None:
         console.note("Interrupted, and nothing was kept. Give --out FILE to keep every result.")
     elif out.exists():
@@ -40,7 +40,7 @@ def interrupted(out: Path | None) -> None:
 
 
 def show(report: FitReport, *, plot: Path | None, json: bool) -> None:
-    """Print the result, and draw it where asked.
+    """Print the result, and draw it if asked.
 
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
@@ -82,7 +82,7 @@ def _print_search(report: FitReport) -> None:
 
 
 def _print_held_out(report: FitReport) -> None:
-    """What decides, with intervals: a row for each number, a column for each setting."""
+    """Print the numbers that decide, with intervals: one row each, one column per setting."""
     names = list(dict.fromkeys((DEFAULT, report.best)))
     each = [found for name in names if (found := report.numbers(name, "held-out"))]
     change = report.difference(report.best, "held-out") if len(names) > 1 else None
@@ -109,7 +109,7 @@ def verdict(report: FitReport) -> str:
     """What the held-out prompts and texts say, in a sentence."""
     best, change = report.best, report.difference(report.best, "held-out")
     if best == DEFAULT or change is None:
-        return "No setting of the search is better than the default, which is kept."
+        return "No setting of the search is better than the default. The default is kept."
     answers = f"answers differ by {_signed(change.answers)} nats per token"
     if report.better:
         return (
@@ -118,10 +118,10 @@ def verdict(report: FitReport) -> str:
     worse = " and ".join(f"{n:,}" for n in worse_texts(change))
     if worse:
         return (
-            f"{best} is not better than the default, which is kept: texts get worse at positions "
-            f"up to {worse} ({answers})."
+            f"{best} is not better than the default: texts get worse at positions up to {worse} "
+            f"({answers}). The default is kept."
         )
-    return f"{best} is not better than the default beyond chance, so that is kept: {answers}."
+    return f"{best} is not better than the default beyond chance: {answers}. The default is kept."
 
 
 def _signed(mean: Mean) -> str:

@@ -1,4 +1,4 @@
-"""What commands print of a GGUF file."""
+"""What commands print about a GGUF file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # each command needs one of them, and numpy comes with the fi
 
 
 def print_gguf_conversions(found: GgufConversion | GgufFolderConversion) -> None:
-    """Print what changes in a file, or in each of a folder, the notes, and what is next."""
+    """Print what changes in a file or in each file of a folder, the notes, and what is next."""
     from yarncli.conversion.gguf import GgufConversion
 
     is_one = isinstance(found, GgufConversion)
@@ -30,10 +30,10 @@ def print_gguf_conversions(found: GgufConversion | GgufFolderConversion) -> None
     for text in conversions[0].notes:
         console.note(text)
     for why in () if isinstance(found, GgufConversion) else found.left.values():
-        console.note(f"Left alone: {why}")
+        console.note(f"Not changed: {why}")
     if found.written:
         where = shlex.quote(conversions[0].serving.path)
-        console.note(f"What Ollama and others make of it: yarncli engines {where}")
+        console.note(f"To see what Ollama and others compute: yarncli engines {where}")
 
 
 def _print_changes(conversion: GgufConversion) -> None:
@@ -45,13 +45,13 @@ def _print_changes(conversion: GgufConversion) -> None:
     for change in conversion.changes:
         console.print_text(f"  {describe_change(change)}")
     if not conversion.changes:
-        console.print_text("  nothing: the file has this RoPE already")
+        console.print_text("  no change: the file already has this RoPE setting")
     if conversion.written:
         print_serving(conversion.serving)
 
 
 def print_gguf_bake(found: GgufBake) -> None:
-    """Print what carries the factor, every key and tensor that changes, and what is next."""
+    """Print where the factor goes, every key and tensor that changes, and what is next."""
     console.print_text(
         f"carrier {found.plan.carrier}: attention factor {found.before:.6g} → "
         f"{found.attention_factor:.6g}"
@@ -69,7 +69,7 @@ def print_gguf_bake(found: GgufBake) -> None:
 
 
 def print_gguf_judgement(found: GgufJudgement) -> None:
-    """Print what each program makes of a file, and how it is served."""
+    """Print what each engine computes from a file, and how it is served."""
     rows: list[list[console.CellValue]] = []
     for verdict in found.verdicts:
         known = verdict.served_length is not None

@@ -1,4 +1,4 @@
-"""`yarncli inspect`: what a checkpoint's RoPE is, and what a conversion would make of it."""
+"""`yarncli inspect`: the RoPE setting of a checkpoint, and what a conversion would change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from yarncli.errors import UsageError
 
 EXAMPLES = [
     ("yarncli inspect ./model", "Show what a local checkpoint is."),
-    ("yarncli inspect Qwen/Qwen3-8B --table", "Read a Hub model's config and headers only."),
+    ("yarncli inspect Qwen/Qwen3-8B --table", "Read only the config and headers of a Hub model."),
     ("yarncli inspect ./model --method yarn --length 128k", "Preview a conversion."),
-    ("yarncli inspect model.gguf --table", "What llama.cpp computes from a GGUF file."),
-    ("yarncli inspect ./model --factor 4 --plot rope.svg", "Draw it before and after."),
+    ("yarncli inspect model.gguf --table", "Show what llama.cpp computes from a GGUF file."),
+    (
+        "yarncli inspect ./model --factor 4 --plot rope.svg",
+        "Draw the frequencies before and after.",
+    ),
 ]
 
 
@@ -25,20 +28,20 @@ def inspect(
     length: options.Length = None,
     factor: options.Factor = None,
     original_length: options.OriginalLength = None,
-    table: Annotated[
-        bool, typer.Option("--table", help="List every dimension of every scope.")
-    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="List every RoPE dimension.")] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw frequencies as a PNG, SVG or PDF."),
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the frequencies as a PNG, SVG or PDF file."
+        ),
     ] = None,
     assume_like: options.AssumeLike = None,
     json: options.Json = False,
 ) -> None:
     """Show architecture, size, RoPE settings and cache cost of a checkpoint or a GGUF file.
 
-    Reads the config, the tokenizer config and the shard headers, never weights. Of a GGUF file it
-    shows what llama.cpp computes from its keys, and which of them change nothing. With --method,
+    Reads the config, the tokenizer config and the shard headers, never weights. For a GGUF file it
+    shows what llama.cpp computes from the keys, and which keys have no effect. With --method,
     --length or --factor it previews a conversion and writes nothing.
     """
     from yarncli.cli import console, inspect_print
@@ -57,7 +60,9 @@ def inspect(
         from yarncli.figures.rope import plot_rope
 
         if not isinstance(found, Description):
-            raise UsageError("--plot draws checkpoints, and SOURCE is a GGUF file. Leave it out.")
+            raise UsageError(
+                "--plot cannot draw a GGUF file. Give a checkpoint, or leave --plot out."
+            )
 
         plot_rope(found, plot)
     if json:

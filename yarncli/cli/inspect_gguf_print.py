@@ -30,7 +30,7 @@ def print_gguf_description(description: GgufDescription, *, table: bool) -> None
         console.print_facts(_computed_facts(description.windowed))
     if description.dead:
         console.print_text()
-        console.print_text("Keys that change nothing:")
+        console.print_text("Keys without effect:")
         for key in description.dead:
             console.print_text(f"  {key.name}: {key.why}")
     for note in description.plan.notes if description.plan else ():

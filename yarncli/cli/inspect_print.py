@@ -65,7 +65,7 @@ def _facts(description: Description) -> dict[str, console.CellValue]:
 
 
 def _parameters(weights: Weights) -> str:
-    """How many there are; of packed ones that number first, and what is stored after it."""
+    """The number of parameters; for packed weights also the numbers that are stored."""
     stored = ", ".join(f"{n:,} {d}" for d, n in weights.parameters.items())
     if weights.unpacked is None:
         return f"not known; stored: {stored}"

@@ -67,7 +67,7 @@ def read_factors(given: str | None) -> list[float] | None:
     """The numbers of `--short-factor` or `--long-factor`: `1.0,1.05`, or a file with a JSON list.
 
     Raises:
-        UsageError: the file cannot be read, or holds no list of numbers.
+        UsageError: the file cannot be read, or does not hold a list of numbers.
     """
     if given is None:
         return None
@@ -85,7 +85,7 @@ def read_factors(given: str | None) -> list[float] | None:
     try:
         return [float(item) for item in found]
     except OverflowError:
-        raise UsageError(f"{path} holds an integer that no factor can be.") from None
+        raise UsageError(f"{path} holds an integer that is too large for a factor.") from None
 
 
 def read_target(
@@ -128,15 +128,13 @@ AnySource = Annotated[
     typer.Argument(
         metavar="SOURCE",
         show_default=False,
-        help="A checkpoint directory, a config.json, a Hub id, or a GGUF file (here, or "
+        help="A checkpoint directory, a config.json, a Hub id, or a GGUF file (a local one or "
         "hf://org/name/file.gguf).",
     ),
 ]
 OptionalOutput = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="OUT", show_default=False, help="The directory, or the GGUF file, to write."
-    ),
+    typer.Argument(metavar="OUT", show_default=False, help="The directory or GGUF file to write."),
 ]
 Output = Annotated[
     Path,
@@ -147,13 +145,13 @@ Output = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 MethodOption = Annotated[
-    str, typer.Option("--method", help="How to extend the context.", **_METHOD)
+    str, typer.Option("--method", help="Extend the context by this method.", **_METHOD)
 ]
 PreviewMethod = Annotated[
     str | None, typer.Option("--method", help="Preview an extension by this method.", **_METHOD)
 ]
 ServedMethod = Annotated[
-    str | None, typer.Option("--method", help="How to extend what is served.", **_METHOD)
+    str | None, typer.Option("--method", help="Extend the served model by this method.", **_METHOD)
 ]
 Length = Annotated[
     int | None,
@@ -168,8 +166,9 @@ Factor = Annotated[
     float | None,
     typer.Option(
         "--factor",
-        help="The context length to reach, as a multiple of the original; with --rescale, of the "
-        "present one.",
+        metavar="FACTOR",
+        help="The context length to reach, as a multiple of the original length; with --rescale, "
+        "of the present length.",
     ),
 ]
 OriginalLength = Annotated[
@@ -178,14 +177,15 @@ OriginalLength = Annotated[
         "--original-length",
         metavar="TOKENS",
         parser=parse_length,
-        help="The context length the model was trained with, where the config does not tell it.",
+        help="The context length the model was trained with, if the config does not say it.",
     ),
 ]
 BetaFast = Annotated[
     float | None,
     typer.Option(
         "--beta-fast",
-        help="yarn: dimensions that turn more often than this over the original context are kept.",
+        help="yarn: do not change dimensions that turn more often than this over the original "
+        "context.",
         show_default="32",
     ),
 ]
@@ -193,7 +193,7 @@ BetaSlow = Annotated[
     float | None,
     typer.Option(
         "--beta-slow",
-        help="yarn: dimensions that turn less often than this are fully interpolated.",
+        help="yarn: fully interpolate dimensions that turn less often than this.",
         show_default="1",
     ),
 ]
@@ -201,36 +201,43 @@ AttentionFactor = Annotated[
     float | None,
     typer.Option(
         "--attention-factor",
-        help="yarn, longrope: multiply cos and sin by this instead of what the method derives.",
+        help="yarn, longrope: multiply cos and sin by this number instead of the method's own.",
     ),
 ]
 Truncate = Annotated[
     bool | None,
     typer.Option(
         "--truncate/--no-truncate",
-        help="yarn: round the ends of the ramp to whole dimensions, or do not.",
+        help="yarn: round the two ends of the ramp to whole dimensions, or keep them exact.",
         show_default="truncate",
     ),
 ]
 RopeTheta = Annotated[
     float | None,
-    typer.Option("--rope-theta", help="ntk: the new base, instead of the one the length gives."),
+    typer.Option(
+        "--rope-theta", help="ntk: use this base instead of the one that follows from the length."
+    ),
 ]
 LowFreqFactor = Annotated[
     float | None,
-    typer.Option("--low-freq-factor", help="llama3: wavelengths above L / this are scaled fully."),
+    typer.Option(
+        "--low-freq-factor",
+        help="llama3: fully interpolate wavelengths above original length / this number.",
+    ),
 ]
 HighFreqFactor = Annotated[
     float | None,
-    typer.Option("--high-freq-factor", help="llama3: wavelengths below L / this are kept."),
+    typer.Option(
+        "--high-freq-factor", help="llama3: keep wavelengths below original length / this number."
+    ),
 ]
 ShortFactor = Annotated[
     str | None,
     typer.Option(
         "--short-factor",
         metavar="FILE|LIST",
-        help="longrope: one factor per frequency, for up to the original length: 1,1.05,1.1, … or "
-        "a file with a JSON list.",
+        help="longrope: one factor per frequency for texts up to the original length: 1,1.05,1.1, "
+        "… or a file with a JSON list.",
     ),
 ]
 LongFactor = Annotated[
@@ -238,18 +245,20 @@ LongFactor = Annotated[
     typer.Option(
         "--long-factor",
         metavar="FILE|LIST",
-        help="longrope: one factor per frequency, for longer texts; given as --short-factor is.",
+        help="longrope: one factor per frequency for longer texts, in the form of --short-factor.",
     ),
 ]
 Rescale = Annotated[
     bool,
-    typer.Option("--rescale", help="Extend the scaling that the model has, by its own method."),
+    typer.Option(
+        "--rescale", help="Extend the model's existing scaling further, by the same method."
+    ),
 ]
 ReplaceScaling = Annotated[
     bool,
     typer.Option(
         "--replace-scaling",
-        help="Drop the scaling that the model has and start from --original-length.",
+        help="Remove the model's existing scaling and start from --original-length.",
     ),
 ]
 SlidingWindowOption = Annotated[
@@ -257,7 +266,7 @@ SlidingWindowOption = Annotated[
     typer.Option(
         "--sliding-window",
         metavar="TOKENS|off",
-        help="Also widen the window that every layer attends within, or switch it off.",
+        help="Also set the sliding window of attention to this many tokens, or switch it off.",
     ),
 ]
 AssumeLike = Annotated[
@@ -272,21 +281,23 @@ SpellingOption = Annotated[
     Literal["both", "legacy", "v5"],
     typer.Option(
         "--spelling",
-        help="Write rope_scaling (legacy), rope_parameters (v5), or both where the model can.",
+        help="Write rope_scaling (legacy), rope_parameters (v5), or both if the model allows it.",
     ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done and write nothing.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace OUT if it exists and holds a checkpoint.")
+    bool, typer.Option("--overwrite", help="Replace OUT if it already holds a checkpoint.")
 ]
 Fsync = Annotated[
-    bool, typer.Option("--fsync", help="Survive a power cut too: flush OUT to the disk.")
+    bool, typer.Option("--fsync", help="Flush OUT to the disk, to survive a power failure.")
 ]
 InPlace = Annotated[
     bool,
-    typer.Option("--in-place", help="Change SOURCE itself; config files are kept as *.orig."),
+    typer.Option(
+        "--in-place", help="Change SOURCE itself; the old config files are kept as *.orig."
+    ),
 ]
 
 # What the commands that run a model share.
@@ -295,58 +306,79 @@ Model = Annotated[
     typer.Argument(metavar="MODEL", show_default=False, help="A checkpoint directory or a Hub id."),
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible server: …/v1.")
+    str | None,
+    typer.Option(
+        metavar="URL", help="Ask the OpenAI-compatible server at this address, which ends in /v1."
+    ),
 ]
 ServedModel = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="The model's name on the server.")
+    str | None, typer.Option("--model", metavar="NAME", help="Name of the model on the server.")
 ]
 ApiKeyEnv = Annotated[
-    str | None, typer.Option(metavar="VAR", help="Variable that holds the server's key.")
+    str | None,
+    typer.Option(metavar="VAR", help="Environment variable that holds the API key of the server."),
 ]
-Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for one answer.")]
+Timeout = Annotated[
+    float, typer.Option(metavar="SECONDS", min=1, help="Wait this long for one answer.")
+]
 TextFiles = Annotated[
     list[Path] | None,
-    typer.Option("--text", metavar="FILE", help="A UTF-8 text to read; may be repeated."),
+    typer.Option("--text", metavar="FILE", help="UTF-8 file with a text to read; may be repeated."),
 ]
 Override = Annotated[
     str | None,
-    typer.Option(metavar="SETTING", help="Evaluate a conversion: method=yarn,factor=4."),
+    typer.Option(
+        metavar="SETTING", help="Evaluate a conversion that is not written: method=yarn,factor=4."
+    ),
 ]
 Compare = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Several methods: none,linear,ntk,yarn.")
+    str | None, typer.Option(metavar="LIST", help="Compare several methods: none,linear,ntk,yarn.")
 ]
 Control = Annotated[
-    bool, typer.Option("--control", help="Also run with the scaling off, from yarncli.json.")
+    bool,
+    typer.Option(
+        "--control", help="Also measure the model with the scaling off, from yarncli.json."
+    ),
 ]
 ControlModel = Annotated[
-    str | None, typer.Option(metavar="SOURCE", help="The control is this checkpoint.")
+    str | None, typer.Option(metavar="SOURCE", help="Use this checkpoint as the control.")
 ]
 Tokenizer = Annotated[
-    str | None, typer.Option(metavar="SOURCE", help="Where the tokenizer is, if elsewhere.")
+    str | None, typer.Option(metavar="SOURCE", help="Load the tokenizer from this checkpoint.")
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-AttnImplementation = Annotated[str | None, typer.Option(metavar="NAME", help="As in transformers.")]
-Adapter = Annotated[str | None, typer.Option(metavar="DIR", help="A PEFT adapter to put on top.")]
+Dtype = Annotated[
+    str, typer.Option(metavar="DTYPE", help="Compute in auto, float32, float16 or bfloat16.")
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Run on auto, cpu, cuda or mps.")]
+AttnImplementation = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Attention implementation of transformers, such as sdpa."),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="DIRECTORY", help="Directory of a PEFT adapter to load on top."),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a PNG, SVG or PDF.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")]
+Plot = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw the result as a PNG, SVG or PDF file.")
+]
 
 
 def read_lengths(text: str | None) -> list[int]:
     """The value of `--lengths`: `4k,8k,32k`.
 
     Raises:
-        UsageError: there is none.
-        typer.BadParameter: one is no length.
+        UsageError: there is no length.
+        typer.BadParameter: one of them is not a length.
     """
     if text is None:
         return []
     lengths = [parse_length(part.strip()) for part in text.split(",") if part.strip()]
     if not lengths:
-        raise UsageError(f"--lengths {text!r} names no length. Write some, such as 4k,8k,32k.")
+        raise UsageError(f"--lengths {text!r} names no length. Write for example 4k,8k,32k.")
     return lengths
 
 
@@ -359,28 +391,10 @@ def read_numbers(text: str | None) -> list[float]:
     """The numbers of a list with commas: `1,1.1,1.25`.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is not such a list.
     """
     if text is None:
         return []
     if not _NUMBERS.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no list of numbers; write them as 1,1.1,1.25.")
+        raise typer.BadParameter(f"{text!r} is not a list of numbers; write them as 1,1.1,1.25.")
     return [float(number) for number in text.split(",")]
-
-
-def read_size(text: str | None) -> tuple[float, float] | None:
-    """The value of `--size`, inches: `6.5x4`.
-
-    Raises:
-        UsageError: it is no width and height from 1 to 100.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9.]{1,6})\s*[x×,]\s*([0-9.]{1,6})", text.strip().lower())
-    try:
-        width, height = (float(side) for side in match.groups()) if match else (0.0, 0.0)
-    except ValueError:
-        width = height = 0.0
-    if not (1 <= width <= 100 and 1 <= height <= 100):
-        raise UsageError(f"--size {text!r} is no width and height in inches. Write some, as 6.5x4.")
-    return width, height

@@ -1,4 +1,4 @@
-"""`yarncli perplexity`: does more context help this model?"""
+"""`yarncli perplexity`: whether more context helps a model."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ import typer
 from yarncli.cli import options
 
 EXAMPLES = [
-    ("yarncli perplexity ./model-128k --text book.txt", "More and more context."),
-    ("yarncli perplexity ./model --text book.txt --override method=yarn,factor=4", "Try first."),
+    ("yarncli perplexity ./model-128k --text book.txt", "Measure with more and more context."),
+    (
+        "yarncli perplexity ./model --text book.txt --override method=yarn,factor=4",
+        "Try an extension.",
+    ),
     (
         "yarncli perplexity ./model --text book.txt --compare none,ntk,yarn --lengths 4k,16k",
-        "Compare.",
+        "Compare methods.",
     ),
-    ("yarncli perplexity ./model --text book.txt --lengths 4k --sliding 256", "As in the paper."),
+    (
+        "yarncli perplexity ./model --text book.txt --lengths 4k --sliding 256",
+        "Slide a window, as in the paper.",
+    ),
     (
         "yarncli perplexity ./model --text book.txt --base-url http://localhost:8000/v1",
         "Ask a server (vLLM, SGLang).",
     ),
-    ("yarncli perplexity ./model --text book.txt --by-position", "Where in a long text it breaks."),
+    (
+        "yarncli perplexity ./model --text book.txt --by-position",
+        "Show where in a long text it fails.",
+    ),
     (
         "yarncli perplexity ./model --text book.txt --by-position --override factor=8 "
         "--attention-factors 1,1.1,1.2,1.3",
-        "The temperature, as in the paper's A.2.",
+        "Compare attention factors, as in A.2 of the paper.",
     ),
 ]
 
@@ -41,30 +50,33 @@ def perplexity(
     ] = None,
     text: options.TextFiles = None,
     lengths: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Contexts in tokens: 4k,8k,32k.")
+        str | None, typer.Option(metavar="LIST", help="Context lengths in tokens: 4k,8k,32k.")
     ] = None,
     sliding: Annotated[
         int | None,
-        typer.Option(metavar="STRIDE", help="Slide a window over the texts by so many tokens."),
+        typer.Option(metavar="STRIDE", help="Slide a window over the texts by this many tokens."),
     ] = None,
     by_position: Annotated[
-        bool, typer.Option("--by-position", help="Read whole windows; tell the loss by position.")
+        bool, typer.Option("--by-position", help="Read whole windows; report the loss by position.")
     ] = False,
     attention_factors: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="With --override: temperatures √(1/t), such as 1,1.1."),
+        typer.Option(
+            metavar="LIST", help="With --override: attention factors √(1/t), such as 1,1.1."
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(
             metavar="TOKENS",
             parser=options.parse_length,
-            help="Read at most so much of the texts.",
+            help="Read at most this many tokens of the texts.",
             show_default="8 × the longest context",
         ),
     ] = None,
     max_perplexity: Annotated[
-        float | None, typer.Option(min=0, help="Exit 1 if any length is above this.")
+        float | None,
+        typer.Option(min=0, help="Exit 1 if the perplexity at any length is above this."),
     ] = None,
     override: options.Override = None,
     compare: options.Compare = None,
@@ -89,8 +101,8 @@ def perplexity(
 ) -> None:
     """Measure how well a model predicts texts, with more and more context.
 
-    The same last tokens of a stretch of text are predicted with every length of context, so the
-    difference is that of the context alone. A context helps where perplexity falls.
+    The same last tokens of a passage are predicted with every length of context, so only the
+    context makes a difference. More context helps where perplexity falls.
     """
     from yarncli.cli import console
     from yarncli.cli.perplexity_print import announce, show

@@ -22,7 +22,7 @@ def announce(readings: Sequence[Pass], settings: Sequence[Variant]) -> None:
 
 
 def show(report: PerplexityReport, *, plot: Path | None, json: bool) -> None:
-    """Print the result, and draw it where asked.
+    """Print the result, and draw it if asked.
 
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.
@@ -70,5 +70,5 @@ def _cells(result: PerplexityResult, layout: str) -> list[console.CellValue]:
 
 
 def interval_text(interval: Interval | None, form: str) -> str:
-    """An interval as text; – where there is none."""
+    """An interval as text; – if there is none."""
     return "–" if interval is None else f"{interval[0]:{form}} – {interval[1]:{form}}"

@@ -10,86 +10,115 @@ from yarncli.cli import options
 from yarncli.cli.card import PATH_HELP, BaseModel, Licence, Results
 
 EXAMPLES = [
-    ("yarncli push ./model-yarn me/model-128k", "Publish, private at first."),
+    ("yarncli push ./model-yarn me/model-128k", "Publish in a private repository."),
     ("yarncli push ./model-yarn me/model-128k --dry-run", "Show what would be sent."),
-    ("yarncli push ./fixed org/model --config-only --create-pr", "Mend somebody's config."),
+    ("yarncli push ./fixed org/model --config-only --create-pr", "Offer a corrected config."),
     ("yarncli push ./quants me/model-128k-GGUF", "GGUF files of one model."),
     ("yarncli push ./config me/model-128k --from org/model", "Take the weights from the Hub."),
 ]
+HEADINGS = {
+    "public": "Repository and commit",
+    "config_only": "Files",
+    "results": "Model card",
+    "allow_pickle": "Run",
+}
 
 
 def push(
     path: Annotated[str, typer.Argument(metavar="PATH", show_default=False, help=PATH_HELP)],
     target: Annotated[
-        str, typer.Argument(metavar="ORG/NAME", show_default=False, help="The repository.")
+        str,
+        typer.Argument(metavar="ORG/NAME", show_default=False, help="The repository on the Hub."),
     ],
     public: Annotated[
         bool,
         typer.Option("--public/--private", help="Create it public, or push to a public one."),
     ] = False,
+    revision: Annotated[
+        str,
+        typer.Option("--revision", metavar="BRANCH", help="Push to this branch; made if missing."),
+    ] = "main",
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
     ] = False,
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="NAME", help="Give the commit this tag.")
+    ] = None,
+    commit_message: Annotated[
+        str | None,
+        typer.Option(
+            "--commit-message", "-m", metavar="TEXT", help="First line of the commit message."
+        ),
+    ] = None,
+    commit_description: Annotated[
+        str,
+        typer.Option(
+            "--commit-description",
+            metavar="TEXT",
+            help="Text below the first line of the commit message.",
+        ),
+    ] = "",
     config_only: Annotated[
         bool,
-        typer.Option("--config-only", help="Send the config files, yarncli.json and card alone."),
+        typer.Option(
+            "--config-only", help="Send only the config files, yarncli.json and README.md."
+        ),
     ] = False,
     copy_from: Annotated[
         str | None,
         typer.Option("--from", metavar="ORG/NAME", help="Take the weights from this Hub model."),
     ] = None,
-    revision: Annotated[
-        str, typer.Option("--revision", metavar="BRANCH", help="The branch; made if missing.")
-    ] = "main",
-    tag: Annotated[
-        str | None, typer.Option("--tag", metavar="NAME", help="Give the commit this tag.")
-    ] = None,
-    commit_message: Annotated[
-        str | None, typer.Option("--commit-message", "-m", metavar="TEXT", help="First line.")
-    ] = None,
-    commit_description: Annotated[
-        str, typer.Option("--commit-description", metavar="TEXT", help="What follows it.")
-    ] = "",
     include: Annotated[
         list[str] | None,
-        typer.Option("--include", metavar="PATTERN", help="Send these only; may be repeated."),
+        typer.Option(
+            "--include", metavar="PATTERN", help="Send only these files; may be repeated."
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help="Leave these out; may be repeated."),
+        typer.Option(
+            "--exclude", metavar="PATTERN", help="Leave out these files; may be repeated."
+        ),
     ] = None,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--delete", metavar="PATTERN", help="Delete these files on the Hub; may be repeated."
+        ),
+    ] = None,
+    results: Results = None,
+    base_model: BaseModel = None,
+    licence: Licence = None,
+    no_card: Annotated[bool, typer.Option("--no-card", help="Do not change README.md.")] = False,
+    force_card: Annotated[
+        bool,
+        typer.Option("--force-card", help="Replace the Hub's README.md by the local one."),
+    ] = False,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", hidden=True, help="The old form of --allow pickle.")
     ] = False,
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", metavar="RULE", help="Make this error a warning; may be repeated."),
+        typer.Option(
+            "--allow", metavar="RULE", help="Treat this error as a warning; may be repeated."
+        ),
     ] = None,
-    delete: Annotated[
-        list[str] | None,
-        typer.Option("--delete", metavar="PATTERN", help="Delete these there; may be repeated."),
-    ] = None,
-    results: Results = None,
-    base_model: BaseModel = None,
-    licence: Licence = None,
-    no_card: Annotated[bool, typer.Option("--no-card", help="Leave README.md alone.")] = False,
-    force_card: Annotated[
-        bool, typer.Option("--force-card", help="Send the local README.md over the Hub's.")
-    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only read: show files, sizes and the card's diff.")
+        bool, typer.Option("--dry-run", help="Show files, sizes and the card's diff; send nothing.")
     ] = False,
     token_env: Annotated[
         str | None,
-        typer.Option("--token-env", metavar="NAME", help="Environment variable with the token."),
+        typer.Option(
+            "--token-env", metavar="VAR", help="Environment variable that holds the token."
+        ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     json: options.Json = False,
 ) -> None:
     """Publish a checkpoint or GGUF files: preflight, model card, one commit or a pull request.
 
-    Nothing is sent if the preflight finds an error. Run it again after a failure: it goes on where
-    it stopped. The address of the commit or pull request is all that is printed on stdout.
+    Nothing is sent if the preflight finds an error. After a failure, run the same command again: it
+    continues where it stopped. Stdout has only the address of the commit or pull request.
     """
     from yarncli.cli import console, push_print
     from yarncli.publishing.options import PushOptions

@@ -32,20 +32,22 @@ def use_token_of(variable: str) -> None:
     """Take the token from an environment variable, for this process.
 
     Raises:
-        UsageError: it is not set.
+        UsageError: the variable is not set.
     """
     token = os.environ.get(variable, "").strip()
     if not token:
-        # What was given may be the token itself, so it is not shown.
-        raise UsageError("--token-env names no environment variable that is set. Give its name.")
+        # The user may have given the token itself, so the message does not show what was given.
+        raise UsageError(
+            "--token-env does not name an environment variable that is set. Give the name of one."
+        )
     os.environ["HF_TOKEN"] = token
 
 
 def agreed(plan: PushPlan, *, ask: bool) -> bool:
-    """Tell what will be sent, and ask where somebody sits at a terminal.
+    """Say what will be sent, and on a terminal ask whether to go on.
 
     Raises:
-        KeyboardInterrupt: the question was broken off.
+        KeyboardInterrupt: the user interrupted the question.
     """
     if not ask or plan.is_empty or not (sys.stdin.isatty() and sys.stderr.isatty()):
         console.note(_summary(plan))
@@ -82,12 +84,12 @@ def show_plan(plan: PushPlan) -> None:
 def show_commit(plan: PushPlan, commit: Commit) -> None:
     """Print the address of the commit or pull request, alone."""
     if plan.is_empty:
-        console.note("Everything is there already; nothing was sent.")
+        console.note("The Hub has all of it already; nothing was sent.")
     console.print_text(commit.url)
 
 
 def _summary(plan: PushPlan) -> str:
-    """One line: where to, what goes, what stays."""
+    """One line: the repository, what is sent, and what stays."""
     destination, exists = plan.target.destination, plan.target.start is not None
     facts = [] if exists else ["new"]
     facts.append("public" if plan.public else "private")

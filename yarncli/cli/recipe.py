@@ -1,4 +1,4 @@
-"""`yarncli recipe`: files with which an existing trainer fine-tunes a conversion."""
+"""`yarncli recipe`: files for fine-tuning a conversion with an existing trainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yarncli.cli import options
 EXAMPLES = [
     (
         "yarncli recipe ./model-128k --train-length 64k --gpus 8 --out ./recipe",
-        "Files for transformers.Trainer and accelerate.",
+        "Write files for transformers.Trainer and accelerate.",
     ),
     (
         "yarncli recipe ./model-128k --trainer trl --train-length 32k --data t.jsonl --out ./r",
@@ -20,21 +20,25 @@ EXAMPLES = [
     ),
     (
         "yarncli recipe ./model-64k --train-length 64k --stage2 128k --out ./recipe",
-        "Two stages, as the paper trained.",
+        "Train in two stages, as in the paper.",
     ),
     (
         "yarncli recipe ./model-128k --trainer axolotl --train-length 32k --tuning lora --out ./r",
-        "LoRA.",
+        "Train a LoRA adapter.",
     ),
 ]
 
 
 def recipe(
     converted: Annotated[
-        str, typer.Argument(metavar="CONVERTED", show_default=False, help="A conversion.")
+        str,
+        typer.Argument(
+            metavar="CONVERTED", show_default=False, help="A checkpoint that yarncli converted."
+        ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where to write.")
+        Path,
+        typer.Option("--out", metavar="DIRECTORY", show_default=False, help="Directory to write."),
     ],
     train_length: Annotated[
         int,
@@ -51,7 +55,7 @@ def recipe(
         typer.Option(
             "--trainer",
             metavar="ID",
-            help="transformers, trl, axolotl, llamafactory or swift.",
+            help="Write for transformers, trl, axolotl, llamafactory or swift.",
         ),
     ] = "transformers",
     stage2: Annotated[
@@ -60,24 +64,26 @@ def recipe(
             "--stage2",
             metavar="TOKENS",
             parser=options.parse_length,
-            help="The window of a second stage.",
+            help="Context window of a second stage.",
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="PATH", help="Texts, JSON lines or parquet, to count."),
+        typer.Option(
+            "--data", metavar="PATH", help="Training texts to count: text, JSON lines or parquet."
+        ),
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", help="How many GPUs there are.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", help="Number of GPUs.")] = 1,
     tuning: Annotated[
         Literal["full", "lora"],
-        typer.Option("--tuning", help="All weights, or LoRA with norms and embeddings."),
+        typer.Option("--tuning", help="Train all weights, or LoRA with norms and embeddings."),
     ] = "full",
     json: options.Json = False,
 ) -> None:
-    """Write the files with which a trainer fine-tunes a conversion, and what that will take.
+    """Write the files for fine-tuning a conversion with a trainer, and say what it will take.
 
-    No RoPE option stands in them: the checkpoint has its setting, and options of trainers crash,
-    change the factor or are ignored. A guard compares what is trained with the plan.
+    The files set no RoPE option: the checkpoint has the setting, and RoPE options of trainers
+    crash, change the factor or are ignored. A guard compares the training model with the plan.
     """
     from yarncli.cli import console, recipe_print
     from yarncli.training.recipe import RecipeOptions

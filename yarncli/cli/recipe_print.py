@@ -12,7 +12,7 @@ from yarncli.training.trainers import trainers
 
 
 def print_recipe(found: Recipe) -> None:
-    """Print what the training takes, what was written, and what to know of it."""
+    """Print the memory that training needs, what was written, and the notes."""
     console.print_text(f"memory for each GPU: {memory_words(found.memory)}")
     if found.counted:
         console.print_text(f"data: {found.counted.describe()}")
@@ -24,7 +24,7 @@ def print_recipe(found: Recipe) -> None:
 
 
 def print_trainers(source: str, *, json: bool) -> None:
-    """Print what each trainer does with RoPE, by its own option and with a converted checkpoint.
+    """Print what each trainer does with its own RoPE option and with a converted checkpoint.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -48,6 +48,6 @@ def print_trainers(source: str, *, json: bool) -> None:
     )
     if not scaled:
         console.note(
-            "This checkpoint states no scaling. Unless it was extended by θ alone, convert it "
-            "before it is trained."
+            "This checkpoint has no RoPE scaling. Convert it before you train it, unless only its "
+            "θ was changed."
         )

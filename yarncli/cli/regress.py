@@ -1,4 +1,4 @@
-"""`yarncli regress`: what did the extension cost on short texts?"""
+"""`yarncli regress`: what an extension costs on short texts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import typer
 from yarncli.cli import options
 
 EXAMPLES = [
-    ("yarncli regress ./model ./model-128k --text book.txt", "What the conversion costs."),
-    ("yarncli regress ./model --override method=yarn,factor=4", "Before anything is written."),
-    ("yarncli regress ./model --compare ntk,yarn --override factor=4", "Which method costs less."),
+    ("yarncli regress ./model ./model-128k --text book.txt", "Measure what the conversion costs."),
+    (
+        "yarncli regress ./model --override method=yarn,factor=4",
+        "Measure it before anything is written.",
+    ),
+    (
+        "yarncli regress ./model --compare ntk,yarn --override factor=4",
+        "Find the method that costs less.",
+    ),
     ("yarncli regress ./model ./model-128k --max-kl 0.05", "Exit 1 if the models differ by more."),
 ]
 
@@ -21,13 +27,17 @@ def regress(
     base: Annotated[
         str,
         typer.Argument(
-            metavar="BASE", show_default=False, help="The checkpoint before: a directory or Hub id."
+            metavar="BASE",
+            show_default=False,
+            help="The original checkpoint: a directory or a Hub id.",
         ),
     ],
     converted: Annotated[
         str | None,
         typer.Argument(
-            metavar="CONVERTED", show_default=False, help="What was made of it: the same."
+            metavar="CONVERTED",
+            show_default=False,
+            help="The converted checkpoint: a directory or a Hub id.",
         ),
     ] = None,
     text: options.TextFiles = None,
@@ -36,19 +46,19 @@ def regress(
         typer.Option(
             metavar="TOKENS",
             parser=options.parse_length,
-            help="Tokens of each text.",
+            help="Number of tokens of each text.",
             show_default="the original window, at most 4096",
         ),
     ] = None,
-    texts: Annotated[int, typer.Option(min=1, help="How many texts of that length.")] = 8,
-    seed: Annotated[int, typer.Option(help="Decides the texts that the base writes.")] = 0,
+    texts: Annotated[int, typer.Option(min=1, help="Number of texts of that length.")] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed of the texts that BASE writes.")] = 0,
     max_kl: Annotated[
         float | None,
         typer.Option(min=0, help="Exit 1 if the mean KL per token, in nats, is above this."),
     ] = None,
     min_top1: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Exit 1 if the models agree on less than this share."),
+        typer.Option(min=0, max=1, help="Exit 1 if the models agree on a smaller share of tokens."),
     ] = None,
     override: options.Override = None,
     compare: options.Compare = None,
@@ -65,7 +75,7 @@ def regress(
     plot: options.Plot = None,
     json: options.Json = False,
 ) -> None:
-    """Measure what an extension changes on texts that the model could read before.
+    """Measure what an extension changes on texts within the original window.
 
     Compares all predictions of BASE and CONVERTED, token by token: the divergence (KL), how often
     the most likely token is the same, and perplexity before and after.

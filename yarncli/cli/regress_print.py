@@ -21,13 +21,13 @@ def announce(settings: Mapping[str, Any]) -> None:
     console.note(f"{count} texts of {length:,} tokens, {passes * length:,} tokens to read.")
     if settings["text"] == SAMPLED:
         console.note(
-            "The texts are samples of the base model, which tell its own behaviour, not that on "
-            "texts of people. Give --text FILE for those."
+            "The texts were written by the base model. They do not show how it reads texts that "
+            "people wrote. Give --text FILE to measure that."
         )
 
 
 def show(report: RegressReport, *, plot: Path | None, json: bool) -> None:
-    """Print the result, and draw it where asked.
+    """Print the result, and draw it if asked.
 
     Raises:
         OutputError: the figure cannot be written; the result has been printed before.

@@ -14,7 +14,7 @@ class Report(Protocol):
 
     @property
     def caveats(self) -> Sequence[str]:
-        """What should be known about the results; a sentence each."""
+        """What a reader of the results must know; one sentence each."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `--json`."""
@@ -26,7 +26,7 @@ def show_report(report: Report, print_results: Callable[[], None], *, json: bool
     Args:
         report: what was measured.
         print_results: prints its tables.
-        json: whether to print the document instead.
+        json: whether to print a JSON document instead.
     """
     for caveat in report.caveats:
         console.warn(caveat)
@@ -37,7 +37,7 @@ def show_report(report: Report, print_results: Callable[[], None], *, json: bool
 
 
 def show_figure(draw: Callable[[Path], object], plot: Path | None) -> None:
-    """Draw the figure where it is asked for, and say so.
+    """Draw the figure if it is asked for, and say where it is.
 
     Raises:
         OutputError: it cannot be written; the result has been printed before.

@@ -12,7 +12,7 @@ from yarncli.progress import ProgressCallback
 
 
 def bake_too(conversion: Conversion, *, progress: ProgressCallback | None = None) -> Conversion:
-    """Bake what the conversion would have written, and write that unless it is a dry run.
+    """Bake the conversion that was decided, and write the result unless it is a dry run.
 
     Raises:
         CheckpointError: there is nothing to bake, or a file of the source cannot be carried over.

@@ -1,4 +1,4 @@
-"""A conversion decided: every file that it changes, written in memory and read back."""
+"""Decide a conversion: write every file that it changes in memory, and read it back."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Conversion:
     checkpoint: Checkpoint
     """The source."""
     options: ConvertOptions
-    """What was asked for."""
+    """The options of the conversion."""
     rope: RopeConfig
-    """Its config as it was."""
+    """The config of the source."""
     plan: RopePlan
     """Every number of the extension."""
     files: Mapping[str, tuple[JsonText, JsonText]]
@@ -48,9 +48,9 @@ class Conversion:
     history: History
     """The steps of the result; the conversion is the last one."""
     baking: Baking | None = None
-    """What the weights take on in the same pass."""
+    """What the same pass bakes into the weights; None without --bake."""
     output: Path | None = None
-    """The directory to write; None where the source itself is changed."""
+    """The directory to write; None if the source itself is changed."""
     written: bool = False
     """Whether it has been written."""
 
@@ -76,25 +76,25 @@ class Conversion:
 
     @property
     def written_files(self) -> dict[str, bytes]:
-        """The content of every config file of the result that is not the source's."""
+        """The content of every config file that differs from the source."""
         files = {name: after.to_bytes() for name, (_, after) in self.files.items()}
         return {FILE_NAME: self.history.to_bytes(), **files}
 
     @property
     def name(self) -> str:
-        """What the result is called in launch lines."""
+        """The name of the result in launch lines."""
         return str(self.output or self.checkpoint.name)
 
     @cached_property
     def judgement(self) -> Judgement:
-        """What engines will make of the result, with launch lines."""
+        """What engines will compute from the result, with launch lines."""
         if self.baking:
             return self.baking.judgement(source=self.name)
         like = self.options.assume_like
         return judge(self.config.value, self.history, source=self.name, assume_like=like)
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of `convert --json`."""
+        """The document of `convert --json`."""
         return {
             "schema_version": SCHEMA_VERSION,
             "written": self.written,
@@ -112,7 +112,7 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
 
     Args:
         checkpoint: what to convert.
-        options: what is asked for.
+        options: the options of the conversion.
 
     Raises:
         UsageError: contradictory options.
@@ -151,21 +151,21 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
 
 
 def without_unread(config: JsonText, rope: RopeConfig) -> JsonText:
-    """The config without RoPE blocks beside the text part, which transformers 5 may stop at.
+    """The config without RoPE blocks outside its text part, at which transformers 5 may fail.
 
     Args:
         config: config.json as read.
         rope: the same config, interpreted.
 
     Raises:
-        ConfigError: there is one in a config whose own code may read it.
+        ConfigError: there is such a block, but the model has its own code, which may read it.
     """
     dead = list(dead_blocks(config.value, rope.text_path))
     if dead and rope.assume_like and rope.text_path:
         where, inside = format_path(dead[0].path), format_path(rope.text_path)
         raise ConfigError(
-            f"{where} stands outside {inside}, which is what --assume-like reads; whether the "
-            f"model's own code reads it is not known. Remove it, or move it into {inside}."
+            f"{where} is outside {inside}, but --assume-like reads only {inside}. yarncli does not "
+            f"know whether the model's own code reads it. Remove it, or move it into {inside}."
         )
     return config.edited({}, [block.path for block in dead])
 
@@ -188,10 +188,10 @@ def _other_lengths(
 def verify(
     config: JsonText, rope: RopeConfig, plan: RopePlan, *, assume_like: str | None = None
 ) -> None:
-    """Read a written config back and hold it against the plan, each spelling on its own.
+    """Read a written config back and compare it with the plan, each spelling separately.
 
     Raises:
-        ConfigError: it does not say what was planned. This is a bug; nothing has been written yet.
+        ConfigError: the config differs from the plan. This is a bug; nothing has been written yet.
     """
     base = rope.text_path
     readings = [config]

@@ -1,4 +1,4 @@
-"""The whole of `yarncli convert`: a context extension decided, written, and reported."""
+"""`convert` as a function: decide a context extension, write it, and report it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _DEFAULTS = ConvertOptions()
 def plan(
     source: str | Path | Checkpoint, options: ConvertOptions = _DEFAULTS, **changes: Any
 ) -> RopePlan:
-    """Every number of a context extension, decided from config files alone; nothing is written.
+    """Decide every number of a context extension from config files; nothing is written.
 
     Args:
         source: a checkpoint directory, a config.json or a Hub id, or a GGUF file.
-        options: what is asked for.
-        changes: fields of `options` to set otherwise, by name.
+        options: the options of the conversion.
+        changes: fields of `options` to change, by name.
 
     Raises:
         UsageError: contradictory options.
@@ -65,16 +65,16 @@ def convert(
 ) -> Conversion | GgufConversion | GgufFolderConversion:
     """Write a context extension into a copy of a checkpoint or a GGUF file, or in place.
 
-    The output appears whole or not at all, and what was written is read back and held against the
-    plan.
+    The output is written completely or not at all. What was written is read back and compared with
+    the plan.
 
     Args:
         source: a checkpoint directory, a config.json or a Hub id; or a GGUF file, here or
             `hf://org/name/file.gguf`, or a folder of quantisations of one model.
         out: the directory, or the GGUF file, to write; None in place, or in a dry run.
-        options: what is asked for.
+        options: the options of the conversion.
         progress: told how far the stages "Fetching" and "Copying" (or "Baking") are, in bytes.
-        changes: fields of `options` to set otherwise, by name.
+        changes: fields of `options` to change, by name.
 
     Raises:
         UsageError: contradictory options, or the output is refused.
@@ -100,7 +100,7 @@ def convert(
         assert isinstance(source, str | Path)
         return convert_gguf_folder(source, out, options, progress=progress)
     if options.from_ is not None:
-        raise UsageError("--from writes into a GGUF file, and SOURCE is none. Leave it out.")
+        raise UsageError("--from writes into a GGUF file, and SOURCE is not one. Leave --from out.")
     in_place = out is None and not options.dry_run
     with using(source, in_place=in_place) as directory:
         return _convert(source, out, options, directory, progress)

@@ -1,4 +1,4 @@
-"""`convert --for`: the spelling and fields under which the named engines do what is planned."""
+"""`convert --for`: the spelling and fields with which the named engines compute the plan."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def written_for(
     *,
     history: History,
 ) -> tuple[RopePlan, Spelling]:
-    """The first way to write the plan that all engines of the options read as it is meant.
+    """The first way to write the plan that all engines of the options read as intended.
 
-    Tried are the spellings (only the given one, unless it is "both"), every way to state the
-    temperature, each with yarn's betas stated too, which ONNX Runtime GenAI needs, and, for linear,
-    a raised `max_position_embeddings`, which llama.cpp needs.
+    It tries the spellings (only the given one, unless that is "both") and every way to state the
+    attention factor, each also with yarn's betas written out, which ONNX Runtime GenAI needs. For
+    linear it also tries a raised `max_position_embeddings`, which llama.cpp needs.
 
     Raises:
-        UsageError: an unknown engine.
-        UnsupportedArchitectureError: no config does; the message says what each engine makes of
-            the usual one, and what to do.
+        UsageError: an engine is not known.
+        UnsupportedArchitectureError: no config does this; the message says what each engine
+            computes from the usual one, and what to do.
     """
     engines = [*dict.fromkeys(map(get_engine, options.engines))]
     like = options.assume_like
-    # Plain weights are loaded by every engine.
+    # Every engine loads plain weights, so only stated formats need a check.
     if stated_format(config.value, rope.text(config.value).values).id:
         _refuse_weights(config, history, engines, like)
 
@@ -66,7 +66,7 @@ def written_for(
     reasons = "; ".join(f"{name}: {text.rstrip('.')}" for name, text in usual.items())
     raise UnsupportedArchitectureError(
         f"No config makes {', '.join(names)} compute {plan.method} as planned ({reasons})."
-        + (f" Another method is right there: {command}." if command else "")
+        + (f" Another method works with them: {command}." if command else "")
         + _by_launching(rope, plan, options.target)
         + _by_baking(plan, mla=rope.is_mla)
     )
@@ -76,7 +76,7 @@ def _by_launching(rope: RopeConfig, plan: RopePlan, target: Target) -> str:
     if plan.sliding_window is not None:
         return ""
     command = engines_command(rope, target, plan.length)
-    return f" What can be done with the model as it is, by launch lines: {command}."
+    return f" Launch lines may extend the unchanged model; to see them: {command}."
 
 
 def _refuse_weights(
@@ -96,6 +96,6 @@ def _by_baking(plan: RopePlan, *, mla: bool) -> str:
     if mla or all(scope.after.attention_factor is None for scope in plan.scopes):
         return ""
     return (
-        " The temperature reaches engines that compute yarn's own through the weights: convert "
-        "without --for, and then run: yarncli bake OUT BAKED --form residual"
+        " Engines that always compute yarn's own attention factor can get another one through the "
+        "weights: convert without --for, and then run: yarncli bake OUT BAKED --form residual"
     )

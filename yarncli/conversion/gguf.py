@@ -1,4 +1,4 @@
-"""`convert` for GGUF files: a context extension, or a checkpoint's RoPE, as keys and a tensor."""
+"""`convert` for GGUF files: write an extension, or the RoPE of a checkpoint, into keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from yarncli.progress import ProgressCallback
 
 SCHEMA_VERSION = 1
 
-# How and where to write; every other option says what.
+# Options that say how and where to write; all others say what to write.
 _ABOUT_THE_RUN = {"in_place", "dry_run", "overwrite", "fsync"}
 _OF_CHECKPOINTS = {
     "sliding_window": "sliding-window", "assume_like": "assume-like", "spelling": "spelling",
@@ -46,21 +46,21 @@ class GgufConversion:
     file: GgufFile
     """The source."""
     gguf: Gguf
-    """Its keys and tensors as they will be."""
+    """The keys and tensors of the result."""
     computed: Computed
     """What llama.cpp computes from the result."""
     length: int
     """The window of the result, tokens."""
     plan: RopePlan | None
-    """Every number of the extension; None where a checkpoint's RoPE is written (`--from`)."""
+    """Every number of the extension; None with `--from`."""
     intended: Intended | None
-    """That checkpoint."""
+    """The RoPE of the checkpoint that `--from` names; None without it."""
     rewrite: Rewrite
     """What changes in the file."""
     notes: tuple[str, ...]
-    """What a person should know about it."""
+    """What a user should know about the conversion."""
     output: Path | None = None
-    """The file to write; None where the source itself is changed."""
+    """The file to write; None if the source itself is changed."""
     written: bool = False
     """Whether it has been written."""
 
@@ -71,11 +71,11 @@ class GgufConversion:
 
     @property
     def serving(self) -> Serving:
-        """How the result is started."""
+        """How to serve the result."""
         return Serving.of(self.file, self.output, self.length)
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of `convert --json` for a GGUF file."""
+        """The document of `convert --json` for a GGUF file."""
         return {
             "schema_version": SCHEMA_VERSION,
             "written": self.written,
@@ -103,9 +103,9 @@ def convert_gguf(
     """Write a context extension into a copy of a GGUF file, or in place; no weight changes.
 
     Args:
-        source: a file here, or `hf://org/name/file.gguf`.
+        source: a local file, or `hf://org/name/file.gguf`.
         out: the file to write; None in place, or in a dry run.
-        options: what is asked for.
+        options: the options of the conversion.
         progress: told how far the stages "Fetching" and "Copying" are, in bytes.
 
     Raises:
@@ -140,18 +140,18 @@ def plan_gguf(source: str | Path, options: ConvertOptions) -> RopePlan:
     require_options(options)
     found = decide(open_gguf(source), options).plan
     if found is None:
-        raise UsageError("--from plans no extension: it writes what the checkpoint has.")
+        raise UsageError("--from plans no extension: it copies the RoPE setting of the checkpoint.")
     return found
 
 
 def undo_gguf(
     source: str | Path, out: Path | None = None, *, progress: ProgressCallback | None = None
 ) -> Rewrite:
-    """Take back the last step of a file, as the file's own record has it.
+    """Undo the last step of a file, as the record in the file says.
 
     Args:
-        source: a file here, or on the Hub with `out`.
-        out: the file to write; None to change the file where it lies.
+        source: a local file, or with `out` one on the Hub.
+        out: the file to write; None to change the source itself.
         progress: told how far the stages "Fetching" and "Copying" are, in bytes.
 
     Raises:
@@ -170,11 +170,11 @@ def undo_gguf(
 
 
 def decide(file: GgufFile, options: ConvertOptions) -> GgufConversion:
-    """Decide a conversion; reads the header, and of a checkpoint that is given its config.
+    """Decide a conversion; reads the header, and with `--from` the config of that checkpoint.
 
     Args:
         file: what to convert.
-        options: what is asked for.
+        options: the options of the conversion.
 
     Raises:
         UsageError: contradictory options.
@@ -201,7 +201,7 @@ def decide(file: GgufFile, options: ConvertOptions) -> GgufConversion:
         _require_windowed(after, intended)
     step = Step(command="convert", source=file.source, plan=plan, options=options_told)
     computed = run(after, context=length)
-    assert isinstance(computed, Computed)  # the plan saw to it
+    assert isinstance(computed, Computed)  # because the plan checked it
     return GgufConversion(
         file=file, gguf=after, computed=computed, length=length, plan=plan, intended=intended,
         rewrite=_rewritten(file, made, step), notes=(*(plan.notes if plan else ()), *made.notes),
@@ -209,10 +209,10 @@ def decide(file: GgufFile, options: ConvertOptions) -> GgufConversion:
 
 
 def _rewritten(file: GgufFile, made: GgufPlan, step: Step) -> Rewrite:
-    """The file with a plan carried out, and read back.
+    """The change that carries out a plan, checked against it.
 
     Raises:
-        CheckpointError: it does not hold what was planned. This is a bug; nothing is written yet.
+        CheckpointError: the new header differs from the plan, which is a bug; nothing was written.
     """
     rewrite = decide_rewrite(file, as_edit(file, made), step)
     keys, tensors = rewrite.header.keys, rewrite.header.tensors
@@ -223,22 +223,25 @@ def _rewritten(file: GgufFile, made: GgufPlan, step: Step) -> Rewrite:
     gone = keys.keys() & set(made.drop) or tensors.keys() & set(made.drop_tensors)
     if not kept or gone:
         raise CheckpointError(
-            f"What {file.name} would become does not hold what was planned. Nothing was changed; "
-            "please report this."
+            f"The new header of {file.name} differs from the plan. Nothing was changed; please "
+            "report this."
         )
     return rewrite
 
 
 def _require_windowed(after: Gguf, intended: Intended) -> None:
-    """Insist that layers with a window rotate as the checkpoint says, which no plan changes."""
+    """Refuse a file in which layers with a window rotate unlike those of the checkpoint.
+
+    No plan changes these layers.
+    """
     found, wanted = run_windowed(after), intended.windowed
-    assert wanted is not None  # the caller saw to it
+    assert wanted is not None  # because the caller checked it
     same = isinstance(found, Computed) and compare(found, wanted, intended.length).rotates_alike
     if after.window and not same:
         raise UnsupportedArchitectureError(
-            f"The layers of {intended.name} that attend within a window rotate otherwise than "
-            "llama.cpp computes from the file, and --from changes the other layers only. Convert "
-            "the checkpoint again with a newer convert_hf_to_gguf.py."
+            "For layers that attend within a window, llama.cpp computes other frequencies from the "
+            f"file than {intended.name} has, and --from changes only the other layers. Convert the "
+            "checkpoint again with a newer convert_hf_to_gguf.py."
         )
 
 
@@ -264,6 +267,6 @@ def require_options(options: ConvertOptions) -> None:
     if options.from_ is not None and numbers:
         flag = numbers[0].replace("_", "-")
         raise UsageError(
-            f"--from takes every number from the checkpoint, so --{flag} has no place beside it. "
-            "Give one of them."
+            f"--from takes every number from the checkpoint, so --{flag} cannot be given with it. "
+            "Give only one of them."
         )

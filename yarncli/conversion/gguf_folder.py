@@ -1,4 +1,4 @@
-"""`convert` for a folder of GGUF files: all quantisations of one model by one command."""
+"""`convert` for a folder of GGUF files: all quantisations of one model in one command."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class GgufFolderConversion:
     """The conversions of all files of one model."""
 
     conversions: tuple[GgufConversion, ...]
-    """One for each model file, by name."""
+    """One for each model file, in the order of their names."""
     left: Mapping[str, str]
-    """Name of a GGUF file that was left alone → why."""
+    """Name of a GGUF file that is not changed → the reason."""
     output: Path | None
     """The directory to write; None in a dry run without one."""
     written: bool = False
@@ -40,7 +40,7 @@ class GgufFolderConversion:
         return self.conversions[0].plan
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of `convert --json` for a folder."""
+        """The document of `convert --json` for a folder."""
         return {
             "schema_version": SCHEMA_VERSION,
             "written": self.written,
@@ -58,19 +58,19 @@ def convert_gguf_folder(
     *,
     progress: ProgressCallback | None = None,
 ) -> GgufFolderConversion:
-    """Convert every quantisation of a model in a folder; the others are left alone and named.
+    """Convert every quantisation of a model in a folder; other GGUF files are not changed.
 
-    All are decided before any is written, and OUT appears whole or not at all.
+    All conversions are decided before one is written. OUT is written completely or not at all.
 
     Args:
         source: the folder.
         out: the directory to write; None in a dry run.
-        options: what is asked for.
+        options: the options of the conversion.
         progress: told how far the stage "Copying" is, in bytes.
 
     Raises:
         UsageError: contradictory options, or several models.
-        CheckpointError: no model is there, or one is damaged or cannot take what is asked.
+        CheckpointError: there is no model, or a file is damaged or cannot take what is asked.
         OutputError: the result cannot be written, or does not read back.
     """
     require_options(options)
@@ -104,11 +104,11 @@ def _name(conversion: GgufConversion) -> str:
 
 
 def _require_one_model(made: list[GgufConversion]) -> None:
-    """Insist that all files are of one model, and get the same RoPE."""
+    """Check that all files are of one model, and get the same RoPE setting."""
     first = made[0]
     for other in made[1:]:
         if not is_same_model(first.gguf, other.gguf) or first.computed != other.computed:
             raise UsageError(
-                f"{_name(first)} and {_name(other)} are not of one model, or not scaled alike: "
-                "convert each by its own name."
+                f"{_name(first)} and {_name(other)} are not of one model, or do not have the "
+                "same scaling. Convert each file separately."
             )

@@ -16,7 +16,7 @@ from yarncli.rope.methods import DEFAULT_METHOD, option_names
 
 WeightsMode = Literal["copy", "hardlink", "symlink"]
 
-# They say how and where to write, not what: the result is the same, so no step records them.
+# These options do not change the content of the result, so no step records them.
 _ABOUT_THE_RUN = frozenset({"weights", "bake", "in_place", "dry_run", "overwrite", "fsync"})
 
 
@@ -31,57 +31,57 @@ class ConvertOptions:
     factor: float | None = None
     """The context length to reach, as a multiple of the original one."""
     original_length: int | None = None
-    """The context length that the model was trained with, where the config does not tell it."""
+    """The context length that the model was trained with, if the config does not say it."""
     beta_fast: float | None = None
-    """yarn: dimensions that turn more often over the original length are kept."""
+    """yarn: do not change dimensions that turn more often than this over the original length."""
     beta_slow: float | None = None
-    """yarn: dimensions that turn less often are fully interpolated."""
+    """yarn: fully interpolate dimensions that turn less often than this."""
     attention_factor: float | None = None
-    """yarn, longrope: multiply cos and sin by this instead of what the method derives."""
+    """yarn, longrope: multiply cos and sin by this number instead of the method's own."""
     truncate: bool | None = None
     """yarn: whether the ends of the ramp are rounded to whole dimensions."""
     rope_theta: float | None = None
-    """ntk: the new base, instead of the one the length gives."""
+    """ntk: use this base instead of the one that follows from the length."""
     low_freq_factor: float | None = None
-    """llama3: wavelengths above original length / this are scaled fully."""
+    """llama3: fully interpolate wavelengths above original length / this number."""
     high_freq_factor: float | None = None
-    """llama3: wavelengths below original length / this are kept."""
+    """llama3: keep wavelengths below original length / this number."""
     short_factor: Sequence[float] | None = None
     """longrope: one factor per frequency, for texts up to the original length."""
     long_factor: Sequence[float] | None = None
     """longrope: one factor per frequency, for longer texts."""
     rescale: bool = False
-    """Extend the scaling that the model has, by its own method."""
+    """Extend the existing scaling further, by the same method."""
     replace_scaling: bool = False
-    """Drop the scaling that the model has and start from `original_length`."""
+    """Remove the existing scaling and start from `original_length`."""
     sliding_window: SlidingWindow | None = None
-    """Also widen the window that every layer attends within, tokens, or switch it "off"."""
+    """Also set the sliding window of attention to this many tokens, or switch it "off"."""
     assume_like: str | None = None
     """Read an unknown model type as if it were this one."""
     spelling: Spelling = "both"
-    """Write `rope_scaling` (legacy), `rope_parameters` (v5), or both where the model can."""
+    """Write `rope_scaling` (legacy), `rope_parameters` (v5), or both if the model allows it."""
     engines: Sequence[str] = ()
-    """Ids of engines: choose spelling and fields that all of them read as planned, or refuse."""
+    """Ids of engines: write spelling and fields that all of them read as planned, or refuse."""
     bake: bool = False
     """Move the attention factor into the weights as well."""
     weights: WeightsMode = "copy"
-    """How the weight files get into the output."""
+    """Copy the weight files into the output, or link them."""
     config_only: bool = False
-    """Leave weights and weight index out of the output."""
+    """Leave the weights and their index out of the output."""
     from_: str | Path | None = None
     """Write the RoPE of this checkpoint into a GGUF file."""
     in_place: bool = False
-    """Change the source itself; config files are kept as `*.orig`."""
+    """Change the source itself; the old config files are kept as `*.orig`."""
     dry_run: bool = False
     """Decide everything and write nothing."""
     overwrite: bool = False
-    """Replace the output if it exists and holds a checkpoint."""
+    """Replace the output if it already holds a checkpoint."""
     fsync: bool = False
-    """Survive a power cut too: flush the output to the disk."""
+    """Flush the output to the disk, to survive a power failure."""
 
     @property
     def target(self) -> Target:
-        """What is asked of the plan."""
+        """The extension that the options ask for."""
         return Target(
             method=self.method,
             length=self.length,
@@ -94,11 +94,11 @@ class ConvertOptions:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The options given that decide what is written, by their long names."""
+        """The given options that decide what is written, by their long names."""
         given = given_options(self)
         if engines := given.pop("engines", None):
             given["for"] = list(engines)
-        given.pop("from_", None)  # a path; the step that has it says what lies there
+        given.pop("from_", None)  # a path; the step records the checkpoint instead
         return {
             name: list(value) if isinstance(value, Sequence) and type(value) is not str else value
             for name, value in given.items()
@@ -106,10 +106,10 @@ class ConvertOptions:
         }
 
     def require_consistent(self, out: Path | None) -> None:
-        """Refuse options that contradict each other, or the output.
+        """Refuse options that contradict each other or the output.
 
         Raises:
-            UsageError: they do.
+            UsageError: there is a contradiction.
         """
         if (out and self.in_place) or not (out or self.in_place or self.dry_run):
             raise UsageError("Give what to write, OUT, or --in-place, and only one of them.")
@@ -120,6 +120,6 @@ class ConvertOptions:
             )
         if self.bake and (self.config_only or self.weights != "copy"):
             raise UsageError(
-                "--bake changes weights, so they can neither be left out nor linked. Leave out "
-                "--config-only and --weights."
+                "--bake changes weights, so they cannot be linked or left out. Do not give "
+                "--config-only or --weights with it."
             )

@@ -1,4 +1,4 @@
-"""`convert --undo`: the last conversion of a directory taken back, as `yarncli.json` records it."""
+"""`convert --undo`: undo the last conversion of a directory, as `yarncli.json` records it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """A conversion taken back."""
+    """A conversion that was undone."""
 
     changes: tuple[FieldChange, ...]
-    """What changed, as it was put back."""
+    """The values that were restored."""
     backups: tuple[str, ...] = ()
-    """The `*.orig` files that are left; they differ from each other, and from what is there."""
+    """The `*.orig` files that remain; they differ from each other and from the present files."""
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of `convert --undo --json`."""
+        """The document of `convert --undo --json`."""
         changes = [change.to_json() for change in self.changes]
         backups = list(self.backups)
         return {"schema_version": SCHEMA_VERSION, "changes": changes, "backups": backups}
@@ -42,14 +42,14 @@ def undo(
     *,
     progress: ProgressCallback | None = None,
 ) -> Undone:
-    """Take back the last conversion of a directory, field by field, as `yarncli.json` records it.
+    """Undo the last conversion of a directory, field by field, as `yarncli.json` records it.
 
-    What the files held before is kept as `*.orig`; backups of what is there again, and second ones
-    of the same content, are removed. A GGUF file carries its record itself.
+    The files that were converted are kept as `*.orig`. A backup is removed if its content equals
+    the restored file or another backup. A GGUF file holds its record itself.
 
     Args:
         source: a directory, what `open_checkpoint` returned, or a GGUF file.
-        out: for a GGUF file, the file to write instead of changing it where it lies.
+        out: for a GGUF file, the file to write instead of changing the source.
         progress: told how far the writing of `out` is, in bytes.
 
     Raises:
@@ -64,7 +64,7 @@ def undo(
         return Undone(undo_gguf(source, Path(out) if out else None, progress=progress).changes)
     if out is not None:
         raise UsageError(
-            "--undo takes back the last conversion of a directory itself. Give it without OUT."
+            "--undo takes back the last conversion in the directory itself. Give no OUT."
         )
     with using(source, in_place=True) as directory:
         return _undo(open_checkpoint(source), directory)
@@ -74,9 +74,9 @@ def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
     history = read_history(checkpoint)
     if history.unbelieved:
         raise CheckpointError(
-            f"{checkpoint.where('config.json')} is not what {FILE_NAME} records: it was changed "
-            "since, or the record belongs to another model. Nothing was taken back. If it was "
-            "converted in place, config.json.orig holds the original."
+            f"{checkpoint.where('config.json')} is not what {FILE_NAME} records. It was changed "
+            "later, or the record belongs to another model. Nothing was undone. If the directory "
+            "was converted in place, config.json.orig holds the original."
         )
     if directory is None or checkpoint.directory is None or not history.steps:
         raise CheckpointError(
@@ -86,8 +86,8 @@ def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
     step = history.steps[-1]
     if step.command != "convert":
         raise CheckpointError(
-            f"The last step was {step.command}, which changed weights and cannot be taken back "
-            "from here. Use the checkpoint it was made from."
+            f"The last step was {step.command}. It changed weights and cannot be undone. Use the "
+            "checkpoint that it started from."
         )
     for change_made in step.replaced:
         _require_unchanged(checkpoint, change_made)
@@ -108,10 +108,10 @@ def _undo(checkpoint: Checkpoint, directory: Directory | None) -> Undone:
 
 
 def _require_unchanged(checkpoint: Checkpoint, made: FieldChange) -> None:
-    """Insist that a value is still what the conversion made it."""
+    """Check that a value is still the one that the conversion wrote."""
     text = checkpoint.optional_json(made.file)
     if text is not None and text.get(made.path, ABSENT) != made.after:
         raise CheckpointError(
-            f"{text.where}: {format_path(made.path)} was changed since the conversion, so taking "
-            "that back would mix the two. Put the value back, or use the original checkpoint."
+            f"{text.where}: {format_path(made.path)} was changed after the conversion, so undoing "
+            "it would mix two settings. Restore the value, or use the original checkpoint."
         )

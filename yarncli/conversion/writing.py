@@ -1,4 +1,4 @@
-"""A conversion carried out: config files written, the rest carried over, all read back."""
+"""Carry out a conversion: write config files, copy all other files, and read them back."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from yarncli.progress import ProgressCallback, stage
 def write_copy(
     conversion: Conversion, destination: Path, *, progress: ProgressCallback | None = None
 ) -> None:
-    """Write the converted checkpoint to a new directory, whole or not at all.
+    """Write the converted checkpoint to a new directory, completely or not at all.
 
     Args:
         conversion: what `decide` decided; its checkpoint must be local (see `download`).
-        destination: the directory to be.
+        destination: the directory to write.
         progress: told how far the stages "Copying" and "Flushing to the disk" are, in bytes.
 
     Raises:
         UsageError: the destination is refused.
-        CheckpointError: a file of the source cannot be carried over, a shard is missing or
-            damaged, or changes meanwhile.
+        CheckpointError: a file of the source cannot be copied, or a shard is missing, damaged,
+            or changed during the copy.
         OutputError: something cannot be written, or does not read back.
     """
     checkpoint, options = conversion.checkpoint, conversion.options
     if not options.config_only:
-        checkpoint.headers()  # half a checkpoint is refused here, not by an engine later
+        checkpoint.headers()  # an incomplete checkpoint is refused here, not later by an engine
     place: dict[str, Any] = {"source": checkpoint.directory, "overwrite": options.overwrite}
     output.check_destination(destination, **place)
     files, wanted = conversion.written_files, files_to_carry(checkpoint, options)
@@ -56,7 +56,7 @@ def write_copy(
         config = checkpoint.path("config.json")
         fill(staging, config.parent, copied, files, like=config, progress=advance)
         for file in linked:
-            assert mode != "copy"  # or nothing is linked
+            assert mode != "copy"  # otherwise `linked` is empty
             output.make_parents(staging, file.name, checkpoint.directory)
             link_file(checkpoint.path(file.name), staging / file.name, mode)
         require_written(staging, files)
@@ -64,11 +64,11 @@ def write_copy(
 
 
 def write_in_place(conversion: Conversion, directory: Directory | None) -> None:
-    """Replace the config files of the source, all or none, keeping the originals as `*.orig`.
+    """Replace the config files of the source, all or none, and keep the originals as `*.orig`.
 
     Args:
         conversion: decided while `directory` was held.
-        directory: the source, held alone.
+        directory: the source, locked for this process.
 
     Raises:
         UsageError: the source is not a directory on this machine.
@@ -83,10 +83,10 @@ def write_in_place(conversion: Conversion, directory: Directory | None) -> None:
 
 
 def files_to_carry(checkpoint: Checkpoint, options: ConvertOptions) -> list[SourceFile]:
-    """The files of the source that belong into the output.
+    """The files of the source that belong in the output.
 
     Raises:
-        CheckpointError: one of them cannot be carried over; named.
+        CheckpointError: one of them cannot be copied; the message names it.
     """
     files = checkpoint.files_to_copy()
     return [file for file in files if not (options.config_only and file.is_weights)]

@@ -10,7 +10,7 @@ from yarncli.errors import UsageError
 
 
 def write_demo(output: str | Path, *, tuned: bool = False) -> Path:
-    """Copy the demo checkpoint into the new directory `output`, whole or not at all.
+    """Copy the demo checkpoint into the new directory `output`, completely or not at all.
 
     Args:
         output: must not exist.
@@ -33,7 +33,7 @@ def write_demo(output: str | Path, *, tuned: bool = False) -> Path:
 
 
 def write_demo_text(output: str | Path) -> Path:
-    """Copy the text to measure the demo on: stories that its models have not seen.
+    """Copy the text for measuring the demo: stories that its models were not trained on.
 
     Args:
         output: the file to write; must not exist.

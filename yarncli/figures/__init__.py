@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 FORMATS = (".png", ".svg", ".pdf")
-"""How the name of a figure may end, and so in which format it is saved."""
+"""The name endings of figures; they decide the format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,19 +11,19 @@ class Look:
     """What the user decides about a figure."""
 
     title: str | None = None
-    """Instead of its own title; None keeps it, an empty one removes it."""
+    """The title; None for the default title, an empty text for no title."""
     size: tuple[float, float] | None = None
-    """Width and height in inches; None for what fits the data."""
+    """Width and height in inches; None for a size that fits the data."""
     dpi: int = 160
     """Dots per inch of a PNG."""
 
 
 OWN_LOOK = Look()
-"""That of a figure about which the user decides nothing."""
+"""The look of a figure without options."""
 
 
 def literal(name: str, most: int = 200) -> str:
-    """A stranger's name as a label: cut, one line, and no formula, which `$` would begin.
+    """A name from a file as a label: shortened, on one line, and not as a formula (`$`).
 
     Args:
         name: as it was given.

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ENOUGH = 3  # points of a curve
+_ENOUGH = 3  # points that a curve needs
 _PARTS: tuple[tuple[Part, str, str, float], ...] = (
     ("search", "o", "#888888", -0.13), ("held-out", "D", "#000000", 0.13),
 )  # fmt: skip
 
 
 def plot_fit(reports: Sequence[FitReport], path: Path, look: Look = OWN_LOOK) -> None:
-    """Draw each search in a row: the differences of the answers, and the paper's A.2.
+    """Draw one row per search: differences of the answers, and perplexity as in A.2 of the paper.
 
     Raises:
         UsageError: there is nothing to draw.
@@ -57,13 +57,13 @@ def _title(reports: Sequence[FitReport]) -> str:
     models = dict.fromkeys(
         str(report.settings["model"]).rstrip("/").rpartition("/")[2] for report in reports
     )
-    return f"Settings held against the default, {', '.join(models)}"
+    return f"Settings compared with the default, {', '.join(models)}"
 
 
 def perplexity_curves(report: FitReport) -> list[Curve]:
-    """Perplexity over the attention factor, of the settings that differ in nothing else.
+    """Perplexity over the attention factor, for settings that differ only in this factor.
 
-    One curve for each stretch of positions; none where fewer than three settings have such.
+    There is one curve for each range of positions, if at least three settings have results for it.
     """
     points: dict[int, list[tuple[float, float, tuple[float, float] | None]]] = {}
     for name in report.measurements:
@@ -82,7 +82,7 @@ def perplexity_curves(report: FitReport) -> list[Curve]:
 
 
 def _draw_differences(axes: Axes, report: FitReport) -> None:
-    """A row for each setting: the paired difference of its answers, on each part."""
+    """Draw a row per setting: the paired difference of its answers, in search and held-out part."""
     names = [
         name
         for name in report.measurements

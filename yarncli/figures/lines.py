@@ -1,4 +1,4 @@
-"""Curves over an axis of numbers, told apart without colour, with intervals."""
+"""Curves with intervals over an axis of numbers; readable without colours."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Curve:
     """Values over an axis."""
 
     name: str
-    """As in the legend."""
+    """The name in the legend."""
     points: Sequence[tuple[float, float, tuple[float, float] | None]]
-    """Where on the axis (a length in tokens, say), value, and its interval if it has one; in the
-    order of the axis."""
+    """Place on the axis (such as a length in tokens), value, and its interval or None; sorted by
+    place."""
     method: str = ""
-    """Whose colour, dash and marker it has; that of its name where it is empty."""
+    """The name whose colour, dash and marker it has; empty for its own name."""
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -66,15 +66,15 @@ def draw_lines(axes: Axes, curves: Sequence[Curve], spread: float) -> None:
 
 
 def _spread(lengths: Sequence[int]) -> float:
-    """How far curves are moved apart: half of the narrowest gap, and 4 % of the axis at most."""
+    """How far curves are shifted sideways: half of the narrowest gap, at most 4 % of the axis."""
     gaps = [math.log2(b / a) for a, b in pairwise(lengths)]
     return min(min(gaps) / 2, sum(gaps) / 25) if gaps else 0.2
 
 
 def set_lengths(axes: Axes, lengths: Iterable[int]) -> None:
-    """A logarithmic axis with a tick at each of `lengths`; names that would overlap are left out.
+    """A logarithmic axis with a tick at each of `lengths`; labels that would overlap are left out.
 
-    Ticks within 5 % of the axis of the named one before get no name.
+    A tick gets no label within 5 % of the axis after the last labelled tick.
     """
     ticks = sorted(lengths)
     axes.set_xscale("log", base=2)
@@ -95,7 +95,7 @@ def set_lengths(axes: Axes, lengths: Iterable[int]) -> None:
 def mark_windows(axes: Axes, windows: Iterable[tuple[int, int]]) -> None:
     """A vertical line at each original window (dotted) and each extended one (dashed).
 
-    They stand at their own lengths, and the axis reaches that far. The legend names them.
+    Each line is at its own length, and the axis is extended to it. The legend names the lines.
     """
     ticks = [int(tick) for tick in axes.get_xticks()]
     for window, style in window_lines(windows):
@@ -125,14 +125,14 @@ def window_lines(
 
 
 def put_legend(axes: Axes, curves: int) -> None:
-    """A legend below the figure, which grows by it; none where a single curve has no windows."""
+    """Add a legend below the figure, unless there is a single curve without windows."""
     handles, labels = axes.get_legend_handles_labels()
     if curves > 1 or len(handles) > 1:
         put_handles(axes.figure, handles, labels)
 
 
 def put_handles(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """A legend of `handles` below all axes of a figure, which grows by its height."""
+    """Add a legend of `handles` below all axes, and make the figure higher by its height."""
     width, height = figure.get_size_inches()
     widest = max(map(len, labels)) * 0.075 + 0.75  # inches of an entry at 9 points
     columns = max(1, min(len(labels), int(width / widest)))

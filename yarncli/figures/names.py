@@ -1,4 +1,4 @@
-"""What runs are called in a figure."""
+"""The names of runs in a figure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def model_name(settings: Mapping[str, Any]) -> str:
 
 
 def run_names(runs: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
-    """A name for each run, no two alike: its setting, and its model where there are several files.
+    """A unique name for each run: its setting, and its model if there are several files.
 
     Args:
         runs: what is recorded in the result file, and the name of the setting.

@@ -34,16 +34,16 @@ _MOST_RUNS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One variant of one report, as drawn."""
+    """One variant of one report, to draw."""
 
     name: str
-    """As its panel and its curve are called."""
+    """The name of its panel and its curve."""
     cells: Sequence[Cell]
     """Its verdicts."""
     windows: tuple[int, int] | None
-    """Its original and extended length, tokens; None where they are not known."""
+    """Its original and extended length, tokens; None if they are not known."""
     method: str
-    """Whose colour it has, of `STYLES`."""
+    """The key in `STYLES` of its colour."""
 
 
 def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
@@ -58,14 +58,14 @@ def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
     runs = []
     for shown, (settings, name, cells) in zip(names, found, strict=True):
         about = settings.get("variants", {}).get(name, {})
-        # Behind a server whose config is not known both are 0.
+        # Both are 0 for a server if its config is not known.
         windows = (about["original"], about["window"]) if about.get("window") else None
         runs.append(Run(name=shown, cells=cells, windows=windows, method=method_of(name, about)))
     return runs
 
 
 def plot_passkey(reports: Sequence[PasskeyReport], path: Path, look: Look = OWN_LOOK) -> None:
-    """Draw a heatmap per run, and the accuracy of all over length with its 95 % intervals.
+    """Draw a heatmap per run, and the accuracy of all runs over length with 95 % intervals.
 
     Raises:
         UsageError: there is nothing to draw.
@@ -89,7 +89,7 @@ def _title(reports: Sequence[PasskeyReport]) -> str:
 def _draw(runs: Sequence[Run], title: str) -> Figure:
     columns = min(len(runs), 3)
     rows = -(-len(runs) // columns)
-    # The curves take what the last row of panels leaves free, or a row of their own.
+    # The curves are drawn in the free part of the last row of panels, or in a new row.
     free = rows * columns - len(runs)
     figure = new_figure(max(5.2 * columns, 6.4), 3.7 * (rows if free else rows + 1) + 0.4)
     grid: Any = figure.add_gridspec(rows if free else rows + 1, columns)
@@ -115,9 +115,9 @@ def _has_tasks(cells: Sequence[Cell]) -> bool:
 def accuracy_grid(
     cells: Sequence[Cell],
 ) -> tuple[list[int], list[float] | list[str], list[list[float]]]:
-    """Lengths, depths, and accuracy per depth (rows) and length (columns); NaN where not asked.
+    """Lengths, depths, and accuracy per depth (rows) and length (columns); NaN if not asked.
 
-    Where other tasks than the passkey were asked, the rows are tasks.
+    If the run has other tasks than the passkey, the rows are tasks.
     """
     lengths = sorted({cell.length for cell in cells})
     by_task = _has_tasks(cells)
@@ -148,20 +148,20 @@ def _draw_heatmap(axes: Axes, run: Run) -> Any:
     what = "task" if _has_tasks(run.cells) else "depth of the passkey"
     axes.set(xlabel="prompt length (tokens)", ylabel=what)
     axes.set_title(literal(run.name, 40), loc="left")
-    axes.patch.set(hatch="///", edgecolor="#bbbbbb")  # seen where nothing was asked
+    axes.patch.set(hatch="///", edgecolor="#bbbbbb")  # visible in cells that were not asked
     narrowest = min(math.log2(b / a) for a, b in pairwise(edges)) / math.log2(edges[-1] / edges[0])
     if narrowest >= 0.06 and len(rows) <= 12:
         _write_values(axes, image, lengths, values)
     for window, style in window_lines([run.windows] if run.windows else []):
         if edges[0] < window < edges[-1]:
-            # On white, so that it is seen on every colour of the map.
+            # A white ground makes the line visible on every colour of the map.
             axes.axvline(window, color="white", lw=4)
             axes.axvline(window, **style)
     return image
 
 
 def _edges(lengths: Sequence[int]) -> list[float]:
-    """Where the columns of a logarithmic axis end: half-way between two lengths."""
+    """The edges of the columns on a logarithmic axis: half-way between two lengths."""
     inner = [math.sqrt(a * b) for a, b in pairwise(lengths)]
     first = inner[0] if inner else lengths[0] * math.sqrt(2)
     last = inner[-1] if inner else lengths[-1] / math.sqrt(2)
@@ -171,7 +171,7 @@ def _edges(lengths: Sequence[int]) -> list[float]:
 def _write_values(
     axes: Axes, image: Any, lengths: Sequence[int], values: Sequence[Sequence[float]]
 ) -> None:
-    """Write the shares on their cells, on their own ground where the line of a window passes."""
+    """Write the accuracy on each cell, with a ground if the line of a window crosses it."""
     from matplotlib.patheffects import withStroke
 
     for row, line in enumerate(values):

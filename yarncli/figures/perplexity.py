@@ -28,7 +28,7 @@ _AXES = {
 def plot_perplexity(reports: Sequence[PerplexityReport], path: Path, look: Look = OWN_LOOK) -> None:
     """Draw perplexity over length with its 95 % intervals, for all settings of all reports.
 
-    Runs with attention factors are drawn over those.
+    Runs with attention factors are drawn over these factors.
 
     Raises:
         UsageError: there is nothing to draw, or the runs were not read in the same way.
@@ -39,7 +39,7 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path, look: Look 
         plot_temperature(reports, path, look)
         return
     if any(over_temperature):
-        raise UsageError("Runs with --attention-factors and without have no common axis.")
+        raise UsageError("Runs with and without --attention-factors cannot be drawn on one axis.")
     layouts = {report.settings["layout"] for report in reports}
     if len(layouts) > 1:
         raise UsageError(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """A conversion as drawn: its name, the method whose colour it has, and its numbers."""
+    """A conversion to draw: its name, the method that gives its colour, and its numbers."""
 
     name: str
     method: str
@@ -31,7 +31,7 @@ class _Cost:
 def plot_regress(reports: Sequence[RegressReport], path: Path, look: Look = OWN_LOOK) -> None:
     """Draw the KL, the change of perplexity and the agreement of every conversion.
 
-    All have their 95 % intervals.
+    All numbers have their 95 % intervals.
 
     Raises:
         UsageError: there is nothing to draw.

@@ -1,4 +1,4 @@
-"""The figure of saved runs: the file says of which command they are."""
+"""The figure of saved runs: each file says which command wrote it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ def plot_results(paths: Sequence[Path], out: Path, look: Look = OWN_LOOK) -> lis
         look: what the user decides about it.
 
     Returns:
-        What should be known about the files; a sentence each.
+        What a reader of the figure must know; one sentence each.
 
     Raises:
-        CheckpointError: a file is no result file.
-        UsageError: they are of different commands, or there is nothing to draw.
+        CheckpointError: a file is not a result file.
+        UsageError: the files are of different commands, or there is nothing to draw.
         OutputError, MissingExtraError: as `save_figure`.
     """
     written = [read_results(path) for path in paths]
     kinds = sorted({each.kind for each in written})
     if len(kinds) > 1:
-        raise UsageError(f"Results of {' and '.join(kinds)} have no common figure. Draw each kind.")
+        raise UsageError(
+            f"Results of {' and '.join(kinds)} cannot be drawn in one figure. Draw each kind."
+        )
     if kinds == ["perplexity"]:
         from yarncli.evaluation.losses import read_perplexity_report
         from yarncli.figures.perplexity import plot_perplexity

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Grounds that differ in greyscale, too.
+# Grounds that can be distinguished in greyscale, too.
 _GROUNDS: dict[str, dict[str, Any]] = {
     "ramp": {"facecolor": "#f0f0f0", "hatch": "////", "edgecolor": "#c4c4c4", "lw": 0},
     "interpolated": {"facecolor": "#e2e2e2", "lw": 0},
@@ -72,7 +72,7 @@ def _title(description: Description) -> str:
 
 
 def _style(description: Description, scope: Scope) -> Style:
-    """The style of the method by which the scope is, or would be, extended."""
+    """The style of the method that extends the scope, in use or planned."""
     plan = description.plan
     if plan is not None and scope.name in {planned.name for planned in plan.scopes}:
         return STYLES[plan.method]
@@ -80,7 +80,7 @@ def _style(description: Description, scope: Scope) -> Style:
 
 
 def _draw_curves(axes: Axes, before: list[float], after: list[float], style: Style) -> None:
-    """Both curves; one where they are the same. What stands still (frequency 0) leaves a gap."""
+    """Draw both curves, or one if they are equal; pairs that do not rotate leave a gap."""
     from matplotlib.ticker import MaxNLocator
 
     same = before == after
@@ -99,12 +99,12 @@ def _draw_curves(axes: Axes, before: list[float], after: list[float], style: Sty
 
 
 def _drawn(values: list[float]) -> list[float]:
-    """What a logarithmic axis can show."""
+    """The values that a logarithmic axis can show."""
     return [value if 0 < value < math.inf else math.nan for value in values]
 
 
 def _mark_windows(axes: Axes, description: Description, scope: Scope) -> None:
-    """A line at each window, at its own length."""
+    """Draw a line at the length of each window."""
     pair = (description.original_length, description.length)
     for window, style in window_lines([pair], "new window" if description.plan else "window"):
         axes.axhline(window, zorder=0, **style)
@@ -114,7 +114,7 @@ def _mark_windows(axes: Axes, description: Description, scope: Scope) -> None:
 
 
 def _shade_regimes(axes: Axes, rows: list[Dimension]) -> None:
-    """Shade what the scaling does to each run of pairs; what is kept stays white."""
+    """Shade each run of pairs by what the scaling does to it; pairs that are kept stay white."""
     drawn: set[str] = set()
     for regime, run in _runs(rows):
         if regime in _GROUNDS:
@@ -142,6 +142,6 @@ def describe_regimes(rows: list[Dimension]) -> str:
 
 
 def _runs(rows: list[Dimension]) -> list[tuple[str, list[int]]]:
-    """Neighbouring pairs with one regime, or that stand still, and their numbers."""
+    """Runs of neighbouring pairs with one regime or without rotation, and their numbers."""
     grouped = groupby(rows, key=lambda row: row.regime if row.inv_freq else "still")
     return [(what, [row.index for row in run]) for what, run in grouped]

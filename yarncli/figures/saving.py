@@ -1,4 +1,4 @@
-"""How every figure is checked before the work, and saved after it."""
+"""Check a figure before the work that it shows, and save it afterwards."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def check_figure(path: Path) -> None:
-    """Refuse a figure that cannot be drawn or put there, before the work.
+    """Refuse, before the work, a figure that cannot be drawn or saved.
 
     Raises:
         UsageError: the name does not end in .png, .svg or .pdf, or its directory does not exist.
         MissingExtraError: matplotlib is not installed.
     """
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path} is no figure: write a name that ends in .png, .svg or .pdf.")
+        raise UsageError(f"{path} is not a figure. Give a name that ends in .png, .svg or .pdf.")
     if not path.parent.is_dir():
         raise UsageError(f"The directory {path.parent} of {path} does not exist. Create it first.")
     require_extra("A figure", "matplotlib")
 
 
 def save_figure(draw: Callable[[], Figure], path: Path, look: Look = OWN_LOOK) -> None:
-    """Draw a figure and save it; the SVG or PDF of the same data is the same file.
+    """Draw a figure and save it; the same data give the same bytes in SVG and PDF.
 
     Args:
         draw: makes the figure.
@@ -38,12 +38,13 @@ def save_figure(draw: Callable[[], Figure], path: Path, look: Look = OWN_LOOK) -
         look: what the user decides about it.
 
     Raises:
-        OutputError: the file cannot be written. Otherwise as `check_figure`.
+        OutputError: the file cannot be written.
+        UsageError, MissingExtraError: as `check_figure`.
     """
     check_figure(path)
     import matplotlib
 
-    # No date and fixed ids.
+    # Without a date and with fixed ids, equal data give equal files.
     dates = {".svg": "Date", ".pdf": "CreationDate"}
     date = dates.get(path.suffix.lower())
     metadata = {date: None} if date else {}

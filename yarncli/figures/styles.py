@@ -1,4 +1,4 @@
-"""How each method looks: it has the same colour, dash and marker in every figure."""
+"""The style of each method: the same colour, dash and marker in every figure."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Style:
     dash: tuple[float, ...]
     """Lengths of strokes and gaps in turn, in line widths; empty for a solid line."""
     marker: str
-    """matplotlib's letter for it."""
+    """The letter of the marker in matplotlib."""
     fill: Fill = "full"
     """Which part of the marker is filled."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """As the options of `Axes.plot`."""
+        """The style as options of `Axes.plot`."""
         dash = (0, self.dash) if self.dash else "-"
         return {"color": self.colour, "ls": dash, "marker": self.marker, "fillstyle": self.fill,
                 "markerfacecoloralt": "white"}  # fmt: skip
 
 
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too pale for a line, and
-# with the grey that R's `palette.colors("Okabe-Ito")` adds. Dashes and markers tell all apart
-# where the colours are not seen: in greyscale, and the two that share a colour.
+# with the grey that R's `palette.colors("Okabe-Ito")` adds. Dashes and markers distinguish the
+# methods in greyscale, and those that share a colour.
 STYLES: Mapping[str, Style] = {
     NONE: Style(colour="#000000", dash=(), marker="o"),
     "yarn": Style(colour="#0072B2", dash=(6, 1.5), marker="s"),
@@ -72,7 +72,7 @@ def method_of(name: str, about: object) -> str:
 def method_of_type(rope_type: str) -> str:
     """The method that writes a RoPE type, as a key of `STYLES`."""
     rope_type = canonical_rope_type(rope_type)
-    if rope_type == "default":  # `ntk` writes it too, but so is every model that is not extended
+    if rope_type == "default":  # ntk writes it, but so does every model that is not extended
         return NONE
     method = by_rope_type(rope_type)
     name = method.name if method else rope_type
@@ -80,9 +80,10 @@ def method_of_type(rope_type: str) -> str:
 
 
 def styles_of(names: Sequence[str]) -> list[Style]:
-    """A style for each name: a method's own, and for other names one that no other has.
+    """A style for each name: that of its method, and for other names a style that is not used yet.
 
-    What comes again keeps its colour, dash and marker; another part of the marker is filled.
+    If a style is used again, it has the same colour, dash and marker, but another part of the
+    marker is filled.
     """
     spare = [style for name, style in STYLES.items() if name not in names]
     others = list(dict.fromkeys(name for name in names if name not in STYLES))

@@ -1,4 +1,4 @@
-"""The figure of the paper's A.2: perplexity over the scale 1/√t of the attention temperature."""
+"""The figure of A.2 of the paper: perplexity over the attention factor √(1/t)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plot_temperature(
     reports: Sequence[PerplexityReport], path: Path, look: Look = OWN_LOOK
 ) -> None:
-    """Draw perplexity over the attention factors that were tried, a curve per length.
+    """Draw perplexity over the attention factors that were measured, one curve per length.
 
     Raises:
         UsageError: there is nothing to draw.

@@ -1,4 +1,4 @@
-"""`yarncli.json`: what was done to a checkpoint, from what, by which command and options."""
+"""`yarncli.json`: the record of what was done to a checkpoint, by which command and options."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 FILE_NAME = "yarncli.json"
 BAKED_MARKER = "yarncli_baked"  # in config.json; its value says what the weights carry
-# The files whose values a step replaces, and the only ones that taking it back touches.
+# The files in which a step replaces values; undoing a step changes only these files.
 CONVERTED_FILES = ("config.json", "tokenizer_config.json", "generation_config.json")
 GGUF_PARTS = ("keys", "tensors", "file")  # the same in the record that a GGUF file carries
 SCHEMA_VERSION = 3
-_SCHEMAS = (1, 2, SCHEMA_VERSION)  # in 1 no options are recorded; before 3 nothing was trained
+_SCHEMAS = (1, 2, SCHEMA_VERSION)  # 1 records no options; only 3 records a training
 _COMMANDS = ("convert", "bake", "finish")
 _HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _OPTION = re.compile(r"[a-z]+(_[a-z]+)*", re.ASCII)
@@ -41,11 +41,11 @@ class Step:
     """One run of convert, bake or finish."""
 
     command: str
-    """convert, bake or finish; check, where it mended a GGUF file."""
+    """convert, bake or finish; check, if it repaired a GGUF file."""
     source: str
     """Hub id @ commit, or the name of the local directory (never its full path)."""
     tool_version: str = __version__
-    """Of yarncli."""
+    """The version of yarncli."""
     plan: RopePlan | None = None
     """The numbers that were written; None for a step that writes none."""
     replaced: tuple[FieldChange, ...] = ()
@@ -74,15 +74,15 @@ class Step:
         }
 
     def restored(self, name: str, text: JsonText) -> JsonText:
-        """The file `name` with every value put back that this step replaced in it."""
+        """The file `name` with all values restored that this step replaced in it."""
         mine = [change for change in self.replaced if change.file == name]
         values = {c.path: c.before for c in mine if c.before is not ABSENT}
         return text.edited(values, [c.path for c in mine if c.before is ABSENT])
 
     def arguments(self) -> list[str]:
-        """The options with which the command makes the step again, as words of a command line.
+        """The options that reproduce the step, as words of a command line.
 
-        Where the record has no options, those that its numbers prove.
+        If the record has no options, they are derived from its numbers.
 
         Example:
             >>> given = {"factor": 4.0, "truncate": False}
@@ -97,25 +97,25 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All steps that led to a checkpoint, oldest first; no steps where nothing is recorded."""
+    """All steps that led to a checkpoint, oldest first; no steps if nothing is recorded."""
 
     steps: tuple[Step, ...] = ()
     unbelieved: tuple[Step, ...] = ()
-    """Steps that a `yarncli.json` records and `config.json` does not bear out."""
+    """Steps that `yarncli.json` records although `config.json` contradicts them."""
 
     def believed(self, config: Mapping[str, Any]) -> History:
-        """The history as far as `config.json` agrees: a record may be stale, or a stranger's.
+        """The history as far as `config.json` agrees; a record may be old or of another model.
 
-        The last plan must describe the config, or no conversion is believed. A bake is all the
-        same: the config cannot show that weights are unbaked, and to bake them twice is worse than
-        to refuse it.
+        If the last plan does not describe the config, no conversion is believed. A bake is still
+        believed, because the config cannot show that weights are unbaked, and baking twice is worse
+        than refusing to bake.
         """
         if self.agrees(config):
             return self
         return History(tuple(step for step in self.steps if step.baked), self.steps)
 
     def agrees(self, config: Mapping[str, Any]) -> bool:
-        """Whether a config rotates as the last plan says; so it does where there is none."""
+        """Whether a config has the setting of the last plan; True if there is no plan."""
         from yarncli.config.reading import read_rope
 
         for step in reversed(self.steps):
@@ -139,7 +139,7 @@ class History:
 
     @property
     def assume_like(self) -> str | None:
-        """The known type that the last step with `--assume-like` had the model read as, if any."""
+        """The model type that the last step with `--assume-like` named, if it is known."""
         from yarncli.config.families.table import FAMILIES
 
         named = [str((step.options or {}).get("assume_like")) for step in self.steps]
@@ -147,12 +147,12 @@ class History:
 
     @property
     def baked(self) -> Baked | None:
-        """What the weights carry; None if nothing was baked."""
+        """What the last bake moved into the weights; None if nothing was baked."""
         return next((step.baked for step in reversed(self.steps) if step.baked), None)
 
     @property
     def trained(self) -> Trained | None:
-        """What the last training did since the last conversion; None if there was none."""
+        """The last training since the last conversion; None if there was none."""
         for step in reversed(self.steps):
             if step.trained or step.plan:
                 return step.trained
@@ -165,38 +165,39 @@ class History:
         return (match[1], match[2]) if match else None
 
     def require_extendable(self, config: Mapping[str, Any]) -> None:
-        """Refuse a conversion on top of what it would silently spoil.
+        """Refuse a checkpoint that a further conversion would silently make wrong.
 
-        That is a conversion that left no mark in the config but θ (ntk), in any step, since a bake
-        after it changes nothing about θ; and weights that carry the temperature of another factor.
+        There are two kinds. A conversion by ntk, in any step, changed only θ, so the config does
+        not show it; a later bake does not change that. Baked weights hold the attention factor of
+        the old scaling.
 
         Raises:
-            CheckpointError: there is such a step, or a marker of such weights; says what to do
+            CheckpointError: there is such a step or such a marker; the message says what to do
                 instead.
         """
         for step in self.steps:
             if step.plan is None or not step.plan.is_unmarked:
                 continue
-            mend = "Take that back first with: yarncli convert SOURCE --undo; or convert"
+            mend = "Undo that first with: yarncli convert SOURCE --undo; or convert"
             if step is not self.steps[-1]:
-                mend = "A later step stands on that, so --undo does not reach it. Convert"
+                mend = "--undo takes back only the last step, and that is a later one. Convert"
             raise CheckpointError(
                 "The model is already extended: yarncli changed its rope_theta (method "
                 f"{step.plan.method}). {mend} the original checkpoint."
             )
         if self.baked or config.get(BAKED_MARKER) is not None:
             raise CheckpointError(
-                "The weights carry the attention temperature of the scaling that they were baked "
-                "for; with another scaling it would be the wrong one. Convert the checkpoint that "
-                "the bake started from, with --bake."
+                "The weights hold the attention factor of the scaling that they were baked for. "
+                "With another scaling it would be wrong. Convert the checkpoint that the bake "
+                "started from, with --bake."
             )
 
     def informed(self, rope: RopeConfig) -> RopeConfig:
-        """The config with what only the record knows of its windows.
+        """The config, completed with the windows that only the record knows.
 
-        A method that leaves no mark in the config (ntk) raises `max_position_embeddings` alone, so
-        the trained window is lost; what the caller says (`--original-length`) wins. And a plan that
-        kept the maximum says that the scaling multiplies it.
+        ntk raises `max_position_embeddings` and adds no scaling, so the config no longer states the
+        trained window; `--original-length` of the caller takes precedence over the record. If the
+        plan kept the maximum, the scaling multiplies it.
         """
         plan = self.plan
         kept = plan and plan.max_position_embeddings == rope.max_position_embeddings
@@ -240,7 +241,7 @@ class History:
     def to_bytes(self) -> bytes:
         """The content of `yarncli.json`."""
         steps = [step.to_json() for step in self.steps]
-        # Without a training, an earlier yarncli reads it too.
+        # A record without a training is written in schema 2, which an earlier yarncli reads, too.
         version = SCHEMA_VERSION if self.trained else 2
         document = {"schema_version": version, "steps": steps}
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -255,11 +256,11 @@ class History:
 
         Args:
             document: the parsed object.
-            where: what to call the file in messages.
-            files: those whose values a step may have replaced.
+            where: the name of the file for messages.
+            files: the files in which a step may have replaced values.
 
         Raises:
-            ConfigError: another schema, or a value that yarncli does not write.
+            ConfigError: the schema is unknown, or yarncli never writes such a value.
         """
         version = document.get("schema_version")
         if type(version) is not int or version not in _SCHEMAS:
@@ -286,11 +287,11 @@ NO_HISTORY = History()
 
 
 def read_history(checkpoint: Checkpoint) -> History:
-    """The history that a checkpoint carries, as far as its config agrees.
+    """The history of a checkpoint, as far as its config agrees.
 
     Raises:
         CheckpointError: the file cannot be read.
-        ConfigError: it is not what yarncli writes.
+        ConfigError: yarncli did not write it.
     """
     if not (found := checkpoint.optional_json(FILE_NAME) or checkpoint.json_beside(FILE_NAME)):
         return NO_HISTORY
@@ -308,15 +309,15 @@ def describe_source(checkpoint: Checkpoint) -> str:
 
 def _step(entry: Any, files: Collection[str]) -> Step:
     if not isinstance(entry, dict) or not isinstance(entry.get("replaced"), list):
-        raise ConfigError("it is no object, or has no list `replaced`.")
+        raise ConfigError("it is not an object, or has no list `replaced`.")
     fields = Fields(entry)
     if entry.get("command") not in (*_COMMANDS, *(["check"] if files == GGUF_PARTS else [])):
-        raise ConfigError("its command is none of convert, bake and finish.")
+        raise ConfigError("its command is not convert, bake or finish.")
     names = ("plan", "baked", "trained", "options")
     plan, baked, trained, options = (fields.mapping(name) for name in names)
     for name, value in options.values.items() if options else ():
         if not _OPTION.fullmatch(name) or not _is_value(value):
-            raise ConfigError(f"options.{name:.40} is no option.")
+            raise ConfigError(f"options.{name:.40} is not an option.")
     return Step(
         command=fields.required("command", Fields.text),
         source=fields.required("source", Fields.text),
@@ -338,15 +339,15 @@ def _replaced(entry: Any, files: Collection[str]) -> FieldChange:
 
 
 def _is_value(value: Any) -> bool:
-    """Whether an option can have it: a number, a word, a flag, or a list of numbers or words."""
+    """Whether an option can have this value: a number, a word, a flag, or a list of these."""
     items = value if isinstance(value, list) else [value]
     return len(items) <= WIDEST_HEAD and all(isinstance(item, (str, int, float)) for item in items)
 
 
 def _proven_options(step: Step) -> dict[str, Any]:
-    """The options that the numbers of a step without recorded options prove; None: not given.
+    """The options that follow from the numbers of a step; None stands for "not given".
 
-    How its fields were spelled, and why (`--spelling`, `--for`), they do not tell.
+    The numbers do not show how the fields were spelled (`--spelling`, `--for`).
     """
     if step.baked:
         factors = [factor for factor in step.baked.attention_factor.values() if factor != 1]
@@ -357,7 +358,7 @@ def _proven_options(step: Step) -> dict[str, Any]:
         return {}
     is_told = plan.original_source == "--original-length"
     is_scaled = any(scope.before.rope_type != "default" for scope in plan.scopes)
-    if is_scaled and not is_told:  # --replace-scaling insists on --original-length
+    if is_scaled and not is_told:  # --replace-scaling requires --original-length
         return {"length": plan.length, "rescale": True}
     method = METHODS.get(plan.method)
     names = method.options if method else ()
@@ -371,6 +372,6 @@ def _proven_options(step: Step) -> dict[str, Any]:
 
 
 def _common(values: Collection[Any]) -> Any:
-    """The value that all have; None where they differ, or there are none."""
+    """The value that all items share; None if they differ or there are none."""
     first, *others = {*values} or {None}
     return None if others else first

@@ -1,4 +1,4 @@
-"""The record beside an adapter: which setting it was trained with, and whether a base has that."""
+"""The record beside an adapter: the setting it was trained with, and whether a base has it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from yarncli.jsontext.text import JsonText
 
 
 def adapter_history(directory: Path) -> History:
-    """The steps that an adapter's own yarncli.json records; none where there is no such file.
+    """The steps that the yarncli.json of an adapter records; none if there is no such file.
 
     Raises:
-        CheckpointError: the file cannot be read, or is not what yarncli writes.
+        CheckpointError: the file cannot be read, or yarncli did not write it.
     """
     path = directory / FILE_NAME
     if not path.is_file():
@@ -29,13 +29,13 @@ def adapter_history(directory: Path) -> History:
 def other_plan(
     directory: Path, base: Checkpoint, configs: Sequence[Mapping[str, Any] | None] = (None,)
 ) -> str:
-    """How the record of an adapter contradicts its base, in a sentence; empty where it does not.
+    """How the record of an adapter contradicts its base, in a sentence; empty if it does not.
 
     Args:
-        directory: that of the adapter.
-        base: the model that it is put on.
-        configs: the content of config.json in each setting that is tried; None for the base's own.
-            One that agrees is enough.
+        directory: the directory of the adapter.
+        base: the model that the adapter is loaded on.
+        configs: the content of config.json in each setting that is tried; None for that of the
+            base. It is enough if one of them agrees.
 
     Raises:
         CheckpointError: a record or a config cannot be read.
@@ -48,13 +48,13 @@ def other_plan(
         return ""
     return (
         f"{directory} was trained for another RoPE setting than {base.name} has: {plan.method}, "
-        f"factor {plan.factor:g}, {plan.length:,} tokens. Put it on the conversion that it was "
+        f"factor {plan.factor:g}, {plan.length:,} tokens. Load it on the conversion that it was "
         "trained on."
     )
 
 
 def unknown_plan(directory: Path, base: Checkpoint) -> str:
-    """What to say where nothing tells the setting of an adapter and its base is extended; or "".
+    """The warning that an adapter for an extended base has no record of its setting; or "".
 
     Raises:
         CheckpointError: a record cannot be read.
@@ -76,10 +76,10 @@ def require_plan(
     Args: as `other_plan`.
 
     Returns:
-        What to warn of; empty where the record agrees, or nothing is extended.
+        The warning; empty if the record agrees, or nothing is extended.
 
     Raises:
-        CheckpointError: the setting is another, or a record cannot be read.
+        CheckpointError: the setting differs, or a record cannot be read.
     """
     if told := other_plan(directory, base, configs):
         raise CheckpointError(told)

@@ -1,4 +1,4 @@
-"""What a step did to the weights: what a bake moved into them, what a training run changed."""
+"""What a step did to the weights: what a bake moved into them, or a training run changed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Baked:
     form: Form
     """neutral: the whole attention factor; residual: all but yarn's default, which stays."""
     side: Side
-    """Whether keys (k), queries (q) or both carry it."""
+    """Whether the factor is in the keys (k), the queries (q) or both."""
     layout: str
-    """Name of the rule that says which tensors carry the factor."""
+    """Name of the weight layout, which says which tensors hold the factor."""
     attention_factor: Mapping[str, float]
     """Scope → the factor (m) on the rotary part of queries and of keys."""
     adapter: bool = False
@@ -43,14 +43,14 @@ class Baked:
         """What `to_json` wrote down; unknown keys are ignored.
 
         Raises:
-            ConfigError: a value is missing, or is none that a bake has; names it.
+            ConfigError: a value is missing, or impossible for a bake; the message names it.
         """
         form, side = (fields.required(key, Fields.text) for key in ("form", "side"))
         given = fields.required("attention_factor", Fields.mapping)
         factors = {scope: given.required(scope, Fields.number) for scope in given.values}
         known = form in get_args(Form) and side in get_args(Side)
         if not known or min(factors.values(), default=0) <= 0:
-            raise ConfigError(f"{dict(fields.values)!r:.80} is none that a bake writes")
+            raise ConfigError(f"{dict(fields.values)!r:.80} is not what a bake writes")
         return cls(
             form=cast(Form, form),
             side=cast(Side, side),
@@ -62,18 +62,18 @@ class Baked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What is known of a training run; None where nothing tells it."""
+    """What is known about a training run; a field is None if nothing records it."""
 
     steps: int | None = None
     """Steps of the optimizer."""
     train_length: int | None = None
-    """The length of the training texts, tokens; the guard notes it."""
+    """The length of the training texts, tokens; the guard records it."""
     guarded: bool = False
     """Whether the guard saw the plan's frequencies in the model, at the start and at the end."""
     adapter: bool = False
     """Whether an adapter was trained, and the weights stayed as they are."""
     dtype: str | None = None
-    """What the weights were cast to afterwards, as safetensors calls it."""
+    """The dtype that the weights were cast to afterwards, in the words of safetensors."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, in `yarncli.json`."""
@@ -90,7 +90,7 @@ class Trained:
         """What `to_json` wrote down; unknown keys are ignored.
 
         Raises:
-            ConfigError: a value has the wrong type; names it.
+            ConfigError: a value has the wrong type; the message names it.
         """
         return cls(
             steps=fields.integer("steps"),

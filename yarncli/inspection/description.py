@@ -1,4 +1,4 @@
-"""A checkpoint as inspect shows it: plain data from config, headers and tokenizer files."""
+"""What `inspect` shows of a checkpoint: plain data from config, headers and tokenizer files."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Weights:
     nbytes: int
     """Bytes of all tensors."""
     shards: int
-    """How many files hold them."""
+    """Number of files."""
     unpacked: int | None
-    """Parameters of the model, packed ones unpacked; `None` where the packing is not known."""
+    """Parameters of the model after unpacking; `None` if the packing is not known."""
 
     def to_json(self) -> dict[str, Any]:
         """The entry of `inspect --json`."""
@@ -68,13 +68,13 @@ class Description:
     """Everything inspect knows about one checkpoint."""
 
     name: str
-    """What it is called."""
+    """The name of the checkpoint."""
     architecture: str | None
     """The first of the config's `architectures`."""
     made_for: str | None
-    """What else than writing text it is made for; `None` where nothing says so."""
+    """What the model is made for other than writing text; `None` if nothing says so."""
     rope: RopeConfig
-    """What its config says about RoPE."""
+    """The RoPE part of the config."""
     weights: Weights | None
     """What the shard headers say; `None` without weights."""
     dtype: str | None
@@ -84,15 +84,15 @@ class Description:
     tied: bool
     """Whether the output head is the word embedding."""
     tokenizer_limit: int | None
-    """The tokenizer's `model_max_length`, tokens; `None` where it has no limit."""
+    """`model_max_length` of the tokenizer, tokens; `None` if it has no limit."""
     kv_cache: tuple[CachePart, ...]
-    """What the layers keep for each sequence."""
+    """The parts of the KV cache of one sequence."""
     cache_format: str | None
-    """The format of that, where the config asks for a quantised one and vLLM follows."""
+    """The quantised format of the KV cache that the config asks for and vLLM uses; or `None`."""
     plan: RopePlan | None
     """The conversion that is previewed."""
     engines: tuple[EngineView, ...]
-    """What each engine makes of the config; none with a plan."""
+    """What each engine computes from the config; empty with a plan."""
 
     @property
     def length(self) -> int:
@@ -115,7 +115,7 @@ class Description:
 
     @property
     def kv_cache_bytes_per_token(self) -> int:
-        """Bytes that one more token adds while it lies within every window."""
+        """Bytes that one more token adds, as long as the text fits in every window."""
         numbers = sum(part.width // part.tokens_per_entry for part in self.kv_cache)
         return int(self._itemsize * numbers)
 
@@ -135,17 +135,17 @@ class Description:
     def turning_dimensions(self, scope: Scope) -> int:
         """How many dimensions of a head really rotate.
 
-        Under "proportional" (Gemma 4) most have the frequency 0: the formula counts them, and they
-        stand still.
+        With "proportional" (Gemma 4) most dimensions have the frequency 0: the formula counts them,
+        but they do not rotate.
         """
         inv_freq = self.parameters(scope).inv_freq(self.length)
         return 2 * sum(frequency != 0 for frequency in inv_freq)
 
     def to_json(self, *, table: bool = False) -> dict[str, Any]:
-        """The contract of `inspect --json`.
+        """The document of `inspect --json`.
 
         Args:
-            table: list the dimension pairs of every scope too.
+            table: also list the dimension pairs of every scope.
         """
         rope = self.rope
         return {
@@ -212,13 +212,14 @@ def inspect(
     With `method`, `length` or `factor` it previews a conversion, and writes nothing.
 
     Args:
-        source: a checkpoint, its directory or `config.json`, or a Hub id; or a GGUF file, here or
+        source: a checkpoint, its directory or `config.json`, or a Hub id; or a GGUF file, local or
             `hf://org/name/file.gguf`.
-        method: of the conversion to preview; by default `DEFAULT_METHOD`.
+        method: the method of the conversion to preview; by default `DEFAULT_METHOD`.
         length: the window to preview, tokens.
         factor: the same as a multiple of the original window.
-        original_length: the window in training, where the config does not say, tokens.
-        assume_like: the model type to read an unknown one as; by default what yarncli.json names.
+        original_length: the window in training, tokens, if the config does not say it.
+        assume_like: the known model type to read an unknown one as; by default the one that
+            yarncli.json names.
 
     Raises:
         CheckpointError: the config or a header cannot be read, or the preview is refused.
@@ -277,7 +278,7 @@ def _inspect(
     )
 
 
-# What follows "For" in the name of an architecture, where that is not to write text.
+# The end of an architecture's name → the purpose of models that do not write text.
 _PURPOSES = {
     "SequenceClassification": "classification or reranking",
     "TokenClassification": "classification of tokens",
@@ -289,7 +290,7 @@ _PURPOSES = {
 
 @contextmanager
 def _naming(made_for: str | None) -> Iterator[None]:
-    """Add what a model is made for to the reason why RoPE does not apply to it."""
+    """Add the purpose of a model to the message that RoPE does not apply to it."""
     try:
         yield
     except UnsupportedArchitectureError as error:
@@ -316,7 +317,7 @@ def _limit(value: Any) -> int | None:
 
 
 def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
-    """As the file says; where it is silent, as transformers' class for the whole model does."""
+    """Whether the embeddings are tied: as the config says, else as the class in transformers."""
     for values in (config, text):
         if values.get("tie_word_embeddings") is not None:
             return bool(values["tie_word_embeddings"])
@@ -334,9 +335,9 @@ def read_weights(
     """What the shard headers say; None without shards.
 
     Args:
-        checkpoint: whose shards they are.
+        checkpoint: the checkpoint with the shards.
         config: the JSON object of config.json.
-        weights: their format.
+        weights: the format of the weights.
 
     Raises:
         WeightsError: a shard is missing, damaged, or a Git-LFS pointer.

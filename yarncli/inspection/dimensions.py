@@ -11,16 +11,16 @@ from yarncli.rope.parameters import HAVE_RAMP, RopeParameters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimension:
-    """One pair of dimensions, and what becomes of it."""
+    """One pair of dimensions, before and after a scaling."""
 
     index: int
-    """Its number, from 0, the fastest pair."""
+    """Number of the pair; 0 is the fastest."""
     wavelength: float
     """Tokens per turn as trained."""
     rotations: float
     """Turns over the original window as trained."""
     regime: formulas.Regime
-    """What the scaling does to it."""
+    """What the scaling does to the pair."""
     inv_freq: float
     """The trained (unscaled) frequency, radians per token."""
     inv_freq_after: float
@@ -68,7 +68,7 @@ def dimensions(
 
 
 def _plain(parameters: RopeParameters) -> list[float]:
-    """The frequencies before any scaling: what the model was trained with."""
+    """The frequencies before any scaling, with which the model was trained."""
     if parameters.rope_type == "proportional":
         return parameters.inv_freq()
     return formulas.default_inv_freq(parameters.rope_theta, parameters.rotary_dim)

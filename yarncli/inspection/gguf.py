@@ -1,4 +1,4 @@
-"""A GGUF file as inspect shows it: what its header says, and what llama.cpp computes from it."""
+"""What `inspect` shows of a GGUF file: its header, and what llama.cpp computes from it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Stored:
     """The tensors of one type."""
 
     tensors: int
-    """How many there are."""
+    """Number of tensors."""
     parameters: int
-    """Their elements."""
+    """Number of elements."""
     nbytes: int | None
-    """Their bytes; `None` where the type is not known."""
+    """Bytes; `None` if the type is not known."""
 
     def to_json(self) -> dict[str, Any]:
         """The entry of `inspect --json`."""
@@ -49,11 +49,11 @@ class GgufDescription:
     """Everything inspect knows about one GGUF file."""
 
     name: str
-    """What it is called."""
+    """The name of the file."""
     version: int
-    """Of the format."""
+    """Version of the format."""
     files: int
-    """Of how many the model consists."""
+    """Number of files of the model."""
     gguf: Gguf
     """Its keys, and the tensors of all its files."""
     types: Mapping[str, Stored]
@@ -61,13 +61,13 @@ class GgufDescription:
     rope: GgufRope | Failure
     """What llama.cpp computes, or why it does not."""
     windowed: Computed | None
-    """The same for layers that attend within a window; `None` where none does."""
+    """The same for layers that attend within a window; `None` if there are none."""
     dead: tuple[DeadKey, ...]
-    """Keys that change nothing."""
+    """Keys without effect."""
     plan: RopePlan | None
     """The conversion that is previewed."""
     after: Computed | None
-    """What llama.cpp would compute after it."""
+    """What llama.cpp would compute after that conversion."""
 
     @property
     def keys(self) -> dict[str, Typed]:
@@ -76,9 +76,9 @@ class GgufDescription:
         return {n: v for n, v in self.gguf.keys.items() if any(word in n for word in words)}
 
     def dimensions(self) -> list[Dimension]:
-        """The dimension pairs as trained, and as llama.cpp computes them, or would after the plan.
+        """The dimension pairs as trained, and as llama.cpp computes them now or after the plan.
 
-        Empty where it computes nothing.
+        The list is empty if llama.cpp computes nothing.
         """
         if isinstance(self.rope, Failure) or self.rope.rope_theta <= 0:
             return []
@@ -101,14 +101,14 @@ class GgufDescription:
     def _has_ramp(self) -> bool:
         if self.plan is not None:
             return any(scope.after.rope_type in HAVE_RAMP for scope in self.plan.scopes)
-        assert not isinstance(self.rope, Failure)  # or there are no dimensions
+        assert not isinstance(self.rope, Failure)  # otherwise there are no dimensions
         return self.rope.parameters is not None and self.rope.parameters.rope_type in HAVE_RAMP
 
     def to_json(self, *, table: bool = False) -> dict[str, Any]:
-        """The contract of `inspect --json` for a GGUF file.
+        """The document of `inspect --json` for a GGUF file.
 
         Args:
-            table: list the dimension pairs too.
+            table: also list the dimension pairs.
         """
         found: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
@@ -135,12 +135,12 @@ class GgufDescription:
 def inspect_gguf(
     source: str | Path, target: Target | None = None, *, original_length: int | None = None
 ) -> GgufDescription:
-    """Read the header of a GGUF file; of a split model, of all its files.
+    """Read the header of a GGUF file, or of all files of a split model.
 
     Args:
-        source: a file here, or `hf://org/name/file.gguf`.
+        source: a local file, or `hf://org/name/file.gguf`.
         target: the conversion to preview.
-        original_length: the window in training, tokens, where the file does not say.
+        original_length: the window in training, tokens, if the file does not say it.
 
     Raises:
         CheckpointError: the file cannot be read, or the preview is refused.
@@ -153,7 +153,7 @@ def inspect_gguf(
         plan = decide_extension(file, gguf, target, original_length=original_length)
         replaces = target.rescale or target.replace_scaling
         found = run(plan_extension(gguf, plan, replaces=replaces).applied(gguf))
-        assert isinstance(found, Computed)  # the plan saw to it
+        assert isinstance(found, Computed)  # because the plan checked it
         after = found
     windowed = run_windowed(gguf) if gguf.window else None
     headers = [file.header, *(part.header for part in later_shards(file))]

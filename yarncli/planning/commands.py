@@ -25,14 +25,14 @@ def option_words(name: str, value: Any) -> Iterator[str]:
 
 
 def convert_command(rope: RopeConfig, target: Target, length: int, **changes: Any) -> str:
-    """The conversion that goes on from what was asked, as a person can run it.
+    """The `yarncli convert` command for what was asked, with `changes`, as a person can run it.
 
     Args:
-        rope: the config that it is about.
-        target: what was asked; its method and that method's options are kept.
+        rope: the config to extend.
+        target: what was asked; its method and the options of that method are kept.
         length: the window to reach, tokens.
-        changes: further options by their long names, or other values for those of `target`; None
-            leaves one out.
+        changes: further options by their long names, or other values for options of `target`;
+            None leaves an option out.
     """
     words = _given(rope, target, length, changes)
     return shlex.join(["yarncli", "convert", "SOURCE", "OUT", *words])

@@ -18,14 +18,15 @@ SENTINEL = 10**18
 def follow_maximum(
     config: JsonText, text_path: Path, length_key: str, *, before: int, maximum: int
 ) -> JsonText:
-    """Let config.json's other length fields follow `max_position_embeddings`.
+    """Let the other length fields of config.json follow `max_position_embeddings`.
 
-    What is below the maximum is raised to it. What equals a maximum that a method lowered to the
-    original window is lowered with it, as SGLang multiplies that field instead; nothing else is.
+    A field below the new maximum is raised to it. If a method lowers the maximum to the original
+    window, a field that equals the old maximum is lowered too, because SGLang multiplies that field
+    instead. All other fields stay.
 
     Args:
         config: config.json with the new maximum.
-        text_path: where its text part lies.
+        text_path: the keys that lead to its text part.
         length_key: the name of `max_position_embeddings`.
         before: the maximum as it was, tokens.
         maximum: the maximum as it is now.
@@ -40,7 +41,7 @@ def follow_maximum(
 
 
 def raise_tokenizer_length(tokenizer_config: JsonText, length: int) -> JsonText:
-    """Raise `model_max_length` to the window of `length` tokens; "no limit" stays as written."""
+    """Raise `model_max_length` to `length` tokens; a value that means "no limit" stays."""
     if _is_below(tokenizer_config.value.get("model_max_length"), length):
         return tokenizer_config.edited({("model_max_length",): length})
     return tokenizer_config
@@ -49,11 +50,11 @@ def raise_tokenizer_length(tokenizer_config: JsonText, length: int) -> JsonText:
 def raise_generation_length(
     generation_config: JsonText, windows: Collection[int], length: int
 ) -> JsonText:
-    """Raise generation's `max_length` where it equals an old window; else it is a choice.
+    """Raise `max_length` of generation if it equals an old window; any other value was chosen.
 
     Args:
         generation_config: generation_config.json.
-        windows: the old maximum, and the window that the scaling made of it, tokens.
+        windows: the old maximum, and the old window with its scaling, tokens.
         length: the new window.
     """
     value = generation_config.value.get("max_length")

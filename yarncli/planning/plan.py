@@ -1,4 +1,4 @@
-"""make_plan: every number of a context extension, decided once, carried out by all the rest."""
+"""make_plan: decides every number of a context extension; all other code only carries it out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def make_plan(rope: RopeConfig, target: Target) -> RopePlan:
 
 
 def _checked_method(target: Target) -> Method:
-    """The method asked for, whose options and target do not contradict each other."""
+    """The method asked for, after checking that options and target do not contradict each other."""
     if (target.length is None) == (target.factor is None):
         raise UsageError("Give the target as --length TOKENS or as --factor NUMBER, and only one.")
     if target.factor is not None and not 1 <= target.factor <= 1e9:
@@ -97,7 +97,9 @@ def _checked_method(target: Target) -> Method:
     if target.length is not None and target.length < 1:
         raise UsageError(f"--length {target.length} is not a positive number of tokens.")
     if target.rescale and target.replace_scaling:
-        raise UsageError("--rescale keeps the scaling, --replace-scaling changes it: give one.")
+        raise UsageError(
+            "--rescale keeps the scaling and --replace-scaling removes it. Give only one of them."
+        )
     for name, value in target.options.items():
         if value is None:
             continue
@@ -111,32 +113,32 @@ def _checked_method(target: Target) -> Method:
 
 
 def _attention_keys(rope: RopeConfig) -> list[str]:
-    """Notes on the keys that change attention too.
+    """Notes on the keys that also change attention.
 
     Raises:
-        UnsupportedArchitectureError: nobody knows what one of them does in this model type.
+        UnsupportedArchitectureError: it is not known what a key does in this model type.
     """
     notes = []
     for key in rope.attention_keys:
         place = ".".join((*rope.text_path, *key.path))
         if key.path == (DUAL_CHUNK,):
             raise UnsupportedArchitectureError(
-                f"{place} is there, which no current engine runs, and {rope.length_key} counts on "
-                "it. Take it out with: yarncli check SOURCE --fix"
+                f"The config has {place}, which no current engine runs, and {rope.length_key} "
+                "relies on it. Remove it with: yarncli check SOURCE --fix"
             )
         if key.changes and not key.judged:
             raise UnsupportedArchitectureError(
-                f"{place} is {key.value}: it {key.changes}. What it does in a {rope.model_type} "
-                "model was not examined, so nobody can say what an extension would be. Remove it "
-                "where you know that your engine does not read it."
+                f"{place} is {key.value}: it {key.changes}. yarncli does not know what it does in "
+                f"a {rope.model_type} model, so it cannot plan an extension. Remove the key if you "
+                "know that your engine does not read it."
             )
         if key.grows or not key.changes:
-            notes.append(f"{key.describe()}; it stays as it is.")
+            notes.append(f"{key.describe()}; it is not changed.")
     return notes
 
 
 def _extendable(rope: RopeConfig, target: Target, length: int) -> list[Scope]:
-    """The scopes whose layers attend past their window; only those can be lengthened."""
+    """The scopes with layers that attend beyond a window; only those can be extended."""
     window = target.sliding_window
     if isinstance(window, int) and window < length:
         raise UsageError(
@@ -162,7 +164,7 @@ def _extendable(rope: RopeConfig, target: Target, length: int) -> list[Scope]:
         refused = {target.method, METHODS[target.method].rope_type} & rope.family.refuses.keys()
         changes = {"method": "ntk"} if refused else {}
         command = convert_command(rope, target, length, sliding_window=OFF, **changes)
-        every += f" Extend its sliding window with it: {command}."
+        every += f" Extend the sliding window as well: {command}."
     raise UnsupportedArchitectureError(every)
 
 
@@ -192,11 +194,11 @@ def _refuse(
             "--replace-scaling needs --original-length N: the window, in tokens, that the model "
             "was trained with before any scaling."
         )
-    told = rope.original_source == "--original-length"
-    window = rope.original_length if told else rope.max_position_embeddings
+    is_told = rope.original_source == "--original-length"
+    window = rope.original_length if is_told else rope.max_position_embeddings
     if not target.replace_scaling and length <= window and not method.follows_text:
         raise CheckpointError(
-            f"The model already reads {window:,} tokens, so there is nothing to do for "
+            f"The model already reads {window:,} tokens, so nothing needs to change for "
             f"{length:,}. Ask for more than {window:,}."
         )
 
@@ -210,12 +212,12 @@ def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
     if length > window and can_rescale(p):
         plain = {"method": None, "replace_scaling": None, **dict.fromkeys(target.options)}
         go_on = convert_command(rope, target, length, rescale=True, **plain)
-        ways.append(f"go on within that method with: {go_on}")
+        ways.append(f"extend it further by that method with: {go_on}")
     change = convert_command(
         rope, target, length, method=target.method, replace_scaling=True,
         original_length=known or "N",
     )  # fmt: skip
-    unknown = "" if known else " (N is the window it was trained with)"
+    unknown = "" if known else " (N is the window that the model was trained with)"
     ways.append(f"change the method with: {change}{unknown}")
     raise CheckpointError(
         f"The model is already extended: rope_type {p.rope_type!r}, factor "
@@ -224,7 +226,10 @@ def _refuse_extended(rope: RopeConfig, scope: Scope, target: Target) -> None:
 
 
 def _original_for(rope: RopeConfig, target: Target) -> tuple[int, str]:
-    """The window that the model was trained with; a rescaling goes on from that of its scaling."""
+    """The window that the model was trained with, and where it is known from.
+
+    A rescaling takes the original window of the existing scaling.
+    """
     if target.rescale:
         if rope.original_source == "--original-length":
             raise UsageError(
@@ -239,10 +244,10 @@ def _original_for(rope: RopeConfig, target: Target) -> tuple[int, str]:
 
 
 def _known_original(rope: RopeConfig) -> int | None:
-    """The window the model was trained with, where its scaling does not state it and we know it.
+    """The window that the model was trained with, if only its family's table states it.
 
-    Engines then take `max_position_embeddings`: the window that the model ships with, or that
-    times the factor where whoever wrote the scaling raised it.
+    Engines then take `max_position_embeddings`. That is the window that the model ships with, or,
+    if the author of the scaling raised it, that window times the factor.
     """
     p, known = _scaled(rope), rope.family.known_originals
     if p.rope_type not in HAVE_ORIGINAL or p.original_max_position_embeddings is not None:
@@ -253,13 +258,13 @@ def _known_original(rope: RopeConfig) -> int | None:
 
 
 def _scaled(rope: RopeConfig) -> RopeParameters:
-    """The first setting that is scaled; where none is, the one that decides the window."""
+    """The first setting that is scaled; if none is, the setting that decides the window."""
     scaled = [s.parameters for s in rope.scopes.values() if s.parameters.rope_type != "default"]
     return scaled[0] if scaled else _first(rope)
 
 
 def _first(rope: RopeConfig) -> RopeParameters:
-    """The setting that decides the window: that of the first scope that is not windowed."""
+    """The setting that decides the window: the one of the first scope without a window."""
     used = [s for s in rope.scopes.values() if s.layers]
     return next((s for s in used if not s.windowed), used[0]).parameters
 
@@ -269,7 +274,7 @@ def _length_and_factor(target: Target, base: int, original: int) -> tuple[int, f
 
     Args:
         target: what is asked for.
-        base: the window that a given factor multiplies, tokens.
+        base: the window that --factor multiplies, tokens.
         original: the window that the model was trained with, tokens.
     """
     if target.length is not None:
@@ -294,7 +299,8 @@ def _length_and_factor(target: Target, base: int, original: int) -> tuple[int, f
     if length == target.factor * base:
         return length, float(target.factor) if base == original else factor, []
     note = (
-        f"factor {target.factor:g} × {base:,} is not whole: {length:,} tokens, factor {factor!r}."
+        f"--factor {target.factor:g} gives {target.factor * base:,.10g} tokens; rounded down to "
+        f"{length:,} (factor {factor!r})."
     )
     return length, factor, [note]
 
@@ -305,14 +311,14 @@ def window_of(rope: RopeConfig) -> int:
 
 
 def _largest_change(scope: ScopePlan) -> str:
-    """How far the frequencies move from those the model was trained with, both ways."""
-    # A window longer than any text asks longrope for the factors it was trained with.
+    """A note: how far the frequencies move up and down from the present setting."""
+    # At a length beyond the original window longrope uses its long factors.
     before = scope.before.inv_freq(scope.before.original_length + 1)
     ratios = [a / b for a, b in zip(scope.after.inv_freq(), before, strict=True) if b]
     up, down = max(ratios), min(ratios)
     return (
-        f"{scope.name}: against the present scaling, frequencies change by ×{down:.3g} to "
-        f"×{up:.3g}."
+        f"{scope.name}: compared with the present scaling, frequencies are multiplied by "
+        f"{down:.3g} to {up:.3g}."
     )
 
 
@@ -322,13 +328,13 @@ def _window_notes(rope: RopeConfig, scopes: Sequence[Scope], length: int) -> lis
     if flat and windowed:
         return [
             f"Some layers attend within {rope.sliding_window:,} tokens; the config has one RoPE "
-            "setting, so they are scaled too."
+            "setting, so these layers are scaled too."
         ]
     return []
 
 
 def check_values(plan: RopePlan) -> None:
-    """Insist that the plan's numbers agree with each other before anything is written.
+    """Check that the numbers of a plan agree with each other before anything is written.
 
     Raises:
         ConfigError: a bug in the plan, or lengths too large for a double.

@@ -1,4 +1,4 @@
-"""A config held against the published models that it has type, sizes and θ of."""
+"""Compare a config with the published models of the same type, sizes and θ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from yarncli.rope.methods import keeps_max
 
 
 def published_like(rope: RopeConfig) -> Published | None:
-    """The published models that a config has type, θ and sizes of, where it has one setting."""
+    """The published models of the same type, θ and sizes; None if there are several settings."""
     if "model" not in rope.scopes:
         return None
     theta = rope.scopes["model"].parameters.rope_theta
@@ -16,9 +16,9 @@ def published_like(rope: RopeConfig) -> Published | None:
 
 
 def raised_over(rope: RopeConfig) -> tuple[Published, int] | None:
-    """Models like this one and their trained window, where plain RoPE claims more than they read.
+    """Models like this one and their trained window, if a config without scaling claims more.
 
-    Their largest window counts: a shorter one is that of another version.
+    The largest window of these models counts, because shorter windows belong to other versions.
     """
     models = published_like(rope)
     if models is None or rope.scopes["model"].parameters.rope_type != "default":
@@ -31,10 +31,10 @@ def raised_over(rope: RopeConfig) -> tuple[Published, int] | None:
 
 
 def multiplied_already(rope: RopeConfig) -> tuple[Published, int] | None:
-    """Models like this one and their window, where the maximum is that times linear's factor.
+    """Models like this one and their window, if the maximum is that window times the factor.
 
-    Linear and dynamic multiply the maximum, so it must be the original one; trainers that write the
-    product make engines serve the square.
+    Engines multiply the maximum by the factor for linear and dynamic, so the maximum must be the
+    original window. Some trainers write the product; engines then multiply twice.
     """
     models = published_like(rope)
     if models is None or rope.maximum_is_window:

@@ -1,4 +1,4 @@
-"""A scaling that a model has: the window it serves, and how it goes on within its own method."""
+"""An existing scaling: the window it serves, and how to extend it by the same method."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def scaled_window(p: RopeParameters, *, nested: bool) -> int:
 
     Args:
         p: the setting.
-        nested: whether the config has one setting per layer type; no type multiplies the maximum
-            there.
+        nested: whether the config has one setting per layer type; there the factor never
+            multiplies the maximum.
     """
     if keeps_max(p.rope_type) and not nested:
         return int(p.resolved_factor() * p.max_position_embeddings)
@@ -25,7 +25,7 @@ def scaled_window(p: RopeParameters, *, nested: bool) -> int:
 
 
 def can_rescale(p: RopeParameters) -> bool:
-    """Whether a setting can go on within its own method: its factors are computed."""
+    """Whether a setting can be extended by its own method: its factors are computed."""
     method = by_rope_type(p.rope_type)
     return method is not None and method.rescaled_factor is not None
 
@@ -33,21 +33,21 @@ def can_rescale(p: RopeParameters) -> bool:
 def rescale(
     settings: Sequence[RopeParameters], length: int, *, nested: bool, original: int | None = None
 ) -> tuple[Method, list[RopeParameters]]:
-    """Extend existing scalings within their own method, keeping everything else.
+    """Extend existing scalings by their own method, and keep everything else.
 
     Args:
-        settings: those of the scopes that are scaled; the first decides the method.
+        settings: the settings of the scaled scopes; the first one decides the method.
         length: the new window, tokens.
         nested: as for `scaled_window`.
-        original: the window that the model was trained with, tokens, where the settings do not
-            state it; they then do, even where the window stays.
+        original: the window that the model was trained with, tokens, if the settings do not
+            state it; it is then written into them, even if the window stays.
 
     Returns:
         The method, and the new setting for each of `settings`.
 
     Raises:
-        CheckpointError: there is no scaling, or it is long enough.
-        UnsupportedArchitectureError: its factors are not computed.
+        CheckpointError: there is no scaling, or its window is long enough.
+        UnsupportedArchitectureError: the factors of this scaling are not computed.
     """
     if not settings:
         raise CheckpointError(
@@ -63,7 +63,7 @@ def rescale(
     window = scaled_window(first, nested=nested)
     if length < window or (length == window and original is None):
         raise CheckpointError(
-            f"The model already reads {window:,} tokens ({method.name}); ask for more than that."
+            f"The model already reads {window:,} tokens ({method.name}). Ask for more than that."
         )
     if original is not None:
         settings = [replace(p, original_max_position_embeddings=original) for p in settings]

@@ -32,7 +32,7 @@ class RopePlan:
     method: str
     """The name of the method in `METHODS`."""
     model_type: str
-    """That of the text part of the config."""
+    """The model type of the text part of the config."""
     length: int
     """The window that the model is to read, tokens."""
     factor: float
@@ -40,19 +40,19 @@ class RopePlan:
     original_length: int
     """The original window, tokens."""
     original_source: str
-    """Where the original window is known from, in words."""
+    """The source of the original window, in words."""
     max_position_embeddings: int
-    """What is written there, tokens; differs from `length` for linear and dynamic."""
+    """The value to write, tokens; for linear and dynamic it differs from `length`."""
     scopes: tuple[ScopePlan, ...]
     """The scopes that change."""
     notes: tuple[str, ...]
-    """What a person should know about it."""
+    """What a user should know about the extension."""
     sliding_window: int | Literal["off"] | None = None
-    """The sliding window that is written, tokens, or "off"; `None` where it stays."""
+    """The sliding window to write, tokens, or "off"; `None` if it does not change."""
 
     @property
     def is_unmarked(self) -> bool:
-        """Whether the config shows no scaling afterwards: θ alone carries it (ntk)."""
+        """Whether the new config shows no scaling, because only θ changes (ntk)."""
         return any(scope.after.rope_type == "default" for scope in self.scopes)
 
     def to_json(self) -> dict[str, Any]:
@@ -74,11 +74,11 @@ class RopePlan:
         }
 
     def describes(self, rope: RopeConfig, *, is_baked: bool = False) -> bool:
-        """Whether a config rotates as this plan says, in every planned scope.
+        """Whether a config has the setting of this plan in every planned scope.
 
         Args:
-            rope: what the config says.
-            is_baked: the attention factor was moved into the weights since.
+            rope: the config as read.
+            is_baked: the attention factor was later moved into the weights.
         """
         planned = {scope.name: scope.after for scope in self.scopes}
         return planned.keys() <= rope.scopes.keys() and all(
@@ -91,7 +91,7 @@ class RopePlan:
         """The plan that `to_json` wrote down; unknown keys are ignored.
 
         Raises:
-            ConfigError: a value is missing, or is none that a plan can hold; names it.
+            ConfigError: a value is missing or impossible in a plan; the message names it.
         """
         scopes = plan.required("scopes", Fields.mapping)
         settings = {name: scopes.required(name, Fields.mapping) for name in scopes.values}
@@ -115,7 +115,10 @@ class RopePlan:
 def same_setting(
     found: RopeParameters, wanted: RopeParameters, length: int, *, factor: bool = True
 ) -> bool:
-    """Whether two settings rotate alike at a length, and (`factor`) scale attention alike."""
+    """Whether two settings have the same frequencies at a length, and the same attention factor.
+
+    With `factor` False the attention factors may differ.
+    """
     return (
         found.rope_type == wanted.rope_type
         and found.inv_freq(length) == wanted.inv_freq(length)
@@ -137,7 +140,7 @@ def parameters_from_json(fields: Fields) -> RopeParameters:
     """The setting that `parameters_to_json` wrote down.
 
     Raises:
-        ConfigError: a value is missing, of the wrong type, or none that a formula can take.
+        ConfigError: a value is missing, has the wrong type, or is impossible in a formula.
     """
     known = {
         name: fields.required(name, _READERS.get(name, Fields.number))
@@ -164,7 +167,7 @@ def _sliding_window(plan: Fields) -> int | Literal["off"] | None:
 
 
 _NEEDED = ("rope_type", "rope_theta", "head_dim", "max_position_embeddings")
-# What is not here is a number.
+# Fields that are not listed here are numbers.
 _READERS: Mapping[str, Callable[[Fields, str], Any]] = {
     "rope_type": Fields.text,
     "head_dim": _size,

@@ -1,4 +1,4 @@
-"""`--sliding-window`: a wider window for models whose every rotary layer attends within one."""
+"""`--sliding-window`: a wider window for models in which every layer with RoPE has one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 OFF = "off"
 SlidingWindow = int | Literal["off"]
 
-# Model types of which transformers 5.23 was run: with a wider window, and with null, a token far
-# away is seen again. In others the window may be one of several keys.
+# Model types that were run in transformers 5.23: with a wider window and with null, a token far
+# away is seen again. In other model types several keys may set the window.
 WIDENED = frozenset(
     {"ministral3", "mistral", "mixtral", "phi3", "phimoe", "qwen3_moe", "starcoder2"}
 )
@@ -33,11 +33,12 @@ def can_widen(rope: RopeConfig) -> bool:
 
 
 def require_widenable(rope: RopeConfig, window: SlidingWindow) -> None:
-    """Insist that a window can be made wider, and that this one is.
+    """Check that the model has a window to widen, and that the new window is wider.
 
     Raises:
         UsageError: the model has no window to widen, or the new one is not wider.
-        UnsupportedArchitectureError: a wider one would not lengthen it, or nobody examined that.
+        UnsupportedArchitectureError: a wider window would not extend the model, or it is not known
+            whether it would.
     """
     old = rope.sliding_window
     if old is None:
@@ -48,32 +49,34 @@ def require_widenable(rope: RopeConfig, window: SlidingWindow) -> None:
         raise UnsupportedArchitectureError(without_rope(rope, old))
     if not can_widen(rope):
         raise UnsupportedArchitectureError(
-            f"--sliding-window is for models whose every layer attends within one window: "
-            f"{', '.join(sorted(WIDENED))}. In this {rope.model_type} model other layers attend "
-            "further, or what a wider window does was not examined. Leave it out."
+            f"--sliding-window is for models in which every layer attends within one window: "
+            f"{', '.join(sorted(WIDENED))}. In this {rope.model_type} model some layers attend "
+            "further, or yarncli does not know what a wider window does. Leave it out."
         )
     if window == OFF and set(rope.values.get("layer_types") or ()) & WINDOWED:
         raise UsageError(
-            f"--sliding-window off: layer_types names windowed layers. Give the new window instead "
-            f"of off; now it is {old:,}."
+            f"--sliding-window off cannot be used, because layer_types names windowed layers. Give "
+            f"the new window in tokens; now it is {old:,}."
         )
     if isinstance(window, int) and window <= old:
-        raise UsageError(f"--sliding-window {window} is not wider than the {old:,} it has.")
+        raise UsageError(
+            f"--sliding-window {window} is not wider than the present window of {old:,} tokens."
+        )
 
 
 def without_rope(rope: RopeConfig, window: int) -> str:
-    """Why a model whose full layers do not rotate cannot be lengthened."""
+    """The message for a model in which layers with full attention have no RoPE."""
     return (
         f"The layers of this {rope.model_type} model that attend to the whole text have no RoPE, "
         f"and those that have it attend within {window:,} tokens on purpose. Neither a scaling nor "
-        "a wider window can lengthen it; its length is a matter of training."
+        "a wider window can lengthen it; only training can."
     )
 
 
 def widened(
     config: Mapping[str, Any], rope: RopeConfig, window: SlidingWindow
 ) -> Mapping[str, Any]:
-    """The config with another window; null, not absence, says that there is none.
+    """The config with another window; null means that there is none, a missing key does not.
 
     Raises:
         UsageError, UnsupportedArchitectureError: as `require_widenable`.
@@ -89,20 +92,20 @@ def widened(
 
 
 def window_value(window: SlidingWindow) -> int | None:
-    """What stands in the config."""
+    """The value to write into the config."""
     return window if isinstance(window, int) else None
 
 
 def window_note(rope: RopeConfig, window: SlidingWindow) -> str:
-    """What a person should know about a widened window.
+    """The note on a widened window.
 
     Args:
-        rope: the config before it.
+        rope: the config before the change.
         window: the new window.
     """
     now = "to the whole text" if window == OFF else f"within {window:,} tokens"
     return (
         f"Every layer attended within {rope.sliding_window:,} tokens and now attends {now}. The "
-        "model was not trained so: the YaRN authors trained Mistral-7B-v0.1 for 1,000 steps more. "
-        "See what it reads with: yarncli check-passkey OUT"
+        "model was not trained like this; the YaRN authors trained Mistral-7B-v0.1 for 1,000 more "
+        "steps. Measure how far it reads with: yarncli check-passkey OUT"
     )

@@ -17,21 +17,21 @@ class Target:
     method: str = DEFAULT_METHOD
     """The name of the method in `METHODS`."""
     length: int | None = None
-    """The window to reach, tokens; `None` where `factor` is given."""
+    """The window to reach, tokens; `None` if `factor` is given."""
     factor: float | None = None
-    """The window to reach as a multiple of the original one, or with `rescale` of the present one;
-    `None` where `length` is given."""
+    """The window to reach as a multiple of the original window, or with `rescale` of the present
+    window; `None` if `length` is given."""
     rescale: bool = False
-    """Extend the scaling that the model has, by its own method."""
+    """Extend the existing scaling by its own method."""
     replace_scaling: bool = False
-    """Drop the scaling that the model has and start from the original length that was given."""
+    """Remove the existing scaling and start from the given original length."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's own settings under transformers' names; `None` is "not given"."""
     sliding_window: SlidingWindow | None = None
-    """The sliding window that the config gets, tokens, or "off"; `None` leaves it."""
+    """The sliding window to write, tokens, or "off"; `None` does not change it."""
 
     def __post_init__(self) -> None:
-        """Give the method its own name where an alias was given.
+        """Replace an alias by the name of the method.
 
         Raises:
             UsageError: there is no such method.

@@ -1,4 +1,4 @@
-"""RopePlan → config.json: both spellings from one object, and nothing else touched."""
+"""RopePlan → config.json: writes both spellings from one object, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from yarncli.rope.parameters import RopeParameters
 Spelling = Literal["both", "legacy", "v5"]
 
 # Engines that read only the old name `type` (exllamav2, mlx-lm's phi3, Ollama) know these types;
-# llama3 was born with `rope_type`, and exllamav2 refuses a llama3 dict that has both.
+# llama3 has always been spelled `rope_type`, and exllamav2 refuses a llama3 dict that has both.
 NEEDS_TYPE = frozenset({"yarn", "linear", "dynamic", "longrope"})
 
-# What yarn takes for betas that are not given (transformers `_compute_yarn_parameters`).
+# The betas of yarn if none are given (transformers `_compute_yarn_parameters`).
 DEFAULT_BETAS: Mapping[str, float] = {"beta_fast": 32.0, "beta_slow": 1.0}
 
-# What a scaling dict holds, in the order a person would write it.
+# The keys of a scaling dict, in the order in which a person would write them.
 _ORDER = (
     "factor",
     "original_max_position_embeddings",
@@ -44,7 +44,7 @@ _ORDER = (
 def rope_dict(parameters: RopeParameters) -> dict[str, Any]:
     """One setting as a scaling dict without θ: floats as floats, lengths as ints.
 
-    `rope_type` always, an equal `type` where some engine reads only that.
+    It always has `rope_type`, and an equal `type` if some engine reads only that.
     """
     found: dict[str, Any] = {"rope_type": parameters.rope_type}
     if parameters.rope_type in NEEDS_TYPE:
@@ -83,12 +83,12 @@ def write_rope(
     Args:
         config: config.json as read.
         rope: the same config, interpreted.
-        plan: what to write.
-        spelling: which of the two spellings to write. Families that a flat `rope_scaling` breaks
-            are written nested only, whatever is asked short of "legacy".
+        plan: the plan to write.
+        spelling: which of the two spellings to write. A family that a flat `rope_scaling` would
+            break always gets the nested spelling; "legacy" is refused for it.
 
     Raises:
-        UnsupportedArchitectureError: "legacy" for a family that cannot take it.
+        UnsupportedArchitectureError: "legacy" was asked for such a family.
     """
     base = rope.text_path
     plan = _with_stated_betas(config, rope, plan)
@@ -98,7 +98,7 @@ def write_rope(
     if nested_only and spelling == "legacy":
         raise UnsupportedArchitectureError(
             f"{rope.model_type} keeps one RoPE setting per layer type; a flat rope_scaling would "
-            "break or stretch the others. Use --spelling v5."
+            "break the settings of the other layers or scale them. Use --spelling v5."
         )
     if spelling != "v5" and not nested_only:
         changes |= _legacy(config, rope, plan)
@@ -122,9 +122,9 @@ def write_rope(
 
 
 def _with_stated_betas(config: JsonText, rope: RopeConfig, plan: RopePlan) -> RopePlan:
-    """The plan with yarn's default betas stated where the model states betas now.
+    """The plan with yarn's default betas written out, if the model writes betas now.
 
-    Some readers take them by index: vLLM's gpt-oss fails at start-up without them.
+    Some engines require the keys: vLLM's gpt-oss fails at start-up without them.
     """
     blocks = [config.get((*rope.text_path, key)) for key in ("rope_scaling", "rope_parameters")]
     stated: set[str] = set()
@@ -138,7 +138,7 @@ def _with_stated_betas(config: JsonText, rope: RopeConfig, plan: RopePlan) -> Ro
 
 
 def with_betas(parameters: RopeParameters, keys: Collection[str]) -> RopeParameters:
-    """A yarn setting with those of its default betas stated that are in `keys`; others as given."""
+    """A yarn setting with the default betas of `keys` written out; other settings as given."""
     if parameters.rope_type != "yarn":
         return parameters
     missing: dict[str, Any] = {k: DEFAULT_BETAS[k] for k in keys if getattr(parameters, k) is None}
@@ -146,7 +146,7 @@ def with_betas(parameters: RopeParameters, keys: Collection[str]) -> RopeParamet
 
 
 def _theta(config: JsonText, rope: RopeConfig, parameters: RopeParameters) -> int | float:
-    """θ as the config spells it (often an integer) where its value stays the same."""
+    """θ as the config spells it (often an integer), if its value does not change."""
     base = rope.text_path
     places: list[Path] = [(*base, key) for key in rope.family.theta_keys]
     places += [(*base, "rope_scaling", "rope_theta"), (*base, "rope_parameters", "rope_theta")]
@@ -160,8 +160,8 @@ def _theta(config: JsonText, rope: RopeConfig, parameters: RopeParameters) -> in
 def _legacy(config: JsonText, rope: RopeConfig, plan: RopePlan) -> dict[Path, Any]:
     """`rope_scaling` and top-level θ.
 
-    A flat `rope_scaling` replaces `rope_parameters` when transformers 5 loads the config, so it
-    carries everything that only the latter held.
+    A flat `rope_scaling` replaces `rope_parameters` when transformers 5 loads the config, so
+    everything that only `rope_parameters` held must be in it.
     """
     base = rope.text_path
     parameters = plan.scopes[0].after
@@ -183,7 +183,7 @@ def _legacy(config: JsonText, rope: RopeConfig, plan: RopePlan) -> dict[Path, An
 
 
 def _v5(config: JsonText, rope: RopeConfig, plan: RopePlan) -> dict[Path, Any]:
-    """`rope_parameters`: flat, or one entry per scope with the others as they are."""
+    """`rope_parameters`: flat, or one entry per scope; scopes without a plan keep their entry."""
     path = (*rope.text_path, "rope_parameters")
     after = {scope.name: scope.after for scope in plan.scopes}
     if not rope.family.scopes:
@@ -214,9 +214,10 @@ def _partial_key(config: JsonText, rope: RopeConfig) -> str:
 
 
 def _top_level_original(config: JsonText, rope: RopeConfig, plan: RopePlan) -> dict[Path, Any]:
-    """Top-level `original_max_position_embeddings`: longrope needs it, others must not contradict.
+    """Top-level `original_max_position_embeddings`: written for longrope, or if it is there.
 
-    transformers 4 reads it only there for longrope, and TensorRT-LLM prefers it to the dict's.
+    transformers 4 reads it only there for longrope, and TensorRT-LLM prefers it to the value in
+    the dict, so an old value must not stay.
     """
     path = (*rope.text_path, "original_max_position_embeddings")
     after = plan.scopes[0].after
@@ -227,10 +228,10 @@ def _top_level_original(config: JsonText, rope: RopeConfig, plan: RopePlan) -> d
 
 
 def _null_head_dim(config: JsonText, rope: RopeConfig) -> dict[Path, Any]:
-    """The width of a head where the scaling would be computed from a null one.
+    """`head_dim`, if the scaling would otherwise be computed from null.
 
-    That is so where the config class leaves it null, or where the file says null and the class
-    has no default to put in its place.
+    That happens if the config class leaves it null, or if the file says null and the class has no
+    default for it.
     """
     path = (*rope.text_path, "head_dim")
     found = config.get(path, _ABSENT)
@@ -242,9 +243,9 @@ def _null_head_dim(config: JsonText, rope: RopeConfig) -> dict[Path, Any]:
 def _copies_at_root(
     config: JsonText, rope: RopeConfig, changes: dict[Path, Any]
 ) -> dict[Path, Any]:
-    """The same values where a multimodal config repeats its text fields at the root.
+    """The same changes for text fields that a multimodal config repeats at its root.
 
-    Not in a RoPE block that no model reads: a yarn there may stop transformers 5.
+    A RoPE block that no model reads is left out: yarn in it may make transformers 5 fail.
     """
     depth = len(rope.text_path)
     if not depth:
