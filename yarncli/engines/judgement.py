@@ -121,6 +121,7 @@ def judge_checkpoint(
 
     Example:
         >>> from yarncli.demo import write_demo
+        >>> from yarncli.planning.target import Target
         >>> demo = write_demo(Path("demo"))
         >>> judge_checkpoint(demo, engines=["vllm"]).misreadings()
         {}

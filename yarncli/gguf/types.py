@@ -57,7 +57,7 @@ def encode(text: str) -> bytes:
 
     Example:
         >>> encode("ab")
-        b'\\x02\x00\x00\x00\x00\x00\x00\x00ab'
+        b'\x02\x00\x00\x00\x00\x00\x00\x00ab'
     """
     data = text.encode("utf-8", "surrogateescape")
     return struct.pack("<Q", len(data)) + data
