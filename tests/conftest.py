@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +28,18 @@ settings.register_profile(
 settings.load_profile("yarncli")
 if SEED is not None:
     core.global_force_seed = int(SEED)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """First what forks this process at every system call: a fork of a large process is slow."""
+    items.sort(key=lambda item: not _forks(item.module))
+
+
+@cache
+def _forks(module: ModuleType) -> bool:
+    """Whether a test module uses what kills a child at a system call, or pauses it there."""
+    names = (getattr(value, "__module__", "") for value in vars(module).values() if callable(value))
+    return "support.kills" in names
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
