@@ -6,9 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from yarncli.progress import Advance
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Result = TypeVar("Result")
 
@@ -53,9 +56,11 @@ def in_parallel(
 
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
         futures = [pool.submit(job, count) for job in jobs]
+        early: list[BaseException] = []
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
-            if any(future.done() and future.exception() for future in futures):
+            early += _errors(future for future in futures if future.done())
+            if early:
                 stop.set()
         except BaseException:
             stop.set()
@@ -64,10 +69,15 @@ def in_parallel(
             if on_stop and stop.is_set():
                 on_stop()
             pool.shutdown(cancel_futures=stop.is_set())
-    errors = [e for future in futures if not future.cancelled() and (e := future.exception())]
-    # Threads that were stopped are not the cause; one of them may have ended first.
-    for error in sorted(errors, key=lambda e: isinstance(e, Stopped)):
+    # What a thread raises once it was stopped is not the cause. `Stopped` may even come first, from
+    # a thread that was stopped by the failure of `progress` in another one.
+    for error in sorted([*early, *_errors(futures)], key=lambda e: isinstance(e, Stopped)):
         raise error
+
+
+def _errors(futures: Iterable[Future[None]]) -> list[BaseException]:
+    """The exceptions of futures that are done, in the order of their jobs."""
+    return [e for future in futures if not future.cancelled() and (e := future.exception())]
 
 
 def in_order(jobs: Iterable[Callable[[], Result]], *, ahead: int = 4) -> Iterator[Result]:
