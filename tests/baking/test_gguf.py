@@ -112,7 +112,7 @@ def test_weights_are_never_taken_back_by_half_nor_scaled_twice(yarn: Path, tmp_p
     assert "Start again from the file before that step" in told
     for command in (("bake", path, "--in-place", *words),
                     ("convert", path, "--in-place", "--rescale", "--factor", 2)):  # fmt: skip
-        assert "baked already" in " ".join(invoke(*command, code=3).output.split())
+        assert "already baked" in " ".join(invoke(*command, code=3).output.split())
     assert path.read_bytes() == once
 
 

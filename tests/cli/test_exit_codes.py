@@ -73,12 +73,12 @@ CASES: dict[tuple[int, str], list[str]] = {
         "inspect https://huggingface.co/org/name", "inspect datasets/org/name",
     ],
     (3, "missing"): ["inspect nowhere", "convert nowhere {}/out --factor 2", "card nowhere"],
-    (3, "no model"): [
+    (3, "not a model"): [
         "inspect DEMO/model.safetensors", "inspect DEMO/tokenizer_config.json", "engines {}",
     ],
     (3, "damaged"): ["inspect DAMAGED", "plot DEMO/config.json"],
     (3, "contradictory"): ["inspect CONTRADICTORY"],
-    (3, "an impossible architecture"): ["convert NO_ROPE {}/out --factor 2"],
+    (3, "of an architecture that cannot be extended"): ["convert NO_ROPE {}/out --factor 2"],
     (3, "long enough already"): [
         "convert DEMO {}/out --length 256", "convert BAD {}/o --length 512",
     ],
@@ -86,8 +86,8 @@ CASES: dict[tuple[int, str], list[str]] = {
         "inspect DEMO --plot {}/a.png", "check-passkey DEMO",
     ],
     (4, "the message has the install line"): ["inspect DEMO --plot {}/a.png"],
-    (5, "the Hub or the network said no"): ["inspect hf://org/name", "check hf://org/name"],
-    (5, "a file is not what the Hub has"): ["inspect hf://org/spoilt"],
+    (5, "the Hub or the network refused or failed"): ["inspect hf://org/name", "check hf://org/name"],
+    (5, "a file differs from what the Hub has"): ["inspect hf://org/spoilt"],
     (6, "disk full"): ["convert DEMO {}/closed/out --factor 2"],
     (6, "permission"): ["convert DEMO {}/closed/out --factor 2"],
     (6, "read-only"): ["convert DEMO {}/closed/out --factor 2"],

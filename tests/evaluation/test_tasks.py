@@ -101,7 +101,7 @@ def test_the_words_asked_for_are_the_most_frequent_ones(codec, task, count, leng
 
 
 def test_a_length_too_short_for_its_task(codec):
-    with pytest.raises(UsageError, match=r"common-words prompt asks for do not stand out"):
+    with pytest.raises(UsageError, match=r"too short for a common-words prompt"):
         built(codec, "common-words", 200)
     with pytest.raises(UsageError, match=r"A multiquery prompt needs at least \d+ tokens"):
         built(codec, "multiquery", 100)
@@ -110,8 +110,8 @@ def test_a_length_too_short_for_its_task(codec):
 @pytest.mark.parametrize(
     ("tasks", "told"),
     [
-        ((), "--tasks knows passkey, multikey, "),
-        (("passkey", "passkey"), "--tasks knows passkey, multikey, "),
+        ((), "--tasks accepts passkey, multikey, "),
+        (("passkey", "passkey"), "--tasks accepts passkey, multikey, "),
         (("needle",), "There is no task 'needle'. Known: passkey, multikey, "),
     ],
 )

@@ -91,7 +91,7 @@ def test_an_answer_is_not_begun_inside_a_thought(tmp_path, demo):
     assert prompt.is_correct(f"Let me see. It is {prompt.key}.")
     assert prompt.max_new_tokens > 100  # there is room for the thought
     (caveat,) = codec.caveats(Wording())
-    assert "what it thinks first counts as its answer" in caveat
+    assert "What it thinks first counts as its answer" in caveat
     assert "--no-chat" in caveat
 
 

@@ -398,7 +398,7 @@ def test_a_file_that_changes_meanwhile_is_not_sent(hub, long):
 
 def test_the_page_shows_what_is_printed(cli, tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "push.md").read_text(encoding="utf-8")
-    block = page.partition("    $ yarncli convert model.gguf")[2].partition("(The lines")[0]
+    block = page.partition("    $ yarncli convert model.gguf")[2].partition("(These are")[0]
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "model.gguf")
     cli("convert", "model.gguf", *block.splitlines()[0].split())
