@@ -17,7 +17,8 @@ from support.gguf_files import demo_arrays, demo_keys, write_gguf
 ROOT = Path(__file__).resolve().parents[2]
 LOWEST = os.environ.get("YARNCLI_LOWEST_PYTHON")
 # They install packages, which takes long where the network or the machine is slow.
-pytestmark = pytest.mark.timeout(900)
+# In one worker of pytest-xdist, so that the wheel is installed once.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("wheel")]
 
 
 @pytest.fixture(scope="module")
