@@ -13,7 +13,11 @@ from support.program import invoke
 from support.smollm2 import in_floats, smollm2
 from yarncli.gguf.runtime import run as foretell
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("runtime")]
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.usefixtures("runtime"),
+    pytest.mark.xdist_group("smollm2"),  # one worker makes the model, once
+]
 
 TOKENS = [(7919 * i) % 49000 + 17 for i in range(128)]
 PLACES = (40, -1)
