@@ -13,7 +13,7 @@ import pytest
 
 from support.checkpoints import write_index
 from support.minihub_writing import open_for_writing
-from support.minihub_xet import open_for_xet
+from support.minihub_xet import with_xet
 from support.program import PROGRAM, interrupt, invoke
 from yarncli.demo import write_demo
 
@@ -36,24 +36,8 @@ def hub(minihub: Any) -> Any:
 
 @pytest.fixture
 def xet_hub(hub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The Hub with Xet storage, and a client that uses it and gives up soon."""
-    pytest.importorskip("hf_xet")
-    from huggingface_hub import constants
-    from huggingface_hub.utils._xet import abort_xet_session
-
-    open_for_xet(hub)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
-    environment = {
-        "HF_HUB_DISABLE_XET": "0",
-        "HF_XET_XORB_COMPRESSION_POLICY": "none",
-        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
-        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    abort_xet_session()  # the next one reads the environment again
-    yield hub
-    abort_xet_session()
+    """The Hub with Xet storage, and a client that uses it."""
+    yield from with_xet(hub, monkeypatch)
 
 
 @pytest.fixture(scope="session")

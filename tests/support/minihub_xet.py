@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from support.minihub import SIGNATURE, Exchange, MiniHub, route, send_bytes
 from support.minihub_writing import is_pull, writable_repo
 
@@ -36,6 +38,29 @@ def open_for_xet(hub: MiniHub) -> MiniHub:
     hub.xorbs = {}  # hash → chunks, or their sizes
     hub.trusts_xet = False  # whether files count as what they claim to be, and only sizes are kept
     return hub
+
+
+def with_xet(hub: MiniHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[MiniHub]:
+    """What a fixture yields: the hub with Xet storage, and a client that soon gives up."""
+    pytest.importorskip("hf_xet")
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _xet
+
+    open_for_xet(hub)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    environment = {
+        "HF_HUB_DISABLE_XET": "0",
+        "HF_XET_XORB_COMPRESSION_POLICY": "none",  # of what is pushed
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1",
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    # An earlier hub may have had the port of this one, and its storage another port.
+    _xet.XET_CONNECTION_INFO_CACHE.clear()
+    _xet.abort_xet_session()  # the next one reads the environment again
+    yield hub
+    _xet.abort_xet_session()
 
 
 def _headers(hub: MiniHub, repo_id: str, commit: str, oid: str) -> dict[str, str]:
