@@ -68,10 +68,12 @@ docs: .venv/installed-dev
 site: $(SITE)/installed
 	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --clean
 
-# Lines of yarncli/ that the fast tests run, in the tests and in the programs that they start.
+# Lines of yarncli/ that the fast tests run, in the tests and in the programs that they start. Half an
+# hour. Six tests fail here, which limit the size of files or the seconds of a program: the measuring
+# writes files and takes time. So a failure does not stop it, and only the report decides.
 coverage: .venv/installed-dev
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup
+	-$(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage report
