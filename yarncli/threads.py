@@ -56,10 +56,9 @@ def in_parallel(
 
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
         futures = [pool.submit(job, count) for job in jobs]
-        early: list[BaseException] = []
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
-            early += _errors(future for future in futures if future.done())
+            early = _errors(future for future in futures if future.done())
             if early:
                 stop.set()
         except BaseException:

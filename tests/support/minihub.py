@@ -166,7 +166,7 @@ class MiniHub:
     def requests(self, method: str = "", pattern: str = "") -> list[Request]:
         return [r for r in self.log if method in ("", r.method) and re.search(pattern, r.path)]
 
-    def _serve(self) -> Server:
+    def _serve(self) -> ThreadingHTTPServer:
         hub = self
 
         class Handler(Exchange):
@@ -174,14 +174,10 @@ class MiniHub:
                 self.hub = hub
                 super().setup()
 
-        server = Server(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128  # hf_xet connects many times at once
 
 
 class Exchange(BaseHTTPRequestHandler):
