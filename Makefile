@@ -137,7 +137,8 @@ $(MLX)/installed: $(MLX)/pip
 
 # Engines that run on a CPU, at the versions of their tables; torch and the rest are those of .venv.
 $(ENGINES)/installed: $(ENGINES)/pip .venv/installed-dev
-	$(ENGINES)/bin/python -m pip install --no-deps ctranslate2==4.8.5 onnxruntime-genai==0.18.0
+	$(ENGINES)/bin/python -m pip install --no-deps ctranslate2==4.8.5 onnxruntime-genai==0.18.0 \
+		xllamacpp==2026.10.11549
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
 	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@

@@ -5,18 +5,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import sysconfig
 import threading
 import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from support.checkpoints import DEMO
+from support.servers import Served
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluation.passkey import Grid, TextCodec, local_cells, make_codec
 from yarncli.evaluation.report import read_cell, read_report
@@ -32,42 +29,6 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %} The pass key is{% endif %}"
 )
-
-
-class Served:
-    """A real server as a child process on a free port: `transformers serve`, or `command`."""
-
-    def __init__(self, log, command=None, **variables):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/v1"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                       "NO_PROXY": "127.0.0.1", **variables}  # fmt: skip
-        own = [Path(sys.executable).with_name("transformers"), "serve", "--device", "cpu",
-               "--dtype", "float32"]  # fmt: skip
-        self.process = subprocess.Popen(
-            [*(command or own), "--host", "127.0.0.1", "--port", str(port)],
-            env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(self.url.replace("/v1", "/health"), timeout=5).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, "the server ended"
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.3)
-
-    def stop(self, how=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
 
 
 @pytest.fixture(scope="module")

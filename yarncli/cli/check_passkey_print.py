@@ -41,7 +41,8 @@ class ConsoleWatch(PasskeyWatch):
     def begin(self, grid: Grid, settings: Sequence[Variant], answered: int) -> None:
         """Say how many prompts and tokens the evaluation needs."""
         count = len(settings)
-        text = f"{grid.size * count:,} prompts, {grid.tokens * count:,} tokens"
+        prompts = grid.size * count
+        text = f"{prompts:,} prompt{'s' * (prompts > 1)}, {grid.tokens * count:,} tokens"
         if count > 1:
             text += f", {count} settings"
         console.note(f"{text}; {answered:,} are answered already." if answered else f"{text}.")

@@ -16,8 +16,9 @@ from yarncli.evaluation.variants import Variant
 def announce(readings: Sequence[Pass], settings: Sequence[Variant]) -> None:
     """Say what a run costs before it starts."""
     count = len(settings)
+    passes = len(readings) * count
     tokens = sum(len(reading.ids) for reading in readings) * count
-    text = f"{len(readings) * count:,} passes, {tokens:,} tokens"
+    text = f"{passes:,} pass{'es' * (passes > 1)}, {tokens:,} tokens"
     console.note(f"{text}, {count} settings." if count > 1 else f"{text}.")
 
 

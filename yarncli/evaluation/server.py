@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -101,6 +102,7 @@ class Server:
             timeout=self.settings.timeout,
             max_retries=_RETRIES,
         )
+        weakref.finalize(self, self._client.close)
         self.model = self.settings.model or self._only_model()
 
     def cells(self, prompts: Sequence[PasskeyPrompt]) -> Iterator[Cell]:
