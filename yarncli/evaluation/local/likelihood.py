@@ -108,6 +108,7 @@ class TextReader:
                     f"tokens in {self.loaded.dtype}. Try --dtype float32 or bfloat16."
                 )
             yield piece
+            del piece  # here and in what reads pieces: there is no memory for two
 
     def losses(self, ids: Sequence[int], first: int, *, go_on: bool = False) -> list[float]:
         """−log p of every token after position `first` given all before it, nats.
@@ -124,6 +125,7 @@ class TextReader:
         for logits in self.pieces(ids, first, go_on=go_on):
             start = first + 1 + len(found)
             found += _losses(logits, ids[start : start + len(logits)]).tolist()
+            del logits
         return found
 
     def _whole(self, ids: Sequence[int], first: int) -> Iterator[torch.Tensor]:
@@ -206,7 +208,9 @@ def divergence(before: TextReader, after: TextReader, ids: Sequence[int]) -> Div
     """
     found = Divergence(kl=[], agrees=[], before=[], after=[])
     after.rows = before.rows = min(before.rows, after.rows)
-    for one, other in zip(before.pieces(ids, 0), after.pieces(ids, 0), strict=True):
+    others = after.pieces(ids, 0)
+    for one in before.pieces(ids, 0):
+        other = next(others)
         if one.shape != other.shape:
             raise UsageError(
                 f"The models predict {one.shape[-1]:,} and {other.shape[-1]:,} different tokens, "
@@ -217,6 +221,7 @@ def divergence(before: TextReader, after: TextReader, ids: Sequence[int]) -> Div
         for first, second in zip(one.split(rows), other.split(rows), strict=True):
             start = 1 + len(found.kl)
             _compare(first, second, ids[start : start + len(first)], found)
+        del one, other, first, second
     return found
 
 
