@@ -31,6 +31,15 @@ writes `yarncli/gguf/architectures.json`: a row for every GGUF architecture that
     sliding       how windowed layers rotate where it is not as the others do: `theta` "full" or
                   the number without `rope.freq_base_swa`; `key`: whether that is read; `scaled`
     compress      two bases, the compressed layers alone scaled
+    fixed         θ 10000 without scaling whatever the file says; another θ in it is "ignored", or
+                  the process "aborts"
+    blocks        it rotates with this number of blocks only
+    default_window   the window where the file states none
+    needs_window  the process aborts on a file without a window
+    windowed_blocks  with this number of blocks only there is a window
+    run           tiny models of it were run, and did what the row says (`llama_cpp_runs.py`)
+
+`_SEEN` corrects what the patterns below misread, as `llama_cpp_runs.py` showed: run it after this.
 """
 
 from __future__ import annotations
@@ -48,6 +57,24 @@ from yarncli.rope import formulas
 TABLE = Path(__file__).resolve().parents[2] / "yarncli" / "gguf" / "architectures.json"
 
 Facts = dict[str, Any]
+
+# What ran otherwise than the patterns say; `None` takes a fact away.
+_SEEN: dict[str, Facts] = {
+    "afmoe": {"needs_window": True},  # its graph has the inputs of windows only
+    "baichuan": {"blocks": 32},  # the graph asks for the type 7B, which 32 blocks give
+    "bert": {"rotates": "none"},  # its graph is that of nomic-bert, which rotates
+    "cogvlm": {"fixed": "ignores"},  # ggml_rope without the keys
+    "deepseek2-ocr": {"fixed": "aborts", "rotates": "neox"},  # models/deepseek2.cpp:472-486
+    "dots3note": {"sliding": {"theta": 10000.0, "key": True, "scaled": True}},
+    "exaone4": {"default_window": 4096, "windowed_blocks": 64},  # models/exaone4.cpp:4-6
+    "gemma2": {"default_window": 4096},
+    "granitemoe": {"switch": None},  # has Granite's graph, and does not read the switch
+    "laguna": {"sliding": {"theta": "full", "key": True, "scaled": False, "factor": False}},
+    "lfm2moe": {"windowed": None},  # has the graph of LFM2, and does not read the window
+    "llama4": {"default_window": 8192, "late_norm": True},  # ggml_rms_norm after the rotation
+    "starcoder": {"rotates": "none"},
+    "talkie": {"late_norm": True},  # its norm of the keys has no weights
+}
 
 _UNSCALED = re.compile(r"freq_base, 1\.0,\s*0\.0, 1\.0, beta_fast")
 _OWN_BASE = re.compile(
@@ -74,11 +101,13 @@ class RefusedError(RuntimeError):
 def main() -> None:
     """Write the table."""
     options = arguments(__doc__, package="folder of llama.cpp")
-    rows = ",\n".join(
-        f"  {json.dumps(name)}: {json.dumps(facts)}"
-        for name, facts in graph_facts(Path(options.package) / "src").items()
-    )
     head = {"engine": "llama.cpp", "version": options.version or "unknown", "date": today()}
+    write_table(head, graph_facts(Path(options.package) / "src"))
+
+
+def write_table(head: Mapping[str, Any], facts: Mapping[str, Facts]) -> None:
+    """Write what is said of the whole, and a line for each architecture."""
+    rows = ",\n".join(f"  {json.dumps(n)}: {json.dumps(each)}" for n, each in facts.items())
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
     text = ",\n".join([*lines, f' "architectures": {{\n{rows}\n }}'])
     TABLE.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
@@ -114,7 +143,8 @@ def graph_facts(source: Path) -> dict[str, Facts]:
             path = path if path.exists() else source / "models" / f"{kind}.cpp"
             text += _text(path) if path.exists() else ""
             kind = parents.get(kind)
-        found[names[arch]] = {**_facts(text), **rotations[arch]}
+        facts = {**_facts(text), **rotations[arch], **_SEEN.get(names[arch], {})}
+        found[names[arch]] = {key: fact for key, fact in facts.items() if fact is not None}
     return dict(sorted(found.items()))
 
 
@@ -242,7 +272,8 @@ def computed(file: File, facts: Facts, dim: int) -> tuple[list[float], float, fl
     factors = file.tensors.get("rope_freqs.weight")
     if facts.get("rope_freqs") != "used":
         factors = None
-    if factors is None and "rope_factors_long.weight" in file.tensors:
+    lists = "rope_factors_long.weight" in file.tensors and facts.get("rope_freqs") != "loaded"
+    if factors is None and lists:
         longer = keys["context_length"] > original
         factors = file.tensors[f"rope_factors_{'long' if longer else 'short'}.weight"]
     ramp = freqs
@@ -299,7 +330,8 @@ def computed_windowed(file: File, facts: Facts, dim: int) -> tuple[list[float], 
     if rule["key"]:
         theta = float(file.keys.get("rope.freq_base_swa", theta))
     if not rule["scaled"]:
-        return formulas.default_inv_freq(theta, dim), scale if rule["key"] else 1.0, 1.0
+        applied = rule["key"] and rule.get("factor", True)
+        return formulas.default_inv_freq(theta, dim), scale if applied else 1.0, 1.0
     changed = File(file.graph, {**file.keys, "rope.freq_base": theta}, file.tensors)
     return computed(changed, facts, dim)
 

@@ -67,6 +67,21 @@ def test_what_was_not_examined_is_unknown(tmp_path: Path) -> None:
         assert statuses(path)["transformers-gguf"][0] == "unknown", name
 
 
+@pytest.mark.parametrize(("architecture", "basis"), [("llama", "run"), ("eagle3", "read")])
+def test_whether_llama_cpp_was_run_is_said(architecture: str, basis: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", architecture, **YARN)
+    found = json.loads(invoke("engines", path, "--json", code=0).stdout)["engines"]
+    assert {e["engine"]: e["basis"] for e in found} == {
+        "llama.cpp": basis, "ollama": None, "lm-studio": None, "koboldcpp": None,
+        "transformers-gguf": "run",
+    }  # fmt: skip
+    said = (
+        "llama.cpp's code for this architecture was read, not run"
+        in invoke("engines", path, code=0).stderr
+    )
+    assert said == (basis == "read")
+
+
 def test_llama_cpp_refuses_aborts_and_passes_over(tmp_path: Path) -> None:
     for status, keys in {
         "refuses": {"rope.scaling.type": Typed("u32", 1)},

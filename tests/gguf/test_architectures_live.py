@@ -1,10 +1,12 @@
-"""The table of architectures against llama.cpp: a small random model of each with Llama's parts.
+"""The table of architectures against llama.cpp.
 
-The other rows are read from its source only; `scripts/wiring/llama_cpp_runtime.py` says how.
+What rotates is measured in a tiny model of each architecture. Those that take Llama's tensors have
+a model large enough for their logits to show a temperature by each carrier.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import numpy as np
 import pytest
 
 from support.gguf_files import Arrays, random_file, read_gguf, with_temperature, write_gguf
+from support.gguf_grown import GROWN, model_of
+from support.gguf_trials import TOKENS as FEW
+from support.gguf_trials import compared, disagreements, trials
 from support.llamacpp import Job, Outcome, run
 from yarncli.gguf.architectures import find_architecture
 from yarncli.gguf.carriers import plan_temperature, why_not
@@ -34,6 +39,41 @@ MODELS = (
     "llada", "llama", "minicpm", "mistral3", "nanbeige", "phi3", "qwen2", "seed_oss", "smollm3",
     "xverse", *NORMED,
 )  # fmt: skip
+
+
+GREW = json.loads(GROWN.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Name → trial → the changed model, and what became of it.
+
+    All keys of yarn are in one trial. `scripts/wiring/llama_cpp_runs.py` makes the others too.
+    """
+    folder, models = tmp_path_factory.mktemp("grown"), {}
+    for name, grown in GREW.items():
+        changed, row = trials(name, model_of(name, grown)), find_architecture(name)
+        wanted = {"yarn": True, "tensor": row.rope_freqs, "plain": row.softmax}
+        models |= {(name, each): changed[each] for each in changed if wanted.get(each)}
+    jobs = [
+        Job(str(write_gguf(folder / f"{n}.gguf", *each)), FEW, watch=True)
+        for n, each in enumerate(models.values())
+    ]
+    found = {name: {} for name in GREW}
+    for (name, trial), outcome in zip(models, run(jobs), strict=True):
+        found[name][trial] = models[name, trial], outcome
+    return found
+
+
+@pytest.mark.xdist_group("grown")
+@pytest.mark.parametrize("name", GREW)
+def test_what_rotates_is_foretold(name, measured):
+    found = measured[name]
+    for changed, outcome in found.values():
+        assert outcome.ran, outcome.said
+        assert [*disagreements(changed, outcome)] == []
+    if "plain" in found:
+        assert [*compared("yarn", *found["yarn"], found["plain"][1])] == []
 
 
 def model(name: str) -> tuple[dict[str, Typed], Arrays]:

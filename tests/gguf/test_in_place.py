@@ -438,9 +438,18 @@ def in_the_cache(model: Path) -> Path:
     return model.rename(place / "0123")
 
 
+def ollamas(model: Path) -> Path:
+    return model.rename(model.with_name(f"sha256-{'0123456789abcdef' * 4}"))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(link, "symbolic link"), (hard_link, "several hard links"), (in_the_cache, "the Hub cache")],
+    [
+        (link, "symbolic link"),
+        (hard_link, "several hard links"),
+        (in_the_cache, "the Hub cache"),
+        (ollamas, "as Ollama stores files"),
+    ],
 )
 def test_what_others_share_is_refused(
     make: Callable[[Path], Path], message: str, model: Path

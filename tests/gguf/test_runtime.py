@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
 
 import pytest
 
+from support.gguf_grown import GROWN
 from support.gguf_rows import ROWS, YARN, Row, yarn
+from support.llamacpp import PACKAGE, RUNTIME, VERSION
+from yarncli.errors import UnsupportedArchitectureError
 from yarncli.gguf.architectures import find_architecture, load_table
-from yarncli.gguf.facts import FREQS, Gguf, Tensor, Typed, typed
+from yarncli.gguf.dead import dead_keys
+from yarncli.gguf.facts import FREQS, LONG, SHORT, Gguf, Tensor, Typed, typed
 from yarncli.gguf.loading import Failure
+from yarncli.gguf.refusals import refuse_no_model
 from yarncli.gguf.runtime import run, run_windowed
 
 # Who loads the tensor and gives it to the rotation, by a reading of the source of v0.5.0 by hand.
@@ -97,6 +103,15 @@ def test_the_table_says_how_gguf_names_all_that_it_has_in_common():
 @pytest.mark.parametrize("name", ["gemma3", "cohere2", "gpt-oss", "llama4", "granite_swa"])
 def test_windowed_architectures(name):
     assert find_architecture(name).windowed
+
+
+def test_a_row_is_run_if_its_model_is_there_to_be_run_again():
+    table = load_table()
+    run_rows = {name for name in table["architectures"] if find_architecture(name).run}
+    assert run_rows == set(json.loads(GROWN.read_text(encoding="utf-8")))
+    assert run_rows.isdisjoint(table["unrun"])
+    assert run_rows | set(table["unrun"]) == set(table["architectures"])
+    assert table["ran"] == f"{RUNTIME} ({PACKAGE} {VERSION})"
 
 
 def test_facts_of_graphs():
@@ -192,6 +207,66 @@ def test_granite_has_a_switch():
     assert not isinstance(run(sized("llama", **scaling(finetuned=False))), Failure)
 
 
+def test_granite_moe_does_not_read_the_switch():
+    assert not isinstance(run(sized("granitemoe", **scaling(finetuned=False))), Failure)
+
+
+@pytest.mark.parametrize("name", ["bert", "starcoder"])
+def test_graphs_without_rotation(name):
+    assert run(sized(name)).kind == "no RoPE"
+
+
+def test_baichuan_rotates_with_32_blocks_only():
+    """`models/baichuan.cpp:77`: its larger model has ALiBi."""
+    assert not isinstance(run(sized("baichuan", block_count=32)), Failure)
+    assert run(sized("baichuan", block_count=40)).kind == "no RoPE"
+    assert not isinstance(run(sized("baichuan")), Failure)
+
+
+def test_afmoe_needs_a_window():
+    """`models/afmoe.cpp:123`: its graph asks for inputs that no other memory has."""
+    keys = {"attention.sliding_window": 32}
+    assert not isinstance(run(sized("afmoe", block_count=5, **keys)), Failure)
+    assert run(sized("afmoe", block_count=5)).kind == "aborts"
+
+
+def test_graphs_that_take_nothing_from_the_file():
+    """`models/cogvlm.cpp:115`; `models/deepseek2.cpp:484`."""
+    linear = scaling(type="linear", factor=4.0, attn_factor=1.25)
+    for name, keys in (("cogvlm", {"rope.freq_base": 123.0}), ("deepseek2-ocr", {})):
+        gguf = sized(name, **linear, **keys)
+        assert run(gguf).inv_freq == pytest.approx(yarn(1, 256))
+        assert run(gguf).attention_factor == 1
+        misleading = {dead.name for dead in dead_keys(gguf) if dead.misleads}
+        assert misleading == {f"{name}.{key}" for key in (*linear, *keys)}
+        with pytest.raises(UnsupportedArchitectureError, match="whatever the file says"):
+            refuse_no_model(gguf)
+    other = run(sized("deepseek2-ocr", **{"rope.freq_base": 123.0}))
+    assert (other.kind, other.key) == ("aborts", "deepseek2-ocr.rope.freq_base")
+
+
+def test_windowed_layers_of_laguna_have_no_attention_factor():
+    gguf = sized("laguna", **YARN_KEYS, **scaling(attn_factor=1.1))
+    assert run(gguf).attention_factor == pytest.approx(1.1 * (1 + 0.1 * math.log(4)))
+    assert run_windowed(gguf).attention_factor == 1
+
+
+def test_windows_that_a_file_does_not_state():
+    assert sized("gemma2", block_count=4).windowed_blocks == {0, 2}
+    assert sized("llama4", block_count=4).windowed_blocks == {0, 1, 2}
+    assert sized("llama4", block_count=4, **{"attention.sliding_window": 0}).window is None
+    keys = {"attention.sliding_window": 16}
+    assert sized("exaone4", block_count=30, **keys).window is None
+    assert len(sized("exaone4", block_count=64).windowed_blocks) == 48
+
+
+def test_lists_that_a_graph_loads_and_does_not_use():
+    """`models/pangu-embed.cpp`."""
+    lists = {name: Tensor("F32", (16,), (2.0,) * 16) for name in (LONG, SHORT)}
+    gguf = sized("pangu-embedded", tensors=lists, **scaling(type="longrope"))
+    assert run(gguf).inv_freq == pytest.approx(yarn(1, 256))
+
+
 @pytest.mark.parametrize("name", ["qwen2", "gemma3", "smollm3", "cohere2"])
 def test_a_graph_without_the_tensor_refuses_it(name):
     tensors = {FREQS: Tensor("F32", (16,), (1.0,) * 16)}
@@ -199,8 +274,6 @@ def test_a_graph_without_the_tensor_refuses_it(name):
 
 
 def test_the_version_is_the_one_that_the_tests_run():
-    from support.llamacpp import RUNTIME
-
     assert load_table()["version"].startswith(RUNTIME)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", load_table()["date"])
     assert (Path(__file__).parents[2] / "scripts/wiring/llama_cpp_runtime.py").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -178,6 +179,39 @@ def test_a_file_that_nobody_could_load_stays(hub, cli, folder, harm, said):
     assert writes(hub) == []
     cli("push", folder, "me/long", "--exclude", "m-Q4_0*")
     assert "m-Q8_0.gguf" in on_hub(hub, "me/long")
+
+
+def test_a_file_beside_a_checkpoint_computes_like_it(hub, cli, model, plain, long):
+    """`convert` carries a GGUF file over as it is, so it still has the RoPE from before."""
+    shutil.copy(plain, model / "m.gguf")
+    told = cli("push", model, "me/long", code=1).stderr
+    assert f"{model / 'm.gguf'}: llama.cpp computes something else than {model}" in told
+    assert "[gguf-differs]" in told
+    assert writes(hub) == []
+    cli("push", model, "me/short", "--exclude", "*.gguf")
+    assert "m.gguf" not in on_hub(hub, "me/short")
+    shutil.copy(long, model / "m.gguf")
+    cli("push", model, "me/long")
+    assert on_hub(hub, "me/long")["m.gguf"] == long.read_bytes()
+
+
+def test_a_damaged_file_beside_a_checkpoint_is_not_sent(hub, cli, model, long):
+    (model / "m.gguf").write_bytes(long.read_bytes()[:-9])
+    assert "[gguf-unfit]" in cli("push", model, "me/long", code=1).stderr
+    shutil.copy(long, model / "m.gguf")
+    (model / "m.gguf").rename(model / "sha256-0123")
+    assert "does not end in .gguf" in cli("push", model, "me/long", code=1).stderr
+    assert writes(hub) == []
+
+
+def test_a_file_of_ollama_is_sent_by_a_link(hub, cli, long, tmp_path, monkeypatch):
+    blob = long.rename(tmp_path / f"sha256-{'0' * 64}")
+    told = cli("push", blob, "me/long", code=2).stderr
+    line = re.search(r"ln -s (\S+) (\S+)$", told)
+    monkeypatch.chdir(tmp_path)
+    Path(line[2]).symlink_to(line[1])
+    cli("push", line[2], "me/long")
+    assert on_hub(hub, "me/long")[line[2]] == blob.read_bytes()
 
 
 def test_what_check_finds_ends_it(hub, cli, plain):

@@ -16,15 +16,19 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from support import llamacpp_nodes
 
 PACKAGE = "@node-llama-cpp/linux-x64"
 VERSION = "3.22.1"
@@ -35,6 +39,9 @@ INTEGRITY = (
 ROOT = Path(__file__).parents[2]
 # Before each outcome: the library writes to stdout too.
 _MARK = "outcome "
+_WINDOWED = re.compile(r"layer +(\d+) assigned to device .*is_swa = 1")
+# Level and text of what the library reports.
+Said = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Job:
     positions: Sequence[int] = (-1,)
     context: int = 0
     overrides: dict[str, Any] = field(default_factory=dict)
+    watch: bool = False
+    """Whether to measure the rotations, instead of giving logits."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,14 @@ class Outcome:
     """What the library reported as warnings and errors."""
     window: int = 0
     """The window that the library takes for trained."""
+    ran: bool = False
+    """Whether the tokens went through the graph."""
+    rotations: list[dict[str, Any]] = field(default_factory=list)
+    """What rotates, in the order of the graph: `llamacpp_nodes.Rotation`."""
+    softmax: dict[str, float] = field(default_factory=dict)
+    """Layer with attention → the scale of its softmax."""
+    windowed: list[int] = field(default_factory=list)
+    """The layers with a sliding window."""
 
 
 @functools.cache
@@ -179,7 +196,8 @@ class _Batch(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _load(folder: Path) -> ctypes.CDLL:
+def load(folder: Path, said: Said) -> ctypes.CDLL:
+    """The library, which adds to `said` what it reports."""
     for name in ("libggml-base.so", f"libggml.{RUNTIME}.so"):
         ggml = ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
     lib = ctypes.CDLL(str(folder / f"libllama.{RUNTIME}.so"), mode=ctypes.RTLD_GLOBAL)
@@ -204,16 +222,29 @@ def _load(folder: Path) -> ctypes.CDLL:
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = returns, takes
+    ggml.ggml_op_name.restype = ctypes.c_char_p
+
+    def hear(level: int, text: bytes, _: Any) -> None:
+        said.append((level, text.decode(errors="replace")))
+
+    lib.hear = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, _P)(hear)
+    lib.llama_log_set(lib.hear, None)
+    lib.operation = functools.cache(lambda number: ggml.ggml_op_name(number).decode())
     return lib
 
 
-def _answer(lib: ctypes.CDLL, job: dict[str, Any], said: list[str]) -> Outcome:
+def complaints(said: Said) -> str:
+    """Warnings, errors, and what continues them."""
+    return "".join(text for level, text in said if level in (3, 4, 5))
+
+
+def _answer(lib: ctypes.CDLL, job: dict[str, Any], said: Said) -> Outcome:
     said.clear()
     params = lib.llama_model_default_params()
     params.use_extra_bufts = False  # repacked weights compute other sums
     model = lib.llama_model_load_from_file(job["path"].encode(), params)
     if not model:
-        return Outcome(None, False, "".join(said))
+        return Outcome(None, False, complaints(said))
     tokens, context = job["tokens"], lib.llama_context_default_params()
     context.n_ctx, context.n_threads, context.n_threads_batch = job["context"], 1, 1
     context.n_batch = context.n_ubatch = max(len(tokens), 32)
@@ -221,43 +252,52 @@ def _answer(lib: ctypes.CDLL, job: dict[str, Any], said: list[str]) -> Outcome:
     context.flash_attn_type = 0
     for name, value in job["overrides"].items():
         setattr(context, name, value)
+    watcher = llamacpp_nodes.Watcher(lib.operation)
+    see = llamacpp_nodes.Callback(watcher.see)
+    if job["watch"]:
+        context.cb_eval = ctypes.cast(see, _P)
     handle = lib.llama_init_from_model(model, context)
     if not handle:
-        return Outcome(None, False, "".join(said))
+        return Outcome(None, False, complaints(said))
     batch = lib.llama_batch_init(len(tokens), 0, 1)
     wanted = [position % len(tokens) for position in job["positions"]]
     for i, token in enumerate(tokens):
         batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, i, 1, 0
-        batch.logits[i] = i in wanted
+        batch.logits[i] = i in wanted or job["watch"]
     batch.n_tokens = len(tokens)
-    assert lib.llama_decode(handle, batch) == 0
-    size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
-    logits = [list(lib.llama_get_logits_ith(handle, i)[:size]) for i in wanted]
+    failed = lib.llama_decode(handle, batch)
+    assert job["watch"] or not failed
+    size, logits = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model)), None
+    if not job["watch"]:
+        logits = [list(lib.llama_get_logits_ith(handle, i)[:size]) for i in wanted]
     window = lib.llama_model_n_ctx_train(model)
     lib.llama_batch_free(batch)
     lib.llama_free(handle)
     lib.llama_model_free(model)
-    return Outcome(logits, False, "".join(said), window)
+    return Outcome(
+        logits, False, complaints(said), window, ran=not failed, **watcher.to_json(),
+        windowed=[int(match[1]) for _, text in said if (match := _WINDOWED.search(text))],
+    )  # fmt: skip
+
+
+def _end(found: Any) -> None:
+    """End with what failed in a callback, which the library would not notice."""
+    traceback.print_exception(found.exc_value)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def main() -> None:
     """Answer the jobs on stdin."""
-    said: list[str] = []
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, _P)
-
-    def hear(level: int, text: bytes, _: Any) -> None:
-        if level in (3, 4, 5):  # warnings, errors, and what continues them
-            said.append(text.decode(errors="replace"))
-
-    lib = _load(Path(sys.argv[1]))
-    callback = kind(hear)
-    lib.llama_log_set(callback, None)
+    said: Said = []
+    sys.unraisablehook = _end
+    lib = load(Path(sys.argv[1]), said)
     if sys.argv[2:]:
         _, source, out, ftype = sys.argv[2:]
         params = lib.llama_model_quantize_default_params()
         params.nthread, params.ftype, params.pure = 1, int(ftype), True
         failed = lib.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(params))
-        sys.exit("".join(said) if failed else 0)
+        sys.exit(complaints(said) if failed else 0)
     for line in sys.stdin.read().splitlines():
         print(_MARK + json.dumps(asdict(_answer(lib, json.loads(line), said))), flush=True)
 

@@ -178,9 +178,9 @@ def recover(directory: str | Path, *, trust_journal: bool = False) -> Recovery:
 
 def _refuse_contradictions(out: Path | None, options: BakeOptions) -> None:
     if options.in_place and out:
-        raise UsageError("Give the directory to write, OUT, or --in-place, and only one of them.")
+        raise UsageError("Give what to write, OUT, or --in-place, and only one of them.")
     if not (out or options.in_place or options.dry_run or options.adapter):
-        raise UsageError("Give the directory to write, OUT, or --in-place.")
+        raise UsageError("Give what to write, OUT, or --in-place.")
     if options.verify_logits is not None and (out is None or options.dry_run):
         raise UsageError("--verify-logits compares SOURCE with OUT, so it needs a written OUT.")
 

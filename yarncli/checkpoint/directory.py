@@ -26,6 +26,7 @@ PENDING_NAME = "config.json.yarncli-pending"
 Lock = Literal["shared", "exclusive"]
 
 PATIENCE = 5.0  # seconds to wait for another process, which may only be mending a config
+_NAMED_BY_HASH = re.compile(r"(?:.*/)?sha256-[0-9a-f]{64}")
 _LINK = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}  # what O_NOFOLLOW answers, by system
 
 
@@ -148,7 +149,7 @@ class Directory:
                 system.flush(descriptor)
 
     def refuse_shared(self, name: str) -> None:
-        """Refuse to change in place what others may share: a link, hard links, a Hub cache.
+        """Refuse to change in place what others may share: a link, hard links, a cache.
 
         Raises:
             CheckpointError: it is one of them. A missing file passes.
@@ -164,11 +165,13 @@ class Directory:
             problem = "has several hard links"
         elif hub.in_cache((self.path / name).resolve()):
             problem = "lies in the Hub cache"
+        elif _NAMED_BY_HASH.fullmatch(name):
+            problem = "is named by the hash of its content, as Ollama stores files"
         else:
             return
         raise CheckpointError(
             f"{self.path / name} {problem}, so it is not changed in place. Write to a new "
-            "directory instead."
+            "place instead: give OUT."
         )
 
     @contextmanager

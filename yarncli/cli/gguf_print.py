@@ -76,6 +76,8 @@ def print_gguf_judgement(found: GgufJudgement) -> None:
         serves = verdict.served_length if known else "not known"
         rows.append([verdict.reader.id, verdict.status, serves, verdict.what])
     console.print_table(["engine", "status", "serves", "what"], rows)
+    if any(verdict.basis == "read" for verdict in found.verdicts):
+        console.note("llama.cpp's code for this architecture was read, not run.")
     if found.serving:
         console.print_text()
         print_serving(found.serving)

@@ -45,7 +45,7 @@ class GgufReader:
     """Verdict, the longest text that it accepts in tokens (`None`: not known), and why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class GgufVerdict:
     """What one program makes of a file."""
 
@@ -57,13 +57,15 @@ class GgufVerdict:
     """The longest text it accepts, tokens; `None` where that is not known, or it runs nothing."""
     what: str
     """In words, for people."""
+    basis: Basis | None
+    """Whether the program was run for the architecture of the file, or read."""
 
     def to_json(self) -> dict[str, Any]:
         """The entry of `engines --json`."""
         return {
             "engine": self.reader.id,
             "name": self.reader.name,
-            "basis": self.reader.basis,
+            "basis": self.basis,
             "status": self.status,
             "served_length": self.served_length,
             "what": self.what,
@@ -117,7 +119,11 @@ def judge_gguf(source: str | Path, *, engines: Iterable[str] = ()) -> GgufJudgem
     verdicts = []
     for reader in [known[name] for name in dict.fromkeys(wanted)] or READERS:
         status, served, what = reader.judge(gguf, computed)
-        verdicts.append(GgufVerdict(reader=reader, status=status, served_length=served, what=what))
+        was_run = gguf.row is not None and gguf.row.run
+        basis: Basis | None = "read" if reader.id == "llama.cpp" and not was_run else reader.basis
+        verdicts.append(
+            GgufVerdict(reader, status=status, served_length=served, what=what, basis=basis)
+        )
     serving = None
     if isinstance(computed, Computed):
         name = str(file.path) if file.path else file.name

@@ -2,8 +2,8 @@
 
 The table `architectures.json` is made from llama.cpp's source. To add an architecture, run
 `scripts/wiring/llama_cpp_runtime.py` on a release that has it, then
-`pytest -m "" tests/gguf/test_architectures_live.py`. No row is written by hand; CONTRIBUTING.md,
-“A GGUF architecture”, says what to do if a graph does something that no other graph does.
+`scripts/wiring/llama_cpp_runs.py`, which runs it. No row is written by hand; CONTRIBUTING.md, “A
+GGUF architecture”, says what to do if a graph does something that no other graph does.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ class Sliding:
     theta: Literal["full"] | float
     """θ if the file has no `rope.freq_base_swa`: "full" takes that of the other layers."""
     key: bool
-    """Whether `rope.freq_base_swa` is read and the file's attention factor is applied."""
+    """Whether `rope.freq_base_swa` is read; if not, the attention factor is not applied either."""
     scaled: bool
     """Whether these layers are scaled like the others."""
+    factor: bool = True
+    """Whether the file's attention factor is applied, if `key` is true."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,13 @@ class Architecture:
     """Its GGUF name."""
     rotates: Literal["norm", "neox", "none"]
     """norm: rotates neighbouring dimensions as pairs; neox: dimensions half a head apart."""
+    run: bool = False
+    """Whether llama.cpp ran tiny models of it and did what the row says; else it was only read."""
+    fixed: Literal["ignores", "aborts", ""] = ""
+    """Whether it rotates by θ 10000 without scaling whatever the file says, and what it does with
+    another θ in the file."""
+    blocks: int = 0
+    """The number of blocks with which alone it rotates; 0: with any."""
     rope_freqs: Literal["used", "loaded", ""] = ""
     """What the graph does with `rope_freqs.weight`. Empty: it refuses a file with that tensor."""
     factors: bool = False
@@ -48,6 +57,12 @@ class Architecture:
     """What llama.cpp does if the rotary width of a file differs from the width of a head."""
     windowed: bool = False
     """Whether layers can attend within a sliding window."""
+    default_window: int = 0
+    """The window if the file states none, tokens; 0: then no layer has one."""
+    needs_window: bool = False
+    """Whether llama.cpp aborts on a file that states no window."""
+    windowed_blocks: int = 0
+    """The number of blocks with which alone layers have a window; 0: with any."""
     pattern: int = 0
     """One of this many layers has no window, if the file does not say which; 0: it must say."""
     dense_first: bool = False
@@ -63,7 +78,8 @@ class Architecture:
     mla: bool = False
     """Whether it uses multi-head latent attention."""
     late_norm: bool = False
-    """Whether the norm of the keys comes after the rotation, so that it undoes any factor."""
+    """Whether the norm of the keys comes after the rotation, so that it undoes any factor. Of Llama
+    4, the model with 128 experts has no such norm; it is treated like the others."""
     k_scale: bool = False
     """Whether `blk.N.attn_k.scale` multiplies the keys."""
     base_swa: bool = False

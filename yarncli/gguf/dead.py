@@ -13,13 +13,15 @@ from yarncli.gguf.facts import (
     FACTOR,
     FINETUNED,
     OLD_FACTOR,
+    SCALING,
     SECTIONS,
+    THETA,
     TYPE,
     WINDOW,
     Gguf,
 )
 from yarncli.gguf.loading import reads
-from yarncli.gguf.runtime import Computed, run, scaling_factor, yarn_share
+from yarncli.gguf.runtime import RUNTIME_THETA, Computed, run, scaling_factor, yarn_share
 
 YARN_ATTN = "rope.scaling.yarn_attn_factor"
 # Key names that all architectures share. They show that a key belongs to RoPE although its prefix
@@ -91,6 +93,8 @@ def _close(a: object, b: object) -> bool:
 
 def _reasons(gguf: Gguf, row: Architecture, key: str) -> Iterator[str]:
     kind = gguf.get(TYPE, "linear")
+    if row.fixed and key in (THETA, *SCALING) and gguf.get(key) not in (RUNTIME_THETA, "none"):
+        yield f"the graph of {row.name} rotates by θ 10000 without scaling"
     if key == FINETUNED and not row.switch:
         yield "the runtime stores it but never uses it"
     if key == "rope.scaling.alpha" and not row.alpha:

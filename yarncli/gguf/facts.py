@@ -134,9 +134,11 @@ class Gguf:
     @property
     def window(self) -> int | None:
         """The sliding window, tokens; `None` if no layer has one in llama.cpp."""
-        found = _first(self.get(WINDOW))
-        has = self.row is not None and self.row.windowed
-        return found if has and isinstance(found, int) and found > 0 else None
+        row, any_or_these = self.row, (0, self.get("block_count"))
+        if row is None or not row.windowed or row.windowed_blocks not in any_or_these:
+            return None
+        found = _first(self.get(WINDOW, row.default_window))
+        return found if isinstance(found, int) and found > 0 else None
 
     @property
     def is_mrope(self) -> bool:

@@ -21,6 +21,7 @@ from yarncli.gguf.facts import (
     SHORT,
     THETA,
     TYPE,
+    WINDOW,
     Gguf,
     Sizes,
 )
@@ -77,9 +78,16 @@ def failures(gguf: Gguf, row: Architecture | None, sizes: Sizes | None) -> Itera
         return
     if row.rotates == "none":
         yield _unrotated(f"the graph of {row.name} does not use RoPE")
+    # The RoPE part of a file that a converter would write has no number of blocks.
+    if row.blocks and blocks not in (None, row.blocks):
+        yield _unrotated(f"the graph of {row.name} uses RoPE only with {row.blocks} blocks")
     if row.switch and gguf.get(FINETUNED) is False:
         name = gguf.name(FINETUNED)
         yield _unrotated(f"{name} is false, which switches RoPE off", name)
+    if row.needs_window and blocks and gguf.window is None:
+        yield _aborts(f"{gguf.name(WINDOW)} is missing", gguf.name(WINDOW))
+    if row.fixed == "aborts" and gguf.get(THETA, 10000.0) != 10000.0:
+        yield _aborts(f"{gguf.name(THETA)} is not 10000", gguf.name(THETA))
     width = gguf.name("rope.dimension_count")
     if sizes.head_dim > WIDEST_HEAD or sizes.rotary_dim > WIDEST_HEAD:
         yield _refuses(f"{width} is {sizes.rotary_dim:,}, more dimensions than any head has", width)
@@ -156,7 +164,7 @@ def tensor_failures(gguf: Gguf, row: Architecture, sizes: Sizes) -> Iterator[Fai
         if tensor.shape != wanted and row.name != "step35":
             shape = "×".join(map(str, tensor.shape))
             yield _refuses(f"{name} holds {shape} numbers, not {wanted[0]}", name, "factors")
-        used = row.rope_freqs == "used" if name == FREQS else FREQS not in gguf.tensors
+        used = row.rope_freqs != "loaded" and (name == FREQS or FREQS not in gguf.tensors)
         if used and tensor.type != "F32":
             yield _aborts(f"{name} is stored as {tensor.type}, not as F32", name, "factors")
     is_longrope = gguf.get(TYPE) == "longrope"

@@ -149,7 +149,7 @@ def _factors(
     gguf: Gguf, row: Architecture, setting: RopeParameters, length: int
 ) -> dict[str, tuple[float, ...]]:
     """The tensors of frequency factors that give a setting."""
-    if row.rope_freqs != "used" and row.factors:
+    if not row.rope_freqs and row.factors:
         own = setting.rope_type == "longrope"
         return {
             LONG: _ratios(setting, setting.inv_freq(setting.original_length + 1)),

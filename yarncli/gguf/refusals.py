@@ -56,6 +56,11 @@ def refuse_no_model(gguf: Gguf) -> Architecture:
         raise UnsupportedArchitectureError(
             f"llama.cpp's graph of {name} does not use RoPE, so there is nothing to scale."
         )
+    if row.fixed:
+        raise UnsupportedArchitectureError(
+            f"llama.cpp's graph of {name} rotates by θ 10000 without scaling, whatever the file "
+            "says, so its context cannot be extended."
+        )
     splits = gguf.keys.get("split.count")
     if not gguf.tensors and (splits is None or splits.value < 2):
         raise CheckpointError(

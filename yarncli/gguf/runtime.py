@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yarncli.errors import ConfigError
@@ -96,7 +96,7 @@ def run_windowed(
         theta = float(gguf.get("rope.freq_base_swa", theta))
     if rule.scaled:
         return _computed(gguf, row, sizes, context, theta=theta)
-    scale = float(gguf.get(ATTN_FACTOR, 1.0)) if rule.key else 1.0
+    scale = float(gguf.get(ATTN_FACTOR, 1.0)) if rule.key and rule.factor else 1.0
     return _plain(gguf, row, sizes, theta, scale)
 
 
@@ -142,6 +142,9 @@ def _computed(
         factor = scaling_factor(gguf)
         first = (ratio if ramp else _growth(factor, 1.0)) * key
         softmax = (first * _growth(factor, _log(gguf, row))) ** 2
+    if row.fixed:
+        plain = _plain(gguf, row, sizes, RUNTIME_THETA, 1.0)
+        return replace(plain, softmax_scale_ratio=softmax)
     return Computed(
         inv_freq=inv_freq,
         attention_factor=scale,
@@ -214,7 +217,7 @@ def _factors(gguf: Gguf, row: Architecture, context: int | None) -> tuple[float,
     """The divisors of the frequencies: the numbers of a tensor, if the graph uses one."""
     if FREQS in gguf.tensors:
         return gguf.factors(FREQS) if row.rope_freqs == "used" else None
-    if not row.factors:
+    if not row.factors or row.rope_freqs == "loaded":
         return None
     long = longest_context(gguf, context) > int(gguf.get(ORIGINAL, gguf.get(CONTEXT)))
     return gguf.factors(LONG if long else SHORT)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,15 +51,20 @@ class GgufModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GgufRepository(Checkpoint):
-    """GGUF files of one model, and other files beside them. Make it with `open_published`."""
+class GgufFiles:
+    """The GGUF files among the files of a folder."""
 
     models: tuple[GgufModel, ...]
-    """Its quantisations, by name; at least one."""
+    """The quantisations, by name."""
     beside: Mapping[str, str]
     """Name of a GGUF file that is not a model, such as a projector → the reason."""
     faults: Mapping[str, str]
     """Name of a GGUF file that cannot be published as it is → the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufRepository(GgufFiles, Checkpoint):
+    """GGUF files of one model, and other files beside them. Make it with `open_published`."""
 
     def where(self, name: str) -> str:
         """Name of one of the files in a message."""
@@ -194,6 +200,20 @@ def _folder(directory: Path, name: str) -> GgufRepository:
         files = tuple(sorted(walk_files(directory.resolve()), key=lambda file: file.name))
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    found = find_gguf_files(directory, files)
+    if not found.models:
+        reasons = " ".join([*found.beside.values(), *found.faults.values()])
+        raise CheckpointError(f"{name} holds no GGUF file of a language model. {reasons}".rstrip())
+    _require_one_model(found.models)
+    return GgufRepository(
+        name=name.rstrip("/") or name, directory=directory,
+        config_path=directory / "config.json", files=files, models=found.models,
+        beside=found.beside, faults=found.faults,
+    )  # fmt: skip
+
+
+def find_gguf_files(directory: Path, files: Iterable[SourceFile]) -> GgufFiles:
+    """Read the headers of the GGUF files among some files of a folder."""
     models: list[GgufModel] = []
     beside: dict[str, str] = {}
     faults: dict[str, str] = {}
@@ -220,25 +240,18 @@ def _folder(directory: Path, name: str) -> GgufRepository:
             f"{directory / each} is part of a split model, but its first file is missing or "
             "cannot be read."
         )
-    if not models:
-        reasons = " ".join([*beside.values(), *faults.values()])
-        raise CheckpointError(f"{name} holds no GGUF file of a language model. {reasons}".rstrip())
-    _require_one_model(models)
-    return GgufRepository(
-        name=name.rstrip("/") or name, directory=directory,
-        config_path=directory / "config.json", files=files, models=tuple(models), beside=beside,
-        faults=faults,
-    )  # fmt: skip
+    return GgufFiles(models=tuple(models), beside=beside, faults=faults)
 
 
 def _without_ending(path: Path) -> str:
+    link = shlex.join(["ln", "-s", str(path.resolve()), f"model{ENDING}"])
     return (
         f"The name of {path} does not end in {ENDING}. The Hub and programs recognise a GGUF file "
-        "by this ending. Make a link or a copy with the ending, and give that."
+        f"by this ending. Give a link or a copy that has it: {link}"
     )
 
 
-def _require_one_model(models: list[GgufModel]) -> None:
+def _require_one_model(models: Sequence[GgufModel]) -> None:
     """Refuse files of different models or with different RoPE, as one card describes them all."""
     first = models[0]
     for other in models[1:]:

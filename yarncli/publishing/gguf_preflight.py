@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-from yarncli.errors import UsageError
-from yarncli.publishing.gguf import GgufRepository
+from yarncli.checkpoint.source import Checkpoint
+from yarncli.errors import CheckpointError, UsageError
+from yarncli.gguf.intended import Intended, intended_by
+from yarncli.publishing.gguf import GgufFiles, GgufRepository, find_gguf_files
 from yarncli.publishing.gguf_metadata import parents_note
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import about_file, about_licence, finding, heeding
@@ -37,7 +40,7 @@ def gguf_preflight(
         selection: the files to send.
         options: the options of the caller.
     """
-    found = [*_about_models(repository, {file.name for file in selection.files})]
+    found = [*_about_models(repository, repository, selection)]
     for file in selection.files:
         found += about_file(repository, file)
     if not repository.history.origin:
@@ -47,12 +50,29 @@ def gguf_preflight(
     return [*heeding(found, options.allow)]
 
 
-def _about_models(repository: GgufRepository, sent: set[str]) -> Iterator[Finding]:
-    for name, why in repository.faults.items():
+def preflight_beside(
+    checkpoint: Checkpoint, selection: FileSelection, options: PushOptions
+) -> list[Finding]:
+    """The findings about GGUF files beside a checkpoint, also whether they compute like it."""
+    assert checkpoint.directory is not None  # what is pushed is here
+    files, against = find_gguf_files(checkpoint.directory, checkpoint.files), None
+    with suppress(CheckpointError, UsageError):  # what is wrong with the config, `check` reports
+        against = intended_by(checkpoint) if files.models else None
+    return [*heeding(_about_models(checkpoint, files, selection, against), options.allow)]
+
+
+def _about_models(
+    checkpoint: Checkpoint,
+    files: GgufFiles,
+    selection: FileSelection,
+    against: Intended | None = None,
+) -> Iterator[Finding]:
+    sent = {file.name: str(checkpoint.path(file.name)) for file in selection.files}
+    for name, why in files.faults.items():
         if name in sent:
-            yield finding("gguf-unfit", repository.where(name), why)
-    for model in repository.models:
-        where = repository.where(model.names[0])
+            yield finding("gguf-unfit", sent[name], why)
+    for model in files.models:
+        where = str(checkpoint.path(model.names[0]))
         missing = [name for name in model.names if name not in sent]
         if len(missing) == len(model.names):
             continue
@@ -62,13 +82,13 @@ def _about_models(repository: GgufRepository, sent: set[str]) -> Iterator[Findin
                 f"{where} is the first of {len(model.names)} files, but {missing[0]} would not be "
                 "sent.",
             )  # fmt: skip
-        yield from check_source(where).findings
+        yield from check_source(where, against=against).findings
         if model.history.unbelieved:
             yield finding(
                 "gguf-record", where,
                 f"The record in {where} (yarncli.plan) describes another setting than the file "
                 "has.",
             )  # fmt: skip
-    for name, why in repository.beside.items():
+    for name, why in files.beside.items():
         if name in sent:
-            yield finding("gguf-beside", repository.where(name), f"{why} It is sent as well.")
+            yield finding("gguf-beside", sent[name], f"{why} It is sent as well.")

@@ -9,7 +9,7 @@ from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.history import History
 from yarncli.publishing.gguf import GgufRepository, history_of, open_published
-from yarncli.publishing.gguf_preflight import gguf_preflight, refuse_options
+from yarncli.publishing.gguf_preflight import gguf_preflight, preflight_beside, refuse_options
 from yarncli.publishing.options import PushOptions
 from yarncli.publishing.preflight import preflight
 from yarncli.publishing.selection import FileSelection, select_files
@@ -63,6 +63,7 @@ def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> Loca
     else:
         base = _copy_base(options.copy_from, history) if options.copy_from else None
         found = preflight(checkpoint, selection, history, options, base)
+        found += preflight_beside(checkpoint, selection, options)
     return LocalModel(
         options=options, checkpoint=checkpoint, history=history, selection=selection,
         findings=tuple(found), copy_base=base,

@@ -139,9 +139,10 @@ def _splits(gguf: Gguf, where: str, tensor_count: int | None) -> Iterator[Findin
 
 def _ignored_tensor(gguf: Gguf, where: str) -> Iterator[Finding]:
     row = gguf.row
-    if row and row.rope_freqs == "loaded" and FREQS in gguf.tensors:
-        message = f"llama.cpp's graph of {row.name} loads {FREQS} and does not use it."
-        yield _finding(where, "gguf-tensor-refused", FREQS, message, severity="warning")
+    for name in (FREQS, LONG, SHORT):
+        if row and row.rope_freqs == "loaded" and name in gguf.tensors:
+            message = f"llama.cpp's graph of {row.name} loads {name} and does not use it."
+            yield _finding(where, "gguf-tensor-refused", name, message, severity="warning")
 
 
 def _factors(gguf: Gguf, where: str) -> list[Finding]:
@@ -205,7 +206,7 @@ def _scaling(gguf: Gguf, where: str) -> Iterator[Finding]:
 
 def _longrope(gguf: Gguf, where: str) -> Iterator[Finding]:
     lists = [name for name in (LONG, SHORT) if name in gguf.tensors]
-    if not lists:
+    if not lists or (gguf.row and gguf.row.rope_freqs == "loaded"):
         return
     factor, original = scaling_factor(gguf), gguf.get(ORIGINAL, gguf.get(CONTEXT))
     if factor != 1:
