@@ -140,6 +140,11 @@ The transformers rules are compared with the libraries themselves in more than a
 The other engines do not run in the tests: their source was read, and their rules are compared with
 values recorded from them.
 
+A checkpoint whose model type a transformers release does not have runs the code that it brings,
+with `trust_remote_code=True`. The verdict is then on the code that was published for the type:
+copies of it were run in the oldest and the newest release of each range. It is "unknown" for other
+types, and where a file of code beside the config is not the one that was run.
+
 The verdicts on this page are about RoPE only. If the weights are quantised, or not safetensors,
 `yarncli engines` has one more column: whether the engine can load that format (MLX, bitsandbytes,
 AWQ, GPTQ, compressed-tensors, FP8, MXFP4, NVFP4, EXL3, GGUF, pickles). This was read in the

@@ -36,6 +36,7 @@ _STATIC = {"linear": "ignores", "dynamic": "differs", "yarn": "reads", "llama3":
 _FLASH_LLAMA = {"width": "hidden_size", "types": _STATIC}
 _INIT = "models/__init__.py@78c236f, get_model"
 TGI: dict[str, dict[str, Any]] = {
+    "baichuan": {**_FLASH_LLAMA, "types": {}, "at": f"{_INIT}: FlashLlamaForCausalLM"},
     "llama": {**_FLASH_LLAMA, "at": "flash_llama_modeling.py: FlashLlamaAttention, 2024"},
     "phi3": {**_FLASH_LLAMA, "at": f"{_INIT}: FlashLlamaForCausalLM"},
     "phimoe": {**_FLASH_LLAMA, "at": f"{_INIT}: FlashLlamaForCausalLM"},

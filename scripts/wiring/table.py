@@ -58,6 +58,11 @@
         keys        what the small config had beside the sizes of `sizes.py`
         at          file:line of the evidence
         note        for people
+
+The entries of `published` are copies of code instead: the model types that it is for (kinds), the
+classes that `auto_map` names (config, class) and by which key (auto), what of a head rotates
+(width), θ without one (theta), files and their SHA-256, and releases → setting → line. Its engines
+are those that run such code, with the oldest and the newest release that they stand for.
 """
 
 from __future__ import annotations

@@ -31,6 +31,15 @@ INTERNLM = {
         "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM",
     },
 }
+ORION = {
+    **SIZES,
+    "model_type": "orion",
+    "architectures": ["OrionForCausalLM"],
+    "auto_map": {
+        "AutoConfig": "configuration_orion.OrionConfig",
+        "AutoModelForCausalLM": "modeling_orion.OrionForCausalLM",
+    },
+}
 
 
 def statuses(config):
@@ -44,13 +53,15 @@ def statuses(config):
         (
             QWEN,
             {"exllamav3", "max", "ollama", "onnxruntime-genai", "ctranslate2", "tensorrt-llm"},
-            {"openvino", "vllm", "transformers-5", "tgi"},
+            {"openvino", "vllm"},
         ),
         (
             INTERNLM,
             {"exllamav3", "max", "ollama", "ctranslate2", "tensorrt-llm"},
-            {"openvino", "tgi", "transformers-4.57"},
+            {"openvino"},
         ),
+        # Nobody examined its published code.
+        (ORION, {"exllamav3", "max", "ollama"}, {"tgi", "transformers-5", "transformers-4.57"}),
     ],
 )
 def test_an_engine_without_the_model_says_so(config, lacking, having):
@@ -87,9 +98,9 @@ def test_what_its_published_code_does_not_read_is_not_judged(change):
 
 
 def test_code_that_comes_with_the_checkpoint_is_unknown_where_it_would_run():
-    bare = {key: value for key, value in QWEN.items() if key != "auto_map"}
+    bare = {key: value for key, value in ORION.items() if key != "auto_map"}
     for engine in ("transformers-5", "transformers-4.50"):
-        assert statuses(QWEN)[engine] == "unknown"
+        assert statuses(ORION)[engine] == "unknown"
         assert statuses(bare)[engine] == "unsupported"
     assert statuses({**QWEN, "model_file": "qwen.py"})["mlx-vlm"] == "unknown"
 

@@ -120,6 +120,7 @@ class Baking:
                 source=source or "SOURCE",
                 assume_like=self.settings.assume_like,
                 launch=source is not None,
+                checkpoint=self.checkpoint,
             )
         except UnsupportedArchitectureError:
             if engines:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.outer import dead_blocks
 from yarncli.config.reading import RopeConfig, read_rope
-from yarncli.conversion.for_engines import written_for
+from yarncli.conversion.for_engines import refuse_other_code, written_for
 from yarncli.conversion.options import ConvertOptions
 from yarncli.engines.judgement import Judgement, judge
 from yarncli.errors import ConfigError
@@ -91,7 +91,8 @@ class Conversion:
         if self.baking:
             return self.baking.judgement(source=self.name)
         like = self.options.assume_like
-        return judge(self.config.value, self.history, source=self.name, assume_like=like)
+        options: dict[str, Any] = {"assume_like": like, "checkpoint": self.checkpoint}
+        return judge(self.config.value, self.history, source=self.name, **options)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `convert --json`."""
@@ -126,6 +127,7 @@ def decide(checkpoint: Checkpoint, options: ConvertOptions) -> Conversion:
     refuse_tokenizer(rope, options.target, checkpoint.optional_json("tokenizer_config.json"))
     spelling, readable = options.spelling, without_unread(config, rope)
     if options.engines:
+        refuse_other_code(checkpoint, options.engines)
         plan, spelling = written_for(readable, rope, plan, options, history=history)
     check_values(plan)
     written = write_config(readable, rope, plan, spelling)

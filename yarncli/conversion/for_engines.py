@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.config.reading import RopeConfig
 from yarncli.config.weight_format import stated_format
 from yarncli.engines.judgement import judge
+from yarncli.engines.published import differing_file
 from yarncli.engines.registry import get_engine
 from yarncli.engines.types import Engine
 from yarncli.engines.ways import by_ntk, first_way
@@ -70,6 +72,22 @@ def written_for(
         + _by_launching(rope, plan, options.target)
         + _by_baking(plan, mla=rope.is_mla)
     )
+
+
+def refuse_other_code(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Insist that no engine would run a file of code that nobody examined.
+
+    Raises:
+        UsageError: an engine is not known.
+        UnsupportedArchitectureError: names the file.
+    """
+    for engine in map(get_engine, names):
+        name = differing_file(engine.id, checkpoint, checkpoint.config().value)
+        if name:
+            raise UnsupportedArchitectureError(
+                f"{engine.id} would run {name} of this checkpoint, which is not the file that was "
+                "examined. Leave the engine out of --for."
+            )
 
 
 def _by_launching(rope: RopeConfig, plan: RopePlan, target: Target) -> str:

@@ -16,10 +16,11 @@ from yarncli.engines.intended import find_intended
 from yarncli.engines.launching import with_launch
 from yarncli.engines.loaders import read_model
 from yarncli.engines.own_code import meant_by, own_views
+from yarncli.engines.published import differing_file
 from yarncli.engines.registry import ENGINES, get_engine
 from yarncli.engines.sliding import with_window
 from yarncli.engines.types import Engine, Model, NotKnown, Status, Used
-from yarncli.engines.verdict import EngineView, view
+from yarncli.engines.verdict import EngineView, unknown_view, view
 from yarncli.errors import UnknownArchitectureError, UsageError
 from yarncli.gguf.detection import is_gguf_source
 from yarncli.history import FILE_NAME, NO_HISTORY, History, read_history
@@ -161,7 +162,7 @@ def _judge_checkpoint(
     config, weights = checkpoint.config(), read_format(checkpoint)
     if target is None:
         options |= {"launch": launch, "weights": weights}
-        found = judge(config.value, history, engines=engines, **options)
+        found = judge(config.value, history, engines=engines, checkpoint=checkpoint, **options)
         return replace(found, source=checkpoint.name)
     from yarncli.engines.serving import serve
 
@@ -170,6 +171,7 @@ def _judge_checkpoint(
         config, history, target, engines=chosen, original_length=original_length, **options
     )
     verdicts = tuple(with_weights(item, weights) for item in views)
+    verdicts = _by_files(verdicts, checkpoint, config.value)
     return Judgement(
         source=checkpoint.name, intended_from="the target", verdicts=verdicts,
         assume_like=options["assume_like"], serving=serving,
@@ -185,6 +187,7 @@ def judge(
     assume_like: str | None = None,
     launch: bool = True,
     weights: WeightFormat | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Judgement:
     """What engines will compute from a config, compared with what is intended.
 
@@ -198,6 +201,7 @@ def judge(
             names.
         launch: whether to work out launch lines.
         weights: their format, where more is known of it than the config states.
+        checkpoint: the files beside the config, for engines that run code of theirs.
 
     Raises:
         UsageError: an unknown engine id.
@@ -215,7 +219,7 @@ def judge(
         return Judgement(
             source=source,
             intended_from=meant_by(views),
-            verdicts=tuple(with_weights(item, stored) for item in views),
+            verdicts=_by_files([with_weights(i, stored) for i in views], checkpoint, config),
         )
     intended = find_intended(model, history)
     found = [view(engine, model, intended) for engine in chosen]
@@ -228,9 +232,22 @@ def judge(
     return Judgement(
         source=source,
         intended_from=FILE_NAME if is_recorded else "transformers 5",
-        verdicts=tuple(found),
+        verdicts=_by_files(found, checkpoint, config),
         assume_like=assume_like,
     )
+
+
+def _by_files(
+    views: Iterable[EngineView], checkpoint: Checkpoint | None, config: Mapping[str, Any]
+) -> tuple[EngineView, ...]:
+    """The verdicts, where no file of code beside the config is another than the examined one."""
+    found = list(views)
+    for number, item in enumerate(found):
+        name = checkpoint and differing_file(item.engine.id, checkpoint, config)
+        if name and item.status not in ("unknown", "unsupported"):
+            reason = f"It runs {name} of this checkpoint, which is not the file that was examined."
+            found[number] = unknown_view(item.engine, reason)
+    return tuple(found)
 
 
 def _kind_of(view: EngineView) -> str:

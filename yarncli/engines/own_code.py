@@ -13,6 +13,7 @@ from typing import Any
 
 from yarncli.engines.intended import find_intended
 from yarncli.engines.loaders import read_model
+from yarncli.engines.published import find_published, published_failure
 from yarncli.engines.sliding import with_window
 from yarncli.engines.tables import load_table
 from yarncli.engines.types import Engine, Model, Reading
@@ -148,9 +149,12 @@ def _by_alpha(engine: Engine, model: Model, config: Mapping[str, Any], reason: s
 def _view(
     engine: Engine, model: Model | None, config: Mapping[str, Any], reason: str
 ) -> EngineView:
+    failed = published_failure(engine.id, config, model.text if model else config)
+    if failed:
+        return EngineView(engine=engine, status=failed.status, length=0, notes=(str(failed),))
     if model is None:
         return unread_view(engine, config, reason)
     entry = load_table(engine.id)["model_types"].get(model.rope.model_type, {})
-    if entry.get("rope", "unknown") == "unknown":
+    if entry.get("rope", "unknown") == "unknown" and not find_published(engine.id, config):
         return replace(unread_view(engine, config, reason), length=model.length)
     return with_window(view(engine, model, find_intended(model, NO_HISTORY)), model.rope)

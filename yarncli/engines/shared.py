@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Release
-from yarncli.engines.tables import Row
+from yarncli.engines.tables import Row, runs_own_code
 from yarncli.engines.types import EngineCrash, Launch, LoaderError, Model, NotKnown, Used
 from yarncli.rope.formulas import default_inv_freq, get_mscale, longrope_attention_factor
 from yarncli.rope.parameters import RopeParameters, mla_softmax, with_frequencies
@@ -243,21 +243,27 @@ def proportional_by_layers(model: Model) -> dict[str, Used]:
     return found
 
 
-def from_pretrained(parts: Launch) -> str:
+def from_pretrained(parts: Launch, engine: str) -> str:
     """The Python statements that load the model, with overrides put into the loaded config.
 
     Keyword arguments would not do: they reach the fields of the outer config only, and a class of
     version 4 without the field passes them on to the model, a TypeError.
+
+    Args:
+        parts: what the line is made of.
+        engine: which release it is for.
     """
+    own = ", trust_remote_code=True" if runs_own_code(engine, parts.model.config) else ""
     source, names = json.dumps(parts.model.source), parts.model.config.get("architectures")
     named = str(names[0]) if isinstance(names, list) and names else ""
     outer = bool(parts.model.override_path)
     auto = "AutoModelForImageTextToText" if outer else "AutoModelForCausalLM"
     cls = named if outer and named.isidentifier() else auto
     if not parts.fields:
-        return f"{cls}.from_pretrained({source})"
+        return f"{cls}.from_pretrained({source}{own})"
     text = "config.get_text_config()" if outer else "config"
     return (
-        f"config = AutoConfig.from_pretrained({source}); {text}.update({dict(parts.fields)!r}); "
-        f"model = {cls}.from_pretrained({source}, config=config)"
+        f"config = AutoConfig.from_pretrained({source}{own}); "
+        f"{text}.update({dict(parts.fields)!r}); "
+        f"model = {cls}.from_pretrained({source}, config=config{own})"
     )

@@ -201,19 +201,16 @@ def row_of(engine: str, model: Model, kind: str | None = None) -> Row:
 def find_transformers_row(engine: str, model: Model) -> Row:
     """The row of a model in a release of transformers.
 
-    A checkpoint of a model type that the release does not have runs its own code, if it has any.
-
     Args:
         engine: the name of the table, "transformers-5" or "transformers-4.57", say.
         model: the config.
 
     Raises:
         NotSupported: the release has no code for the model.
-        NotKnown: the checkpoint's own code would run, or the model was not examined.
+        NotKnown: the model was not examined, or the checkpoint's own code that would run.
     """
-    table = load_table(engine)
-    release = f"transformers {table['version']}"
-    if model.model_type not in registered_types(table["version"]) and not model.assume_like:
+    release = f"transformers {load_table(engine)['version']}"
+    if not model.assume_like and not has_type(engine, model.model_type):
         if brings_config(model.config):
             raise NotKnown(
                 f"{release} does not know the model type {model.model_type!r}. The checkpoint's "
@@ -238,6 +235,41 @@ def brings_config(config: Mapping[str, Any]) -> bool:
     """
     auto_map = config.get("auto_map")
     return bool(auto_map) and (not isinstance(auto_map, Mapping) or "AutoConfig" in auto_map)
+
+
+def class_in(config: Mapping[str, Any], key: str) -> str:
+    """The class that `auto_map` names for a key, without its file; empty where it names none.
+
+    Args:
+        config: the JSON object of `config.json`.
+        key: such as "AutoConfig".
+    """
+    auto_map = config.get("auto_map")
+    named = auto_map.get(key) if isinstance(auto_map, Mapping) else None
+    return named.rpartition(".")[2] if isinstance(named, str) else ""
+
+
+def has_type(engine: str, kind: str) -> bool:
+    """Whether an engine has a model type itself: a release of transformers, or TGI.
+
+    Args:
+        engine: its id.
+        kind: the model type that a checkpoint names.
+    """
+    table = load_table(engine)
+    if engine.startswith("transformers-"):
+        return kind in registered_types(table["version"])
+    return any(kind in table[key] for key in ("registered", "causal", "unsure"))
+
+
+def runs_own_code(engine: str, config: Mapping[str, Any]) -> bool:
+    """Whether a release of transformers, or TGI on it, runs the code that a checkpoint brings.
+
+    Args:
+        engine: its id.
+        config: the JSON object of `config.json`.
+    """
+    return brings_config(config) and not has_type(engine, str(config.get("model_type")))
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from yarncli.engines.tables import brings_config, load_table, registered_types
+from yarncli.engines.tables import brings_config, class_in, has_type, load_table
 from yarncli.engines.types import Engine
 from yarncli.engines.verdict import EngineView, unknown_view
 
@@ -31,22 +31,23 @@ def _lacks(engine: str, config: Mapping[str, Any]) -> bool:
     An engine that would run the checkpoint's own code has every type; without a list it is unknown.
     """
     table, kind = load_table(engine), str(config.get("model_type"))
-    has_code = bool(config.get("auto_map"))
+    auto = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")  # those that TGI looks for
+    has_code = brings_config(config) and any(class_in(config, key) for key in auto)
     if engine.startswith("transformers-"):
-        return not brings_config(config) and kind not in registered_types(table["version"])
+        return not brings_config(config) and not has_type(engine, kind)
     if "through_transformers" in table or (table.get("runs_own_code") and has_code):
         return False
     if config.get("model_file"):  # mlx-lm and mlx-vlm run that
         return False
     if "configs" in table:
-        names = {*_classes(config, "AutoConfig")}
-        return bool(names) and not names & {*table["configs"]}
+        name = class_in(config, "AutoConfig")
+        return bool(name) and name not in table["configs"]
     if "registered" in table:
         keys = ("registered", "causal", "unsure")
         has = {k.replace("-", "_") for key in keys for k in table.get(key, ())}
         return kind.replace("-", "_") not in has
     if "architectures" in table:
-        named = {*_classes(config, "AutoModelForCausalLM"), *_architectures(config)}
+        named = {class_in(config, "AutoModelForCausalLM"), *_architectures(config)} - {""}
         return bool(named) and not named & {*table["architectures"]}
     return table.get("others") == "unsupported" and kind not in table["model_types"]
 
@@ -54,11 +55,3 @@ def _lacks(engine: str, config: Mapping[str, Any]) -> bool:
 def _architectures(config: Mapping[str, Any]) -> Iterator[str]:
     named = config.get("architectures")
     yield from (str(name) for name in named or ()) if isinstance(named, list) else ()
-
-
-def _classes(config: Mapping[str, Any], key: str) -> Iterator[str]:
-    """The class that `auto_map` names for a key, without its file."""
-    auto_map = config.get("auto_map")
-    named = auto_map.get(key) if isinstance(auto_map, Mapping) else None
-    if isinstance(named, str):
-        yield named.rpartition(".")[2]

@@ -260,7 +260,10 @@ def _inspect(
     weights = read_format(checkpoint)
     judged: tuple[EngineView, ...] = ()
     if not target and not rope.own_code:
-        judged = judge(config, history, launch=False, assume_like=like, weights=weights).verdicts
+        found = judge(
+            config, history, launch=False, assume_like=like, weights=weights, checkpoint=checkpoint
+        )
+        judged = found.verdicts
     return Description(
         name=checkpoint.name,
         architecture=_architecture(config),

@@ -268,6 +268,6 @@ def _judgement(checkpoint: Checkpoint, history: History, name: str) -> Judgement
         return Judgement(source=name, intended_from="", verdicts=())
     config = checkpoint.config().value
     try:
-        return judge(config, history, source=name)
+        return judge(config, history, source=name, checkpoint=checkpoint)
     except (CheckpointError, UsageError):  # an unknown model type; `check` reports it
         return Judgement(source=name, intended_from="", verdicts=())

@@ -115,7 +115,8 @@ def _engines(local: LocalModel, name: str) -> list[str]:
     if isinstance(local.checkpoint, GgufRepository):
         return list(GgufParts(repository=local.checkpoint, name=name).engines("##"))
     try:
-        found = judge(local.checkpoint.config().value, local.history, source=name)
+        files = local.checkpoint
+        found = judge(files.config().value, local.history, source=name, checkpoint=files)
     except CheckpointError:
         return []
     rows = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+from yarncli.checkpoint.source import Checkpoint
 from yarncli.engines.judgement import judge
 from yarncli.errors import CheckpointError
 from yarncli.history import History
@@ -11,13 +13,16 @@ from yarncli.rules.config_view import ConfigView
 from yarncli.rules.finding import Finding
 
 
-def check_engines(view: ConfigView, history: History, engines: Iterable[str]) -> Iterator[Finding]:
+def check_engines(
+    view: ConfigView, history: History, engines: Iterable[str], checkpoint: Checkpoint
+) -> Iterator[Finding]:
     """One finding per engine that will not compute what the config, or its record, means.
 
     Args:
         view: the config; one that cannot be read has its own finding and gives none here.
         history: the steps of `yarncli.json`.
         engines: ids.
+        checkpoint: the files beside the config.
 
     Raises:
         UsageError: an unknown engine id.
@@ -25,7 +30,8 @@ def check_engines(view: ConfigView, history: History, engines: Iterable[str]) ->
     if view.rope is None:
         return
     try:
-        found = judge(view.text.value, history, engines=engines, launch=False).misreadings()
+        options: dict[str, Any] = {"launch": False, "checkpoint": checkpoint}
+        found = judge(view.text.value, history, engines=engines, **options).misreadings()
     except CheckpointError as error:
         yield view.finding("invalid-value", view.base or ("model_type",), str(error))
         return

@@ -215,7 +215,7 @@ def check_documents(
     if engines:
         from yarncli.rules.engine_rules import check_engines
 
-        found += check_engines(view, history, engines)
+        found += check_engines(view, history, engines, checkpoint)
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from yarncli.engines.loaders import is_v5_only, legacy, with_inner_theta
+from yarncli.engines.published import published_reading
 from yarncli.engines.shared import (
     IGNORES_ROPE_PARAMETERS,
     ORIGINAL,
@@ -14,7 +15,7 @@ from yarncli.engines.shared import (
     mscale_ratio,
     refuse_gaps,
 )
-from yarncli.engines.tables import Row, brings_config, find_row, load_table
+from yarncli.engines.tables import Row, brings_config, find_row, load_table, runs_own_code
 from yarncli.engines.types import (
     Engine,
     EngineCrash,
@@ -82,6 +83,9 @@ def _through_transformers(model: Model, backends: Sequence[Engine]) -> Reading:
     if kind in table["unsure"]:
         raise NotKnown(f"TGI 3 runs {kind} by transformers, if its release has that.")
     if kind not in table["causal"]:
+        own = published_reading("tgi", model)
+        if own:
+            return _of_a_batch(own, model)
         if brings_config(model.config):
             raise NotKnown(f"TGI 3 would run the checkpoint's own code for {kind}.")
         raise NotSupported(f"TGI 3 and its transformers have no causal model for {kind}.")
@@ -160,6 +164,8 @@ def _used(model: Model, row: Row, p: RopeParameters, notes: list[str], faults: l
 def launch(parts: Launch) -> str:
     """`text-generation-launcher`, which takes no config overrides."""
     words = ["text-generation-launcher", "--model-id", parts.model.source]
+    if runs_own_code("tgi", parts.model.config):
+        words.append("--trust-remote-code")
     words += ["--max-total-tokens", str(parts.length), "--max-input-tokens", str(parts.length - 1)]
     return shlex.join(words)
 

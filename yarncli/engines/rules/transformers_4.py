@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from yarncli.config.families.family import Release
 from yarncli.engines.loaders import is_v5_only, legacy, refuse_aliases, with_inner_theta
+from yarncli.engines.published import published_reading
 from yarncli.engines.shared import (
     ORIGINAL,
     factor_by_lengths,
@@ -77,8 +79,13 @@ def _longrope(model: Model, p: RopeParameters) -> tuple[RopeParameters, float]:
 
 
 def _reader(version: Release, yarn: Yarn) -> Callable[[Model], Reading]:
+    engine = f"transformers-{version}"
+
     def read(model: Model) -> Reading:
-        row = find_transformers_row(f"transformers-{version}", model)
+        own = published_reading(engine, model)
+        if own:
+            return own
+        row = find_transformers_row(engine, model)
         notes = (_IGNORES,) if is_v5_only(model) else ()
         if row.entry.get("flat") and model.text_path:
             raise NotKnown(f"Nobody examined {row.release} with a text part that it does not know.")
@@ -221,7 +228,7 @@ def _engine(version: Release, versions: str, yarn: Yarn, about: str) -> Engine:
         versions=versions,
         basis="run",
         read=_reader(version, yarn),
-        launch=from_pretrained,
+        launch=functools.partial(from_pretrained, engine=f"transformers-{version}"),
         override="legacy",
         settable=_settable(version),
         about=(

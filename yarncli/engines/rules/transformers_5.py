@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from yarncli.engines.loaders import refuse_aliases, version_5
+from yarncli.engines.published import published_reading
 from yarncli.engines.resolving import unread_entries
 from yarncli.engines.shared import ORIGINAL, from_pretrained, transformers_used, with_silent_theta
 from yarncli.engines.tables import Row, find_transformers_row
 from yarncli.engines.types import Engine, EngineCrash, LoaderError, Model, NotKnown, Reading, Used
 from yarncli.rope.parameters import RopeParameters
+
+_ID = "transformers-5"
 
 
 def read(model: Model) -> Reading:
@@ -19,11 +23,14 @@ def read(model: Model) -> Reading:
         LoaderError: it does not load the config.
         EngineCrash: it loads, and fails when the model is built or runs.
         NotSupported: it has no code for the model.
-        NotKnown: the checkpoint's own code would run, or nobody examined the model.
+        NotKnown: nobody examined the model, or the checkpoint's own code that would run.
 
     Source: transformers 5.23 `modeling_rope_utils.py`; per model type `wiring/transformers-5.json`.
     """
-    row = find_transformers_row("transformers-5", model)
+    own = published_reading(_ID, model)
+    if own:
+        return own
+    row = find_transformers_row(_ID, model)
     refuse_aliases(model)
     lost = unread_entries(model.text, model.family)
     notes: list[str] = []
@@ -108,12 +115,12 @@ def _crash_without_beta(model: Model, p: RopeParameters) -> None:
 
 
 ENGINE = Engine(
-    id="transformers-5",
+    id=_ID,
     name="transformers 5",
     versions="5.0 – 5.23",
     basis="run",
     read=read,
-    launch=from_pretrained,
+    launch=functools.partial(from_pretrained, engine=_ID),
     override="v5",
     about=(
         "A truthy `rope_scaling` replaces `rope_parameters`; θ in the dict beats top-level θ; "
