@@ -43,7 +43,7 @@ def function_lengths() -> Iterator[tuple[str, int]]:
 
 def test_the_package_is_small():
     # Raise it with a new command or a new guarantee, by what that needs; not for anything else.
-    assert sum(READER["room_lines"]().values()) <= 37_500
+    assert sum(READER["room_lines"]().values()) <= 37_600
 
 
 def test_no_room_is_above_15_percent():
