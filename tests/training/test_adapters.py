@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from yarncli import (
     evaluate_perplexity,
     finish,
     fit,
+    recipe,
     regress,
 )
 from yarncli.checkpoint.source import open_checkpoint
@@ -151,6 +154,38 @@ def test_everything_that_uses_it_looks_at_the_stamp(conv: Path, lora: Path, tmp_
     steps = [step.command for step in adapter_history(tmp_path / "lora-baked").steps]
     assert steps == ["convert", "finish", "bake"]
     edit(tmp_path / "lora-baked" / "adapter_config.json", base_model_name_or_path="baked")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
+def test_it_is_merged_with_the_file_of_the_recipe(
+    conv: Path, lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe(conv, tmp_path / "recipe", train_length=512, tuning="lora")
+
+    def merge(base: Path, adapter: Path) -> Path:
+        arguments = ["merge.py", str(base), str(adapter), str(tmp_path / "merged")]
+        monkeypatch.setattr(sys, "argv", arguments)
+        runpy.run_path(str(tmp_path / "recipe" / "merge.py"))
+        return tmp_path / "merged"
+
+    with pytest.raises(SystemExit, match="Nothing records which RoPE setting"):
+        merge(conv, lora)
+    finish(lora, conv, tmp_path / "done", adapter=True)
+    with pytest.raises(SystemExit, match="trained for another RoPE setting"):
+        merge(other(conv, tmp_path), tmp_path / "done")
+    assert not (tmp_path / "merged").exists()
+    merged = merge(conv, tmp_path / "done")
+    before, after = (load_file(d / "model.safetensors") for d in (conv, merged))
+    parts = load_file(lora / "adapter_model.safetensors")
+    for name, weight in before.items():
+        wanted = weight.astype(np.float32)
+        inner = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{inner}.lora_A.weight" in parts:
+            product = parts[f"{inner}.lora_B.weight"] @ parts[f"{inner}.lora_A.weight"]
+            wanted = wanted + 8 / 4 * product  # lora_alpha / r
+        np.testing.assert_allclose(after[name], wanted, rtol=1e-5, atol=1e-5)
+    found = finish(merged, conv, tmp_path / "whole")
+    assert (found.run.steps, found.run.guarded) == (60, True)
 
 
 def test_where_there_is_none_they_warn(conv: Path, lora: Path, tmp_path: Path) -> None:
