@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def _baked(directory: Path, where: str, history: History, base: Checkpoint) -> I
             "adapter-mismatch", where,
             f"The weights of {base.name} carry the attention factor (baked), and this adapter was "
             "not scaled with them. Scale it in the bake of the unbaked base, here called SOURCE: "
-            f"yarncli bake SOURCE OUT --adapter {directory} ADAPTER_OUT.",
+            f"yarncli bake SOURCE OUT --adapter {shlex.quote(str(directory))} ADAPTER_OUT.",
         )  # fmt: skip
     elif history.baked is not None and not carries:
         yield _finding(
