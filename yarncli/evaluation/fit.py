@@ -123,8 +123,7 @@ def fit(
     checkpoint = fetched(source, options, progress)
     default, plan = _setting(checkpoint, options, {})
     adapter_warning([default], options)
-    lengths = _lengths(options.lengths, plan)
-    readers = Readers(options)
+    lengths, readers = _lengths(options.lengths, plan), Readers(options)
     readers.of(default, max(lengths))  # raises an error if there is too little memory
     codec = open_codec(options.tokenizer or source, options, False, progress)
     items = answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress)
