@@ -10,7 +10,6 @@ of regress in a process of its own, against its weights, its cache and one piece
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from yarncli.evaluation.local.likelihood import TextReader, divergence
 from yarncli.evaluation.local.load import LoadedModel, load_model, read_config
 from yarncli.evaluation.settings import LoadSettings
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 SETTINGS = LoadSettings(device="cpu")
 
 
@@ -88,17 +88,10 @@ def compare_time(directory: Path, length: int, rounds: int) -> None:
     tell("nested contexts against their forwards", found, 1.05)
 
 
-def resident(field: str) -> int:
-    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM)."""
-    found = re.search(
-        rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
-    )
-    assert found
-    return int(found[1]) * 1024
-
-
 def peak(directory: Path, length: int) -> None:
     """Print by how much one comparison makes this process grow, and what it cannot do without."""
+    from support.resident import resident
+
     before = resident("VmRSS")
     loaded = [load_model(directory, SETTINGS) for _ in range(2)]
     model = loaded[0].model

@@ -33,6 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from yarncli import convert, finish, recipe
 from yarncli.evaluation.prompts import PromptBuilder, Wording
 
+ROOT = Path(__file__).resolve().parents[1]
 WINDOW = 256
 FACTOR = 8.0
 BOS, EOS, PAD = 0, 1, 2
@@ -332,25 +333,36 @@ def train_base(out: Path, seed: int, steps: int) -> None:
     )
 
 
+def write_texts(out: Path, base: Path, seed: int, count: int, length: int) -> None:
+    """Training texts of exactly one length, as JSON lines of token ids."""
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    rows = Rows(tokenizer, random.Random(f"tuned/{seed}"))
+    with out.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            ids, _ = rows.row(length - 1)  # it gives one more
+            file.write(json.dumps({"input_ids": ids}) + "\n")
+
+
+def run_recipe(files: Path, *command: object, python: str = sys.executable) -> None:
+    """Run a file that `recipe` wrote, on one thread."""
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    subprocess.run([python, *map(str, command)], cwd=files, env=environment, check=True)
+
+
 def train_tuned(out: Path, base: Path, seed: int, steps: int) -> None:
     """Convert with YaRN ×8 and fine-tune on texts of 4 windows; it is then tested at 8 windows."""
     length = WINDOW * 4
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    rows = Rows(tokenizer, random.Random(f"tuned/{seed}"))
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
         converted, files, texts = work / "converted", work / "recipe", work / "texts.jsonl"
-        with texts.open("w", encoding="utf-8") as file:
-            for _ in range(steps * TUNED_ROWS):
-                ids, _ = rows.row(length - 1)  # it gives one more
-                file.write(json.dumps({"input_ids": ids}) + "\n")
+        write_texts(texts, base, seed, steps * TUNED_ROWS, length)
         convert(base, converted, method="yarn", factor=FACTOR)
         # The recipe divides its 64 rows per step among GPUs; this is the share of one of 16.
         recipe(converted, files, train_length=length, data=texts, gpus=64 // TUNED_ROWS)
-        run = ("train.py", "--steps", str(steps), "--learning-rate", str(TUNED_RATE))
-        for command in (("prepare.py",), run):
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-            subprocess.run([sys.executable, *command], cwd=files, env=environment, check=True)
+        run_recipe(files, "prepare.py")
+        run_recipe(files, "train.py", "--steps", steps, "--learning-rate", TUNED_RATE)
         finish(files / "trained", converted, out, dtype="auto")
     (out / "model.safetensors").chmod(0o644)  # safetensors makes it private
 

@@ -25,28 +25,42 @@ RECORD = Path(__file__).resolve().parents[1] / "tests" / "training" / "parsed.js
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {"tuning": "full", "gpus": 8}, "lora": {"tuning": "lora", "gpus": 1},
 }  # fmt: skip
-# What LLaMA-Factory and ms-swift import besides torch, in the versions that they require.
-_BESIDES = """
-    accelerate==1.11.0 addict==2.4.0 aiohappyeyeballs==2.7.1 aiohttp==3.14.5 aiosignal==1.4.0
-    aliyun-python-sdk-core==2.16.1 aliyun-python-sdk-kms==2.16.5 antlr4-python3-runtime==4.9.3
-    attrdict==2.0.1 attrs==26.1.0 binpacking==2.0.1 cffi==2.1.1 cpm-kernels==1.0.11 crcmod==1.7
-    cryptography==50.0.2 dacite==1.9.2 datasets==4.0.0 dill==0.3.8 docstring-parser==0.18.0
-    einops==0.8.2 fastapi==0.165.0 fire==0.7.1 frozenlist==1.8.0 fsspec==2025.3.0 httpcore==1.0.9
-    httpx==0.28.1 huggingface-hub==1.31.0 importlib-metadata==10.2.0 jmespath==1.1.0
-    json-repair==0.64.6 modelscope==1.40.2 modelscope-hub==0.5.1 multidict==7.2.1
-    multiprocess==0.70.16 nltk==3.10.4 omegaconf==2.4.0 oss2==2.19.1 pandas==3.1.1 peft==0.18.1
-    propcache==0.5.4 pyarrow==26.0.1 pycparser==3.12 pycryptodome==4.4.0 python-dateutil==4.0.0
-    pytz==2026.6 rouge==1.0.1 sentencepiece==0.2.3 shtab==1.13.0 simplejson==4.3.0 six==1.17.0
-    sortedcontainers==2.4.0 sse-starlette==3.7.0 starlette==1.10.0 tensorboard==2.21.0
-    termcolor==3.3.0 tiktoken==0.14.0 tokenizers==0.22.2 torchdata==0.11.0 transformers==5.6.0
-    transformers-stream-generator==0.0.5 trl==0.24.0 typeguard==4.6.1 tyro==0.8.14 tzdata==2026.6
-    uvicorn==0.54.0 xxhash==4.1.0 yarl==1.25.1 zipp==4.1.2 zstandard==0.25.0
+# What the trainers import besides torch: LLaMA-Factory and ms-swift both the first list. The others
+# are the releases that the requirements of each name, or the last ones that they allow.
+_BOTH = """
+    addict==2.4.0 aiohappyeyeballs==2.7.1 aiohttp==3.14.5 aiosignal==1.4.0 attrs==26.1.0
+    einops==0.8.2 frozenlist==1.8.0 httpcore==1.0.9 httpx==0.28.1 modelscope==1.40.2
+    modelscope-hub==0.5.1 multidict==7.2.1 pandas==3.1.1 propcache==0.5.4 pyarrow==26.0.1
+    python-dateutil==4.0.0 pytz==2026.6 sentencepiece==0.2.3 six==1.17.0 tiktoken==0.14.0
+    tzdata==2026.6 xxhash==4.1.0 yarl==1.25.1
+"""
+_AXOLOTL = """
+    accelerate==1.13.0 httpcore==1.0.9 httpx==0.28.1 huggingface-hub==1.17.0 peft==0.20.0
+    tokenizers==0.23.1 transformers==5.16.1
+"""
+_LLAMAFACTORY = """
+    accelerate==1.11.0 antlr4-python3-runtime==4.9.3 datasets==4.0.0 dill==0.3.8
+    docstring-parser==0.18.0 fire==0.7.1 fsspec==2025.3.0 huggingface-hub==1.31.0
+    multiprocess==0.70.16 omegaconf==2.4.0 peft==0.18.1 shtab==1.13.0 sse-starlette==3.7.0
+    termcolor==3.3.0 tokenizers==0.22.2 torchdata==0.11.0 transformers==5.6.0 trl==0.24.0
+    typeguard==4.6.1 tyro==0.8.14
+"""
+_SWIFT = """
+    aliyun-python-sdk-core==2.16.1 aliyun-python-sdk-kms==2.16.5 attrdict==2.0.1 binpacking==2.0.1
+    cffi==2.1.1 cpm-kernels==1.0.11 crcmod==1.7 cryptography==50.0.2 dacite==1.9.2 datasets==4.8.4
+    dill==0.4.1 importlib-metadata==10.2.0 jmespath==1.1.0 json-repair==0.64.6 multiprocess==0.70.19
+    nltk==3.10.4 oss2==2.19.1 peft==0.20.0 pycparser==3.12 pycryptodome==4.4.0 rouge==1.0.1
+    simplejson==4.3.0 sortedcontainers==2.4.0 tensorboard==2.21.0 transformers==5.19.0
+    transformers-stream-generator==0.0.5 trl==0.29.1 zipp==4.1.2 zstandard==0.25.0
 """
 PACKAGES = {
-    "axolotl": ["axolotl==0.19.0", "addict==2.4.0"],  # the last one for Python 3.11
-    "llamafactory": ["llamafactory==0.9.5", *_BESIDES.split()],
-    "swift": ["ms-swift==4.6.0", *_BESIDES.split()],
+    # The last one for Python 3.11. Most of what it requires has to do with GPUs, and is left out.
+    "axolotl": ["axolotl==0.19.0", "addict==2.4.0", *_AXOLOTL.split()],
+    "llamafactory": ["llamafactory==0.9.5", *_BOTH.split(), *_LLAMAFACTORY.split()],
+    "swift": ["ms-swift==4.6.0", *_BOTH.split(), *_SWIFT.split()],
 }
+# Versions that are recorded besides that of the trainer.
+_TOLD = ("transformers", "peft", "accelerate", "torch")
 # Each program reads train.yaml and prints what its parser understood.
 PARSERS = {
     "axolotl": """
@@ -105,7 +119,7 @@ def environment(trainer: str, root: Path) -> Path:
 def parse(trainer: str, python: Path, work: Path, converted: Path) -> dict[str, Any]:
     """What the parser of a trainer understands of the files, by variant."""
     record: dict[str, Any] = {"given": {}, "understood": {}}
-    names = [PACKAGES[trainer][0].split("==")[0], "transformers"]
+    names = [PACKAGES[trainer][0].split("==")[0], *_TOLD]
     for variant, options in VARIANTS.items():
         out = work / f"{trainer}-{variant}"
         recipe(converted, out, trainer=trainer, train_length=1024, **options)

@@ -366,9 +366,28 @@ COVERED = {
 }
 # They are names, or told and tried elsewhere: the card's lines and pushes in tests/publishing.
 OTHERS = {
-    "cli/demo.py", "evaluation/result_file.py", "publishing/plan.py", "publishing/proposal.py",
-    "publishing/push.py", "publishing/reproduction.py", "publishing/section.py",
+    "cli/demo.py", "evaluation/result_file.py", "publishing/local.py", "publishing/plan.py",
+    "publishing/proposal.py", "publishing/push.py", "publishing/reproduction.py",
+    "publishing/section.py",
 }  # fmt: skip
+
+
+def test_a_path_with_a_space_is_quoted(tmp_path: Path) -> None:
+    place = tmp_path / "a model"
+    told = invoke("demo", place, code=0).stderr
+    assert f"yarncli inspect '{place}'\n" in told
+    told = invoke("convert", place, "--in-place", "--factor", 4, code=0).stderr
+    assert f"yarncli engines '{place}' shows" in told
+    (tmp_path / "a place").mkdir()
+    baked_with_an_adapter(tmp_path / "a place")
+    adapter = tmp_path / "a place" / "adapter"
+    told = invoke("check", adapter, code=1).stdout
+    assert f"yarncli bake SOURCE OUT --adapter '{adapter}' ADAPTER_OUT" in told
+    named = {"base_model_name_or_path": str(tmp_path / "a place" / "model")}
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    told = invoke("check", adapter, code=0).stdout
+    assert f"yarncli finish '{adapter}' --from '{named['base_model_name_or_path']}'" in told
 
 
 def test_every_message_with_a_command_has_a_case() -> None:

@@ -241,8 +241,6 @@ def test_another_attention_is_really_taken(demo, codec, monkeypatch):
 
 
 def test_no_adapter_where_one_is_named(demo, tmp_path):
-    with pytest.raises(CheckpointError, match=r"has no adapter_config\.json"):
-        load_model(demo, LoadSettings(adapter=str(tmp_path)))
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         load_model(demo, LoadSettings(adapter=str(tmp_path)))

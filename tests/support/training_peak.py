@@ -1,11 +1,10 @@
 """How much memory a training step takes, measured.
 
-python training_peak.py MODEL LENGTH full|lora     prints bytes: what the process grew by
+python -m support.training_peak MODEL LENGTH full|lora     prints bytes: what the process grew by
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from support.resident import resident
 from yarncli.training.memory import RANK, trained_modules
 
 
@@ -69,16 +69,7 @@ def process_peak(path: Path, length: int, *, lora: bool) -> int:
     train(prepared(LlamaForCausalLM(small), lora=lora), 8)
     before = resident("VmRSS")
     train(prepared(loaded(path), lora=lora), length)
-    # Not getrusage: its ru_maxrss begins with the size of the process that started this one.
     return resident("VmHWM") - before
-
-
-def resident(field: str) -> int:
-    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":

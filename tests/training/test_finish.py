@@ -258,7 +258,7 @@ def test_options_that_contradict(conv: Path, trained: Path, tmp_path: Path) -> N
         ([trained, done, "--from", trained], "same directory"),
         ([trained, "--from", conv, "--in-place", "--dtype", "auto"], "OUT"),
         ([trained, trained / "inner", "--from", conv], "inside"),
-        ([trained, conv, "--from", conv], "already exists"),
+        ([trained, conv, "--from", conv, "--overwrite"], "OUT and --from are the same"),
     ):
         assert words in invoke("finish", *arguments, code=2).stderr, words
     with pytest.raises(UsageError):

@@ -15,14 +15,13 @@ from yarncli.checkpoint.source import open_checkpoint
 from yarncli.config.reading import read_rope
 from yarncli.training.memory import estimate
 
-SCRIPT = Path(__file__).resolve().parents[1] / "support" / "training_peak.py"
-
 
 def measured(path: Path, length: int, tuning: str) -> int:
     """By how much a process grew that trains nothing else."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    places = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, SCRIPT, path, str(length), tuning],
+        [sys.executable, "-m", "support.training_peak", path, str(length), tuning],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

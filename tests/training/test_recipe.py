@@ -60,9 +60,26 @@ def test_the_files_hold_no_rope_option(
     whole = "".join(found.files.values())
     assert "yarncli.guard(" in whole
     assert str(conv.resolve()) in whole
-    assert "yarncli finish trained finished --from" in found.files["README.md"]
-    assert "--rescale --length 4096" in found.files["README.md"]
+    saved = ("/checkpoint-400", "/checkpoint-200") if trainer == "swift" else ("", "")
+    words = found.files["README.md"]
+    adapter = " --adapter" if tuning == "lora" else ""
+    assert f"yarncli finish trained{saved[0]} finished --from {conv}{adapter}\n" in words
+    assert f"yarncli finish trained-2{saved[1]} finished-2 --from stage2{adapter}\n" in words
+    model = "merged" if tuning == "lora" else "finished"
+    assert f"yarncli convert {model} stage2 --rescale --length 4096" in words
     assert ("lora" in whole.lower()) is (tuning == "lora")
+    assert ("python merge.py" in words) is ("merge.py" in found.files) is (tuning == "lora")
+
+
+def test_the_guard_of_a_second_stage_compares_with_its_conversion(
+    conv: Path, tmp_path: Path
+) -> None:
+    """That of ms-swift has the conversion in it, because a callback is not told the model."""
+    found = recipe(conv, tmp_path / "r", trainer="swift", train_length=1024, stage2=4096)
+    second = yaml.safe_load(found.files["train-2.yaml"])
+    assert (second["model"], second["external_plugins"]) == ("stage2", ["yarncli_guard_2.py"])
+    assert 'CONVERTED = "stage2"\n' in found.files["yarncli_guard_2.py"]
+    assert f'CONVERTED = "{conv.resolve()}"\n' in found.files["yarncli_guard.py"]
 
 
 @pytest.mark.parametrize(("trainer", "key", "value"), [
@@ -126,7 +143,7 @@ def test_what_is_refused(conv: Path, tmp_path: Path) -> None:
     for arguments, code, words in (
         ((conv, "--train-length", "4k"), 2, "more than the 2,048"),
         ((conv, "--train-length", 1024, "--stage2", 2048), 2, "not more than"),
-        ((conv, "--train-length", 1024, "--trainer", "torchtune"), 2, "another model"),
+        ((conv, "--train-length", 1024, "--trainer", "torchtune"), 2, "would not train the model"),
         ((conv, "--train-length", 1024, "--trainer", "mystery"), 2, "no trainer 'mystery'. Known"),
         ((conv, "--train-length", 1024, "--gpus", 0), 2, "positive"),
         ((DEMO, "--train-length", 256), 3, "not a conversion"),

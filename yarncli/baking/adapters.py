@@ -19,16 +19,14 @@ from yarncli.checkpoint import output, rewrite
 from yarncli.checkpoint.contents import ADAPTER_CONFIG as CONFIG_NAME
 from yarncli.checkpoint.contents import ADAPTER_WEIGHTS as WEIGHTS_NAME
 from yarncli.checkpoint.copying import fill
-from yarncli.checkpoint.files import SourceFile, read_file, walk_files
+from yarncli.checkpoint.files import SourceFile, walk_files
 from yarncli.checkpoint.rewrite import Patch
 from yarncli.checkpoint.safetensors import Header, TensorInfo, read_header
-from yarncli.checkpoint.source import MAX_JSON_SIZE
 from yarncli.config import names
 from yarncli.config.names import Place
 from yarncli.errors import CheckpointError, OutputError, UnsupportedArchitectureError, WeightsError
 from yarncli.history import FILE_NAME, History
-from yarncli.history.adapters import adapter_history, require_plan
-from yarncli.jsontext.text import JsonText
+from yarncli.history.adapters import adapter_config, adapter_history, require_plan
 
 # Values of init_lora_weights with which loading an adapter does not change the base's weights.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
@@ -65,7 +63,7 @@ def decide_adapter(directory: Path, baking: Baking) -> AdapterBaking:
         UnsupportedArchitectureError: it is another kind of adapter, or it belongs to modules that
             the base does not have.
     """
-    config = _read_config(directory)
+    config = adapter_config(directory)
     header = read_header(directory / WEIGHTS_NAME)
     _refuse_others(directory, config.value)
     warning = require_plan(directory, baking.checkpoint)
@@ -132,14 +130,6 @@ def is_written(adapter: AdapterBaking, destination: Path) -> bool:
 
 def _patches(adapter: AdapterBaking) -> tuple[Patch, ...]:
     return tuple(patch for edit in adapter.edits for patch in edit.patches(adapter.header))
-
-
-def _read_config(directory: Path) -> JsonText:
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (directory / name).is_file():
-            raise CheckpointError(f"{directory} is not a LoRA adapter: it has no {name}.")
-    path = directory / CONFIG_NAME
-    return JsonText.parse(read_file(path, MAX_JSON_SIZE), str(path))
 
 
 def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     (
         r"adapter_config\.json",
         "an adapter (PEFT)",
-        "Its model is named there as base_model_name_or_path: name that one.",
+        "That file names its base model (base_model_name_or_path). Give the base model instead.",
     ),
     (r"[^/]*\.gguf", "a GGUF model", "Name the file: its path, or hf://org/name/file.gguf."),
     (

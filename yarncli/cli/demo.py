@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -47,4 +48,4 @@ def demo(
         console.print_text(f"{output}: stories for yarncli perplexity and regress.")
         return
     console.print_text(f"{output}: a Llama of 650,112 parameters.")
-    console.note(f"Next: yarncli inspect {output}")
+    console.note(f"Next: yarncli inspect {shlex.quote(str(output))}")

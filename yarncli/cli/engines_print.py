@@ -112,8 +112,8 @@ def print_next(found: Judgement, source: str) -> None:
         then = shlex.join(["yarncli", "convert", made, out, "--from", source])
         console.note(f"For a GGUF file: {line} (llama.cpp's converter), then {then}")
     rest = len(lines) - len(shown)
-    console.note(f"yarncli engines {source} shows the other {rest}." if shown and rest else
-                 f"Next: yarncli engines {source}")  # fmt: skip
+    again = shlex.join(["yarncli", "engines", source])
+    console.note(f"{again} shows the other {rest}." if shown and rest else f"Next: {again}")
 
 
 def _row(item: EngineView) -> list[str | int | float | None]:

@@ -28,15 +28,17 @@ def print_finish(found: Finish | AdapterFinish) -> None:
     _print_leftovers(found)
     for text in found.notes:
         console.note(text)
-    if found.written and found.output and isinstance(found, Finish):
+    if found.written and found.output:
         place = shlex.quote(str(found.output))
+        if isinstance(found, AdapterFinish):
+            place = f"{shlex.quote(found.converted.name)} --adapter {place}"
         console.print_text(f"next: yarncli check-passkey {place}")
 
 
 def _run(found: Finish | AdapterFinish) -> str:
     run = found.run
     length = f"texts of {run.train_length:,} tokens" if run.train_length else "length not recorded"
-    steps = f"{run.steps:,} steps" if run.steps else "steps not recorded"
+    steps = f"{run.steps:,} step{'s' * (run.steps > 1)}" if run.steps else "steps not recorded"
     guard = "the guard saw these frequencies" if run.guarded else "without the guard"
     return f"{steps}, {length}, {guard}"
 

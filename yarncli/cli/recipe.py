@@ -70,7 +70,7 @@ def recipe(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", metavar="PATH", help="Training texts to count: text, JSON lines or parquet."
+            "--data", metavar="PATH", help="Training texts to count: JSON lines or parquet."
         ),
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", help="Number of GPUs.")] = 1,

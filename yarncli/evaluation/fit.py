@@ -22,7 +22,7 @@ from yarncli.evaluation.candidates import (
 )
 from yarncli.evaluation.fit_items import Item, answer_items, text_items
 from yarncli.evaluation.fit_report import FitReport, Measurement, Part, read_measurement
-from yarncli.evaluation.opening import fetched, name_of, open_codec
+from yarncli.evaluation.opening import adapter_warning, fetched, name_of, open_codec
 from yarncli.evaluation.passkey import TextCodec
 from yarncli.evaluation.regress import LONGEST_SAMPLE, SAMPLED
 from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
@@ -122,8 +122,8 @@ def fit(
 
     checkpoint = fetched(source, options, progress)
     default, plan = _setting(checkpoint, options, {})
-    lengths = _lengths(options.lengths, plan)
-    readers = Readers(options)
+    adapter_warning([default], options)
+    lengths, readers = _lengths(options.lengths, plan), Readers(options)
     readers.of(default, max(lengths))  # raises an error if there is too little memory
     codec = open_codec(options.tokenizer or source, options, False, progress)
     items = answer_items(codec, lengths, options.prompts, seed=options.seed, progress=progress)

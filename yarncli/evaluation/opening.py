@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from yarncli.checkpoint.contents import ADAPTER_WEIGHTS
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.evaluation import variants
@@ -12,6 +14,7 @@ from yarncli.evaluation.passkey import TextCodec, make_codec
 from yarncli.evaluation.settings import LoadSettings, TrialSettings
 from yarncli.evaluation.subjects import local_directory
 from yarncli.evaluation.trust import refuse_remote_code, refuse_what_is_no_file
+from yarncli.history.adapters import adapter_config, require_plan
 from yarncli.progress import ProgressCallback, unmeasured
 
 _TOKENIZER = "tokenizer_config.json"
@@ -75,6 +78,28 @@ def choose_settings(
         control_checkpoint=fetched(control, options, progress) if control else None,
     )
     return variants.choose_variants(checkpoint, choice, longest)
+
+
+def adapter_warning(settings: Sequence[variants.Variant], options: LoadSettings) -> str:
+    """Refuse an adapter that was trained for none of the settings that it is measured with.
+
+    Args:
+        settings: the one in question first; only those of its checkpoint count.
+        options: name the adapter, if there is one.
+
+    Returns:
+        The warning that nothing records its setting; empty if something does.
+
+    Raises:
+        CheckpointError: it is no adapter, or was trained for another setting.
+    """
+    base = settings[0].checkpoint
+    if options.adapter is None or base is None:
+        return ""
+    directory = Path(options.adapter)
+    adapter_config(directory, ADAPTER_WEIGHTS, "adapter_model.bin")
+    configs = [variant.config for variant in settings if variant.checkpoint == base]
+    return require_plan(directory, base, configs)
 
 
 def open_codec(

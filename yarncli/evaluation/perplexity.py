@@ -13,7 +13,13 @@ from yarncli.errors import UsageError
 from yarncli.evaluation import variants
 from yarncli.evaluation.connecting import connect, refuse_server_contradictions
 from yarncli.evaluation.losses import PerplexityReport, WindowLoss, read_loss
-from yarncli.evaluation.opening import choose_settings, fetched, name_of, open_codec
+from yarncli.evaluation.opening import (
+    adapter_warning,
+    choose_settings,
+    fetched,
+    name_of,
+    open_codec,
+)
 from yarncli.evaluation.passkey import TextCodec
 from yarncli.evaluation.readings import Layout, Pass, plan_readings
 from yarncli.evaluation.result_file import ResultFile, refuse_existing, result_file
@@ -123,7 +129,7 @@ def evaluate_perplexity(
         losses = _read_all(subject, readings, file=file, progress=progress)
     return PerplexityReport(
         recorded, losses=losses, max_perplexity=options.max_perplexity,
-        caveats=variants.notes_of(subject.settings),
+        caveats=(*subject.warnings, *variants.notes_of(subject.settings)),
     )  # fmt: skip
 
 
@@ -153,6 +159,8 @@ class _Subject:
     """The tokenizer."""
     record: Mapping[str, Any]
     """The record of the subject. A resumed run must have the same."""
+    warnings: tuple[str, ...] = ()
+    """What should be said of the subject with its results."""
     losses: Callable[[variants.Variant, Pass], Sequence[float]]
     """−log p of the scored tokens of a pass, nats."""
 
@@ -167,10 +175,13 @@ def _local(
     from yarncli.evaluation.local.measuring import Readers
 
     checkpoint = fetched(source, options, progress)
+    settings = _settings(checkpoint, options, progress)
+    warning = adapter_warning(settings, options)
     readers = Readers(options, progress)
     return _Subject(
         name=name_of(source),
-        settings=_settings(checkpoint, options, progress),
+        settings=settings,
+        warnings=(warning,) if warning else (),
         codec=open_codec(options.tokenizer or source, options, False, progress),
         record=used_settings(local_directory(checkpoint), options),
         losses=lambda variant, reading: readers.of(variant, len(reading.ids)).losses(

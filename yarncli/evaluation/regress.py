@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import CheckFailed, UsageError
 from yarncli.evaluation import variants
-from yarncli.evaluation.opening import fetched, name_of, open_codec
+from yarncli.evaluation.opening import adapter_warning, fetched, name_of, open_codec
 from yarncli.evaluation.passkey import TextCodec
 from yarncli.evaluation.result_file import (
     SCHEMA_VERSION,
@@ -209,6 +209,7 @@ def regress(
     checkpoint = fetched(source, options, progress)
     before = variants.as_it_is(checkpoint, "base")
     after = _conversions(checkpoint, converted, options, progress)
+    warning = adapter_warning([*after, before], options)
     codec = open_codec(options.tokenizer or source, options, False, progress)
     readers = Readers(options, progress)
     stretches = _stretches(readers, before, codec, options, progress)
@@ -225,7 +226,7 @@ def regress(
         )
     return RegressReport(
         recorded, divergences=found, max_kl=options.max_kl, min_top1=options.min_top1,
-        caveats=variants.notes_of([before, *after]),
+        caveats=(*filter(None, (warning,)), *variants.notes_of([before, *after])),
     )  # fmt: skip
 
 

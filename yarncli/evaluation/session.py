@@ -14,7 +14,13 @@ from yarncli.checkpoint.source import Checkpoint
 from yarncli.errors import UsageError
 from yarncli.evaluation import variants
 from yarncli.evaluation.connecting import connect, refuse_server_contradictions
-from yarncli.evaluation.opening import choose_settings, fetched, name_of, open_codec
+from yarncli.evaluation.opening import (
+    adapter_warning,
+    choose_settings,
+    fetched,
+    name_of,
+    open_codec,
+)
 from yarncli.evaluation.passkey import Decode, Grid
 from yarncli.evaluation.prompts import KeyKind, PasskeyPrompt, Wording
 from yarncli.evaluation.report import Cell, PasskeyReport, read_cell
@@ -23,7 +29,6 @@ from yarncli.evaluation.settings import ServedSettings
 from yarncli.evaluation.subjects import LocalSubject, Subject, local_directory
 from yarncli.evaluation.tasks import PASSKEY
 from yarncli.extras import require_extra
-from yarncli.history.adapters import require_plan
 from yarncli.options import checked
 from yarncli.progress import ProgressCallback, stage
 
@@ -161,10 +166,7 @@ def _local(
     checkpoint = fetched(model, options, progress)
     local_directory(checkpoint)
     chosen = choose_settings(checkpoint, options, max(options.lengths, default=0), progress)
-    warning = ""
-    if options.adapter is not None:
-        settings = [variant.config for variant in chosen if variant.checkpoint == checkpoint]
-        warning = require_plan(Path(options.adapter), checkpoint, settings)
+    warning = adapter_warning(chosen, options)
     return LocalSubject(
         name=name_of(model),
         variants=chosen,

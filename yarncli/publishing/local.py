@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from yarncli.checkpoint.contents import ADAPTER_CONFIG
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.errors import UsageError
 from yarncli.history import History
@@ -48,6 +50,7 @@ def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> Loca
         HubError: the base of `--from` cannot be read.
     """
     options.require_consistent()
+    _refuse_adapter(source)
     checkpoint = open_published(source)
     if isinstance(checkpoint, GgufRepository):
         refuse_options(options)
@@ -68,6 +71,17 @@ def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> Loca
         options=options, checkpoint=checkpoint, history=history, selection=selection,
         findings=tuple(found), copy_base=base,
     )  # fmt: skip
+
+
+def _refuse_adapter(source: str | Path | Checkpoint) -> None:
+    if isinstance(source, Checkpoint) or (Path(source) / "config.json").exists():
+        return
+    if (Path(source) / ADAPTER_CONFIG).is_file():
+        place = shlex.quote(str(source))
+        raise UsageError(
+            f"{source} is an adapter, and push uploads whole models. Check the adapter with: "
+            f"yarncli check {place}. Then upload it with: hf upload ORG/NAME {place}"
+        )
 
 
 def _copy_base(repo_id: str, history: History) -> Checkpoint:

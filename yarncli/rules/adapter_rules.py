@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from yarncli.checkpoint.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from yarncli.checkpoint.files import read_file
-from yarncli.checkpoint.safetensors import Header, TensorInfo, is_lfs_pointer, read_header
+from yarncli.checkpoint.safetensors import Header, is_lfs_pointer, read_header
 from yarncli.checkpoint.source import MAX_JSON_SIZE, Checkpoint, open_checkpoint
-from yarncli.config import names
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.history import BAKED_MARKER, History, read_history
-from yarncli.history.adapters import adapter_history, other_plan, unknown_plan
+from yarncli.history.adapters import adapter_history, misfits, other_plan, unknown_plan
 from yarncli.jsontext.text import JsonText
 from yarncli.rules.catalogue import RULES
 from yarncli.rules.finding import Finding
-
-_FLOATS = ("F64", "F32", "F16", "BF16")
-# For each part of an adapter, which axis of it must be as long as which axis of the weight. A
-# weight has one row per output; an embedding has one row per token.
-_SIDES = {
-    "lora_A": (1, 1), "lora_B": (0, 0), "lora_embedding_A": (1, 0), "lora_embedding_B": (0, 1),
-}  # fmt: skip
 
 
 def check_adapter(directory: Path) -> Iterator[Finding]:
@@ -61,8 +54,8 @@ def check_adapter(directory: Path) -> Iterator[Finding]:
         return
     mismatch = list(_baked(directory, where, history, base))
     yield from mismatch or _planned(directory, where, base)
-    if header is not None and kind == "LORA":
-        yield from _fit(str(weights), header, base, transposed=bool(config.get("fan_in_fan_out")))
+    if header is not None:
+        yield from _fit(str(weights), config, header, base)
 
 
 def _base(config: Mapping[str, Any]) -> tuple[Checkpoint | None, str]:
@@ -94,7 +87,7 @@ def _baked(directory: Path, where: str, history: History, base: Checkpoint) -> I
             "adapter-mismatch", where,
             f"The weights of {base.name} carry the attention factor (baked), and this adapter was "
             "not scaled with them. Scale it in the bake of the unbaked base, here called SOURCE: "
-            f"yarncli bake SOURCE OUT --adapter {directory} ADAPTER_OUT.",
+            f"yarncli bake SOURCE OUT --adapter {shlex.quote(str(directory))} ADAPTER_OUT.",
         )  # fmt: skip
     elif history.baked is not None and not carries:
         yield _finding(
@@ -117,41 +110,14 @@ def _planned(directory: Path, where: str, base: Checkpoint) -> Iterator[Finding]
         yield _finding("unreadable", base.where("config.json"), str(error))
 
 
-def _fit(where: str, adapter: Header, base: Checkpoint, *, transposed: bool) -> Iterator[Finding]:
+def _fit(
+    where: str, config: Mapping[str, Any], header: Header, base: Checkpoint
+) -> Iterator[Finding]:
     try:
-        headers = base.headers()
+        for text, severe in misfits(header, base, config):
+            yield _finding("adapter-mismatch", where, text, severe=severe)
     except CheckpointError:
         return  # `check` of the base says what is wrong with it
-    stored: dict[Any, TensorInfo] = {}
-    modules = set()
-    for header in headers.values():
-        for name, info in header.tensors.items():
-            stored[names.key_of(name)] = info
-            modules.add(names.key_of(name.rpartition(".")[0]))
-    owners = {name: names.in_adapter(name) for name in adapter.tensors}
-    parts = {name: owner for name, (owner, part) in owners.items() if part}
-    lost = [name for name, owner in parts.items() if names.key_of(owner) not in modules]
-    if modules and lost:
-        whole = len(lost) == len(parts)
-        some = f"{lost[0]}" + (f" and {len(lost) - 1:,} more" if len(lost) > 1 else "")
-        text = f"{some} belong to modules that {base.name} does not store under these names."
-        yield _finding("adapter-mismatch", where, text, severe=whole)
-    for name, (owner, part) in owners.items():
-        mine, weight = adapter.tensors[name], stored.get(names.key_of(f"{owner}.weight"))
-        if part not in _SIDES or weight is None or weight.dtype not in _FLOATS:
-            continue
-        if len(mine.shape) != 2 or len(weight.shape) != 2:
-            continue
-        ours, theirs = _SIDES[part]
-        if transposed and "embedding" not in part:
-            theirs = 1 - theirs
-        if mine.shape[ours] != weight.shape[theirs]:
-            yield _finding(
-                "adapter-mismatch", where,
-                f"{name} is {list(mine.shape)}, and {weight.name} of {base.name} is "
-                f"{list(weight.shape)}: they do not fit.",
-            )  # fmt: skip
-            return  # the others of its kind do not fit either
 
 
 def _finding(rule: str, file: str, message: str, *, severe: bool = True) -> Finding:

@@ -11,15 +11,15 @@ from yarncli.checkpoint import output
 from yarncli.checkpoint.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from yarncli.checkpoint.copying import fill, require_written
 from yarncli.checkpoint.directory import Directory
-from yarncli.checkpoint.files import SourceFile, read_file, walk_files
+from yarncli.checkpoint.files import SourceFile, walk_files
 from yarncli.checkpoint.in_place import change
 from yarncli.checkpoint.leftovers import is_training_state
 from yarncli.checkpoint.safetensors import read_header
-from yarncli.checkpoint.source import MAX_JSON_SIZE, Checkpoint, open_checkpoint
+from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.config.reading import read_rope
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.history import FILE_NAME, History, Step
-from yarncli.history.adapters import adapter_history
+from yarncli.history.adapters import adapter_config, adapter_history, misfits
 from yarncli.history.weights import Trained
 from yarncli.jsontext.text import JsonText
 from yarncli.progress import ProgressCallback, stage
@@ -145,12 +145,8 @@ def _write(
 
 def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, list[str]]:
     """The record of an adapter, after checking that no file contradicts the setting."""
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (directory / name).is_file():
-            raise CheckpointError(f"{directory} is not a LoRA adapter: it has no {name}.")
-    path = directory / ADAPTER_CONFIG
-    config = JsonText.parse(read_file(path, MAX_JSON_SIZE), str(path))
-    read_header(directory / ADAPTER_WEIGHTS)
+    config = adapter_config(directory)
+    header = read_header(directory / ADAPTER_WEIGHTS)
     before = history_of(converted)
     if before.plan is None:
         raise CheckpointError(
@@ -159,6 +155,11 @@ def _proved(directory: Path, converted: Checkpoint) -> tuple[History, Trained, l
         )
     if adapter_history(directory).steps:
         raise CheckpointError(f"{directory} has a {FILE_NAME}: it is already finished or baked.")
+    if text := next((t for t, severe in misfits(header, converted, config.value) if severe), ""):
+        raise CheckpointError(
+            f"The adapter {directory} was trained on another model: {text} Give --from the "
+            "conversion that the training started from."
+        )
     rope = read_rope(converted.config().value)
     stamp = read_stamp(directory)
     require_stamp(str(directory), stamp, rope, before.plan.length)
@@ -178,10 +179,18 @@ def _base_notes(
 ) -> Iterator[str]:
     """Compare the base that an adapter names with the conversion."""
     named = config.value.get("base_model_name_or_path")
-    if not isinstance(named, str) or not named or "\0" in named or not Path(named).is_dir():
+    if not isinstance(named, str) or not named:
         yield (
-            f"The adapter names {named!r:.200} as its base. That base is not on this machine, so "
-            f"it was not compared with {converted.name}."
+            f"{ADAPTER_CONFIG} names no base model (base_model_name_or_path), so only the shapes "
+            f"of the adapter were compared with {converted.name}."
+        )
+        return
+    if named == converted.repo_id:
+        return
+    if "\0" in named or not Path(named).is_dir():
+        yield (
+            f"{ADAPTER_CONFIG} names {named!r:.200} as the base model. There is no such directory "
+            f"here, so only the shapes of the adapter were compared with {converted.name}."
         )
         return
     base = open_checkpoint(named, bare_hub_id=False)

@@ -62,7 +62,7 @@ def finish(
     in_place = options.in_place and not options.dry_run
     with ExitStack() as held:
         directory = held.enter_context(using(trained, in_place=in_place))
-        _refuse_itself(trained, converted)
+        _refuse_itself(trained, converted, out)
         held.enter_context(using(converted, in_place=False))
         origin = open_checkpoint(converted)
         if options.adapter:
@@ -81,16 +81,24 @@ def _refuse_contradictions(out: Path | None, options: FinishOptions) -> None:
         raise UsageError("--dtype is only for whole models. An adapter stays as it was trained.")
 
 
-def _refuse_itself(trained: str | Path | Checkpoint, converted: str | Path | Checkpoint) -> None:
-    places = [
-        (each.directory or each.config_path) if isinstance(each, Checkpoint) else Path(each)
-        for each in (trained, converted)
-    ]
-    if all(places) and len({place.resolve() for place in places if place}) == 1:
+def _refuse_itself(
+    trained: str | Path | Checkpoint, converted: str | Path | Checkpoint, out: Path | None
+) -> None:
+    given, origin, written = (
+        place and place.resolve()
+        for place in (
+            (each.directory or each.config_path) if isinstance(each, Checkpoint)
+            else each and Path(each)
+            for each in (trained, converted, out)
+        )
+    )  # fmt: skip
+    if origin and origin == given:
         raise UsageError(
             "The trained model and --from are the same directory. Give --from the conversion that "
             "the training started from."
         )
+    if origin and origin == written:
+        raise UsageError("OUT and --from are the same directory. Give OUT another name.")
 
 
 def _finish(

@@ -33,6 +33,11 @@ _SHARDING = {
     "  reshard_after_forward: true\n  state_dict_type: FULL_STATE_DICT\n",
     "swift": "fsdp: fsdp2\n",
 }
+_GUARD = "yarncli_guard"
+_TESTED = {
+    "run": "These files were run with this version.",
+    "parsed": "The parser of this version accepts these files; no training was run with them.",
+}
 _LARGE_SHARE = 0.3  # of the peak; a suggestion is made for a part that is larger
 
 
@@ -162,7 +167,13 @@ def _files(trainer: Trainer, options: RecipeOptions, values: Mapping[str, str]) 
             .replace(values["converted"], '"stage2"')
             .replace("output_dir: trained", "output_dir: trained-2")
             .replace(f"max_steps: {_STEPS}", f"max_steps: {_STEPS // 2}")
+            .replace(f"{_GUARD}.py", f"{_GUARD}_2.py")
         )
+        if values["converted"] in files.get(f"{_GUARD}.py", ""):
+            again = {**values, "converted": '"stage2"'}
+            files[f"{_GUARD}_2.py"] = _filled(trainer.files[f"{_GUARD}.py"], again)
+    if options.tuning == "lora":
+        files["merge.py"] = _filled("merge.py.txt", values)
     files["README.md"] = _filled("README.md.txt", values)
     return files
 
@@ -205,7 +216,10 @@ def _notes(
     if history.baked:
         yield "The weights are baked, and a bake cannot be undone. Train first and bake last."
     if _BATCH % options.gpus:
-        yield f"{_BATCH} rows are not a multiple of {options.gpus} GPUs, so the batch is larger."
+        yield (
+            f"{_BATCH} is not a multiple of {options.gpus} GPUs, so a step has more than {_BATCH} "
+            "rows."
+        )
     if memory is None:
         yield "The checkpoint has no weights, so the memory was not estimated."
         return
@@ -216,7 +230,10 @@ def _notes(
         )
     states = memory.weights + memory.optimizer + memory.gradients
     if options.tuning == "full" and states > _LARGE_SHARE * memory.peak:
-        yield "--tuning lora needs no optimizer for most weights; more --gpus split them."
+        yield (
+            "With --tuning lora, most weights need no gradient and no optimizer state. More --gpus "
+            "share the weights and both."
+        )
 
 
 def _values(
@@ -233,7 +250,6 @@ def _values(
         swift=f"NPROC_PER_NODE={options.gpus} " if several else "",
     )
     lora = _lora_values(checkpoint, rope, trainer) if options.tuning == "lora" else {}
-    adapter = " --adapter" if lora else ""
     name = place.resolve().name if place else where
     return {
         "name": name,
@@ -258,13 +274,14 @@ def _values(
         "start": launch,
         "trainer_name": trainer.name,
         "trainer_versions": trainer.versions,
-        "evidence": trainer.evidence,
+        "tested": _TESTED[trainer.evidence],
         "route": trainer.route,
         "result": trainer.result,
         "converted_result": trainer.converted,
         "setting": f"{plan.method}, factor {plan.factor:g}, {plan.length:,} tokens",
         "memory": memory_words(memory),
-        "finish": f"yarncli finish trained finished --from {shlex.quote(where)}{adapter}",
+        "finish": _finish(options, trainer, shlex.quote(where)),
+        "merge": _merge(shlex.quote(where)) if lora else "",
         "stage2": _second_stage(options, trainer, launch) if options.stage2 else "",
     }  # fmt: skip
 
@@ -288,7 +305,7 @@ def _lora_values(checkpoint: Checkpoint, rope: RopeConfig, trainer: Trainer) -> 
     )
     words = (
         f"LoRA of rank {RANK} on {', '.join(targets)}; {', '.join(whole)} are trained whole. "
-        "Without them a longer context is not learned (LongLoRA, §3.3)."
+        "If norms and embeddings are not trained, a longer context is not learned (LongLoRA, §3.3)."
     )
     yaml = {
         "axolotl": f"adapter: lora\nlora_r: {RANK}\nlora_alpha: {2 * RANK}\n"
@@ -318,14 +335,28 @@ def _second_stage(options: RecipeOptions, trainer: Trainer, launch: str) -> str:
             again += " train-2.yaml"
     else:
         again = f"{launch} --model stage2 --out trained-2 --steps {_STEPS // 2}"
-    adapter = " --adapter" if options.tuning == "lora" else ""
-    merge = "Merge the adapter into the model first; the directory is called finished here.\n\n"
+    model = "merged" if options.tuning == "lora" else "finished"
     return (
         f"\n## Stage two: {options.stage2:,} tokens\n\n"
         "The window grows, the training texts do not (train short, test long; YaRN paper, §4.2).\n"
-        f"{merge if adapter else ''}\n```sh\n"
-        f"yarncli convert finished stage2 --rescale --length {options.stage2}\n{again}\n"
-        f"yarncli finish trained-2 finished-2 --from stage2{adapter}\n```\n"
+        f"\n```sh\nyarncli convert {model} stage2 --rescale --length {options.stage2}\n{again}\n"
+        f"{_finish(options, trainer, 'stage2', stage=2)}\n```\n"
+    )
+
+
+def _finish(options: RecipeOptions, trainer: Trainer, converted: str, stage: int = 1) -> str:
+    """The command that finishes what a stage trained."""
+    end = f"-{stage}" if stage > 1 else ""
+    saved = trainer.saved and f"/{trainer.saved.format(steps=_STEPS // stage)}"
+    adapter = " --adapter" if options.tuning == "lora" else ""
+    return f"yarncli finish trained{end}{saved} finished{end} --from {converted}{adapter}"
+
+
+def _merge(converted: str) -> str:
+    return (
+        "\nThe result is an adapter. These commands make a whole model of it and of the "
+        f"conversion:\n\n```sh\npython merge.py {converted} finished merged-raw\n"
+        f"yarncli finish merged-raw merged --from {converted}\n```\n"
     )
 
 

@@ -39,6 +39,8 @@ class Trainer:
     """The form of the rows that it reads."""
     start: str = ""
     """The command that starts it."""
+    saved: str = ""
+    """Where it saves the model, below the directory of its output; empty: there itself."""
     refused: str = ""
     """Why it must not be used; empty if it may be used."""
 
@@ -73,6 +75,6 @@ def get_trainer(name: str) -> Trainer:
     if not found.files:
         raise UsageError(
             f"There is no recipe for {found.id!r}; there is one for {', '.join(recipe_names())}. "
-            f"{found.name}: {found.converted}."
+            f"{found.name}: {found.converted}"
         )
     return found

@@ -273,10 +273,6 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         raise MissingExtraError(
             "--adapter needs peft, which is not installed. Install it with: pip install peft"
         ) from error
-    if not (Path(adapter) / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{adapter} has no adapter_config.json. Give the directory of a PEFT adapter."
-        )
     with quiet(), loading_errors(adapter):
         return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
