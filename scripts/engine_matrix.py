@@ -275,8 +275,8 @@ _TAIL = """\
 | `engines[].launch`, `.launch_is_exact` | the launch line; whether the engine is right with it |
 
 `at_length` is the length the engine serves; dynamic and longrope depend on it. Deviations are
-looked for at short texts as well. For a GGUF file, an entry has `engine`, `name`, `basis`, `status`, `served_length` and
-`what`, and beside `engines` there are `launch` and `modelfile`.
+looked for at short texts as well. For a GGUF file, an entry has `engine`, `name`, `basis`,
+`status`, `served_length` and `what`, and beside `engines` there are `launch` and `modelfile`.
 """
 
 
