@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,12 @@ def prepare_local(source: str | Path | Checkpoint, options: PushOptions) -> Loca
 
 
 def _refuse_adapter(source: str | Path | Checkpoint) -> None:
-    if isinstance(source, Checkpoint) or (Path(source) / "config.json").exists():
+    if isinstance(source, Checkpoint):
         return
-    if (Path(source) / ADAPTER_CONFIG).is_file():
+    found = set()
+    with suppress(OSError):  # what is no path is refused where it is opened
+        found = {name for name in ("config.json", ADAPTER_CONFIG) if Path(source, name).is_file()}
+    if found == {ADAPTER_CONFIG}:
         place = shlex.quote(str(source))
         raise UsageError(
             f"{source} is an adapter, and push uploads whole models. Check the adapter with: "
