@@ -1,7 +1,7 @@
 """Cost of check-passkey against the reference procedure, in CPU time of one thread.
 
     python benchmarks/passkey.py demo      # the demo model, 2,048 tokens, 20 prompts
-    python benchmarks/passkey.py 70m-2k    # a random 71M Llama, 8 prompts
+    python benchmarks/passkey.py 70m-2k    # a random 71M Llama, 10 prompts
     python benchmarks/passkey.py 70m-8k    # the same at 8,192 tokens, 10 depths
     python benchmarks/passkey.py memory    # peak over the loaded 71M model at 8,192 tokens
     python benchmarks/passkey.py prompts   # building prompts of 32k tokens
@@ -170,7 +170,7 @@ def main() -> None:
         case "demo":
             compare(load_model(DEMO, LoadSettings()), Grid((2048,), 10, 2), arguments.rounds)
         case "70m-2k":
-            compare(random_llama(), Grid((2048,), 4, 2), arguments.rounds)
+            compare(random_llama(), Grid((2048,), 5, 2), arguments.rounds)
         case "70m-8k":
             compare(random_llama(), Grid((8192,), 10, 1), arguments.rounds)
         case "memory":
