@@ -1,6 +1,6 @@
 """Cost of check-passkey against the reference procedure, in CPU time of one thread.
 
-    python benchmarks/passkey.py demo      # the demo model, 2,048 tokens, 20 prompts
+    python benchmarks/passkey.py demo      # the demo model, 2,048 tokens, 10 prompts
     python benchmarks/passkey.py 70m-2k    # a random 71M Llama, 10 prompts
     python benchmarks/passkey.py 70m-8k    # the same at 8,192 tokens, 10 depths
     python benchmarks/passkey.py memory    # peak over the loaded 71M model at 8,192 tokens
@@ -168,7 +168,7 @@ def main() -> None:
     torch.set_num_threads(1)
     match arguments.what:
         case "demo":
-            compare(load_model(DEMO, LoadSettings()), Grid((2048,), 10, 2), arguments.rounds)
+            compare(load_model(DEMO, LoadSettings()), Grid((2048,), 10, 1), arguments.rounds)
         case "70m-2k":
             compare(random_llama(), Grid((2048,), 5, 2), arguments.rounds)
         case "70m-8k":
