@@ -241,13 +241,17 @@ def _by_files(
     views: Iterable[EngineView], checkpoint: Checkpoint | None, config: Mapping[str, Any]
 ) -> tuple[EngineView, ...]:
     """The verdicts, where no file of code beside the config is another than the examined one."""
-    found = list(views)
-    for number, item in enumerate(found):
-        name = checkpoint and differing_file(item.engine.id, checkpoint, config)
-        if name and item.status not in ("unknown", "unsupported"):
-            reason = f"It runs {name} of this checkpoint, which is not the file that was examined."
-            found[number] = unknown_view(item.engine, reason)
-    return tuple(found)
+    return tuple(views if checkpoint is None else (_by_code(v, checkpoint, config) for v in views))
+
+
+def _by_code(found: EngineView, checkpoint: Checkpoint, config: Mapping[str, Any]) -> EngineView:
+    if found.status in ("unknown", "unsupported"):
+        return found
+    name = differing_file(found.engine.id, checkpoint, config)
+    if name is None:
+        return found
+    reason = f"It runs {name} of this checkpoint, which is not the file that was examined."
+    return unknown_view(found.engine, reason)
 
 
 def _kind_of(view: EngineView) -> str:

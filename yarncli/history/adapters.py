@@ -81,13 +81,11 @@ def misfits(
         if config.get("fan_in_fan_out") and "embedding" not in part:
             theirs = 1 - theirs
         if mine.shape[ours] != weight.shape[theirs]:
-            yield (
-                (
-                    f"{name} is {list(mine.shape)}, and {weight.name} of {base.name} is "
-                    f"{list(weight.shape)}: they do not fit."
-                ),
-                True,
+            text = (
+                f"{name} is {list(mine.shape)}, and {weight.name} of {base.name} is "
+                f"{list(weight.shape)}: they do not fit."
             )
+            yield text, True
             return  # the others of its kind do not fit either
 
 

@@ -84,21 +84,20 @@ def _refuse_contradictions(out: Path | None, options: FinishOptions) -> None:
 def _refuse_itself(
     trained: str | Path | Checkpoint, converted: str | Path | Checkpoint, out: Path | None
 ) -> None:
-    given, origin, written = (
-        place and place.resolve()
-        for place in (
-            (each.directory or each.config_path) if isinstance(each, Checkpoint)
-            else each and Path(each)
-            for each in (trained, converted, out)
-        )
-    )  # fmt: skip
-    if origin and origin == given:
+    origin = _place(converted)
+    if origin and origin == _place(trained):
         raise UsageError(
             "The trained model and --from are the same directory. Give --from the conversion that "
             "the training started from."
         )
-    if origin and origin == written:
+    if origin and out and origin == out.resolve():
         raise UsageError("OUT and --from are the same directory. Give OUT another name.")
+
+
+def _place(source: str | Path | Checkpoint) -> Path | None:
+    """Where a checkpoint lies here, or would lie."""
+    found = source.directory or source.config_path if isinstance(source, Checkpoint) else source
+    return Path(found).resolve() if found else None
 
 
 def _finish(

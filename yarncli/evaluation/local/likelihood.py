@@ -22,8 +22,7 @@ from yarncli.evaluation.local.score import common_prefix, layer_windows
 # Bytes of the logits of one piece in float32, and of those that are compared at a time: on a CPU
 # these stay in its cache.
 _PIECE = 192 << 20
-_COMPARED = {"cpu": 2 << 20}
-_COMPARED_ELSEWHERE = 32 << 20
+_COMPARED_ON_CPU, _COMPARED = 2 << 20, 32 << 20
 # A text on which a model that no test knows is read in both ways, tokens.
 _PROBE = 256
 
@@ -216,7 +215,7 @@ def divergence(before: TextReader, after: TextReader, ids: Sequence[int]) -> Div
                 f"The models predict {one.shape[-1]:,} and {other.shape[-1]:,} different tokens, "
                 "so they cannot be compared. Give a base model and a model made from it."
             )
-        size = _COMPARED.get(one.device.type, _COMPARED_ELSEWHERE)
+        size = _COMPARED_ON_CPU if one.device.type == "cpu" else _COMPARED
         rows = max(1, size // one[0].nbytes)
         for first, second in zip(one.split(rows), other.split(rows), strict=True):
             start = 1 + len(found.kl)
@@ -232,7 +231,8 @@ def _compare(one: torch.Tensor, other: torch.Tensor, ids: Sequence[int], into: D
     into.agrees.extend((one.argmax(-1) == other.argmax(-1)).tolist())
     into.before.extend((-log_p.gather(-1, targets)).flatten().tolist())
     into.after.extend((-log_q.gather(-1, targets)).flatten().tolist())
-    kl = torch.linalg.vecdot(log_p.exp(), log_p.sub_(log_q))
+    p = log_p.exp()
+    kl = torch.linalg.vecdot(p, log_p.sub_(log_q))
     into.kl.extend(kl.clamp_(min=0).tolist())  # below 0 only by rounding
 
 
