@@ -7,6 +7,7 @@ import matplotlib.colors
 import pytest
 from matplotlib.figure import Figure
 
+from yarncli.errors import UsageError
 from yarncli.evaluation.losses import PerplexityReport, WindowLoss
 from yarncli.evaluation.regress import RegressReport, TextDivergence
 from yarncli.evaluation.report import Cell, PasskeyReport
@@ -159,6 +160,39 @@ def test_no_legend_lies_on_the_data_and_no_names_on_each_other(drawn, kind, coun
         # At 45° a line of text is 1.4 times its height wide.
         apart = 1.4 * named[0].get_fontsize() * figure.dpi / 72 if named else 0
         assert all(b - a >= 0.75 * apart for a, b in pairwise(places))
+
+
+@pytest.mark.parametrize("kind", ["passkey", "perplexity"])
+def test_as_many_ticks_as_can_be_told_apart(drawn, kind):
+    figure = drawn(kind, DRAWN[kind][0](["yarn"], range(1, 3000)))
+    for axes in figure.axes:
+        if axes.get_xscale() == "log":
+            places = [math.log2(tick) for tick in axes.get_xticks()]
+            first, last = map(math.log2, axes.get_xlim())
+            assert min(b - a for a, b in pairwise(places)) >= 0.0049 * (last - first)
+            assert 50 < len(places) <= 201
+
+
+@pytest.mark.parametrize("by", ["depth", "task"])
+def test_many_rows_have_names_that_do_not_overlap(drawn, by):
+    report = passkey(["yarn"], [4096])
+    about = {"length": 4096, "trial": 0, "key": "1", "text": "1", "correct": True}
+    report.cells["yarn"] = [
+        Cell(depth=n / 800 if by == "depth" else 0.5, task=f"t{n}" if by == "task" else "passkey",
+             **about)
+        for n in range(801)
+    ]  # fmt: skip
+    figure = drawn("passkey", report)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(boxes) > 15
+    assert all(above.y0 >= below.y1 - 2 for above, below in pairwise(boxes))
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_more_runs_than_a_figure_can_show_are_refused(drawn, kind):
+    with pytest.raises(UsageError, match=r"61 runs to draw, and a figure holds 60\. .*FILE\.csv"):
+        drawn(kind, DRAWN[kind][0]([f"s{n}" for n in range(61)]))
 
 
 @pytest.mark.parametrize("count", range(1, 9))

@@ -46,6 +46,15 @@ def test_size_dots_and_title_are_the_users(tmp_path):
     assert re.search(r'width="360pt" height="216pt"', re.sub(r"\.0*(?=pt)", "", text))
 
 
+def test_a_figure_that_no_memory_holds_is_refused(tmp_path):
+    """3.6 billion pixels took seven minutes, and more of them ended in a traceback."""
+    big = ("--size", "50x50", "--dpi", 1200)
+    told = invoke("plot", RUN, "--out", tmp_path / "a.png", *big, code=2).stderr
+    assert "60,000 × 60,000 pixels" in " ".join(told.split())
+    assert not [*tmp_path.iterdir()]
+    invoke("plot", RUN, "--out", tmp_path / "a.svg", *big, code=0)
+
+
 @pytest.mark.parametrize("size", ["6", "6x", "0x4", "6x4x2", "1000x4", "x", "1.2.3x4", "nanx4"])
 def test_what_is_no_size(tmp_path, size):
     told = invoke("plot", RUN, "--out", tmp_path / "a.png", "--size", size, code=2).stderr

@@ -685,6 +685,8 @@ RESULTS: dict[str, list[Any]] = {
     "formulas": [{**HEAD, "settings": {**HEAD["settings"], "model": "$\\frac{$ _^"}}, CELL],
     "many settings": [HEAD, *({**CELL, "variant": f"v{n}"} for n in range(300))],
     "many lengths": [HEAD, *({**CELL, "length": n} for n in range(1, 3000))],
+    "many depths": [HEAD, *({**CELL, "depth": n / 3000} for n in range(3000))],
+    "many tasks": [HEAD, *({**CELL, "task": f"t{n}"} for n in range(3000))],
     "another cell": [HEAD, {**CELL, "evil": 1}],
     "nothing": [],
 }

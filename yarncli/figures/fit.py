@@ -11,6 +11,7 @@ from yarncli.evaluation.candidates import DEFAULT, changes_of_name
 from yarncli.evaluation.fit_report import FitReport, Part
 from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import Curve
+from yarncli.figures.names import check_number
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.figures.temperature import draw_temperature
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ENOUGH = 3  # points that a curve needs
+_MOST_SETTINGS = 200
 _PARTS: tuple[tuple[Part, str, str, float], ...] = (
     ("search", "o", "#888888", -0.13), ("held-out", "D", "#000000", 0.13),
 )  # fmt: skip
@@ -28,12 +30,14 @@ def plot_fit(reports: Sequence[FitReport], path: Path, look: Look = OWN_LOOK) ->
     """Draw one row per search: differences of the answers, and perplexity as in A.2 of the paper.
 
     Raises:
-        UsageError: there is nothing to draw.
+        UsageError: there is nothing to draw, or too much.
         OutputError, MissingExtraError: as `save_figure`.
     """
     drawn = [report for report in reports if report.numbers(DEFAULT, "search")]
     if not drawn:
         raise UsageError("There are no results to draw yet.")
+    settings = sum(len(report.measurements) for report in drawn)
+    check_number(settings, "settings", _MOST_SETTINGS)
     save_figure(lambda: _draw(drawn), path, look)
 
 
@@ -91,12 +95,14 @@ def _draw_differences(axes: Axes, report: FitReport) -> None:
     for part, marker, colour, aside in _PARTS:
         found = [(row, d.answers) for row, name in enumerate(names)
                  if (d := report.difference(name, part))]  # fmt: skip
-        for row, mean in found:
-            ends = mean.interval or (mean.value, mean.value)
+        if found:
+            values = [mean.value for _, mean in found]
+            ends = [mean.interval or (mean.value, mean.value) for _, mean in found]
+            below = [value - low for value, (low, _) in zip(values, ends, strict=True)]
+            above = [high - value for value, (_, high) in zip(values, ends, strict=True)]
             axes.errorbar(
-                mean.value, row + aside, xerr=[[mean.value - ends[0]], [ends[1] - mean.value]],
-                fmt=marker, ms=5, color=colour, elinewidth=1.2, capsize=3,
-                label=part if row == found[0][0] else None,
+                values, [row + aside for row, _ in found], xerr=(below, above), fmt=marker, ms=5,
+                color=colour, elinewidth=1.2, capsize=3, label=part,
             )  # fmt: skip
     axes.axvline(0, color="black", lw=0.8)
     labels = [literal(name + (" (best)" if name == report.best else "")) for name in names]

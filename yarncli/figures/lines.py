@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 WINDOW = "#555555"
 _LABEL = 60  # characters of a name in a legend
+# Parts of an axis. A tick that is closer to the one before it cannot be told from it, and a label
+# overlaps the one before it.
+_BETWEEN_TICKS, _BETWEEN_LABELS = 0.005, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,9 @@ def _spread(lengths: Sequence[int]) -> float:
 
 
 def set_lengths(axes: Axes, lengths: Iterable[int]) -> None:
-    """A logarithmic axis with a tick at each of `lengths`; labels that would overlap are left out.
+    """A logarithmic axis with a tick at each of `lengths` that is far enough from the one before.
 
-    A tick gets no label within 5 % of the axis after the last labelled tick.
+    Labels that would overlap are left out.
     """
     ticks = sorted(lengths)
     axes.set_xscale("log", base=2)
@@ -82,13 +85,17 @@ def set_lengths(axes: Axes, lengths: Iterable[int]) -> None:
     if len(ticks) == 1:
         left, right = min(left, ticks[0] / 2), max(right, ticks[0] * 2)
         axes.set_xlim(left, right, auto=True)
-    names, last = [], -math.inf
+    names: dict[int, str] = {}
+    last_tick = last_label = -math.inf
     for tick in ticks:
         place = math.log2(tick / left) / math.log2(right / left)
-        far = place - last >= 0.05
-        names.append(f"{tick:,}" if far else "")
-        last = place if far else last
-    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+        if place - last_tick >= _BETWEEN_TICKS:
+            last_tick, names[tick] = place, ""
+            if place - last_label >= _BETWEEN_LABELS:
+                last_label, names[tick] = place, f"{tick:,}"
+    axes.set_xticks(
+        list(names), list(names.values()), rotation=45, ha="right", rotation_mode="anchor"
+    )
     axes.set_xticks([], minor=True)
 
 

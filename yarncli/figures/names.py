@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yarncli.errors import UsageError
+
+MOST_RUNS = 60
+
 
 def model_name(settings: Mapping[str, Any]) -> str:
     """The model of a run, without its directory; empty if it is not known."""
@@ -16,7 +20,11 @@ def run_names(runs: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
 
     Args:
         runs: what is recorded in the result file, and the name of the setting.
+
+    Raises:
+        UsageError: as `check_number`.
     """
+    check_number(len(runs), "runs")
     several = len({id(settings) for settings, _ in runs}) > 1
     names = [f"{model_name(about)}: {name}" if several else name for about, name in runs]
     longer = [
@@ -27,6 +35,19 @@ def run_names(runs: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
         f"{name} ({longer[: at + 1].count(name)})" if longer.count(name) > 1 else name
         for at, name in enumerate(longer)
     ]
+
+
+def check_number(number: int, what: str, most: int = MOST_RUNS) -> None:
+    """Refuse what no figure can show legibly.
+
+    Raises:
+        UsageError: `number` is larger than `most`.
+    """
+    if number > most:
+        raise UsageError(
+            f"There are {number:,} {what} to draw, and a figure holds {most}. Draw fewer of them "
+            "at a time, or write a table: --out FILE.csv."
+        )
 
 
 def _window(settings: Mapping[str, Any], name: str) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_RUNS = 60
+_MOST_ROWS = 20  # that have a name; of more, every second, third … has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,11 @@ class Run:
 
 
 def runs_of(reports: Sequence[PasskeyReport]) -> list[Run]:
-    """All variants of all reports that have an answer."""
+    """All variants of all reports that have an answer.
+
+    Raises:
+        UsageError: as `run_names`.
+    """
     found = [
         (report.settings, name, cells)
         for report in reports
@@ -68,14 +72,12 @@ def plot_passkey(reports: Sequence[PasskeyReport], path: Path, look: Look = OWN_
     """Draw a heatmap per run, and the accuracy of all runs over length with 95 % intervals.
 
     Raises:
-        UsageError: there is nothing to draw.
+        UsageError: there is nothing to draw, or too much.
         OutputError, MissingExtraError: as `save_figure`.
     """
     runs = runs_of(reports)
     if not runs:
         raise UsageError("There are no results to draw yet.")
-    if len(runs) > _MOST_RUNS:
-        raise UsageError(f"There are {len(runs)} runs to draw; a figure holds {_MOST_RUNS}.")
     save_figure(lambda: _draw(runs, _title(reports)), path, look)
 
 
@@ -142,7 +144,8 @@ def _draw_heatmap(axes: Axes, run: Run) -> Any:
         edges, [row - 0.5 for row in range(len(rows) + 1)], values, cmap="cividis", vmin=0, vmax=1
     )
     axes.invert_yaxis()
-    axes.set_yticks(range(len(rows)), names)
+    step = -(-len(rows) // _MOST_ROWS)
+    axes.set_yticks(range(0, len(rows), step), names[::step])
     set_lengths(axes, lengths)
     axes.set_xlim(edges[0], edges[-1])
     what = "task" if _has_tasks(run.cells) else "depth of the passkey"

@@ -31,7 +31,7 @@ def plot_perplexity(reports: Sequence[PerplexityReport], path: Path, look: Look 
     Runs with attention factors are drawn over these factors.
 
     Raises:
-        UsageError: there is nothing to draw, or the runs were not read in the same way.
+        UsageError: there is nothing to draw or too much, or the runs were not read in the same way.
         OutputError, MissingExtraError: as `save_figure`.
     """
     over_temperature = ["attention_factors" in report.settings for report in reports]

@@ -34,7 +34,7 @@ def plot_regress(reports: Sequence[RegressReport], path: Path, look: Look = OWN_
     All numbers have their 95 % intervals.
 
     Raises:
-        UsageError: there is nothing to draw.
+        UsageError: there is nothing to draw, or too much.
         OutputError, MissingExtraError: as `save_figure`.
     """
     runs = [

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Of a PNG: while it is drawn, it takes eight bytes of memory for each.
+_MOST_PIXELS = 250_000_000
+
+
 def check_figure(path: Path) -> None:
     """Refuse, before the work, a figure that cannot be drawn or saved.
 
@@ -39,7 +43,8 @@ def save_figure(draw: Callable[[], Figure], path: Path, look: Look = OWN_LOOK) -
 
     Raises:
         OutputError: the file cannot be written.
-        UsageError, MissingExtraError: as `check_figure`.
+        UsageError: a PNG would have too many pixels; and as `check_figure`.
+        MissingExtraError: as `check_figure`.
     """
     check_figure(path)
     import matplotlib
@@ -54,7 +59,16 @@ def save_figure(draw: Callable[[], Figure], path: Path, look: Look = OWN_LOOK) -
             figure.suptitle(literal(look.title), fontsize=13, fontweight="bold")
         if look.size is not None:
             figure.set_size_inches(*look.size)
-        figure.savefig(path, dpi=look.dpi, metadata=metadata)
+        # Other formats have no pixels, but matplotlib measures their texts on a canvas of so many.
+        dpi = look.dpi if path.suffix.lower() == ".png" else figure.dpi
+        width, height = (float(side) * dpi for side in figure.get_size_inches())
+        if width * height > _MOST_PIXELS:
+            raise UsageError(
+                f"The figure would have {width:,.0f} × {height:,.0f} pixels, and yarncli draws up "
+                f"to {_MOST_PIXELS:,}. Give a smaller --size or --dpi, or the name of an SVG or "
+                "PDF file."
+            )
+        figure.savefig(path, dpi=dpi, metadata=metadata)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -10,6 +10,7 @@ from yarncli.errors import UsageError
 from yarncli.evaluation.losses import PerplexityReport
 from yarncli.figures import OWN_LOOK, Look, literal
 from yarncli.figures.lines import WINDOW, Curve, draw_lines, put_legend
+from yarncli.figures.names import check_number
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.rope.formulas import get_mscale
 
@@ -24,7 +25,7 @@ def plot_temperature(
     """Draw perplexity over the attention factors that were measured, one curve per length.
 
     Raises:
-        UsageError: there is nothing to draw.
+        UsageError: there is nothing to draw, or too much.
         OutputError, MissingExtraError: as `save_figure`.
     """
     curves: list[Curve] = []
@@ -43,6 +44,8 @@ def plot_temperature(
         factors |= {w["window"] / w["original"] for w in windows if w["original"]}
     if not curves:
         raise UsageError("There are no results to draw yet.")
+    check_number(len(curves), "curves")
+    check_number(len(factors), "factors")
     title = "Perplexity by attention temperature" + (f", {model}" if len(reports) == 1 else "")
     save_figure(lambda: _draw(curves, factors, title), path, look)
 
