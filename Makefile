@@ -15,8 +15,16 @@ LOWEST := .venv-lowest
 
 # One thread per process: the tests and the demo model are small, and tests run two at a time.
 export OMP_NUM_THREADS ?= 1
+# Tests start programs by the thousand: without bytecode each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo paper test test-full test-deep lint docs site bench constraints clean coverage release-check
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+ENVIRONMENTS := .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
+	$(ENGINES)/installed $(TEMPLATES) $(TRAINERS)/installed $(SITE)/installed \
+	$(RELEASE)/installed $(LOWEST)/installed
+
+.PHONY: demo paper test test-full test-deep lint docs site bench constraints clean coverage \
+	release-check environments
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py demo-run
@@ -26,13 +34,15 @@ demo: .venv/installed
 paper: .venv/installed-dev
 	$(BIN)/python scripts/paper.py
 
+# Twice: tests/conftest.py says why.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST) --forks only
+	$(PYTEST) --forks never
 
 # What `make test` leaves out, so that the two together are everything.
-test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/installed \
-		$(ENGINES)/installed $(TEMPLATES) $(TRAINERS)/installed $(SITE)/installed \
-		$(RELEASE)/installed $(LOWEST)/installed
+test-full:
+	$(MAKE) --jobs=2 environments
+	$(PYTEST) -m full --forks only
 	YARNCLI_TF4_PYTHON=$(CURDIR)/$(TF4)/bin/python YARNCLI_HUB1_PYTHON=$(CURDIR)/$(HUB1)/bin/python \
 		YARNCLI_MLX_PYTHON=$(CURDIR)/$(MLX)/bin/python \
 		YARNCLI_ENGINES_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
@@ -41,7 +51,9 @@ test-full: .venv/installed-dev $(TF4)/installed $(HUB1)/installed $(MLX)/install
 		YARNCLI_SITE_PYTHON=$(CURDIR)/$(SITE)/bin/python \
 		YARNCLI_RELEASE_PYTHON=$(CURDIR)/$(RELEASE)/bin/python \
 		YARNCLI_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python \
-		$(BIN)/python -m pytest -n 2 --dist loadgroup -m full
+		$(PYTEST) -m full --forks never
+
+environments: $(ENVIRONMENTS)
 
 # Run by hand: the demo model trained anew, and fuzzing with inputs that no run had before;
 # `make test-deep SEED=…` repeats one.
@@ -114,11 +126,17 @@ clean:
 	$(BIN)/python -m pip install -c constraints.txt -e '.[all]' --group dev
 	touch $@
 
-# The last transformers 4, whose numbers are compared with ours; the rest as in constraints.txt.
-$(TF4)/installed: $(TF4)/pip constraints.txt
-	grep -vE '^(transformers|tokenizers|huggingface-hub)==' constraints.txt > $(TF4)/constraints.txt
-	$(TF4)/bin/python -m pip install -c $(TF4)/constraints.txt torch accelerate \
-		transformers==4.57.6 tokenizers==0.22.2 huggingface-hub==0.36.2
+# What an environment does not have itself, it takes from .venv.
+define share-main
+$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
+	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+endef
+
+# The last transformers 4, whose numbers are compared with ours; torch and the rest are those of .venv.
+$(TF4)/installed: $(TF4)/pip .venv/installed-dev
+	$(TF4)/bin/python -m pip install --no-deps transformers==4.57.6 tokenizers==0.22.2 \
+		huggingface-hub==0.36.2
+	$(share-main)
 	touch $@
 
 # The oldest Hub client that we support.
@@ -139,22 +157,20 @@ $(MLX)/installed: $(MLX)/pip
 $(ENGINES)/installed: $(ENGINES)/pip .venv/installed-dev
 	$(ENGINES)/bin/python -m pip install --no-deps ctranslate2==4.8.5 onnxruntime-genai==0.18.0 \
 		xllamacpp==2026.10.11549
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
-	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(share-main)
 	touch $@
 
 # Its models/templates/ are chat templates of real models, each with its model's licence: they are
 # read where they lie and never become part of yarncli.
 $(TEMPLATES): $(ENGINES)/pip
-	$(ENGINES)/bin/python -m pip download --quiet --no-deps --no-binary :all: --dest $(@D) \
+	$(ENGINES)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(@D) \
 		llama-cpp-python==0.3.36
 
 # TRL and what it needs besides; torch, transformers and the rest are those of .venv.
 $(TRAINERS)/installed: $(TRAINERS)/pip .venv/installed-dev
 	$(TRAINERS)/bin/python -m pip install --no-deps trl==1.16.0 datasets==5.2.0 dill==0.4.1 \
 		multiprocess==0.70.19 pandas==3.1.1 pyarrow==26.0.1 xxhash==4.1.0
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/main.pth
-	cp $(@D)/main.pth "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(share-main)
 	touch $@
 
 $(SITE)/installed: $(SITE)/pip pyproject.toml constraints.txt

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -30,16 +29,24 @@ if SEED is not None:
     core.global_force_seed = int(SEED)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """First what forks this process at every system call: a fork of a large process is slow."""
-    items.sort(key=lambda item: not _forks(item.module))
+# What forks many times, not once to leave something killed. To fork a process that has imported
+# torch takes ten times as long, and all test modules are imported before the first test: so these
+# modules have a run of their own.
+_FORKS = re.compile(r"^from (support\.kills|hostile\.trial) import (?!leave_killed$)", re.M)
 
 
-@cache
-def _forks(module: ModuleType) -> bool:
-    """Whether a test module uses what kills a child at a system call, or pauses it there."""
-    names = (getattr(value, "__module__", "") for value in vars(module).values() if callable(value))
-    return "support.kills" in names
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--forks only`: only the test modules that fork; `--forks never`: only the others."""
+    parser.addoption("--forks", choices=("only", "never"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the test modules that `--forks` does not ask for."""
+    wanted = config.getoption("forks")
+    if wanted is None or not collection_path.match("test_*.py"):
+        return None
+    forks = _FORKS.search(collection_path.read_text(encoding="utf-8")) is not None
+    return forks != (wanted == "only") or None
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -44,6 +44,11 @@ def item(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return add
 
 
+def made(value: Any) -> Any:
+    """A value of the corpus; what is large is made only when it is asked for."""
+    return value() if callable(value) else value
+
+
 def change(place: Path, **fields: Any) -> None:
     """Set fields of config.json; `rope=…` those of its rope_scaling."""
     path = place / "config.json"
@@ -499,21 +504,21 @@ def rope_number(place: Path, canary: Path, name: str) -> None:
     change(place, rope={field: EDGES[edge]})
 
 
-MODELS: dict[str, dict[str, Any]] = {
+MODELS: dict[str, Any] = {
     "longrope from one token": {"rope_scaling": {
         "rope_type": "longrope", "factor": 4.0, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8,
         "original_max_position_embeddings": 1}},
     "longrope divided by nothing": {"rope_scaling": {
         "rope_type": "longrope", "factor": 4.0, "short_factor": [1e-320] * 8,
         "long_factor": [0] * 8, "original_max_position_embeddings": 64}},
-    "a million factors": {"rope_scaling": {
+    "a million factors": lambda: {"rope_scaling": {
         "rope_type": "longrope", "short_factor": [1.0] * 400_000, "long_factor": [1.0]}},
-    "a million layer types": {"model_type": "qwen3_next", "layer_types": ["x"] * 400_000},
+    "a million layer types": lambda: {"model_type": "qwen3_next", "layer_types": ["x"] * 400_000},
     "a base of one": {"rope_theta": 1.0},
     "a stack of 1e308 layers": {"model_type": "hrm_text", "num_layers_per_stack": 1e308},
     "a dense prefix": {"model_type": "cohere2_moe", "first_k_dense_replace": 2**31},
     "a period of 2 to the 62nd": {"model_type": "gemma3_text", "sliding_window_pattern": 2**62},
-    "a long list of attention layers": {"model_type": "lfm2",
+    "a long list of attention layers": lambda: {"model_type": "lfm2",
                                         "full_attn_idxs": list(range(300_000))},
     "too few sources of caches": {"kv_source_layers": [0], "indexer_types": []},
     "code of its own": {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.M"},
@@ -521,14 +526,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "an architecture with controls": {"architectures": ["\x1b[2J\u202e"], "torch_dtype": "\x07"},
     "a model type of a megabyte": {"model_type": "x" * 1_000_000},
     "a model type with controls": {"model_type": "\x1b[2J\nerror: all is well"},
-    "a million keys": {f"k{i}": i for i in range(450_000)},
-    "ninety thousand keys": {f"k{i}": i for i in range(90_000)},
+    "a million keys": lambda: {f"k{i}": i for i in range(450_000)},
+    "ninety thousand keys": lambda: {f"k{i}": i for i in range(90_000)},
     "unknown keys of a scaling": {"rope_scaling": {
         "rope_type": "yarn", "factor": 4.0, **{f"factor{i}": i for i in range(9000)}}},
     "an unknown key of a megabyte": {"rope_scaling": {
         "rope_type": "yarn", "factor": 4.0, "original_max_position_embedding" * 30_000: 1}},
     "many sections": {"rope_parameters": {f"s{i}": {"rope_type": "yarn"} for i in range(5000)}},
-    "a string of ten megabytes": {"note": "\\n" * 5_000_000},
+    "a string of ten megabytes": lambda: {"note": "\\n" * 5_000_000},
     "keys with controls": {"\x1b[2J": 1, "a\nb": float("inf"), "seq_length": float("-inf")},
     "dots in keys": {"rope_scaling.factor": 2, "": {"": {"": 1}}},
     "quantised by an unknown": {"quantization_config": {"quant_method": "\x1b[2J" * 1000}},
@@ -538,7 +543,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @item(*MODELS)
 def config_with(place: Path, canary: Path, name: str) -> None:
-    change(place, **MODELS[name])
+    change(place, **made(MODELS[name]))
 
 
 JSONS = {
@@ -549,15 +554,15 @@ JSONS = {
     "9,000 digits": b'{"model_max_length": ' + b"9" * 9000 + b"}",
     "an exponent": b'{"model_max_length": 1e' + b"9" * 100_000 + b"}",
     "zeros": b'{"model_max_length": 0.' + b"0" * 1_000_000 + b"1}",
-    "seven million values": b'{"a": [' + b"0," * 7_000_000 + b"0]}",
-    "seventeen megabytes": b'{"a": "' + b"x" * 17_000_000 + b'"}',
+    "seven million values": lambda: b'{"a": [' + b"0," * 7_000_000 + b"0]}",
+    "seventeen megabytes": lambda: b'{"a": "' + b"x" * 17_000_000 + b'"}',
     "a lone surrogate": b'{"a": "\\ud800", "\\udfff": 1}',
     "bytes that are no UTF-8": b'{"a": "\xff"}',
     "no value": b"",
     "NaN": b'{"model_max_length": NaN, "max_length": -Infinity}',
     "a list": b"[1]",
-    "backslashes": b'{"a": "' + b"\\\\" * 4_000_000 + b'"}',
-    "spaces": b" " * 10_000_000 + b"{}",
+    "backslashes": lambda: b'{"a": "' + b"\\\\" * 4_000_000 + b'"}',
+    "spaces": lambda: b" " * 10_000_000 + b"{}",
 }
 JSON_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", "yarncli.json",
               "adapter_config.json")  # fmt: skip
@@ -566,7 +571,7 @@ JSON_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", 
 @item(*(f"{name} {kind}" for name in JSON_FILES for kind in JSONS))
 def json_in(place: Path, canary: Path, name: str) -> None:
     file, _, kind = name.partition(" ")
-    (place / file).write_bytes(JSONS[kind])
+    (place / file).write_bytes(made(JSONS[kind]))
 
 
 TEMPLATES = {
@@ -616,8 +621,8 @@ HEADERS = {
                            % (b"1," * 100_000), b"0"),
     "an overlap": header(b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},'
                          b'"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}', b"0000"),
-    "400,000 tensors": header(tensors(400_000), b"0" * 400_000),
-    "60,000 tensors": header(tensors(60_000), b"0" * 60_000),
+    "400,000 tensors": lambda: header(tensors(400_000), b"0" * 400_000),
+    "60,000 tensors": lambda: header(tensors(60_000), b"0" * 60_000),
     "a name with controls": header(b'{"\\u001b[2J\\n":{"dtype":"U8","shape":[1],'
                                    b'"data_offsets":[0,1]}}', b"0"),
     "a name of a megabyte": header(b'{"%s":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
@@ -632,7 +637,7 @@ HEADERS = {
 
 @item(*HEADERS)
 def shard_of(place: Path, canary: Path, name: str) -> None:
-    (place / SHARD).write_bytes(HEADERS[name])
+    (place / SHARD).write_bytes(made(HEADERS[name]))
 
 
 @item()
@@ -657,7 +662,7 @@ INDEXES: dict[str, Any] = {
     "numbers": {"weight_map": {"a": 1}},
     "5,000 shards": {"weight_map": {f"t{i}": f"s{i}.safetensors" for i in range(5000)}},
     "3,000 shards": {"weight_map": {f"t{i}": f"s{i}.safetensors" for i in range(3000)}},
-    "a million tensors": {"weight_map": {f"t{i}": SHARD for i in range(1_000_000)}},
+    "a million tensors": lambda: {"weight_map": {f"t{i}": SHARD for i in range(1_000_000)}},
     "a size of 400 digits": {"weight_map": {"a": SHARD}, "metadata": {"total_size": 10**399}},
     "a size of infinity": {"weight_map": {"a": SHARD}, "metadata": {"total_size": float("inf")}},
     "a tensor with controls": {"weight_map": {"\x1b[2J\n": SHARD}},
@@ -666,7 +671,7 @@ INDEXES: dict[str, Any] = {
 
 @item(*INDEXES)
 def index_of(place: Path, canary: Path, name: str) -> None:
-    (place / INDEX).write_text(json.dumps(INDEXES[name]))
+    (place / INDEX).write_text(json.dumps(made(INDEXES[name])))
 
 
 # Results of check-passkey

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -168,6 +169,7 @@ def _forked(commands: list[str], work: Path, healthy: Path) -> dict[str, tuple[s
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads
         pid = os.fork()
     if pid == 0:
+        gc.freeze()  # a collection would copy the pages of all that the parent holds
         try:
             os.close(reading)
             _confine(work, healthy)

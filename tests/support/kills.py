@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,7 @@ class Child:
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads
             self._pid = os.fork()
         if self._pid == 0:
+            gc.freeze()  # a collection would copy the pages of all that the parent holds
             os.close(self._reading)
             os.close(self._going)
             self._be_child(run, directory, act)
@@ -118,11 +121,7 @@ def run_killed(run: Run, directory: Path, number: int, *, half: bool) -> Ended:
         def killing(count: int, name: str, call: Make, half_of_it: Make) -> Any:
             if count == number:
                 child.tell(name)
-                try:
-                    if half:
-                        half_of_it()
-                finally:  # the call itself may fail, as mkdir does for what exists
-                    os.kill(os.getpid(), signal.SIGKILL)
+                _die(half_of_it if half else None)
             return call()
 
         return killing
@@ -180,9 +179,11 @@ def kill_at_every_call(
     run: Run,
     check: Callable[[Path, str], object],
 ) -> list[str]:
-    """Kill `run` before and half-way through its 1st, 2nd, … system call that changes something.
+    """Kill `run` before and half-way through each of its system calls that change something.
 
-    Every run has a fresh directory below `work`, and is followed by `check`.
+    A call is told by its name and its number among those of that name: threads take turns as they
+    like, so the number among all calls means another one in every run. Every run has a fresh
+    directory below `work`, and is followed by `check`.
 
     Args:
         work: existing scratch directory.
@@ -194,28 +195,38 @@ def kill_at_every_call(
         The calls that a whole run makes, by name; `run` has then completed once, and `check` was
         called for that, too (with "completed").
     """
-    calls: list[str] = []
-    for number in range(10_000):
+    whole = work / "whole"
+    prepare(whole)
+    calls = calls_of(run, whole)
+    check(whole, "completed")
+    shutil.rmtree(whole)
+    seen: Counter[str] = Counter()
+    for name in calls:
+        number, seen[name] = seen[name], seen[name] + 1
         for half in (False, True):
-            directory = work / f"{number}{'half' if half else 'before'}"
+            where = f"{name} {number}, {'half-way' if half else 'before'}"
+            directory = work / where
             prepare(directory)
-            ended = run_killed(run, directory, number, half=half)
-            assert ended.completed or ended.killed, f"the run failed: {ended}"
-            where = f"call {number} ({ended.told}), {'half-way' if half else 'before'}"
+            ended = _run_killed_at(run, directory, name, number, half=half)
+            # A run may find what an earlier one left outside of its directory, and need less.
+            assert ended.completed or ended.killed, f"{where}: the run failed: {ended}"
+            where = "completed" if ended.completed else where
             try:
-                check(directory, "completed" if ended.completed else where)
+                check(directory, where)
             except BaseException as error:
                 error.add_note(f"killed at: {where}")
                 raise
             shutil.rmtree(directory)
-            if ended.completed:
-                return calls
-        calls.append(ended.told)
-    raise AssertionError("the run never ended")
+    return calls
 
 
 def leave_killed(run: Run, directory: Path, name: str, number: int = 0, *, half: bool) -> None:
     """Kill a run at its call `name` with this number among those of that name."""
+    ended = _run_killed_at(run, directory, name, number, half=half)
+    assert ended.killed, ended.told
+
+
+def _run_killed_at(run: Run, directory: Path, name: str, number: int, *, half: bool) -> Ended:
     seen = -1
 
     def act(child: Child) -> Act:
@@ -223,15 +234,12 @@ def leave_killed(run: Run, directory: Path, name: str, number: int = 0, *, half:
             nonlocal seen
             seen += called == name
             if called == name and seen == number:
-                if half:
-                    half_of_it()
-                os.kill(os.getpid(), signal.SIGKILL)
+                _die(half_of_it if half else None)
             return call()
 
         return killing
 
-    ended = Child(run, directory, act).wait()
-    assert ended.killed, ended.told
+    return Child(run, directory, act).wait()
 
 
 def _wrap(act: Act) -> None:
@@ -258,6 +266,15 @@ def _wrap(act: Act) -> None:
     for name in CALLS:
         if hasattr(os, name):
             setattr(os, name, wrapped(name, getattr(os, name)))
+
+
+def _die(half_of_it: Make | None) -> None:
+    """Make half of a call, if there is one, and kill this process."""
+    try:
+        if half_of_it is not None:
+            half_of_it()
+    finally:  # the call may fail, as mkdir does for what exists
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _half(name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> None:
