@@ -55,12 +55,13 @@ test-full:
 
 environments: $(ENVIRONMENTS)
 
-# Run by hand: the demo model trained anew, and fuzzing with inputs that no run had before;
-# `make test-deep SEED=…` repeats one.
+# Run by hand: the demo model trained anew, commands side by side at every call, and fuzzing with
+# inputs that no run had before; `make test-deep SEED=…` repeats one.
 SEED ?= $(shell date +%s)
 test-deep: .venv/installed-dev
 	YARNCLI_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 -m "" tests/fuzz tests/hostile tests/demo \
-		tests/config tests/checkpoint tests/baking/test_fuzz.py tests/baking/test_patches.py
+		tests/config tests/checkpoint tests/safety tests/baking/test_fuzz.py \
+		tests/baking/test_patches.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
