@@ -10,7 +10,7 @@ from yarncli.errors import UsageError
 from yarncli.evaluation.candidates import DEFAULT, changes_of_name
 from yarncli.evaluation.fit_report import FitReport, Part
 from yarncli.figures import OWN_LOOK, Look, literal
-from yarncli.figures.lines import Curve
+from yarncli.figures.lines import Curve, bars
 from yarncli.figures.names import check_number
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.figures.temperature import draw_temperature
@@ -98,10 +98,9 @@ def _draw_differences(axes: Axes, report: FitReport) -> None:
         if found:
             values = [mean.value for _, mean in found]
             ends = [mean.interval or (mean.value, mean.value) for _, mean in found]
-            below = [value - low for value, (low, _) in zip(values, ends, strict=True)]
-            above = [high - value for value, (_, high) in zip(values, ends, strict=True)]
+            sides = bars([*zip(values, ends, strict=True)])
             axes.errorbar(
-                values, [row + aside for row, _ in found], xerr=(below, above), fmt=marker, ms=5,
+                values, [row + aside for row, _ in found], xerr=sides, fmt=marker, ms=5,
                 color=colour, elinewidth=1.2, capsize=3, label=part,
             )  # fmt: skip
     axes.axvline(0, color="black", lw=0.8)

@@ -60,12 +60,20 @@ def draw_lines(axes: Axes, curves: Sequence[Curve], spread: float) -> None:
         known = [(p, v, i) for p, v, (_, _, i) in zip(places, values, curve.points, strict=True)
                  if i is not None]  # fmt: skip
         if known:
-            below = [value - ends[0] for _, value, ends in known]
-            above = [ends[1] - value for _, value, ends in known]
             axes.errorbar(
                 [place for place, _, _ in known], [value for _, value, _ in known],
-                yerr=(below, above), fmt="none", ecolor=style.colour, elinewidth=1.2, capsize=3,
+                yerr=bars([(value, ends) for _, value, ends in known]), fmt="none",
+                ecolor=style.colour, elinewidth=1.2, capsize=3,
             )  # fmt: skip
+
+
+def bars(
+    points: Sequence[tuple[float, tuple[float, float]]],
+) -> tuple[list[float], list[float]]:
+    """How far the ends of each interval are below and above its value, as `Axes.errorbar` asks."""
+    below = [value - low for value, (low, _) in points]
+    above = [high - value for value, (_, high) in points]
+    return below, above
 
 
 def _spread(lengths: Sequence[int]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from yarncli.errors import UsageError
 
-MOST_RUNS = 60
+_MOST_RUNS = 60
 
 
 def model_name(settings: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ def run_names(runs: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
     ]
 
 
-def check_number(number: int, what: str, most: int = MOST_RUNS) -> None:
+def check_number(number: int, what: str, most: int = _MOST_RUNS) -> None:
     """Refuse what no figure can show legibly.
 
     Raises:

@@ -11,6 +11,7 @@ from yarncli.errors import UsageError
 from yarncli.evaluation.regress import Regression, RegressReport
 from yarncli.evaluation.statistics import Interval
 from yarncli.figures import OWN_LOOK, Look, literal
+from yarncli.figures.lines import bars
 from yarncli.figures.names import run_names
 from yarncli.figures.saving import new_figure, save_figure
 from yarncli.figures.styles import method_of, styles_of
@@ -70,7 +71,7 @@ def _draw(costs: Sequence[_Cost], title: str) -> Figure:
             axes.plot([value], [row], ms=8, **style.options)
             if ends is not None:
                 axes.errorbar(
-                    value, row, xerr=[[value - ends[0]], [ends[1] - value]], fmt="none",
+                    value, row, xerr=bars([(value, ends)]), fmt="none",
                     ecolor=style.colour, elinewidth=1.6, capsize=4,
                 )  # fmt: skip
         axes.set(xlabel=label)
