@@ -274,7 +274,7 @@ def test_an_interrupt_says_what_is_saved(tmp_path):
     out = tmp_path / "run.jsonl"
     told = interrupt(
         lambda: out.exists() and out.read_bytes().count(b"\n") > 1,
-        "check-passkey", DEMO, "--lengths", "250", "--trials", "500", "--out", out,
+        "check-passkey", DEMO, "--lengths", "250", "--trials", "100", "--out", out,
     )  # fmt: skip
     assert f"note: Interrupted. {out} holds what was measured so far." in told
     assert "--resume goes on" in told

@@ -72,9 +72,11 @@ def _copy_data(
         done = 0
         if in_kernel:
             try:
-                # Copy up to the next block boundary first, so that the rest can be shared.
-                step = min(-begin % _BLOCK or _COPY_STEP, end - begin)
-                done = os.copy_file_range(source, destination, step, begin, begin + to)
+                # First up to a boundary of a block, so that the rest can be shared; then up to one
+                # of a step: the kernel fills whole pages of the destination 1.5 times as fast.
+                place = begin + to
+                step = -place % _BLOCK or -place % _COPY_STEP or _COPY_STEP
+                done = os.copy_file_range(source, destination, min(step, end - begin), begin, place)
             except OSError as error:
                 if error.errno not in _NO_KERNEL_COPY:
                     raise

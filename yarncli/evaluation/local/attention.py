@@ -8,8 +8,9 @@ merged by their log-sum-exp.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -45,6 +46,8 @@ class TrackLayer(CacheLayerMixin):  # type: ignore[misc]
         self.capacity = capacity
         self.window = window
         self.is_sliding = window is not None
+        self.wanted: int | None = None
+        """The output of how many of a call's last queries is used; None: of all."""
         self.length = 0
         self.rows = 0  # 0: no branches, new tokens extend the text itself
         self.branch_length = 0
@@ -64,7 +67,7 @@ class TrackLayer(CacheLayerMixin):  # type: ignore[misc]
         """Store the new keys and values and return all that this call's queries may see.
 
         For branches the returned keys are the branches' own; the text before them goes along as
-        the attribute `shared_prefix`, one row for all.
+        the attribute `shared_prefix`, one row for all. `wanted` goes along, too.
         """
         new = key_states.shape[2]
         if not self.is_initialized:
@@ -75,7 +78,9 @@ class TrackLayer(CacheLayerMixin):  # type: ignore[misc]
             self.keys[:, :, self.length : end] = key_states
             self.values[:, :, self.length : end] = value_states
             self.length = end
-            return self.keys[:, :, start:end], self.values[:, :, start:end]
+            keys, values = self.keys[:, :, start:end], self.values[:, :, start:end]
+            keys.wanted = self.wanted
+            return keys, values
         if self.branch_keys is None or self.branch_values is None:
             self.branch_keys = _buffer(key_states, self.rows, self.branch_capacity)
             self.branch_values = _buffer(value_states, self.rows, self.branch_capacity)
@@ -89,6 +94,7 @@ class TrackLayer(CacheLayerMixin):  # type: ignore[misc]
             self.keys[:, :, start : self.length],
             self.values[:, :, start : self.length],
         )
+        keys.wanted = self.wanted
         return keys, values
 
     def _first_visible(self) -> int:
@@ -116,6 +122,14 @@ class Track(Cache):  # type: ignore[misc]
         super().__init__(layers=[TrackLayer(capacity, window) for window in windows])
         self.capacity = capacity
         self.tokens: list[int] = []
+
+    def want(self, count: int) -> None:
+        """Of the next forward, only the output of the last `count` tokens of each row is used.
+
+        The last layer then attends for those alone: nothing else reads its other outputs. The
+        layers before it have to give all of theirs, which become keys and values.
+        """
+        self.layers[-1].wanted = count
 
     def truncate(self, length: int) -> None:
         """Forget everything after the first `length` tokens, and all branches."""
@@ -152,7 +166,8 @@ def track_attention(model: Any, kind: AttentionKind) -> Iterator[None]:
         NoFastPath: the model does not let its attention be replaced.
     """
     name = f"yarncli_{kind}"
-    AttentionInterface.register(name, _split_attention if kind == "split" else _masked_attention)
+    attend = _split_attention if kind == "split" else _masked_attention
+    AttentionInterface.register(name, partial(_attend_wanted, attend))
     AttentionMaskInterface.register(name, _mask_unless_causal)
     # A model's parts (text, vision) have a setting each; the whole is put back as it was.
     before = getattr(model.config, "_attn_implementation", None)
@@ -189,6 +204,25 @@ def _mask_unless_causal(
         local_size=local_size,
         **sizes,
     )
+
+
+def _attend_wanted(
+    attend: Callable[..., tuple[torch.Tensor, None]],
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *settings: Any,
+    **extras: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of the queries whose output is used, and zeros for the others."""
+    wanted = getattr(key, "wanted", None)
+    unused = 0 if wanted is None or attention_mask is not None else query.shape[2] - wanted
+    if unused <= 0:
+        return attend(module, query, key, value, attention_mask, *settings, **extras)
+    output, _ = attend(module, query[:, :, unused:], key, value, None, *settings, **extras)
+    return torch.nn.functional.pad(output, (0, 0, 0, 0, unused, 0)), None
 
 
 def _split_attention(

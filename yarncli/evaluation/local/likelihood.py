@@ -166,6 +166,7 @@ class TextReader:
                 logits = model(input_ids=given, use_cache=False, **extra).logits
             else:
                 positions = torch.arange(start, start + len(ids), device=given.device)[None]
+                track.want(keep)
                 with track_attention(model, "split"):
                     logits = model(
                         input_ids=given, position_ids=positions, past_key_values=track,

@@ -236,6 +236,7 @@ class FastScorer:
         seen = track.get_seq_length()
         positions = torch.arange(seen, seen + ids.shape[1], device=ids.device)[None]
         self.tokens_forwarded += ids.numel()
+        track.want(keep)
         extra: dict[str, Any] = {"logits_to_keep": keep} if self._keeps else {}
         output = self.loaded.model(
             input_ids=ids,
