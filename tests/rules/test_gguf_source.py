@@ -36,7 +36,7 @@ def write(path: Path, **keys: Any) -> Path:
     return write_gguf(path, found, {"blk.0.attn_k.weight": np.ones((128, 128), np.float32)})
 
 
-def rules(path: Path, **options: Any) -> list[str]:
+def rules(path: Path | list[Path], **options: Any) -> list[str]:
     return [finding.rule.id for finding in check(path, **options).findings]
 
 
@@ -111,10 +111,42 @@ def test_a_file_is_held_against_a_checkpoint(tmp_path: Path) -> None:
     assert "the frequency of pair" in told
     assert "the attention factor is 1, not 1.2079" in told
     with pytest.raises(UsageError, match="--against is for GGUF"):
-        check(tmp_path, against=tmp_path)
+        check(tmp_path / "config.json", against=tmp_path)
     # The repair that the difference calls for.
     invoke("convert", other, tmp_path / "mended.gguf", "--from", tmp_path, code=0)
     assert rules(tmp_path / "mended.gguf", against=tmp_path) == []
+
+
+def test_a_file_beside_a_checkpoint_is_held_against_it(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "long"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    write(folder / "m.gguf", **YARN, context_length=2048)
+    write(folder / "other.gguf", context_length=2048)
+    write(folder.parent / "alone.gguf", context_length=2048)
+    for place in (folder, folder.parent):
+        found = [f for f in check(place).findings if f.file.endswith(".gguf")]
+        assert [(Path(f.file).name, f.rule.id) for f in found] == [("other.gguf", "gguf-differs")]
+        assert f"than {folder}:" in found[0].message
+    # A file that is named itself is compared with nothing, unless its directory is named, too.
+    assert rules(folder / "other.gguf") == []
+    assert "gguf-differs" in rules([folder / "other.gguf", folder])
+    # A fix of the config comes first: only then the window is that of `m.gguf`.
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "max_position_embeddings": 256}))
+    told = [f for f in check(folder, ignore=["legacy-only"]).findings if "m.gguf" in f.file]
+    assert "the window is 2,048, not 256 tokens" in told[0].message
+    assert rules(folder, fix=True, ignore=["legacy-only"]) == ["gguf-differs"]
+    # Nothing can be compared with a config that cannot be read; that is told once.
+    (folder / "config.json").write_text("{")
+    assert [f.rule.id for f in check(folder).findings] == ["unreadable"]
+
+
+def test_a_file_that_was_not_fetched_is_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "note[lfs-pointer]" in invoke("check", path, code=0).output
+    assert "error[lfs-pointer]" in invoke("check", path, "--require-weights", code=1).output
+    assert rules(path, ignore=["lfs-pointer"]) == []
 
 
 def test_files_of_no_language_model_pass(tmp_path: Path) -> None:

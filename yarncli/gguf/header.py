@@ -115,6 +115,10 @@ class GgufHeader:
         return found.value if found and isinstance(found.value, str) else ""
 
 
+class PointerError(WeightsError):
+    """A file is a Git-LFS pointer: the model itself was not fetched."""
+
+
 def is_gguf(start: bytes) -> bool:
     """Whether a file that begins with these bytes (at least 4) is a GGUF file."""
     return start.startswith(MAGIC)
@@ -183,7 +187,7 @@ def _version(walk: Walk) -> int:
         raise WeightsError(f"{where} is empty. Download it again.")
     start = walk.bytes(min(walk.size, 64))
     if is_lfs_pointer(start):
-        raise WeightsError(
+        raise PointerError(
             f"{where} is a Git-LFS pointer, not the model. Run `git lfs pull` there first."
         )
     if start[:4] in _OLDER:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckFailed, UsageError
+from yarncli.errors import CheckFailed, CheckpointError, UsageError
 from yarncli.gguf.detection import is_gguf_source
 from yarncli.jsontext.changes import FieldChange
 from yarncli.options import checked
@@ -44,7 +46,8 @@ class CheckOptions:
     require_weights: bool = False
     """Weights that are not there are an error."""
     against: str | Path | None = None
-    """The checkpoint that GGUF files should compute like."""
+    """The checkpoint that GGUF files should compute like; None: one in the same folder, if that is
+    checked, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +140,11 @@ def check(
             for each in (places_in(place) if place == path else [place])
         )
     ]
-    intended = _intended(options.against, places)
+    against = _against(options.against, places)
     reports = [
         check_source(
             place,
-            against=intended,
+            against=against(place),
             fix=options.fix,
             require_weights=options.require_weights,
             ignore=ignored,
@@ -156,14 +159,33 @@ def check(
     )
 
 
-def _intended(against: str | Path | None, places: Sequence[str]) -> Intended | None:
-    if against is None:
-        return None
-    if not any(map(is_gguf_source, places)):
-        raise UsageError("--against is for GGUF files, and none is given. Leave it out.")
+def _against(given: str | Path | None, places: Sequence[str]) -> Callable[[str], Intended | None]:
+    """What a GGUF file should compute: as the user says, or like the checkpoint beside it."""
+    if given is not None:
+        if not any(map(is_gguf_source, places)):
+            raise UsageError("--against is for GGUF files, and none is given. Leave it out.")
+        from yarncli.gguf.intended import intended_by
+
+        told = intended_by(given)
+        return lambda place: told
+    folders = {*map(Path, places)}
+    # Asked for when the file is checked: a fix may have changed the checkpoint before.
+    beside = cache(_intended)
+
+    def find(place: str) -> Intended | None:
+        folder = Path(place).parent
+        return beside(folder) if folder in folders and is_gguf_source(place) else None
+
+    return find
+
+
+def _intended(folder: Path) -> Intended | None:
     from yarncli.gguf.intended import intended_by
 
-    return intended_by(against)
+    # If nothing can be compared with it, check reports what is wrong with it, or it is an adapter.
+    with suppress(CheckpointError, UsageError):
+        return intended_by(folder)
+    return None
 
 
 def _path(source: Source) -> str:

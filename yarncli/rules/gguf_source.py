@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from yarncli.checkpoint.in_place import using
 from yarncli.errors import CheckpointError, UsageError
 from yarncli.gguf.contents import as_edit, count_tensors, read_contents
 from yarncli.gguf.facts import Gguf, Typed
+from yarncli.gguf.header import PointerError
 from yarncli.gguf.in_place import change_gguf
 from yarncli.gguf.intended import Intended
 from yarncli.gguf.plan import GgufPlan
@@ -26,13 +28,19 @@ Found = tuple[tuple[Finding, ...], tuple[FieldChange, ...]]
 
 
 def check_gguf_source(
-    source: str, *, fix: bool, ignore: Collection[str], against: Intended | None
+    source: str,
+    *,
+    fix: bool,
+    require_weights: bool,
+    ignore: Collection[str],
+    against: Intended | None,
 ) -> Found:
     """Check a GGUF file; one that holds no language model passes.
 
     Args:
         source: a path, or `hf://org/name/file.gguf`.
         fix: mend what can be mended with certainty.
+        require_weights: whether a file that was not fetched is an error.
         ignore: ids of rules that are neither reported nor mended.
         against: the checkpoint that it should compute like.
 
@@ -44,13 +52,13 @@ def check_gguf_source(
         HubError: the Hub cannot be reached.
         CheckpointError, OutputError: a fix cannot be written.
     """
+    look = partial(_look, source, ignore, against, require_weights=require_weights)
     if not fix:
-        found, _ = _look(source, ignore, against)
-        return tuple(found), ()
+        return tuple(look()[0]), ()
     if source.startswith("hf://"):
         raise UsageError(f"{source} is on the Hub; --fix works on local files.")
     with using(source, in_place=True) as directory:
-        found, opened = _look(source, ignore, against)
+        found, opened = look()
         if opened is None or not any(finding.gguf_edit for finding in found):
             return tuple(found), ()
         file, gguf = opened
@@ -69,16 +77,19 @@ def check_gguf_source(
 
 
 def _look(
-    source: str, ignore: Collection[str], against: Intended | None
+    source: str, ignore: Collection[str], against: Intended | None, *, require_weights: bool
 ) -> tuple[list[Finding], tuple[GgufFile, Gguf] | None]:
     try:
         file = open_gguf(source)
         gguf, count = read_contents(file), count_tensors(file)
     except CheckpointError as error:
-        rule = RULES["unreadable"]
-        text = str(error)
-        found = Finding(rule, severity=rule.severity, file=source, line=None, path=(), message=text)
-        return [found], None
+        is_pointer = isinstance(error, PointerError)
+        rule = RULES["lfs-pointer" if is_pointer else "unreadable"]
+        found = Finding(
+            rule, severity="error" if require_weights else rule.severity, file=source, line=None,
+            path=(), message=str(error),
+        )  # fmt: skip
+        return [] if rule.id in ignore else [found], None
     return _findings(file, gguf, count, ignore, against), (file, gguf)
 
 

@@ -63,24 +63,23 @@ def place_of(path: str, *, whole: bool) -> str:
 
 
 def places_in(path: str) -> list[str]:
-    """What to check below a folder that is not a checkpoint itself; otherwise `path` alone.
+    """What to check in a folder: a checkpoint and the GGUF files beside it, or what is below it.
 
-    Checkpoints, single configs, adapters and GGUF files are found. Hidden folders and links are
-    not searched.
+    Below a folder that is not a checkpoint itself, checkpoints, single configs, adapters and GGUF
+    files are found. Hidden folders and links are not searched. What is no folder is checked alone.
 
     Args:
         path: as `place_of` returned it.
     """
     folder = Path(path) if path and "\0" not in path and "://" not in path else None
-    if folder is None or not folder.is_dir() or _is_place(folder) or is_pending(folder):
+    if folder is None or not folder.is_dir() or is_pending(folder):
         return [path]
     found: list[str] = []
     for top, folders, files in os.walk(folder):
         place = Path(top)
         if _is_place(place):
-            found.append(str(place))
+            found.append(path if place == folder else str(place))
             folders.clear()
-            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [str(place / n) for n in sorted(files) if n.endswith(ENDING) and not _LATER(n)]
     return found or [path]
@@ -120,7 +119,9 @@ def check_source(
     if is_gguf_source(source):
         from yarncli.rules.gguf_source import check_gguf_source
 
-        found = check_gguf_source(source, fix=fix, ignore=ignore, against=against)
+        found = check_gguf_source(
+            source, fix=fix, require_weights=require_weights, ignore=ignore, against=against
+        )
         return SourceReport(source, *found)
     checked = partial(
         _check, source, require_weights=require_weights, ignore=ignore, engines=engines
