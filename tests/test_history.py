@@ -317,13 +317,13 @@ def test_ntk_is_remembered_over_the_whole_history() -> None:
 def reads_a_raw_step(path: Path) -> bool:
     """Whether a module takes a value out of plain steps: `.plan["x"]`, `.get("steps")`, …"""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        words = [word.value for word in ast.walk(node) if isinstance(word, ast.Constant)]
         if isinstance(node, ast.Subscript) or (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr == "get"
         ):
             owner = node.value if isinstance(node, ast.Subscript) else node.func.value
+            words = [word.value for word in ast.walk(node) if isinstance(word, ast.Constant)]
             is_record = isinstance(owner, ast.Attribute) and owner.attr in ("plan", "baked")
             if is_record or words[:1] == ["steps"]:
                 return True

@@ -24,7 +24,7 @@ from yarncli.conversion.convert import convert
 from yarncli.demo import write_demo
 
 SILENCE = 1.8  # seconds that a step takes here
-# Runs the program with one function that sleeps first; `LATER` waits until its module is there.
+# Runs the program with a function that sleeps when it is called first.
 PROGRAM = """
 import importlib, sys, time
 place, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -32,8 +32,10 @@ module = importlib.import_module(place)
 owner, _, attribute = name.rpartition(".")
 owner = getattr(module, owner) if owner else module
 real = getattr(owner, attribute)
+sleeps = [seconds]
 def slow(*args, **options):
-    time.sleep(seconds)
+    if sleeps:
+        time.sleep(sleeps.pop())
     return real(*args, **options)
 setattr(owner, attribute, slow)
 sys.argv = ["yarncli", *sys.argv[4:]]

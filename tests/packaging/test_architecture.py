@@ -1,11 +1,13 @@
 """docs/architecture.md and its picture show the rooms that there are."""
 
 import re
-import runpy
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = runpy.run_path(str(ROOT / "scripts" / "architecture.py"))
+import pytest
+
+from support.sources import ARCHITECTURE as SCRIPT
+from support.sources import ROOT
+
+pytestmark = pytest.mark.xdist_group("source")
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 

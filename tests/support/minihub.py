@@ -184,6 +184,8 @@ class Exchange(BaseHTTPRequestHandler):
     """One request and its answer, as the route handlers see it."""
 
     protocol_version = "HTTP/1.1"
+    # Otherwise each answer, sent as header and body, waits 40 ms for the client's acknowledgement.
+    disable_nagle_algorithm = True
     hub: MiniHub
     entry: Request
 
