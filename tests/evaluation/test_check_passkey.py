@@ -257,7 +257,7 @@ def test_an_existing_result_is_not_overwritten(base, tmp_path):
 def served_by(handler):
     """A server on loopback, ended with the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield server

@@ -179,7 +179,7 @@ def stub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
     server.models, server.requests, server.listing = ["only"], [], None
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.shutdown()
