@@ -23,9 +23,18 @@ def place(block: Any) -> str:
     return f"{block.page.relative_to(ROOT).as_posix()}:{block.line}"
 
 
-# The blocks of a page are one story in one directory: one worker of `--dist loadgroup` runs them.
+# Pages that measure for a minute each.
+LONG = {"check-passkey.md", "fit.md"}
+
+
+def marks(page: Path) -> list[pytest.MarkDecorator]:
+    """The blocks of a page are one story in one directory: one worker of pytest-xdist has them."""
+    group = pytest.mark.xdist_group(f"docs {page.name}")
+    return [group, pytest.mark.full] if page.name in LONG else [group]
+
+
 BLOCKS = [
-    pytest.param(block, id=place(block), marks=pytest.mark.xdist_group(f"docs {page.name}"))
+    pytest.param(block, id=place(block), marks=marks(page))
     for page in SCRIPT.PAGES
     for block in SCRIPT.blocks(page)
 ]

@@ -13,8 +13,14 @@ import pytest
 
 from support.wiring import TABLES, mismatches
 
+# Each takes some seconds; the rules of the others are mostly those of these.
+FAST = {"transformers-5", "vllm", "sglang", "mlx-lm", "llama.cpp"}
 
-@pytest.mark.parametrize("engine", TABLES)
+
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.full) for name in TABLES],
+)
 def test_the_rules_give_what_the_engine_gave(engine):
     found, known, total = mismatches(engine)
     kinds = Counter(f"{wrong.model_type}: {wrong.probe}" for wrong in found)

@@ -21,7 +21,19 @@ from yarncli.errors import YarncliError
 States = dict[str, Path]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+# The longest runs, which go the same ways as the others.
+LONG = {
+    "bake with an adapter",
+    "bake in place with an adapter",
+    "convert and bake",
+    "finish in place",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.full if name in LONG else ()) for name in COMMANDS],
+)
 def test_killed_anywhere(name: str, states: States, tmp_path: Path) -> None:
     command = COMMANDS[name]
     old, new = snapshot(states[command.start]), finished(states, command, tmp_path)
