@@ -131,6 +131,9 @@ def test_a_file_beside_a_checkpoint_is_held_against_it(tmp_path: Path) -> None:
     # A file that is named itself is compared with nothing, unless its directory is named, too.
     assert rules(folder / "other.gguf") == []
     assert "gguf-differs" in rules([folder / "other.gguf", folder])
+    for name in ("other.gguf", "config.json"):
+        assert "gguf-differs" in rules(folder / name, whole=True)
+    assert rules(folder.parent / "alone.gguf", whole=True) == []
     # A fix of the config comes first: only then the window is that of `m.gguf`.
     (folder / "config.json").write_text(json.dumps({**CONFIG, "max_position_embeddings": 256}))
     told = [f for f in check(folder, ignore=["legacy-only"]).findings if "m.gguf" in f.file]

@@ -92,7 +92,9 @@ def test_a_good_model_passes_and_pointers_are_noticed(
     model: Path, hook_repository: Path, home: Path
 ) -> None:
     (model / "config.json").write_text(json.dumps(GOOD))
-    (model / "model.safetensors").write_bytes(POINTER)
+    for name in ("model.safetensors", "model.gguf"):
+        (model / name).write_bytes(POINTER)
     done = try_repo(model, hook_repository, home, "yarncli-check-model", "--verbose")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "model.safetensors: note[lfs-pointer]" in done.stdout
+    assert "model.gguf: note[lfs-pointer]" in done.stdout

@@ -137,7 +137,7 @@ def check(
         *dict.fromkeys(
             each
             for path, place in found.items()
-            for each in (places_in(place) if place == path else [place])
+            for each in places_in(place, below=place == path)
         )
     ]
     against = _against(options.against, places)

@@ -50,7 +50,7 @@ def place_of(path: str, *, whole: bool) -> str:
 
     Args:
         path: as given; a Hub id stays as it is.
-        whole: let a config file stand for its directory as well.
+        whole: let a config file, and a GGUF file beside one, stand for its directory as well.
     """
     if "://" in path or not path:
         return path
@@ -59,10 +59,12 @@ def place_of(path: str, *, whole: bool) -> str:
         return path
     if file.suffix in (".json", ".safetensors") and not file.is_dir():
         return str(file.parent)
+    if whole and file.suffix == ENDING and (file.parent / CONFIG).exists():
+        return str(file.parent)
     return path
 
 
-def places_in(path: str) -> list[str]:
+def places_in(path: str, *, below: bool) -> list[str]:
     """What to check in a folder: a checkpoint and the GGUF files beside it, or what is below it.
 
     Below a folder that is not a checkpoint itself, checkpoints, single configs, adapters and GGUF
@@ -70,9 +72,12 @@ def places_in(path: str) -> list[str]:
 
     Args:
         path: as `place_of` returned it.
+        below: whether to look below a folder that is not a checkpoint itself.
     """
     folder = Path(path) if path and "\0" not in path and "://" not in path else None
     if folder is None or not folder.is_dir() or is_pending(folder):
+        return [path]
+    if not below and not _is_place(folder):
         return [path]
     found: list[str] = []
     for top, folders, files in os.walk(folder):
