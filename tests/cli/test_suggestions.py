@@ -89,6 +89,14 @@ def demo_with_gguf(place: Path) -> Path:
     return place / "model"
 
 
+def demo_that_holds_gguf(place: Path) -> Path:
+    """The demo with its GGUF file, and another that is no model, in its directory."""
+    model = demo_with_gguf(place)
+    shutil.copy(place / "made.gguf", model / "m.gguf")
+    write_gguf(model / "vocabulary.gguf", demo_keys(), {})
+    return model
+
+
 def shallow_with_gguf(place: Path) -> Path:
     """As `demo_with_gguf`, with one layer of the demo: a passkey in 8,448 tokens is soon asked."""
     model = demo_with_gguf(place)
@@ -193,6 +201,9 @@ CASES: dict[str, tuple[Prepare, tuple[object, ...], int, dict[str, object], int]
     "dual chunk attention": (config(DUAL), (*CONVERT, "--length", "2M"), 3, {}, 1),
     "a GGUF file converted": (
         gguf_file, ("convert", "SOURCE", "MADE", "--factor", 4), 0, {}, 1,
+    ),
+    "a GGUF file beside": (
+        demo_that_holds_gguf, ("convert", "SOURCE", "MADE", "--factor", 4), 0, {}, 3,
     ),
     "a GGUF file served longer": (
         gguf_file, ("engines", "SOURCE", "--length", "1k"), 2, {"N": 1024, "OUT": "MADE"}, 1,
@@ -352,6 +363,7 @@ COVERED = {
     "checkpoint/completeness.py": {"half a model"},
     "checkpoint/directory.py": {"interrupted"},
     "checkpoint/recovery.py": {"interrupted"},
+    "cli/convert_print.py": {"a GGUF file beside"},
     "cli/engines_print.py": {"other engines"},
     "cli/gguf_print.py": {"a GGUF file converted"},
     "conversion/for_engines.py": {"no config is right"},

@@ -135,9 +135,7 @@ def check(
     # A folder is looked through where it was given itself, not where a file in it was.
     places = [
         *dict.fromkeys(
-            each
-            for path, place in found.items()
-            for each in places_in(place, below=place == path)
+            each for path, place in found.items() for each in places_in(place, below=place == path)
         )
     ]
     against = _against(options.against, places)
