@@ -23,8 +23,8 @@ def place(block: Any) -> str:
     return f"{block.page.relative_to(ROOT).as_posix()}:{block.line}"
 
 
-# Pages that measure for a minute each.
-LONG = {"check-passkey.md", "fit.md"}
+# Pages that measure for half a minute and more.
+LONG = {"check-passkey.md", "fit.md", "perplexity.md", "regress.md"}
 
 
 def marks(page: Path) -> list[pytest.MarkDecorator]:
