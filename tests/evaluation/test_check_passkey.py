@@ -1,6 +1,5 @@
 """The command: `yarncli check-passkey` and `yarncli plot`, as a user runs them."""
 
-import contextlib
 import json
 import os
 import pty
@@ -8,13 +7,14 @@ import shutil
 import signal
 import threading
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import matplotlib
 import pytest
 
 from support.program import invoke
+from support.servers import served_by
 from yarncli.cli.check_passkey_print import LiveGrid
 from yarncli.demo import write_demo
 from yarncli.evaluation.passkey import Grid
@@ -251,20 +251,6 @@ def test_an_existing_result_is_not_overwritten(base, tmp_path):
     (tmp_path / "run.jsonl").write_text("precious")
     run(base, "--lengths", 256, "--out", tmp_path / "run.jsonl", code=2)
     assert (tmp_path / "run.jsonl").read_text() == "precious"
-
-
-@contextlib.contextmanager
-def served_by(handler):
-    """A server on loopback, ended with the block."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Dying(BaseHTTPRequestHandler):

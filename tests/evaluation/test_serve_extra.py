@@ -4,13 +4,13 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from transformers import AutoTokenizer
 
 from support.checkpoints import DEMO
+from support.servers import served_by
 from yarncli.evaluation.passkey import Grid, make_codec
 from yarncli.evaluation.tokenizing import read_tokenizer
 
@@ -64,15 +64,9 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    server.asked, server.tokenizer = [], AutoTokenizer.from_pretrained(DEMO)
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_by(Answers) as server:
+        server.asked, server.tokenizer = [], AutoTokenizer.from_pretrained(DEMO)
+        yield server
 
 
 def run(*arguments, blocked=LARGE):

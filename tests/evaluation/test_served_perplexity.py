@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from support.program import invoke
+from support.servers import served_by
 from yarncli import evaluate_perplexity
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluation.losses import read_perplexity_report
@@ -97,13 +97,8 @@ def serving(engine):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served_by(Handler) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import socket
 import sysconfig
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from support.checkpoints import DEMO
-from support.servers import Served
+from support.servers import Served, served_by
 from yarncli.errors import HubError, UsageError
 from yarncli.evaluation.passkey import Grid, TextCodec, local_cells, make_codec
 from yarncli.evaluation.report import read_cell, read_report
@@ -176,15 +176,9 @@ class Stub(BaseHTTPRequestHandler):
 @pytest.fixture
 def stub(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    server.models, server.requests, server.listing = ["only"], [], None
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_by(Stub) as server:
+        server.models, server.requests, server.listing = ["only"], [], None
+        yield server
 
 
 def completion(text, prompt_tokens):

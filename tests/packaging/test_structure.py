@@ -42,7 +42,7 @@ def function_lengths() -> Iterator[tuple[str, int]]:
 
 def test_the_package_is_small():
     # Raise it with a new command or a new guarantee, by what that needs; not for anything else.
-    assert sum(READER["room_lines"]().values()) <= 38_000
+    assert sum(READER["room_lines"]().values()) <= 37_960
 
 
 def test_no_room_is_above_15_percent():

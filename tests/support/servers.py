@@ -1,15 +1,18 @@
-"""Real servers as child processes."""
+"""Real servers as child processes, and small ones of a test in a thread."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 
@@ -49,3 +52,19 @@ class Served:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+@contextlib.contextmanager
+def served_by(handler):
+    """A server on loopback, ended with the block; its `url` is that of an OpenAI-like API."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.url = f"http://127.0.0.1:{server.server_port}/v1"
+    # It looks every 20 ms whether it should end; by default twice a second.
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -11,7 +11,8 @@ from yarncli.progress import Advance
 
 CHUNK = 1 << 20  # bytes of a range that are in memory at once; more leave the processor's cache
 _COPY_STEP = 64 << 20  # bytes per kernel copy: often enough for progress and Ctrl-C
-_BLOCK = 4096  # bytes that file systems can share between files, where both begin at a multiple
+# Bytes that file systems can share between files, or shift, where both begin at a multiple.
+BLOCK = 4096
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
@@ -75,7 +76,7 @@ def _copy_data(
                 # First up to a boundary of a block, so that the rest can be shared; then up to one
                 # of a step: the kernel fills whole pages of the destination 1.5 times as fast.
                 place = begin + to
-                step = -place % _BLOCK or -place % _COPY_STEP or _COPY_STEP
+                step = -place % BLOCK or -place % _COPY_STEP or _COPY_STEP
                 done = os.copy_file_range(source, destination, min(step, end - begin), begin, place)
             except OSError as error:
                 if error.errno not in _NO_KERNEL_COPY:

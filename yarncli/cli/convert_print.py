@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,6 @@ from yarncli.cli import console
 from yarncli.cli.engines_print import print_next, warn_of
 from yarncli.conversion.conversion import Conversion
 from yarncli.conversion.undo import Undone
-from yarncli.errors import CheckpointError
-from yarncli.gguf.detection import ENDING
 from yarncli.history import GGUF_PARTS
 
 if TYPE_CHECKING:
@@ -67,19 +64,11 @@ def _print_checkpoint(conversion: Conversion) -> None:
 
 def _warn_of_gguf_files(directory: Path | None) -> None:
     """Warn of GGUF files in the result: no conversion of a checkpoint changes them."""
-    paths = sorted(directory.glob(f"*{ENDING}")) if directory else ()
-    for path in paths:
-        from yarncli.gguf.source import open_gguf, why_no_model
+    from yarncli.gguf.source import models_in
 
-        with suppress(CheckpointError):  # later parts of a split model, and what is damaged
-            if why_no_model(open_gguf(path)):
-                continue
-            line = shlex.join(
-                ["yarncli", "convert", str(path), "--in-place", "--from", str(directory)]
-            )
-            console.warn(
-                f"{path} is as it was: it still has the old setting. Extend it with: {line}"
-            )
+    for file in models_in(directory)[0] if directory else ():
+        line = shlex.join(["yarncli", "convert", file.name, "--in-place", "--from", str(directory)])
+        console.warn(f"{file.name} still has the setting from before. Extend it with: {line}")
 
 
 def print_undone(undone: Undone, *, json: bool) -> None:

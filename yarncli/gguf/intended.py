@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from yarncli.checkpoint.source import Checkpoint, open_checkpoint
 from yarncli.config.reading import read_rope
-from yarncli.errors import UnsupportedArchitectureError
+from yarncli.errors import CheckpointError, UnsupportedArchitectureError, UsageError
 from yarncli.history import describe_source, read_history
 from yarncli.planning.plan import window_of
 from yarncli.rope.parameters import RopeParameters
@@ -59,6 +60,16 @@ def intended_by(source: str | Path | Checkpoint) -> Intended:
         windowed=next(iter(windowed), None) if settings else None,
         source=describe_source(checkpoint),
     )
+
+
+def intended_beside(source: Path | Checkpoint) -> Intended | None:
+    """What a GGUF file beside a checkpoint should compute; None if that cannot be compared.
+
+    An adapter says nothing of RoPE, and what is wrong with a config, `check` reports.
+    """
+    with suppress(CheckpointError, UsageError):
+        return intended_by(source)
+    return None
 
 
 def _distinct(settings: Iterable[RopeParameters]) -> list[RopeParameters]:

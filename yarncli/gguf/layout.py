@@ -6,6 +6,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from yarncli.checkpoint.kernel_copy import BLOCK
 from yarncli.checkpoint.rewrite import Patch, Span
 from yarncli.checkpoint.safetensors import RangeReader
 from yarncli.errors import CheckpointError
@@ -15,9 +16,6 @@ from yarncli.gguf.walking import quoted
 
 PADDING = "yarncli.padding"
 SPLIT_TENSORS = "split.tensors.count"
-# If data move by whole blocks, the file system can share them with the old file or shift them
-# without a copy.
-BLOCK = 4096
 _HEAD = struct.Struct("<4sIQQ")  # letters, version, number of tensors, number of keys
 
 
@@ -98,7 +96,8 @@ def make_layout(
         header: of the old file.
         edit: complete (see `complete_edit`).
         read: returns ranges of the old file; it is asked for the header only.
-        padded: add the key `yarncli.padding`, so that the data move by a multiple of `BLOCK`.
+        padded: add the key `yarncli.padding`, so that the data move by a multiple of `BLOCK`: the
+            file system can then share them with the old file, or shift them without a copy.
 
     Raises:
         CheckpointError: there are no tensors, or a tensor of unknown length would have to move.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckpointError, UsageError
-from yarncli.gguf.intended import Intended, intended_by
+from yarncli.errors import UsageError
+from yarncli.gguf.intended import Intended, intended_beside
 from yarncli.publishing.gguf import GgufFiles, GgufRepository, find_gguf_files
 from yarncli.publishing.gguf_metadata import parents_note
 from yarncli.publishing.options import PushOptions
@@ -55,9 +54,8 @@ def preflight_beside(
 ) -> list[Finding]:
     """The findings about GGUF files beside a checkpoint, also whether they compute like it."""
     assert checkpoint.directory is not None  # what is pushed is here
-    files, against = find_gguf_files(checkpoint.directory, checkpoint.files), None
-    with suppress(CheckpointError, UsageError):  # what is wrong with the config, `check` reports
-        against = intended_by(checkpoint) if files.models else None
+    files = find_gguf_files(checkpoint.directory, checkpoint.files)
+    against = intended_beside(checkpoint) if files.models else None
     return [*heeding(_about_models(checkpoint, files, selection, against), options.allow)]
 
 

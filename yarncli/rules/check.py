@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarncli.checkpoint.source import Checkpoint
-from yarncli.errors import CheckFailed, CheckpointError, UsageError
+from yarncli.errors import CheckFailed, UsageError
 from yarncli.gguf.detection import is_gguf_source
 from yarncli.jsontext.changes import FieldChange
 from yarncli.options import checked
@@ -167,23 +166,18 @@ def _against(given: str | Path | None, places: Sequence[str]) -> Callable[[str],
         told = intended_by(given)
         return lambda place: told
     folders = {*map(Path, places)}
-    # Asked for when the file is checked: a fix may have changed the checkpoint before.
-    beside = cache(_intended)
+
+    @cache  # asked for when a file is checked: a fix may have changed the checkpoint before
+    def beside(folder: Path) -> Intended | None:
+        from yarncli.gguf.intended import intended_beside
+
+        return intended_beside(folder)
 
     def find(place: str) -> Intended | None:
         folder = Path(place).parent
         return beside(folder) if folder in folders and is_gguf_source(place) else None
 
     return find
-
-
-def _intended(folder: Path) -> Intended | None:
-    from yarncli.gguf.intended import intended_by
-
-    # If nothing can be compared with it, check reports what is wrong with it, or it is an adapter.
-    with suppress(CheckpointError, UsageError):
-        return intended_by(folder)
-    return None
 
 
 def _path(source: Source) -> str:
