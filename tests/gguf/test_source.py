@@ -161,6 +161,7 @@ def test_a_folder_of_quantisations(tmp_path: Path) -> None:
     write_gguf(tmp_path / "split.gguf", split=3)
     write_gguf(tmp_path / "mmproj.gguf", keys={"general.type": "mmproj"})
     write_gguf(tmp_path / "m.imatrix.gguf", keys={"general.type": "imatrix"})
+    write_gguf(tmp_path / "old-mmproj.gguf", keys={"general.architecture": "clip"})
     (tmp_path / "vocab.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
     (tmp_path / "cut.gguf").write_bytes((tmp_path / "a-Q4.gguf").read_bytes()[:999])
     (tmp_path / "README.md").write_text("#")
@@ -168,9 +169,12 @@ def test_a_folder_of_quantisations(tmp_path: Path) -> None:
     assert [file.source for file in models] == [
         "a-Q4.gguf", "sha256-1", "split-00001-of-00003.gguf"
     ]  # fmt: skip
-    assert list(others) == ["cut.gguf", "m.imatrix.gguf", "mmproj.gguf", "vocab.gguf"]
+    assert list(others) == [
+        "cut.gguf", "m.imatrix.gguf", "mmproj.gguf", "old-mmproj.gguf", "vocab.gguf"
+    ]  # fmt: skip
     assert "ends inside its header" in others["cut.gguf"]
     assert others["mmproj.gguf"] == "mmproj.gguf is not a model: its general.type is 'mmproj'."
+    assert "'clip', an image encoder" in others["old-mmproj.gguf"]
     assert others["vocab.gguf"] == "vocab.gguf is not a model: it holds only a vocabulary."
     with pytest.raises(CheckpointError, match="cannot be read"):
         models_in(tmp_path / "no")

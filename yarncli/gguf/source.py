@@ -203,6 +203,8 @@ def why_no_model(file: GgufFile) -> str:
         return f"{name} is not a model: it holds only a vocabulary."
     if file.header.kind != "model":
         return f"{name} is not a model: its general.type is {quoted(file.header.kind)}."
+    if file.header.architecture == "clip":  # a projector from before general.type said so
+        return f"{name} is not a model: its general.architecture is 'clip', an image encoder."
     return ""
 
 

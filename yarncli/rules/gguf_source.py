@@ -16,7 +16,7 @@ from yarncli.gguf.in_place import change_gguf
 from yarncli.gguf.intended import Intended
 from yarncli.gguf.plan import GgufPlan
 from yarncli.gguf.record import decide_rewrite
-from yarncli.gguf.source import GgufFile, open_gguf
+from yarncli.gguf.source import GgufFile, open_gguf, why_no_model
 from yarncli.history import Step
 from yarncli.jsontext.changes import ABSENT, FieldChange
 from yarncli.rules.catalogue import RULES
@@ -100,7 +100,7 @@ def _findings(
     ignore: Collection[str],
     against: Intended | None,
 ) -> list[Finding]:
-    if file.header.kind != "model" or gguf.architecture == "clip" or not gguf.tensors:
+    if why_no_model(file) or not gguf.tensors:
         return []
     found = check_gguf(gguf, where=file.name, against=against, tensor_count=count)
     return [finding for finding in found if finding.rule.id not in ignore]
